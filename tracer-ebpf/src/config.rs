@@ -1,0 +1,176 @@
+/// The offset of a field that this kernel does not have, or that was not resolved.
+pub const ABSENT: u32 = u32::MAX;
+
+/// What user space hands to the programs before they load, as the constant global `CONFIG`.
+///
+/// The verifier knows the values, so a branch on one of them costs nothing, and the branch not
+/// taken may even use what the kernel lacks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the fields of the classic tracepoint's record are.
+    pub ctx: CtxLayout,
+    /// Where the fields of a socket are.
+    pub socket: SocketLayout,
+    /// Pending bytes in the ring buffer, each multiple of which wakes the reader when crossed.
+    pub wakeup_bytes: u32,
+    /// Only sockets of the network namespace with this inode; 0 for all.
+    pub only_netns: u32,
+}
+
+/// Byte offsets in the classic tracepoint's record, from tracefs `sock/inet_sock_set_state/format`.
+///
+/// They moved in 5.6 (`protocol` grew to 16 bits) and on kernels with `common_preempt_lazy_count`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CtxLayout {
+    /// `const void *skaddr`, 8 bytes.
+    pub skaddr: u32,
+    /// `int oldstate`.
+    pub oldstate: u32,
+    /// `int newstate`.
+    pub newstate: u32,
+    /// `__u16 sport`, host order.
+    pub sport: u32,
+    /// `__u16 dport`, host order.
+    pub dport: u32,
+    /// `__u16 family`.
+    pub family: u32,
+    /// `protocol`.
+    pub protocol: u32,
+    /// Size of `protocol` in bytes: 1 up to 5.5, 2 since.
+    pub protocol_size: u32,
+    /// `__u8 saddr[4]`.
+    pub saddr: u32,
+    /// `__u8 daddr[4]`.
+    pub daddr: u32,
+    /// `__u8 saddr_v6[16]`.
+    pub saddr_v6: u32,
+    /// `__u8 daddr_v6[16]`.
+    pub daddr_v6: u32,
+}
+
+macro_rules! socket_layout {
+    ($($(#[$doc:meta])* $field:ident = $of:literal, $path:literal;)*) => {
+        /// Byte offsets of fields in the kernel's structures, resolved from its BTF; [`ABSENT`] where
+        /// the kernel has no such field.
+        ///
+        /// The names are the kernel's; they are stable from 4.18 to 7.1, the offsets are not. An
+        /// offset counts from the start of the named structure; a `struct sock *` is the address of
+        /// its `tcp_sock`.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct SocketLayout {
+            $(
+                #[doc = concat!("`", $of, "`: `", $path, "`")]
+                $(#[$doc])*
+                pub $field: u32,
+            )*
+        }
+
+        impl SocketLayout {
+            /// No field resolved: the classic tracepoint still works, without the kernel's own figures.
+            pub const ABSENT: Self = Self { $($field: ABSENT,)* };
+
+            /// Builds the layout by asking for each field's offset by structure and path (member
+            /// names joined by dots; anonymous members and a structure's first embedded parents are
+            /// transparent).
+            pub fn resolve(mut offset_of: impl FnMut(&'static str, &'static str) -> Option<u32>) -> Self {
+                Self { $($field: offset_of($of, $path).unwrap_or(ABSENT),)* }
+            }
+
+            /// The structure, path and offset of every field.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u32)> {
+                [$(($of, $path, self.$field),)*].into_iter()
+            }
+        }
+    };
+}
+
+socket_layout! {
+    skc_daddr = "tcp_sock", "skc_daddr";
+    skc_rcv_saddr = "tcp_sock", "skc_rcv_saddr";
+    /// Big-endian.
+    skc_dport = "tcp_sock", "skc_dport";
+    /// Host order; 0 while not bound and, for an autobound socket, from CLOSE on.
+    skc_num = "tcp_sock", "skc_num";
+    skc_family = "tcp_sock", "skc_family";
+    skc_net = "tcp_sock", "skc_net.net";
+    skc_v6_daddr = "tcp_sock", "skc_v6_daddr";
+    skc_v6_rcv_saddr = "tcp_sock", "skc_v6_rcv_saddr";
+    skc_cookie = "tcp_sock", "skc_cookie";
+    skc_flags = "tcp_sock", "skc_flags";
+    inet_saddr = "tcp_sock", "inet_saddr";
+    /// Big-endian.
+    inet_sport = "tcp_sock", "inet_sport";
+    sk_err = "tcp_sock", "sk_err";
+    sk_err_soft = "tcp_sock", "sk_err_soft";
+    /// A byte since 5.x; two bits of a larger field before, then absent.
+    sk_shutdown = "tcp_sock", "sk_shutdown";
+    sk_socket = "tcp_sock", "sk_socket";
+    sk_lingertime = "tcp_sock", "sk_lingertime";
+    sk_ack_backlog = "tcp_sock", "sk_ack_backlog";
+    sk_max_ack_backlog = "tcp_sock", "sk_max_ack_backlog";
+    /// A pointer, from 5.16.
+    sk_cgrp_pointer = "tcp_sock", "sk_cgrp_data.cgroup";
+    /// Up to 5.15: a pointer, or other data when its lowest bit is set.
+    sk_cgrp_value = "tcp_sock", "sk_cgrp_data.val";
+    rskq_defer_accept = "tcp_sock", "icsk_accept_queue.rskq_defer_accept";
+    icsk_retransmits = "tcp_sock", "icsk_retransmits";
+    icsk_probes_out = "tcp_sock", "icsk_probes_out";
+    icsk_user_timeout = "tcp_sock", "icsk_user_timeout";
+    bytes_sent = "tcp_sock", "bytes_sent";
+    bytes_retrans = "tcp_sock", "bytes_retrans";
+    bytes_acked = "tcp_sock", "bytes_acked";
+    bytes_received = "tcp_sock", "bytes_received";
+    srtt_us = "tcp_sock", "srtt_us";
+    /// `struct minmax`: the minimum is the value, the second word, of its first sample.
+    rtt_min = "tcp_sock", "rtt_min.s";
+    segs_out = "tcp_sock", "segs_out";
+    segs_in = "tcp_sock", "segs_in";
+    total_retrans = "tcp_sock", "total_retrans";
+    mss_cache = "tcp_sock", "mss_cache";
+    packets_out = "tcp_sock", "packets_out";
+    write_seq = "tcp_sock", "write_seq";
+    snd_una = "tcp_sock", "snd_una";
+    rcv_nxt = "tcp_sock", "rcv_nxt";
+    copied_seq = "tcp_sock", "copied_seq";
+    net_inum = "net", "ns.inum";
+    cgroup_kn = "cgroup", "kn";
+    kernfs_id = "kernfs_node", "id";
+    num_retrans = "request_sock", "num_retrans";
+    tw_substate = "inet_timewait_sock", "tw_substate";
+    /// Big-endian.
+    tw_sport = "inet_timewait_sock", "tw_sport";
+}
+
+impl CtxLayout {
+    /// No field resolved.
+    pub const ABSENT: Self = Self {
+        skaddr: ABSENT,
+        oldstate: ABSENT,
+        newstate: ABSENT,
+        sport: ABSENT,
+        dport: ABSENT,
+        family: ABSENT,
+        protocol: ABSENT,
+        protocol_size: ABSENT,
+        saddr: ABSENT,
+        daddr: ABSENT,
+        saddr_v6: ABSENT,
+        daddr_v6: ABSENT,
+    };
+
+    /// The last byte, exclusive, that the tracepoint program reads of the record.
+    pub const SPAN: usize = 96;
+}
+
+impl Config {
+    /// The state of `CONFIG` in the object file, before user space fills it in.
+    pub const UNSET: Self = Self {
+        ctx: CtxLayout::ABSENT,
+        socket: SocketLayout::ABSENT,
+        wakeup_bytes: 0,
+        only_netns: 0,
+    };
+}

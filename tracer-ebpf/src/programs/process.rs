@@ -1,0 +1,44 @@
+//! The process behind an event, where there is one.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_comm,
+};
+use tracer_ebpf::{Record, flags, tcp_state as state};
+
+/// Whether `current` is the process that caused the transition.
+///
+/// Everything else runs in softirq context, on a timer or on the socket's backlog, where `current` is
+/// whoever was interrupted: on loopback, plausibly and wrongly, the peer. `error` is `sk_err`: a local
+/// abort closes with none set.
+#[inline(always)]
+pub(crate) fn caused_transition(old: u8, new: u8, error: Option<u16>) -> bool {
+    match (old, new) {
+        (state::CLOSE, state::SYN_SENT | state::LISTEN)
+        | (state::LISTEN, state::CLOSE)
+        | (state::ESTABLISHED | state::SYN_RECV, state::FIN_WAIT1)
+        | (state::CLOSE_WAIT, state::LAST_ACK) => true,
+        (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => {
+            matches!(error, Some(0 | ECONNABORTED))
+        }
+        _ => old == new,
+    }
+}
+
+/// `ss -K` sets this error, from the killer's process context (`tcp_abort`).
+const ECONNABORTED: u16 = 103;
+
+/// Writes the current process into the record.
+///
+/// # Safety
+///
+/// `record` points to a record in the ring buffer.
+#[inline(always)]
+pub(crate) unsafe fn write_current(record: *mut Record) {
+    // SAFETY: as the caller promises; the helper writes at most the 16 bytes of `comm`.
+    unsafe {
+        (*record).flags |= flags::PROCESS;
+        (*record).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*record).uid = bpf_get_current_uid_gid() as u32;
+        bpf_get_current_comm((&raw mut (*record).comm).cast(), 16);
+    }
+}

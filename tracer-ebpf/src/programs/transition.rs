@@ -1,0 +1,304 @@
+//! The body of the transition programs: from a socket and two states to one record.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::{
+    bpf_ktime_get_ns, generated::bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock,
+};
+use tracer_ebpf::{
+    ABSENT, AF_INET6, CtxLayout, IPPROTO_TCP, Record, RecordKind, RecordWithInfo, TcpInfo, flags,
+    tcp_state as state,
+};
+
+use crate::{
+    config,
+    memory::{Memory, Probed, Typed},
+    output::{Lost, Slot},
+    process,
+};
+
+/// `SOCK_DONE` and `SOCK_LINGER` of `enum sock_flags`, `include/net/sock.h`, as bits of `skc_flags`.
+const SOCK_DONE: u64 = 1 << 1;
+const SOCK_LINGER: u64 = 1 << 4;
+
+/// Endpoints in the order the record wants them; an address is two words in network order.
+#[derive(Clone, Copy)]
+struct Endpoints {
+    family: u8,
+    local: [u64; 2],
+    remote: [u64; 2],
+    local_port: u16,
+    remote_port: u16,
+}
+
+/// Records a transition of a socket given by its typed address.
+#[inline(always)]
+pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
+    // Null for anything that is not a full TCP socket: MPTCP's own sockets have another protocol.
+    // SAFETY: the verifier knows the argument as a `struct sock *`.
+    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as u64;
+    if tp == 0 {
+        return;
+    }
+    let family = Typed::load::<u16>(tp, config!(socket.skc_family)) as u8;
+    let (local, remote) = if family == AF_INET6 {
+        (
+            Typed::load(tp, config!(socket.skc_v6_rcv_saddr)),
+            Typed::load(tp, config!(socket.skc_v6_daddr)),
+        )
+    } else {
+        (
+            [u64::from(Typed::load::<u32>(tp, config!(socket.inet_saddr))), 0],
+            [u64::from(Typed::load::<u32>(tp, config!(socket.skc_daddr))), 0],
+        )
+    };
+    let endpoints = Endpoints {
+        family,
+        local,
+        remote,
+        // Not `skc_num`: at CLOSE the kernel has already given an autobound port back.
+        local_port: u16::from_be(Typed::load(tp, config!(socket.inet_sport))),
+        remote_port: u16::from_be(Typed::load(tp, config!(socket.skc_dport))),
+    };
+    record::<Typed>(tp, old, new, endpoints);
+}
+
+/// Records a transition described by the classic tracepoint's record at `ctx`.
+#[inline(always)]
+pub(crate) fn from_ctx(ctx: u64) {
+    // One copy to the stack, because the verifier refuses loads from the context at offsets that are
+    // not written in the instruction, and these are known only when the program is loaded.
+    let mut copy = MaybeUninit::<[u64; CtxLayout::SPAN / 8]>::zeroed();
+    // SAFETY: the helper writes no more than the size it is given.
+    unsafe { bpf_probe_read_kernel(copy.as_mut_ptr().cast(), CtxLayout::SPAN as u32, ctx as *const _) };
+    let base = copy.as_ptr().cast::<u8>();
+    macro_rules! field {
+        ($field:ident, $type:ty) => {{
+            // The bound is for the compiler and an unset layout; user space refuses a record that is longer.
+            let offset = config!(ctx.$field) as usize;
+            let offset = if offset > CtxLayout::SPAN - size_of::<$type>() { 0 } else { offset };
+            // SAFETY: inside the copy.
+            unsafe { base.add(offset).cast::<$type>().read_unaligned() }
+        }};
+    }
+    let protocol = if config!(ctx.protocol_size) == 1 {
+        u16::from(field!(protocol, u8))
+    } else {
+        field!(protocol, u16)
+    };
+    if protocol != IPPROTO_TCP {
+        return;
+    }
+    let family = field!(family, u16) as u8;
+    let (local, remote) = if family == AF_INET6 {
+        (field!(saddr_v6, [u64; 2]), field!(daddr_v6, [u64; 2]))
+    } else {
+        (
+            [u64::from(field!(saddr, u32)), 0],
+            [u64::from(field!(daddr, u32)), 0],
+        )
+    };
+    let endpoints = Endpoints {
+        family,
+        local,
+        remote,
+        local_port: field!(sport, u16),
+        remote_port: field!(dport, u16),
+    };
+    record::<Probed>(
+        field!(skaddr, u64),
+        field!(oldstate, u32) as u8,
+        field!(newstate, u32) as u8,
+        endpoints,
+    );
+}
+
+#[inline(always)]
+fn record<M: Memory>(sk: u64, old: u8, new: u8, endpoints: Endpoints) {
+    let netns = netns::<M>(sk);
+    let only = config!(only_netns);
+    if only != 0 && netns != only {
+        return;
+    }
+    if (new == state::ESTABLISHED || new == state::CLOSE) && config!(socket.srtt_us) != ABSENT {
+        let Some(mut slot) = Slot::<RecordWithInfo>::reserve(Lost::Transition) else {
+            return;
+        };
+        let pointer = slot.as_mut_ptr();
+        // SAFETY: the slot is writable and every field of it is written.
+        unsafe {
+            write_record::<M>(&raw mut (*pointer).record, sk, old, new, endpoints, netns);
+            (*pointer).record.flags |= flags::INFO;
+            write_info::<M>(&raw mut (*pointer).info, sk);
+        }
+        slot.submit();
+    } else {
+        let Some(mut slot) = Slot::<Record>::reserve(Lost::Transition) else {
+            return;
+        };
+        // SAFETY: as above.
+        unsafe { write_record::<M>(slot.as_mut_ptr(), sk, old, new, endpoints, netns) };
+        slot.submit();
+    }
+}
+
+/// The inode of the socket's network namespace, 0 when it cannot be known.
+#[inline(always)]
+fn netns<M: Memory>(sk: u64) -> u32 {
+    if config!(socket.skc_net) == ABSENT || config!(socket.net_inum) == ABSENT {
+        return 0;
+    }
+    M::load::<u32>(M::load::<u64>(sk, config!(socket.skc_net)), config!(socket.net_inum))
+}
+
+/// The id of the socket's cgroup, set when the socket was made; a child has its listener's.
+#[inline(always)]
+fn cgroup<M: Memory>(sk: u64) -> u64 {
+    if config!(socket.cgroup_kn) == ABSENT || config!(socket.kernfs_id) == ABSENT {
+        return 0;
+    }
+    if config!(socket.sk_cgrp_pointer) != ABSENT {
+        let cgroup = M::load::<u64>(sk, config!(socket.sk_cgrp_pointer));
+        let kn = M::load::<u64>(cgroup, config!(socket.cgroup_kn));
+        return M::load::<u64>(kn, config!(socket.kernfs_id));
+    }
+    if config!(socket.sk_cgrp_value) != ABSENT {
+        let value = M::load::<u64>(sk, config!(socket.sk_cgrp_value));
+        if value != 0 && value & 1 == 0 {
+            // The two low bits are flags (`is_data`, `no_refcnt`), the rest a plain number to the verifier.
+            let kn = Probed::load::<u64>(value & !3, config!(socket.cgroup_kn));
+            return Probed::load::<u64>(kn, config!(socket.kernfs_id));
+        }
+    }
+    0
+}
+
+/// # Safety
+///
+/// `record` points to a record in the ring buffer.
+#[inline(always)]
+unsafe fn write_record<M: Memory>(
+    record: *mut Record,
+    sk: u64,
+    old: u8,
+    new: u8,
+    endpoints: Endpoints,
+    netns: u32,
+) {
+    let layout_known = config!(socket.sk_err) != ABSENT;
+    let mut bits = 0;
+    let (mut error, mut shutdown, mut cgroup_id, mut cookie) = (0u16, 0u8, 0, 0);
+    let (mut queue, mut queue_limit) = (0, 0);
+    if netns != 0 {
+        bits |= flags::NETNS;
+    }
+    if layout_known {
+        if new == state::CLOSE || new == state::ESTABLISHED {
+            bits |= flags::SOCKET_FIELDS;
+            error = M::load::<u32>(sk, config!(socket.sk_err)) as u16;
+            if config!(socket.sk_shutdown) != ABSENT {
+                shutdown = M::load(sk, config!(socket.sk_shutdown));
+            }
+            let socket_flags = M::load::<u64>(sk, config!(socket.skc_flags));
+            if socket_flags & SOCK_DONE != 0 {
+                bits |= flags::PEER_FIN;
+            }
+            if socket_flags & SOCK_LINGER != 0 && M::load::<u64>(sk, config!(socket.sk_lingertime)) == 0 {
+                bits |= flags::LINGER_ZERO;
+            }
+            if M::load::<u64>(sk, config!(socket.sk_socket)) != 0 {
+                bits |= flags::ATTACHED;
+            }
+        }
+        if old == state::LISTEN && new == state::SYN_RECV {
+            // The child is still a raw copy of its listener: these are the listener's, and up to 6.14
+            // so is the cookie.
+            bits |= flags::ACCEPT_QUEUE;
+            queue = M::load(sk, config!(socket.sk_ack_backlog));
+            queue_limit = M::load(sk, config!(socket.sk_max_ack_backlog));
+            if M::load::<u8>(sk, config!(socket.rskq_defer_accept)) != 0 {
+                bits |= flags::DEFER_ACCEPT;
+            }
+        } else {
+            cookie = M::load(sk, config!(socket.skc_cookie));
+        }
+        if old == state::CLOSE {
+            if M::load::<u16>(sk, config!(socket.skc_num)) == 0 {
+                bits |= flags::PORT_UNBOUND;
+            }
+        }
+        if old == state::CLOSE || old == state::LISTEN || new == state::ESTABLISHED {
+            cgroup_id = cgroup::<M>(sk);
+            if cgroup_id != 0 {
+                bits |= flags::CGROUP;
+            }
+        }
+    }
+    // SAFETY: as the caller promises. Addresses are written as words: the compiler would make a
+    // byte loop of an array copy.
+    unsafe {
+        (*record).time_ns = bpf_ktime_get_ns();
+        (*record).socket = sk;
+        (*record).cookie = cookie;
+        (*record).cgroup_id = cgroup_id;
+        (&raw mut (*record).local_address).cast::<[u64; 2]>().write(endpoints.local);
+        (&raw mut (*record).remote_address).cast::<[u64; 2]>().write(endpoints.remote);
+        (*record).flags = bits;
+        (*record).netns = netns;
+        (*record).accept_queue = queue;
+        (*record).accept_queue_limit = queue_limit;
+        (*record).local_port = endpoints.local_port;
+        (*record).remote_port = endpoints.remote_port;
+        (*record).error = error;
+        (*record).shutdown = shutdown;
+        (*record).attempts = 0;
+        (*record).kind = RecordKind::Transition as u8;
+        (*record).old_state = old;
+        (*record).new_state = new;
+        (*record).family = endpoints.family;
+        (*record).reserved = 0;
+        let known_error = if bits & flags::SOCKET_FIELDS != 0 { Some(error) } else { None };
+        if process::caused_transition(old, new, known_error) {
+            process::write_current(record);
+        } else {
+            (*record).tgid = 0;
+            (*record).uid = 0;
+            (&raw mut (*record).comm).cast::<[u64; 2]>().write([0; 2]);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `info` points into a record in the ring buffer.
+#[inline(always)]
+unsafe fn write_info<M: Memory>(info: *mut TcpInfo, sk: u64) {
+    macro_rules! load {
+        ($field:ident: $type:ty) => {{
+            let offset = config!(socket.$field);
+            if offset == ABSENT { 0 } else { M::load::<$type>(sk, offset) }
+        }};
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*info).bytes_sent = load!(bytes_sent: u64);
+        (*info).bytes_retransmitted = load!(bytes_retrans: u64);
+        (*info).bytes_acked = load!(bytes_acked: u64);
+        (*info).bytes_received = load!(bytes_received: u64);
+        (*info).srtt_us = load!(srtt_us: u32) >> 3;
+        // `struct minmax`, `include/linux/win_minmax.h`: three samples of `{ u32 t; u32 v; }`.
+        (*info).min_rtt_us = M::load(sk, config!(socket.rtt_min) + 4);
+        (*info).segments_sent = load!(segs_out: u32);
+        (*info).segments_received = load!(segs_in: u32);
+        (*info).retransmits = load!(total_retrans: u32);
+        (*info).mss = load!(mss_cache: u32);
+        (*info).user_timeout_ms = load!(icsk_user_timeout: u32);
+        (*info).unacked = load!(write_seq: u32).wrapping_sub(load!(snd_una: u32));
+        (*info).unread = load!(rcv_nxt: u32).wrapping_sub(load!(copied_seq: u32));
+        (*info).soft_error = load!(sk_err_soft: u32) as u16;
+        (*info).pending_retransmits = load!(icsk_retransmits: u8);
+        (*info).probes = load!(icsk_probes_out: u8);
+        (*info).packets_out = load!(packets_out: u32);
+        (*info).reserved = 0;
+    }
+}

@@ -1,0 +1,170 @@
+//! What a source tells the lifecycle core: one type for a live kernel, a snapshot and a recording.
+
+use std::net::IpAddr;
+
+use crate::lifecycle::TcpState;
+
+/// A moment on the traced host's `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`).
+///
+/// It stands still while the host is suspended, as the kernel's own TCP timers do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Nanoseconds from `earlier` to `self`; 0 when the order is the other way round, which only a
+    /// damaged recording can show.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The identity of a kernel socket, unique among the sockets that exist at one moment.
+///
+/// Derived from the socket's address, which the kernel reuses within a millisecond of the socket's
+/// end: a lifecycle begins at CLOSE→SYN_SENT, CLOSE→LISTEN or LISTEN→SYN_RECV, not at a new identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// One end of a connection. An unspecified address or port 0 means that the kernel had none then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The address; a v4-mapped IPv6 address is given as the IPv4 address it stands for.
+    pub address: IpAddr,
+    /// The port, host order; 0 when not bound or not known yet.
+    pub port: u16,
+}
+
+/// A process, as the kernel named it when the event happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Process (thread group) id in the initial pid namespace.
+    pub pid: u32,
+    /// User id of the process in the initial user namespace.
+    pub uid: u32,
+    /// Its name, NUL-padded: at most 15 bytes, of any content (`TASK_COMM_LEN`).
+    pub comm: [u8; 16],
+}
+
+impl Process {
+    /// The name without its padding. The bytes are untrusted: a process names itself.
+    pub fn name(&self) -> &[u8] {
+        let end = self.comm.iter().position(|&byte| byte == 0).unwrap_or(self.comm.len());
+        &self.comm[..end]
+    }
+}
+
+/// The kernel's own account of a connection (`struct tcp_sock`), read at one of its transitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Payload bytes sent, without retransmissions.
+    pub bytes_sent: u64,
+    /// Bytes received in order; the peer's FIN counts as one.
+    pub bytes_received: u64,
+    /// Segments sent.
+    pub segments_sent: u32,
+    /// Segments received.
+    pub segments_received: u32,
+    /// Segments sent again over the whole life, SYN and SYN-ACK included.
+    pub retransmits: u32,
+    /// Smoothed round-trip time, microseconds, when there was a sample.
+    pub srtt_us: Option<u32>,
+    /// Minimum round-trip time, microseconds, when there was a sample.
+    pub min_rtt_us: Option<u32>,
+    /// Maximum segment size in use, bytes.
+    pub mss: u32,
+    /// `TCP_USER_TIMEOUT`, milliseconds, when the application set one.
+    pub user_timeout_ms: Option<u32>,
+    /// Bytes written by the application and not yet acknowledged.
+    pub unacked_bytes: u32,
+    /// Bytes received and not yet read by the application.
+    pub unread_bytes: u32,
+    /// Segments in flight.
+    pub segments_in_flight: u32,
+    /// Resends of the segment that now waits for its acknowledgement (`icsk_retransmits`).
+    pub pending_retransmits: u8,
+    /// Keepalive or zero-window probes unanswered (`icsk_probes_out`).
+    pub probes: u8,
+    /// An ICMP error that was noted but did not end the connection, an errno; 0 for none.
+    pub soft_error: u16,
+}
+
+/// What only the socket itself knows, read when it becomes ESTABLISHED or CLOSE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketFlags {
+    /// `sk_err`, an errno; 0 for none.
+    pub error: u16,
+    /// `sk_shutdown`: the application shut down receiving.
+    pub shutdown_receive: bool,
+    /// `sk_shutdown`: the application shut down sending.
+    pub shutdown_send: bool,
+    /// The peer's FIN was received.
+    pub peer_fin: bool,
+    /// `SO_LINGER` with a time of 0 is set: `close()` sends a reset.
+    pub linger_zero: bool,
+    /// An application still holds, or ever held, a descriptor of the socket.
+    pub attached: bool,
+}
+
+/// The queue of connections waiting for `accept()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptQueue {
+    /// Connections waiting.
+    pub length: u32,
+    /// The most that may wait: the backlog of `listen()`, capped by `somaxconn`.
+    pub limit: u32,
+}
+
+/// A change of `sk_state`, as the kernel reported it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When it happened.
+    pub time: Timestamp,
+    /// Which socket.
+    pub socket: SocketId,
+    /// The kernel's socket cookie, when the socket has one; never reused while the host is up.
+    pub cookie: Option<u64>,
+    /// The state left.
+    pub from: TcpState,
+    /// The state entered.
+    pub to: TcpState,
+    /// The local end. At CLOSE→SYN_SENT its port is 0 unless the application bound it.
+    pub local: Endpoint,
+    /// The remote end. At LISTEN→SYN_RECV it is unspecified up to 6.14.
+    pub remote: Endpoint,
+    /// The process that caused the transition; none when the network or a timer did.
+    pub process: Option<Process>,
+    /// Inode of the socket's network namespace, as `stat` of `/proc/PID/ns/net` shows it.
+    pub netns: Option<u32>,
+    /// Id of the cgroup the socket was made in: the inode of its directory.
+    pub cgroup_id: Option<u64>,
+    /// The listener's accept queue and whether it has `TCP_DEFER_ACCEPT`, at LISTEN→SYN_RECV.
+    pub accept_queue: Option<AcceptQueue>,
+    /// `TCP_DEFER_ACCEPT` is set on the listener.
+    pub defer_accept: bool,
+    /// Read at ESTABLISHED and CLOSE, where the mode allows.
+    pub flags: Option<SocketFlags>,
+    /// Read at ESTABLISHED and CLOSE, where the mode allows.
+    pub info: Option<TcpInfo>,
+}
+
+/// One thing a source has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every event is a transition; a box would allocate for each")]
+pub enum Event {
+    /// A socket changed its state.
+    Transition(Transition),
+}
+
+/// Events that did not reach the core, as far as a source can count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Transitions handed to the core.
+    pub seen: u64,
+    /// Transitions that found the ring buffer full.
+    pub lost: u64,
+    /// Times the kernel skipped the program because it interrupted another one
+    /// (`recursion_misses`); none where the kernel does not count them (before 5.12).
+    pub skipped: Option<u64>,
+    /// Records that could not be understood. Always 0 unless the object and the program disagree.
+    pub malformed: u64,
+}
