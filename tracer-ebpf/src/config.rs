@@ -167,10 +167,6 @@ impl CtxLayout {
 
 impl Config {
     /// The state of `CONFIG` in the object file, before user space fills it in.
-    pub const UNSET: Self = Self {
-        ctx: CtxLayout::ABSENT,
-        socket: SocketLayout::ABSENT,
-        wakeup_bytes: 0,
-        only_netns: 0,
-    };
+    pub const UNSET: Self =
+        Self { ctx: CtxLayout::ABSENT, socket: SocketLayout::ABSENT, wakeup_bytes: 0, only_netns: 0 };
 }

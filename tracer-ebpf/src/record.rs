@@ -12,10 +12,6 @@ pub enum RecordKind {
     /// A TIME_WAIT (or orphaned FIN_WAIT2) mini-socket ended, from `inet_twsk_kill`. `socket` is the
     /// mini-socket, which is not the socket it came from; `old_state` is its sub-state.
     TimeWaitEnd = 4,
-    /// `accept()` returned this socket, from the exit of `inet_csk_accept`.
-    Accepted = 5,
-    /// A request socket died without a child, from `tcp_check_req` or its timer. `socket` is the listener.
-    RequestEnd = 6,
 }
 
 /// Bits of [`Record::flags`].
@@ -168,7 +164,22 @@ pub struct Counters {
 /// # Safety
 ///
 /// The type is `repr(C)`, has no padding, and every bit pattern is a valid value.
-pub unsafe trait Wire: Copy {}
+pub unsafe trait Wire: Copy {
+    /// Copies a value from the start of `bytes`; `None` when there are too few.
+    fn read_from(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: long enough, any bit pattern is valid, and the read does not need alignment.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+
+    /// The bytes of the value.
+    fn as_bytes(&self) -> &[u8] {
+        // SAFETY: no padding, so every byte is initialised.
+        unsafe { core::slice::from_raw_parts((&raw const *self).cast(), size_of::<Self>()) }
+    }
+}
 
 // SAFETY: integers and arrays of integers without padding, as asserted below.
 unsafe impl Wire for Record {}
@@ -178,6 +189,8 @@ unsafe impl Wire for TcpInfo {}
 unsafe impl Wire for RecordWithInfo {}
 // SAFETY: as above.
 unsafe impl Wire for Counters {}
+// SAFETY: only `u32`s, in structures of `u32`s.
+unsafe impl Wire for crate::Config {}
 
 const _: () = {
     assert!(size_of::<Record>() == 120 && align_of::<Record>() == 8);

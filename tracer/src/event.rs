@@ -58,7 +58,7 @@ impl Process {
 pub struct TcpInfo {
     /// Payload bytes sent, without retransmissions.
     pub bytes_sent: u64,
-    /// Bytes received in order; the peer's FIN counts as one.
+    /// Payload bytes received in order.
     pub bytes_received: u64,
     /// Segments sent.
     pub segments_sent: u32,
@@ -149,7 +149,10 @@ pub struct Transition {
 
 /// One thing a source has to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every event is a transition; a box would allocate for each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a transition; a box would allocate for each"
+)]
 pub enum Event {
     /// A socket changed its state.
     Transition(Transition),

@@ -1,0 +1,13 @@
+//! Traces every TCP state transition of a Linux host.
+//!
+//! One way through the house: a [`source`] delivers [`event`]s, the pure [`lifecycle`] core turns them
+//! into observations, and [`output`] writes them. ARCHITECTURE.md has the map.
+
+pub mod cli;
+pub mod commands;
+pub mod event;
+pub mod filter;
+pub mod lifecycle;
+pub mod output;
+pub mod owner;
+pub mod source;

@@ -3,17 +3,17 @@
 #![no_main]
 #![expect(unstable_features, reason = "inline assembly is unstable for the BPF target")]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "the attribute macros export undocumented entry points")]
 
 mod memory;
 mod output;
 mod process;
+mod time_wait;
 mod transition;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{btf_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, fentry, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, TracePointContext},
 };
 use tracer_ebpf::Config;
 
@@ -48,6 +48,13 @@ fn transition_btf(ctx: BtfTracePointContext) -> i32 {
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 fn transition_tracepoint(ctx: TracePointContext) -> u32 {
     transition::from_ctx(ctx.as_ptr() as u64);
+    0
+}
+
+/// `inet_twsk_kill(struct inet_timewait_sock *tw)`, unchanged from 4.18 to 7.1.
+#[fentry(function = "inet_twsk_kill")]
+fn time_wait_end(ctx: FEntryContext) -> i32 {
+    time_wait::end(ctx.arg::<u64>(0));
     0
 }
 

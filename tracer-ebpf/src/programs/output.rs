@@ -2,8 +2,7 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
-        BPF_RINGBUF_HDR_SZ,
+        BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RINGBUF_HDR_SZ,
     },
     btf_maps::{Array, RingBuf},
     helpers::generated::bpf_ringbuf_query,
@@ -25,6 +24,7 @@ static COUNTERS: Array<Counters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[derive(Clone, Copy)]
 pub(crate) enum Lost {
     Transition,
+    Other,
 }
 
 /// A record being written in place in the ring buffer. It must be [`submit`](Slot::submit)ted.
@@ -45,6 +45,7 @@ impl<T: Wire> Slot<T> {
             unsafe {
                 let counter = match lost {
                     Lost::Transition => &raw mut (*counters).transitions_lost,
+                    Lost::Other => &raw mut (*counters).others_lost,
                 };
                 // `core` offers no atomic addition for this target; the instruction exists since 3.18.
                 core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
@@ -67,12 +68,8 @@ impl<T: Wire> Slot<T> {
         let pending =
             unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
         let step = u64::from(config!(wakeup_bytes));
-        let crossed = pending >= step
-            && pending & (step - 1) < (size_of::<T>() as u64 + u64::from(BPF_RINGBUF_HDR_SZ));
-        self.entry.submit(u64::from(if crossed {
-            BPF_RB_FORCE_WAKEUP
-        } else {
-            BPF_RB_NO_WAKEUP
-        }));
+        let crossed =
+            pending >= step && pending & (step - 1) < (size_of::<T>() as u64 + u64::from(BPF_RINGBUF_HDR_SZ));
+        self.entry.submit(u64::from(if crossed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
     }
 }

@@ -1,8 +1,6 @@
 //! The process behind an event, where there is one.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_comm,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_comm};
 use tracer_ebpf::{Record, flags, tcp_state as state};
 
 /// Whether `current` is the process that caused the transition.

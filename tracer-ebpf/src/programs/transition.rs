@@ -2,9 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{
-    bpf_ktime_get_ns, generated::bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock,
-};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
 use tracer_ebpf::{
     ABSENT, AF_INET6, CtxLayout, IPPROTO_TCP, Record, RecordKind, RecordWithInfo, TcpInfo, flags,
     tcp_state as state,
@@ -42,10 +40,7 @@ pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
     }
     let family = Typed::load::<u16>(tp, config!(socket.skc_family)) as u8;
     let (local, remote) = if family == AF_INET6 {
-        (
-            Typed::load(tp, config!(socket.skc_v6_rcv_saddr)),
-            Typed::load(tp, config!(socket.skc_v6_daddr)),
-        )
+        (Typed::load(tp, config!(socket.skc_v6_rcv_saddr)), Typed::load(tp, config!(socket.skc_v6_daddr)))
     } else {
         (
             [u64::from(Typed::load::<u32>(tp, config!(socket.inet_saddr))), 0],
@@ -81,11 +76,8 @@ pub(crate) fn from_ctx(ctx: u64) {
             unsafe { base.add(offset).cast::<$type>().read_unaligned() }
         }};
     }
-    let protocol = if config!(ctx.protocol_size) == 1 {
-        u16::from(field!(protocol, u8))
-    } else {
-        field!(protocol, u16)
-    };
+    let protocol =
+        if config!(ctx.protocol_size) == 1 { u16::from(field!(protocol, u8)) } else { field!(protocol, u16) };
     if protocol != IPPROTO_TCP {
         return;
     }
@@ -93,18 +85,10 @@ pub(crate) fn from_ctx(ctx: u64) {
     let (local, remote) = if family == AF_INET6 {
         (field!(saddr_v6, [u64; 2]), field!(daddr_v6, [u64; 2]))
     } else {
-        (
-            [u64::from(field!(saddr, u32)), 0],
-            [u64::from(field!(daddr, u32)), 0],
-        )
+        ([u64::from(field!(saddr, u32)), 0], [u64::from(field!(daddr, u32)), 0])
     };
-    let endpoints = Endpoints {
-        family,
-        local,
-        remote,
-        local_port: field!(sport, u16),
-        remote_port: field!(dport, u16),
-    };
+    let endpoints =
+        Endpoints { family, local, remote, local_port: field!(sport, u16), remote_port: field!(dport, u16) };
     record::<Probed>(
         field!(skaddr, u64),
         field!(oldstate, u32) as u8,

@@ -1,0 +1,63 @@
+//! `doctor`: what this kernel and these privileges allow.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::{
+    cli::Shared,
+    output::{Format, escape},
+    source::kernel::probe::{self, Check, Finding},
+};
+
+#[derive(Serialize)]
+struct Line<'a> {
+    r#type: &'static str,
+    name: &'a str,
+    found: bool,
+    detail: &'a str,
+    cost: Option<&'a str>,
+}
+
+pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
+    let checks = probe::all();
+    match write(&checks, shared.output) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn write(checks: &[Check], format: Format) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if format == Format::Csv {
+        writeln!(out, "type,name,found,detail,cost")?;
+    }
+    for check in checks {
+        let (found, detail) = match &check.finding {
+            Finding::Found(detail) => (true, escape(detail.as_bytes())),
+            Finding::Missing(reason) => (false, escape(reason.as_bytes())),
+        };
+        let cost = (!found).then_some(check.cost);
+        match format {
+            Format::Json => {
+                let line = Line { r#type: "check", name: check.name, found, detail: &detail, cost };
+                serde_json::to_writer(&mut out, &line)?;
+                writeln!(out)?;
+            }
+            Format::Csv => {
+                let mut writer = csv::Writer::from_writer(&mut out);
+                let found = if found { "true" } else { "false" };
+                writer.write_record(["check", check.name, found, &detail, cost.unwrap_or_default()])?;
+                writer.flush()?;
+            }
+            Format::Table | Format::Wide => {
+                let mark = if found { "found  " } else { "missing" };
+                writeln!(out, "{mark}  {:<20} {detail}", check.name)?;
+                if let Some(cost) = cost {
+                    writeln!(out, "         {:<20} costs: {cost}", "")?;
+                }
+            }
+        }
+    }
+    out.flush()
+}

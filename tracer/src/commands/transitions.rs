@@ -1,0 +1,86 @@
+//! `transitions`: a line per kernel transition, as it happens.
+
+use std::{
+    collections::HashMap,
+    io::{self, Stdout},
+};
+
+use super::live::Consumer;
+use crate::{
+    cli::Shared,
+    event::{SocketId, Transition},
+    filter::Filter,
+    lifecycle::{Connection, Observation},
+    output::{Sink, TransitionRow},
+    source::ClockOffset,
+};
+
+/// Most first transitions held back until their local port is known.
+const MAX_HELD: usize = 65_536;
+
+pub(super) struct Transitions {
+    sink: Sink<Stdout>,
+    filter: Filter,
+    clock: ClockOffset,
+    count: Option<u64>,
+    /// A client's first transition has no local port yet. When the filter asks for one, it waits here for
+    /// the connection's second.
+    held: HashMap<SocketId, Transition>,
+}
+
+impl Transitions {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            sink: Sink::new(io::stdout(), shared.output, shared.time),
+            filter: shared.filter(),
+            clock: ClockOffset { to_utc_ns: 0 },
+            count: shared.count,
+            held: HashMap::new(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        transition: &Transition,
+        connection: Option<&Connection>,
+        duration_ns: Option<u64>,
+    ) -> io::Result<()> {
+        if !self.done() && self.filter.shows_transition(transition, connection, duration_ns) {
+            self.sink.write(&TransitionRow::new(transition, connection, duration_ns, self.clock))?;
+        }
+        Ok(())
+    }
+}
+
+impl Consumer for Transitions {
+    fn begin(&mut self, clock: ClockOffset) -> io::Result<()> {
+        self.clock = clock;
+        self.sink.begin::<TransitionRow>()
+    }
+
+    fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
+        let Observation::Transition { transition, duration_ns, connection } = observation else {
+            return Ok(());
+        };
+        if self.filter.local_ports.is_some() {
+            if connection.is_some_and(|connection| connection.local.port == 0) {
+                if self.held.len() < MAX_HELD {
+                    self.held.insert(transition.socket, *transition);
+                }
+                return Ok(());
+            }
+            if let Some(first) = self.held.remove(&transition.socket) {
+                self.write(&first, connection, None)?;
+            }
+        }
+        self.write(transition, connection, duration_ns)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
+    fn done(&self) -> bool {
+        self.count.is_some_and(|count| self.sink.rows() >= count)
+    }
+}

@@ -1,0 +1,135 @@
+//! One live connection.
+
+use super::{Handshake, History, TcpState};
+use crate::{
+    event::{AcceptQueue, Endpoint, Process, Timestamp, Transition},
+    owner::OwnerSource,
+};
+
+/// Which side opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// This side sent the first SYN.
+    Client,
+    /// The peer sent the first SYN.
+    Server,
+    /// Both sent a SYN at once (RFC 9293, section 3.5).
+    Simultaneous,
+    /// The beginning was not seen.
+    Unknown,
+}
+
+impl Role {
+    /// The name in machine output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Simultaneous => "simultaneous",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The process a connection belongs to, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process; none while unknown.
+    pub process: Option<Process>,
+    /// How it is known.
+    pub source: OwnerSource,
+}
+
+impl Owner {
+    /// Nobody known.
+    pub const UNKNOWN: Self = Self { process: None, source: OwnerSource::Unknown };
+
+    /// A process that is known in this way, or nobody.
+    pub fn from_process(process: Option<Process>, source: OwnerSource) -> Self {
+        match process {
+            Some(_) => Self { process, source },
+            None => Self::UNKNOWN,
+        }
+    }
+}
+
+/// What is known of a connection that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The local end; its port is 0 until the kernel has bound one.
+    pub local: Endpoint,
+    /// The remote end.
+    pub remote: Endpoint,
+    /// Its states so far.
+    pub history: History,
+    /// When its first event was seen.
+    pub first_seen: Timestamp,
+    /// Its process.
+    pub owner: Owner,
+    /// How the opening went, once it is over.
+    pub handshake: Option<Handshake>,
+    /// The listener's accept queue when the handshake completed.
+    pub accept_queue: Option<AcceptQueue>,
+    /// Inode of its network namespace.
+    pub netns: Option<u32>,
+    /// Id of its cgroup.
+    pub cgroup_id: Option<u64>,
+    /// Which side opened it.
+    pub role: Role,
+    /// Its beginning was not seen.
+    pub incomplete: bool,
+    /// At least one of its transitions was missed.
+    pub gap: bool,
+    /// The listener waits for data before it wakes (`TCP_DEFER_ACCEPT`).
+    pub defer_accept: bool,
+}
+
+// One million live connections must fit in 300 MB, with the index.
+const _: () = assert!(size_of::<Connection>() <= 232);
+
+impl Connection {
+    /// A connection whose first event is `transition`, which leads into its first state.
+    pub(super) fn begin(transition: &Transition, role: Role, owner: Owner) -> Self {
+        Self {
+            local: transition.local,
+            remote: transition.remote,
+            history: History::new(transition.to, Some(transition.time)),
+            first_seen: transition.time,
+            owner,
+            handshake: None,
+            accept_queue: transition.accept_queue,
+            netns: transition.netns,
+            cgroup_id: transition.cgroup_id,
+            role,
+            incomplete: false,
+            gap: false,
+            defer_accept: transition.defer_accept,
+        }
+    }
+
+    /// A connection that existed before its first event: the state it leaves was entered unseen.
+    pub(super) fn adopt(transition: &Transition) -> Self {
+        Self {
+            history: History::new(transition.from, None),
+            incomplete: true,
+            ..Self::begin(transition, Role::Unknown, Owner::UNKNOWN)
+        }
+    }
+
+    /// The present state.
+    pub fn state(&self) -> TcpState {
+        self.history.current()
+    }
+
+    /// Takes from an event what earlier events could not know.
+    pub(super) fn learn(&mut self, transition: &Transition) {
+        if transition.local.port != 0 {
+            self.local = transition.local;
+        }
+        if transition.remote.port != 0 {
+            self.remote = transition.remote;
+        }
+        self.netns = self.netns.or(transition.netns);
+        self.cgroup_id = transition.cgroup_id.or(self.cgroup_id);
+    }
+}

@@ -1,0 +1,233 @@
+//! How long the three-way handshake took, as truly as the kernel lets one know.
+//!
+//! A client's is what its application waited: SYN_SENT to ESTABLISHED, lost SYNs included. A server's
+//! cannot be seen in the transitions, because the kernel makes the socket only when the final ACK has
+//! come; it is the kernel's own sample from SYN-ACK to ACK (`tcp_synack_rtt_meas`, 6.18 tcp_input.c),
+//! which has been taken when the socket becomes ESTABLISHED.
+
+use super::{Connection, DurationSource, Role, TcpState};
+use crate::event::{TcpInfo, Timestamp, Transition};
+
+/// Why a handshake's duration is less than exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HandshakeCaveat {
+    /// The SYN-ACK was sent again: measured from the first one by TCP timestamps, to the millisecond.
+    SynAckRetransmitted,
+    /// The SYN-ACK was sent again and there are no timestamps: the time of the resends alone, by the
+    /// kernel's schedule of 1, 3, 7, 15 and 31 s. The handshake took at least that.
+    RetransmitSchedule,
+    /// The sample has the millisecond grain of a SYN cookie's timestamp, which also carries options in
+    /// its low bits: up to 64 ms too long. One handshake in a thousand has that grain by chance.
+    SynCookie,
+    /// The listener has `TCP_DEFER_ACCEPT`: the wait for the client's first data is included.
+    DeferAccept,
+}
+
+impl HandshakeCaveat {
+    /// The name in machine output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynAckRetransmitted => "syn_ack_retransmitted",
+            Self::RetransmitSchedule => "retransmit_schedule",
+            Self::SynCookie => "syn_cookie",
+            Self::DeferAccept => "defer_accept",
+        }
+    }
+}
+
+/// How the opening of a connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Nanoseconds; none when it cannot be known (a SYN cookie without timestamps, no kernel figures).
+    pub duration_ns: Option<u64>,
+    /// The network's part, microseconds: the round-trip time of the segment that was answered.
+    pub rtt_us: Option<u32>,
+    /// How the duration was obtained.
+    pub source: DurationSource,
+    /// Why the duration is less than exact.
+    pub caveat: Option<HandshakeCaveat>,
+    /// SYNs (for a server SYN-ACKs) sent again; none when the kernel did not say.
+    pub retransmits: Option<u8>,
+    /// The state in which the handshake's time is spent.
+    state: TcpState,
+}
+
+/// From this on a SYN_RECV was a real one (Fast Open); an ordinary child passes it in microseconds.
+const REAL_SYN_RECEIVED_NS: u64 = 1_000_000;
+
+impl Handshake {
+    /// Of a connection that has just become ESTABLISHED; none when the opening was not seen.
+    pub(super) fn completed(
+        connection: &Connection,
+        established: Timestamp,
+        transition: &Transition,
+    ) -> Option<Self> {
+        match connection.role {
+            Role::Client | Role::Simultaneous => {
+                let sent = connection.history.entered(TcpState::SynSent)?;
+                Some(Self::active(established.since(sent), transition.info.as_ref()))
+            }
+            Role::Server => {
+                let child = connection.history.entered(TcpState::SynReceived);
+                let passed = child.map(|since| established.since(since));
+                Some(Self::passive(passed, transition.info.as_ref(), connection.defer_accept))
+            }
+            Role::Unknown => None,
+        }
+    }
+
+    /// Of a connection that ended before it was established: it has no duration, but the resends count.
+    pub(super) fn failed(connection: &Connection, info: Option<&TcpInfo>) -> Option<Self> {
+        let state = match connection.role {
+            Role::Client | Role::Simultaneous => TcpState::SynSent,
+            Role::Server => TcpState::SynReceived,
+            Role::Unknown => return None,
+        };
+        Some(Self {
+            duration_ns: None,
+            rtt_us: None,
+            source: DurationSource::Observed,
+            caveat: None,
+            retransmits: info.map(retransmits),
+            state,
+        })
+    }
+
+    fn active(duration_ns: u64, info: Option<&TcpInfo>) -> Self {
+        Self {
+            duration_ns: Some(duration_ns),
+            rtt_us: info.and_then(|info| info.srtt_us),
+            source: DurationSource::Observed,
+            caveat: None,
+            retransmits: info.map(retransmits),
+            state: TcpState::SynSent,
+        }
+    }
+
+    fn passive(passed: Option<u64>, info: Option<&TcpInfo>, defer_accept: bool) -> Self {
+        let state = TcpState::SynReceived;
+        let real = passed.filter(|&passed| passed >= REAL_SYN_RECEIVED_NS);
+        let Some(info) = info else {
+            return Self {
+                duration_ns: real,
+                rtt_us: None,
+                source: DurationSource::Observed,
+                caveat: None,
+                retransmits: None,
+                state,
+            };
+        };
+        let resent = retransmits(info);
+        let exact = |duration_ns, source| Self {
+            duration_ns,
+            rtt_us: info.srtt_us,
+            source,
+            caveat: None,
+            retransmits: Some(resent),
+            state,
+        };
+        if let Some(passed) = real {
+            return exact(Some(passed), DurationSource::Observed);
+        }
+        let measured = info.srtt_us.map(|rtt| u64::from(rtt) * 1000);
+        match (measured, resent) {
+            (Some(_), 0) => {
+                let caveat = if defer_accept {
+                    Some(HandshakeCaveat::DeferAccept)
+                } else if info.srtt_us.is_some_and(|rtt| rtt % 1000 == 0) {
+                    Some(HandshakeCaveat::SynCookie)
+                } else {
+                    None
+                };
+                Self { caveat, ..exact(measured, DurationSource::Measured) }
+            }
+            (Some(_), _) => Self {
+                caveat: Some(HandshakeCaveat::SynAckRetransmitted),
+                // The sample covers the resends: it is no round trip of the network.
+                rtt_us: None,
+                ..exact(measured, DurationSource::Measured)
+            },
+            (None, 0) => exact(None, DurationSource::Measured),
+            (None, resent) => Self {
+                caveat: Some(HandshakeCaveat::RetransmitSchedule),
+                ..exact(Some(resend_schedule_ns(resent)), DurationSource::Modelled)
+            },
+        }
+    }
+
+    /// Whether the handshake is the true duration of the connection's `state`.
+    pub fn replaces(&self, state: TcpState) -> bool {
+        self.state == state && state == TcpState::SynReceived
+    }
+}
+
+fn retransmits(info: &TcpInfo) -> u8 {
+    u8::try_from(info.retransmits).unwrap_or(u8::MAX)
+}
+
+/// When the `count`th SYN-ACK is resent: after 1 s, doubling (`TCP_TIMEOUT_INIT`, RFC 6298).
+fn resend_schedule_ns(count: u8) -> u64 {
+    ((1_u64 << count.min(20)) - 1) * 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(srtt_us: Option<u32>, retransmits: u32) -> TcpInfo {
+        TcpInfo { srtt_us, retransmits, ..TcpInfo::default() }
+    }
+
+    #[test]
+    fn a_server_reports_the_kernels_sample_not_the_tracepoints_microseconds() {
+        let handshake = Handshake::passive(Some(15_000), Some(&info(Some(79_123), 0)), false);
+        assert_eq!(handshake.duration_ns, Some(79_123_000));
+        assert_eq!((handshake.source, handshake.caveat), (DurationSource::Measured, None));
+        assert!(handshake.replaces(TcpState::SynReceived));
+        assert!(!handshake.replaces(TcpState::SynSent));
+    }
+
+    #[test]
+    fn fast_open_is_observed() {
+        let handshake = Handshake::passive(Some(219_175_000), Some(&info(Some(219_000), 0)), false);
+        assert_eq!((handshake.duration_ns, handshake.source), (Some(219_175_000), DurationSource::Observed));
+    }
+
+    #[test]
+    fn resent_syn_acks_are_flagged_and_their_sample_is_no_round_trip() {
+        let timestamps = Handshake::passive(Some(9_000), Some(&info(Some(1_007_000), 1)), false);
+        assert_eq!(timestamps.duration_ns, Some(1_007_000_000));
+        assert_eq!(timestamps.caveat, Some(HandshakeCaveat::SynAckRetransmitted));
+        assert_eq!((timestamps.rtt_us, timestamps.retransmits), (None, Some(1)));
+
+        let none = Handshake::passive(Some(9_000), Some(&info(None, 2)), false);
+        assert_eq!((none.duration_ns, none.source), (Some(3_000_000_000), DurationSource::Modelled));
+        assert_eq!(none.caveat, Some(HandshakeCaveat::RetransmitSchedule));
+    }
+
+    #[test]
+    fn cookies_are_flagged_or_unknown() {
+        let timestamps = Handshake::passive(Some(9_000), Some(&info(Some(242_000), 0)), false);
+        assert_eq!(timestamps.caveat, Some(HandshakeCaveat::SynCookie));
+        let none = Handshake::passive(Some(9_000), Some(&info(None, 0)), false);
+        assert_eq!(none.duration_ns, None);
+    }
+
+    #[test]
+    fn deferred_accept_is_flagged() {
+        let handshake = Handshake::passive(Some(9_000), Some(&info(Some(300_123), 0)), true);
+        assert_eq!(handshake.caveat, Some(HandshakeCaveat::DeferAccept));
+    }
+
+    #[test]
+    fn without_the_kernels_figures_a_server_handshake_is_unknown() {
+        assert_eq!(Handshake::passive(Some(15_000), None, false).duration_ns, None);
+        assert_eq!(Handshake::passive(None, None, false).duration_ns, None);
+    }
+
+    #[test]
+    fn the_resend_schedule_doubles() {
+        let seconds: Vec<_> = (1..=5).map(|count| resend_schedule_ns(count) / 1_000_000_000).collect();
+        assert_eq!(seconds, [1, 3, 7, 15, 31]);
+    }
+}

@@ -1,0 +1,108 @@
+//! The listening sockets, so that an accepted connection can be told its listener's process.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hashbrown::HashMap;
+
+use crate::event::{Endpoint, Process, SocketId};
+
+/// Most listeners kept; a host with more has some connections without an owner until they are read
+/// or closed.
+const MAX_LISTENERS: usize = 65_536;
+
+/// A listener.
+#[derive(Clone, Copy, Debug)]
+struct Listener {
+    socket: SocketId,
+    process: Option<Process>,
+}
+
+/// Listening sockets by namespace, address and port. Several may share a port (`SO_REUSEPORT`).
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    by_endpoint: HashMap<(Option<u32>, Endpoint), Vec<Listener>, foldhash::fast::RandomState>,
+    by_socket: HashMap<SocketId, (Option<u32>, Endpoint), foldhash::fast::RandomState>,
+}
+
+impl Listeners {
+    pub(super) fn insert(
+        &mut self,
+        socket: SocketId,
+        netns: Option<u32>,
+        local: Endpoint,
+        process: Option<Process>,
+    ) {
+        self.remove(socket);
+        if self.by_socket.len() >= MAX_LISTENERS {
+            return;
+        }
+        self.by_socket.insert(socket, (netns, local));
+        self.by_endpoint.entry((netns, local)).or_default().push(Listener { socket, process });
+    }
+
+    pub(super) fn remove(&mut self, socket: SocketId) {
+        let Some(key) = self.by_socket.remove(&socket) else { return };
+        if let Some(group) = self.by_endpoint.get_mut(&key) {
+            group.retain(|listener| listener.socket != socket);
+            if group.is_empty() {
+                self.by_endpoint.remove(&key);
+            }
+        }
+    }
+
+    /// The process that listens where a connection arrived: on its address, else on any address.
+    /// None when several processes share the port, because nothing tells which one it was.
+    pub(super) fn owner(&self, netns: Option<u32>, local: Endpoint) -> Option<Process> {
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let mut candidates = std::iter::once(local.address)
+            .chain(any)
+            .filter_map(|address| self.by_endpoint.get(&(netns, Endpoint { address, port: local.port })));
+        let group = candidates.next()?;
+        let first = group.first()?.process?;
+        group.iter().all(|listener| listener.process.is_some_and(|it| it.pid == first.pid)).then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32) -> Option<Process> {
+        Some(Process { pid, uid: 0, comm: [0; 16] })
+    }
+
+    fn endpoint(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint { address: address.ip(), port: address.port() }
+    }
+
+    #[test]
+    fn the_exact_address_is_preferred_to_any() {
+        let mut listeners = Listeners::default();
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), process(1));
+        listeners.insert(SocketId(2), None, endpoint("127.0.0.2:80"), process(2));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.2:80")), process(2));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.3:80")), process(1));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.3:81")), None);
+        assert_eq!(listeners.owner(Some(9), endpoint("127.0.0.3:80")), None);
+    }
+
+    #[test]
+    fn a_port_shared_by_two_processes_has_no_certain_owner() {
+        let mut listeners = Listeners::default();
+        listeners.insert(SocketId(1), None, endpoint("[::]:80"), process(1));
+        listeners.insert(SocketId(2), None, endpoint("[::]:80"), process(2));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), None);
+        listeners.remove(SocketId(2));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), process(1));
+    }
+
+    #[test]
+    fn a_reused_socket_leaves_its_old_port() {
+        let mut listeners = Listeners::default();
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), process(1));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:81"), process(1));
+        assert_eq!(listeners.owner(None, endpoint("10.0.0.1:80")), None);
+        assert_eq!(listeners.owner(None, endpoint("10.0.0.1:81")), process(1));
+    }
+}

@@ -1,0 +1,43 @@
+//! The pure core: from events to lifecycles. No I/O, no clock, no kernel: time comes from the events,
+//! so replaying the same events gives the same answers.
+
+mod close_reason;
+mod connection;
+mod handshake;
+mod history;
+mod listeners;
+mod observation;
+mod state;
+mod time_wait;
+mod tracker;
+
+pub use close_reason::{CloseReason, ClosedBy, Ending};
+pub use connection::{Connection, Owner, Role};
+pub use handshake::{Handshake, HandshakeCaveat};
+pub use history::{History, StateSpan};
+pub use observation::{ClosedConnection, Observation};
+pub use state::TcpState;
+pub use time_wait::{AfterClose, TimeWaitModel};
+pub use tracker::{DEFAULT_MAX_CONNECTIONS, Tracker, TrackerCounts, TrackerOptions};
+
+/// How a duration was obtained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DurationSource {
+    /// The time between two of the kernel's transitions.
+    Observed,
+    /// The kernel's own round-trip sample.
+    Measured,
+    /// Derived from the protocol's timers; no event marks its end.
+    Modelled,
+}
+
+impl DurationSource {
+    /// The name in machine output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Measured => "measured",
+            Self::Modelled => "modelled",
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A connection that ended as a row.
+
+use serde::Serialize;
+
+use super::{
+    TimeStyle, errno,
+    sink::Row,
+    text::{self, EndpointText, escape},
+    transition::{known_address, known_port, network_type, optional},
+};
+use crate::{
+    event::{Endpoint, Timestamp},
+    lifecycle::{ClosedConnection, StateSpan},
+    source::ClockOffset,
+};
+
+/// A connection, ready to be written; its JSON form is the contract in docs/output.md.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionRow {
+    r#type: &'static str,
+    role: &'static str,
+    network_type: &'static str,
+    local_address: String,
+    local_port: Option<u16>,
+    remote_address: Option<String>,
+    remote_port: Option<u16>,
+    opened: Option<String>,
+    closed: String,
+    duration_us: Option<f64>,
+    states: Vec<StateRow>,
+    handshake_us: Option<f64>,
+    handshake_source: Option<&'static str>,
+    handshake_caveat: Option<&'static str>,
+    handshake_rtt_us: Option<u32>,
+    syn_retransmits: Option<u8>,
+    close_reason: &'static str,
+    closed_by: Option<&'static str>,
+    error: Option<String>,
+    bytes_sent: Option<u64>,
+    bytes_received: Option<u64>,
+    segments_sent: Option<u32>,
+    segments_received: Option<u32>,
+    retransmits: Option<u32>,
+    srtt_us: Option<u32>,
+    min_rtt_us: Option<u32>,
+    mss: Option<u32>,
+    accept_queue: Option<u32>,
+    accept_queue_limit: Option<u32>,
+    pid: Option<u32>,
+    process: Option<String>,
+    uid: Option<u32>,
+    owner_source: &'static str,
+    cgroup_id: Option<u64>,
+    netns: Option<u32>,
+    incomplete: bool,
+    gap: bool,
+    #[serde(skip)]
+    shown: Shown,
+}
+
+/// One state of a lifecycle.
+#[derive(Clone, Debug, Serialize)]
+struct StateRow {
+    state: &'static str,
+    duration_us: Option<f64>,
+    source: &'static str,
+}
+
+/// What the table shows in another form than JSON.
+#[derive(Clone, Debug)]
+struct Shown {
+    closed: Timestamp,
+    clock: ClockOffset,
+    local: Endpoint,
+    remote: Endpoint,
+    duration_ns: Option<u64>,
+    handshake_ns: Option<u64>,
+    spans: Vec<StateSpan>,
+}
+
+impl ConnectionRow {
+    /// Describes a connection.
+    pub fn new(closed: &ClosedConnection<'_>, clock: ClockOffset) -> Self {
+        let connection = closed.connection;
+        let (local, remote) = (connection.local, connection.remote);
+        let handshake = connection.handshake;
+        // A source without a duration would say how nothing was obtained.
+        let timed = handshake.filter(|handshake| handshake.duration_ns.is_some());
+        let spans: Vec<StateSpan> = closed.states().collect();
+        let info = closed.info;
+        let owner = connection.owner;
+        Self {
+            r#type: "connection",
+            role: connection.role.name(),
+            network_type: network_type(local),
+            local_address: local.address.to_string(),
+            local_port: known_port(local),
+            remote_address: known_address(remote),
+            remote_port: known_port(remote),
+            opened: closed.opened().map(|time| text::rfc3339(time, clock)),
+            closed: text::rfc3339(closed.closed, clock),
+            duration_us: closed.duration_ns().map(text::microseconds),
+            states: spans
+                .iter()
+                .map(|span| StateRow {
+                    state: span.state.name(),
+                    duration_us: span.duration_ns.map(text::microseconds),
+                    source: span.source.name(),
+                })
+                .collect(),
+            handshake_us: timed.and_then(|handshake| handshake.duration_ns).map(text::microseconds),
+            handshake_source: timed.map(|handshake| handshake.source.name()),
+            handshake_caveat: timed.and_then(|handshake| handshake.caveat).map(|caveat| caveat.name()),
+            handshake_rtt_us: handshake.and_then(|handshake| handshake.rtt_us),
+            syn_retransmits: handshake.and_then(|handshake| handshake.retransmits),
+            close_reason: closed.ending.reason.name(),
+            closed_by: closed.ending.closed_by.map(|side| side.name()),
+            error: closed.ending.error.map(|error| errno::name(error).into_owned()),
+            bytes_sent: info.map(|info| info.bytes_sent),
+            bytes_received: info.map(|info| info.bytes_received),
+            segments_sent: info.map(|info| info.segments_sent),
+            segments_received: info.map(|info| info.segments_received),
+            retransmits: info.map(|info| info.retransmits),
+            srtt_us: info.and_then(|info| info.srtt_us),
+            min_rtt_us: info.and_then(|info| info.min_rtt_us),
+            mss: info.map(|info| info.mss),
+            accept_queue: connection.accept_queue.map(|queue| queue.length),
+            accept_queue_limit: connection.accept_queue.map(|queue| queue.limit),
+            pid: owner.process.map(|process| process.pid),
+            process: owner.process.map(|process| escape(process.name())),
+            uid: owner.process.map(|process| process.uid),
+            owner_source: owner.source.name(),
+            cgroup_id: connection.cgroup_id,
+            netns: connection.netns,
+            incomplete: connection.incomplete,
+            gap: connection.gap,
+            shown: Shown {
+                closed: closed.closed,
+                clock,
+                local,
+                remote,
+                duration_ns: closed.duration_ns(),
+                handshake_ns: timed.and_then(|handshake| handshake.duration_ns),
+                spans,
+            },
+        }
+    }
+}
+
+impl Row for ConnectionRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "type",
+        "role",
+        "network_type",
+        "local_address",
+        "local_port",
+        "remote_address",
+        "remote_port",
+        "opened",
+        "closed",
+        "duration_us",
+        "states",
+        "handshake_us",
+        "handshake_source",
+        "handshake_caveat",
+        "handshake_rtt_us",
+        "syn_retransmits",
+        "close_reason",
+        "closed_by",
+        "error",
+        "bytes_sent",
+        "bytes_received",
+        "segments_sent",
+        "segments_received",
+        "retransmits",
+        "srtt_us",
+        "min_rtt_us",
+        "mss",
+        "accept_queue",
+        "accept_queue_limit",
+        "pid",
+        "process",
+        "uid",
+        "owner_source",
+        "cgroup_id",
+        "netns",
+        "incomplete",
+        "gap",
+    ];
+
+    fn header(wide: bool, time: TimeStyle) -> String {
+        let mut header = String::new();
+        if time != TimeStyle::None {
+            header += "CLOSED          ";
+        }
+        header += &format!(
+            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<}",
+            "PID", "PROCESS", "ROLE", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "SENT", "RECV", "REASON"
+        );
+        if wide {
+            header = header.replace(
+                "REASON",
+                &format!("{:<22} {:<7} {:>4} {:>8} STATES", "REASON", "BY", "RETR", "RTT"),
+            );
+        }
+        header
+    }
+
+    fn line(&self, wide: bool, time: TimeStyle) -> String {
+        let shown = &self.shown;
+        let mut line = String::with_capacity(256);
+        if time != TimeStyle::None {
+            line += &text::time_of_day(shown.closed, shown.clock, time);
+            line.push(' ');
+        }
+        line += &format!(
+            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} ",
+            optional(self.pid),
+            self.process.as_deref().unwrap_or("-"),
+            self.role,
+            EndpointText(shown.local),
+            EndpointText(shown.remote),
+            text::duration(shown.handshake_ns),
+            text::duration(shown.duration_ns),
+            text::bytes(self.bytes_sent),
+            text::bytes(self.bytes_received),
+        );
+        if wide {
+            line += &format!(
+                "{:<22} {:<7} {:>4} {:>8} {}",
+                self.close_reason,
+                self.closed_by.unwrap_or("-"),
+                optional(self.retransmits),
+                text::duration(self.srtt_us.map(|rtt| u64::from(rtt) * 1000)),
+                states(&shown.spans),
+            );
+        } else {
+            line += self.close_reason;
+        }
+        line
+    }
+}
+
+/// The lifecycle on one line; a `~` marks what was modelled.
+fn states(spans: &[StateSpan]) -> String {
+    let mut text = String::new();
+    for span in spans {
+        if !text.is_empty() {
+            text += " > ";
+        }
+        let mark = if span.source == crate::lifecycle::DurationSource::Modelled { "~" } else { "" };
+        text += &format!("{} {mark}{}", span.state.kernel_name(), text::duration(span.duration_ns));
+    }
+    text
+}

@@ -1,0 +1,14 @@
+//! What is written to stdout, and the summary on stderr.
+
+mod connection;
+mod errno;
+mod sink;
+mod summary;
+mod text;
+mod transition;
+
+pub use connection::ConnectionRow;
+pub use sink::{Format, Row, Sink};
+pub use summary::Summary;
+pub use text::{TimeStyle, escape};
+pub use transition::TransitionRow;

@@ -1,0 +1,36 @@
+//! The line that ends every run.
+
+use std::fmt;
+
+use crate::{event::SourceCounts, lifecycle::TrackerCounts};
+
+/// What was seen and what was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The source's account.
+    pub source: SourceCounts,
+    /// The table's account.
+    pub tracker: TrackerCounts,
+    /// Connections still open at the end.
+    pub live: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, tracker, live } = self;
+        write!(formatter, "{} transitions seen, {} lost in the ring, ", source.seen, source.lost)?;
+        match source.skipped {
+            Some(skipped) => write!(formatter, "{skipped} skipped by the kernel")?,
+            None => write!(formatter, "skips by the kernel unknown")?,
+        }
+        write!(
+            formatter,
+            ", {} connections closed, {live} open, {} evicted, {} unmatched, {} gaps",
+            tracker.closed, tracker.evicted, tracker.unmatched, tracker.gaps
+        )?;
+        if source.malformed != 0 {
+            write!(formatter, ", {} malformed records", source.malformed)?;
+        }
+        Ok(())
+    }
+}

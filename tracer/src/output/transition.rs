@@ -1,0 +1,187 @@
+//! A transition as a row.
+
+use serde::Serialize;
+
+use super::{
+    TimeStyle,
+    sink::Row,
+    text::{self, EndpointText, escape},
+};
+use crate::{
+    event::{Endpoint, SocketId, Timestamp, Transition},
+    lifecycle::{Connection, TcpState},
+    owner::OwnerSource,
+    source::ClockOffset,
+};
+
+/// A transition, ready to be written; its JSON form is the contract in docs/output.md.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransitionRow {
+    r#type: &'static str,
+    time: String,
+    socket: String,
+    network_type: &'static str,
+    local_address: String,
+    local_port: Option<u16>,
+    remote_address: Option<String>,
+    remote_port: Option<u16>,
+    from: &'static str,
+    to: &'static str,
+    duration_us: Option<f64>,
+    pid: Option<u32>,
+    comm: Option<String>,
+    owner_source: &'static str,
+    cgroup_id: Option<u64>,
+    netns: Option<u32>,
+    #[serde(skip)]
+    shown: Shown,
+}
+
+/// What the table shows in another form than JSON.
+#[derive(Clone, Debug)]
+struct Shown {
+    time: Timestamp,
+    clock: ClockOffset,
+    local: Endpoint,
+    remote: Endpoint,
+    from: TcpState,
+    to: TcpState,
+    duration_ns: Option<u64>,
+}
+
+impl TransitionRow {
+    /// Describes a transition; `connection` is the one it belongs to, after the transition.
+    pub fn new(
+        transition: &Transition,
+        connection: Option<&Connection>,
+        duration_ns: Option<u64>,
+        clock: ClockOffset,
+    ) -> Self {
+        // An event that carries no endpoint or owner has its connection's, once that is known.
+        let local = best(transition.local, connection.map(|connection| connection.local));
+        let remote = best(transition.remote, connection.map(|connection| connection.remote));
+        let (process, owner_source) = match connection {
+            Some(connection) => (connection.owner.process, connection.owner.source),
+            None if transition.to == TcpState::Listen => (transition.process, OwnerSource::Listener),
+            None if transition.process.is_some() => (transition.process, OwnerSource::Closer),
+            None => (None, OwnerSource::Unknown),
+        };
+        Self {
+            r#type: "transition",
+            time: text::rfc3339(transition.time, clock),
+            socket: socket_text(transition.socket),
+            network_type: network_type(local),
+            local_address: local.address.to_string(),
+            local_port: known_port(local),
+            remote_address: known_address(remote),
+            remote_port: known_port(remote),
+            from: transition.from.name(),
+            to: transition.to.name(),
+            duration_us: duration_ns.map(text::microseconds),
+            pid: process.map(|process| process.pid),
+            comm: process.map(|process| escape(process.name())),
+            owner_source: owner_source.name(),
+            cgroup_id: transition.cgroup_id.or(connection.and_then(|connection| connection.cgroup_id)),
+            netns: transition.netns,
+            shown: Shown {
+                time: transition.time,
+                clock,
+                local,
+                remote,
+                from: transition.from,
+                to: transition.to,
+                duration_ns,
+            },
+        }
+    }
+}
+
+pub(super) fn socket_text(socket: SocketId) -> String {
+    format!("{:016x}", socket.0)
+}
+
+pub(super) fn network_type(local: Endpoint) -> &'static str {
+    if local.address.is_ipv4() { "ipv4" } else { "ipv6" }
+}
+
+pub(super) fn known_port(endpoint: Endpoint) -> Option<u16> {
+    (endpoint.port != 0).then_some(endpoint.port)
+}
+
+/// A remote end without a port is no end: a listener's, or one the kernel has not filled in yet.
+pub(super) fn known_address(remote: Endpoint) -> Option<String> {
+    (remote.port != 0).then(|| remote.address.to_string())
+}
+
+fn best(now: Endpoint, known: Option<Endpoint>) -> Endpoint {
+    if now.port == 0 { known.unwrap_or(now) } else { now }
+}
+
+impl Row for TransitionRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "type",
+        "time",
+        "socket",
+        "network_type",
+        "local_address",
+        "local_port",
+        "remote_address",
+        "remote_port",
+        "from",
+        "to",
+        "duration_us",
+        "pid",
+        "comm",
+        "owner_source",
+        "cgroup_id",
+        "netns",
+    ];
+
+    fn header(wide: bool, time: TimeStyle) -> String {
+        let mut header = String::new();
+        if time != TimeStyle::None {
+            header += "TIME            ";
+        }
+        header += &format!(
+            "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
+            "PID", "PROCESS", "LOCAL", "REMOTE", "FROM", "TO", "DURATION"
+        );
+        if wide {
+            header += &format!("  {:<8} {:>10} {:>8} {:<16}", "OWNER BY", "NETNS", "CGROUP", "SOCKET");
+        }
+        header
+    }
+
+    fn line(&self, wide: bool, time: TimeStyle) -> String {
+        let shown = &self.shown;
+        let mut line = String::with_capacity(160);
+        if time != TimeStyle::None {
+            line += &text::time_of_day(shown.time, shown.clock, time);
+            line.push(' ');
+        }
+        line += &format!(
+            "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
+            optional(self.pid),
+            self.comm.as_deref().unwrap_or("-"),
+            EndpointText(shown.local),
+            EndpointText(shown.remote),
+            shown.from.kernel_name(),
+            shown.to.kernel_name(),
+            text::duration(shown.duration_ns),
+        );
+        if wide {
+            line += &format!(
+                "  {:<8} {:>10} {:>8} {:<16}",
+                self.owner_source,
+                optional(self.netns),
+                optional(self.cgroup_id),
+                self.socket
+            );
+        }
+        line
+    }
+}
+
+pub(super) fn optional<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,99 @@
+//! What the kernel side counts, read without system calls that need a privilege.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use tracer_ebpf::Counters;
+
+/// The kernel side's counters, mapped into memory.
+#[derive(Debug)]
+pub struct MappedCounters {
+    address: *const Counters,
+    length: usize,
+}
+
+// SAFETY: the mapping is shared and read atomically; nothing is bound to a thread.
+unsafe impl Send for MappedCounters {}
+
+impl MappedCounters {
+    /// Maps the array of one [`Counters`] behind `map`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the mapping (arrays can be mapped since 5.5).
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let length = rustix::param::page_size();
+        // SAFETY: a new shared read-only mapping, unmapped on drop.
+        let address = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, map, 0) }?;
+        Ok(Self { address: address.cast(), length })
+    }
+
+    /// The counts now.
+    pub fn read(&self) -> Counters {
+        let load = |field: *const u64| {
+            // SAFETY: inside the mapping, aligned, and written by the kernel with atomic additions.
+            unsafe { AtomicU64::from_ptr(field.cast_mut()) }.load(Ordering::Relaxed)
+        };
+        // SAFETY: field addresses inside the live mapping.
+        let (transitions, others) =
+            unsafe { (&raw const (*self.address).transitions_lost, &raw const (*self.address).others_lost) };
+        Counters { transitions_lost: load(transitions), others_lost: load(others) }
+    }
+}
+
+impl Drop for MappedCounters {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, not used after.
+        // An error could only mean that it is not mapped, and then there is nothing to undo.
+        let _ = unsafe { munmap(self.address.cast_mut().cast(), self.length) };
+    }
+}
+
+/// How often the kernel skipped a program because it interrupted another one.
+///
+/// Read from the program's entry in `/proc/self/fdinfo`, opened while the process still has its
+/// privileges.
+#[derive(Debug)]
+pub struct SkipCounter(File);
+
+impl SkipCounter {
+    /// Opens the counter of the program behind `program`.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` is not mounted.
+    pub fn open(program: impl AsFd) -> io::Result<Self> {
+        File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).map(Self)
+    }
+
+    /// The count now; `None` when this kernel does not keep one (before 5.12).
+    pub fn read(&mut self) -> Option<u64> {
+        let mut text = String::with_capacity(512);
+        self.0.rewind().ok()?;
+        self.0.read_to_string(&mut text).ok()?;
+        recursion_misses(&text)
+    }
+}
+
+fn recursion_misses(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_count_among_the_others() {
+        let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t42\nverified_insns:\t99\n";
+        assert_eq!(recursion_misses(text), Some(42));
+        assert_eq!(recursion_misses("pos:\t0\nprog_type:\t26\n"), None);
+        assert_eq!(recursion_misses("recursion_misses:\tmany\n"), None);
+    }
+}

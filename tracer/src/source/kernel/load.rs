@@ -1,0 +1,294 @@
+//! Loading the programs and attaching them to the tracepoint.
+
+use std::{borrow::Cow, env, fs, io, path::PathBuf};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapData, MapError, RingBuf},
+    programs::{
+        BtfTracePoint, FEntry, Program, ProgramError, TracePoint, tp_btf::BtfTracePointLink,
+        trace_point::TracePointLink,
+    },
+};
+use tracer_ebpf::{Config, CtxLayout, SocketLayout, Wire as _};
+
+use super::{
+    btf::{self, Btf, BtfError},
+    counters::{MappedCounters, SkipCounter},
+    layout,
+    tracefs::{self, TracefsError},
+};
+
+/// The object built by `cargo xtask ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/tcptrace.bpf.o");
+/// A path in this variable replaces the built-in object, to test one that was just built.
+const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
+
+const TRACEPOINT: (&str, &str) = ("sock", "inet_sock_set_state");
+
+/// Which hook carries the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The tracepoint through BTF (`tp_btf`): the socket itself is at hand. Kernel 5.9 with BTF.
+    Btf,
+    /// The classic tracepoint: the record of tracefs. Kernel 5.8. The kernel skips it whenever it
+    /// interrupts any other tracepoint or kprobe program on the same CPU.
+    Tracepoint,
+}
+
+impl Mode {
+    /// The name on the command line and in outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Btf => "btf",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// Why a mode does not work here.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no BTF, or it cannot be read.
+    #[error("the kernel's type information at {path} cannot be read ({source}); mode btf needs a kernel built with CONFIG_DEBUG_INFO_BTF, `--mode tracepoint` works without", path = btf::VMLINUX)]
+    NoBtf {
+        /// Why.
+        source: io::Error,
+    },
+    /// There is BTF that this program cannot read.
+    #[error("the kernel's type information at {path} is not understood: {source}; try `--mode tracepoint`", path = btf::VMLINUX)]
+    BadBtf {
+        /// Why.
+        source: BtfError,
+    },
+    /// A field is not where any known kernel has it.
+    #[error(
+        "this kernel's BTF has no field `{0}`, so mode btf cannot read its sockets; try `--mode tracepoint`"
+    )]
+    Field(&'static str),
+    /// The tracepoint's layout is not known.
+    #[error(transparent)]
+    Tracefs(#[from] TracefsError),
+    /// The replacement object named by the environment cannot be read.
+    #[error("the eBPF object {path} named by {variable} cannot be read: {source}", variable = OBJECT_VARIABLE)]
+    Object {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused the object or a map.
+    #[error("the kernel refused the eBPF object: {reason}; a ring buffer needs kernel 5.8")]
+    Refused {
+        /// The kernel's reason, on one line.
+        reason: String,
+    },
+    /// The kernel refused the program.
+    #[error("the kernel refused the eBPF program of mode {mode}: {reason}", mode = .mode.name())]
+    Program {
+        /// The mode.
+        mode: Mode,
+        /// The kernel's reason, on one line.
+        reason: String,
+    },
+    /// The kernel refused an additional hook.
+    #[error("the kernel refused the program: {reason}")]
+    Hook {
+        /// The kernel's reason, on one line.
+        reason: String,
+    },
+    /// The counters cannot be read.
+    #[error("the programs' counters cannot be mapped: {0}")]
+    Counters(io::Error),
+}
+
+/// Programs that are attached, and what they write to.
+pub struct Loaded {
+    /// Keeps the programs alive, so that they can still be asked what they skipped.
+    pub ebpf: Ebpf,
+    /// Keeps them attached; dropping a link detaches its program.
+    pub links: Vec<AttachedLink>,
+    /// Where the records come out.
+    pub ring: RingBuf<MapData>,
+    /// What was lost.
+    pub counters: MappedCounters,
+    /// What was skipped.
+    pub skipped: SkipCounter,
+}
+
+/// A program's hold on its hook.
+#[derive(Debug)]
+pub enum AttachedLink {
+    /// Of a `tp_btf` program.
+    Btf(BtfTracePointLink),
+    /// Of a classic tracepoint program.
+    Tracepoint(TracePointLink),
+}
+
+/// What the loader is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Size of the ring buffer in bytes, a power of two of at least a page.
+    pub buffer_bytes: u32,
+    /// Only sockets of this network namespace.
+    pub only_netns: Option<u32>,
+}
+
+/// Loads and attaches the program of `mode`.
+///
+/// # Errors
+///
+/// Why the mode does not work on this kernel or with these privileges.
+pub fn load(mode: Mode, options: LoadOptions) -> Result<Loaded, LoadError> {
+    match mode {
+        Mode::Btf => load_btf(options),
+        // A scratch thread, because mounting tracefs gives the thread a mount namespace of its own.
+        Mode::Tracepoint => std::thread::scope(|scope| {
+            scope
+                .spawn(|| tracefs::with_tracefs(|| load_tracepoint(options))?)
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }),
+    }
+}
+
+/// Reads the kernel's BTF.
+///
+/// # Errors
+///
+/// When there is none or it is not understood.
+pub fn read_btf() -> Result<Btf, LoadError> {
+    let bytes = fs::read(btf::VMLINUX).map_err(|source| LoadError::NoBtf { source })?;
+    Btf::parse(bytes).map_err(|source| LoadError::BadBtf { source })
+}
+
+fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
+    let socket = layout::socket_layout(&read_btf()?).map_err(LoadError::Field)?;
+    let mut ebpf = load_object(config(CtxLayout::ABSENT, socket, options), options)?;
+    let refused =
+        |error: ProgramError| LoadError::Program { mode: Mode::Btf, reason: program_reason(&error) };
+    let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
+    let program: &mut BtfTracePoint = program(&mut ebpf, "transition_btf")?;
+    program.load(TRACEPOINT.1, &types).map_err(refused)?;
+    let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+    let skipped = SkipCounter::open(program.fd().map_err(refused)?).map_err(LoadError::Counters)?;
+    finish(ebpf, AttachedLink::Btf(link), skipped)
+}
+
+fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
+    let ctx = tracefs::record_layout()?;
+    // With BTF the program also reads the socket; without, the tracepoint's own record must do.
+    let socket =
+        read_btf().ok().and_then(|btf| layout::socket_layout(&btf).ok()).unwrap_or(SocketLayout::ABSENT);
+    let mut ebpf = load_object(config(ctx, socket, options), options)?;
+    let refused =
+        |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
+    let program: &mut TracePoint = program(&mut ebpf, "transition_tracepoint")?;
+    program.load().map_err(refused)?;
+    let link =
+        program.attach(TRACEPOINT.0, TRACEPOINT.1).and_then(|id| program.take_link(id)).map_err(refused)?;
+    let skipped = SkipCounter::open(program.fd().map_err(refused)?).map_err(LoadError::Counters)?;
+    finish(ebpf, AttachedLink::Tracepoint(link), skipped)
+}
+
+/// Tries whether the kernel lets a program attach to the entry of a function.
+///
+/// # Errors
+///
+/// Why it does not.
+pub fn try_fentry() -> Result<(), LoadError> {
+    let options = LoadOptions { buffer_bytes: 1 << 16, only_netns: None };
+    let socket = layout::socket_layout(&read_btf()?).map_err(LoadError::Field)?;
+    let mut ebpf = load_object(config(CtxLayout::ABSENT, socket, options), options)?;
+    let refused = |error: ProgramError| LoadError::Hook { reason: program_reason(&error) };
+    let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
+    let program: &mut FEntry = program(&mut ebpf, "time_wait_end")?;
+    program.load("inet_twsk_kill", &types).map_err(refused)?;
+    program.attach().map_err(refused)?;
+    Ok(())
+}
+
+/// The reader is woken at each quarter of the buffer; it looks by itself in between.
+fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config {
+    Config {
+        ctx,
+        socket,
+        wakeup_bytes: options.buffer_bytes / 4,
+        only_netns: options.only_netns.unwrap_or(0),
+    }
+}
+
+fn load_object(config: Config, options: LoadOptions) -> Result<Ebpf, LoadError> {
+    raise_locked_memory_limit();
+    EbpfLoader::new()
+        .override_global("CONFIG", config.as_bytes(), true)
+        .map_max_entries("EVENTS", options.buffer_bytes)
+        .load(&object()?)
+        .map_err(|error| LoadError::Refused { reason: object_reason(&error) })
+}
+
+fn object() -> Result<Cow<'static, [u8]>, LoadError> {
+    match env::var_os(OBJECT_VARIABLE) {
+        None => Ok(Cow::Borrowed(OBJECT)),
+        Some(path) => {
+            let path = PathBuf::from(path);
+            fs::read(&path).map(Cow::Owned).map_err(|source| LoadError::Object { path, source })
+        }
+    }
+}
+
+/// Kernels before 5.11 charge maps to the locked-memory limit. Where raising it is not allowed, the
+/// kernel's own refusal of the map says what is wrong.
+fn raise_locked_memory_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let unlimited = Rlimit { current: None, maximum: None };
+    if setrlimit(Resource::Memlock, unlimited).is_err() {
+        let maximum = getrlimit(Resource::Memlock).maximum;
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
+    }
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let wrong_object = || LoadError::Refused { reason: format!("it has no program `{name}`") };
+    let program = ebpf.program_mut(name).ok_or_else(wrong_object)?;
+    <&mut P>::try_from(program).map_err(|_| wrong_object())
+}
+
+fn finish(mut ebpf: Ebpf, link: AttachedLink, skipped: SkipCounter) -> Result<Loaded, LoadError> {
+    let missing = |name: &str| LoadError::Refused { reason: format!("it has no usable map `{name}`") };
+    let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
+    let ring = RingBuf::try_from(ring).map_err(|error| LoadError::Refused { reason: error.to_string() })?;
+    let Some(Map::Array(counters)) = ebpf.map("COUNTERS") else {
+        return Err(missing("COUNTERS"));
+    };
+    let counters =
+        MappedCounters::new(std::os::fd::AsFd::as_fd(counters.fd())).map_err(LoadError::Counters)?;
+    Ok(Loaded { ebpf, links: vec![link], ring, counters, skipped })
+}
+
+/// The kernel's reason without the verifier's listing, which is many pages.
+fn program_reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
+            });
+            last.map_or_else(|| io_error.to_string(), |line| format!("{io_error}: {line}"))
+        }
+        ProgramError::SyscallError(error) => format!("{} failed: {}", error.call, error.io_error),
+        other => other.to_string(),
+    }
+}
+
+fn object_reason(error: &EbpfError) -> String {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error, .. }) => {
+            format!("map {name} could not be created: {io_error}")
+        }
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,62 @@
+//! Where events come from. Nothing downstream can tell one source from another.
+
+pub mod kernel;
+
+use std::io;
+
+use crate::event::{Event, SourceCounts};
+
+/// What one look at a source brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// Everything there was has been delivered; more may come.
+    Drained,
+    /// The source has ended; nothing more will come.
+    End,
+}
+
+/// A stream of events with its own account of what it delivered and what it could not.
+pub trait Source {
+    /// Waits a bounded time for events and delivers all that are there, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read any more.
+    fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled>;
+
+    /// Stops the stream and delivers what is still in it, so that the counts are final.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read any more.
+    fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<()>;
+
+    /// What was delivered and what was missed so far.
+    fn counts(&self) -> SourceCounts;
+
+    /// How the host's monotonic clock stood to UTC.
+    fn clock(&self) -> ClockOffset;
+}
+
+/// The distance from `CLOCK_MONOTONIC` to UTC on the traced host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// Nanoseconds to add to a monotonic time to get nanoseconds since 1970-01-01T00:00:00Z.
+    pub to_utc_ns: i128,
+}
+
+impl ClockOffset {
+    /// Measures the offset now. Taking the monotonic time on both sides of the wall clock's bounds the
+    /// error by half the time in between.
+    pub fn measure() -> Self {
+        use rustix::time::{ClockId, clock_gettime};
+        let nanoseconds = |id| {
+            let time = clock_gettime(id);
+            i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+        };
+        let before = nanoseconds(ClockId::Monotonic);
+        let utc = nanoseconds(ClockId::Realtime);
+        let after = nanoseconds(ClockId::Monotonic);
+        Self { to_utc_ns: utc - i128::midpoint(before, after) }
+    }
+}
