@@ -13,12 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::{
     sidecar::{Object, Sidecar, Sources},
-    toolchain::{Choice, Toolchain},
+    toolchain::Toolchain,
 };
 use crate::workspace::Workspace;
 
@@ -55,25 +55,20 @@ pub(crate) fn in_ci() -> bool {
 /// # Errors
 /// When no toolchain is installed and `install` does not allow to change that, or the build fails.
 pub(crate) fn rebuild(workspace: &Workspace, install: bool) -> Result<PathBuf> {
-    let recorded = Sidecar::read(&workspace.sidecar()).ok();
-    match Toolchain::choose(
-        workspace,
-        recorded.as_ref().map(|sidecar| &sidecar.toolchain),
-        install,
-    )? {
-        Choice::Found(toolchain) => build::build(workspace, &toolchain)?,
-        Choice::Missing => bail!(toolchain::missing_message()),
-    };
+    build::build(workspace, &toolchain(workspace, install)?)?;
     Ok(workspace.rebuilt_object())
 }
 
-fn write(workspace: &Workspace, install: bool) -> Result<()> {
+/// The toolchain to build with, the committed object's own if that is installed.
+fn toolchain(workspace: &Workspace, install: bool) -> Result<Toolchain> {
+    // A sidecar that is missing or damaged is about to be written, or not needed.
     let recorded = Sidecar::read(&workspace.sidecar()).ok();
     let recorded = recorded.as_ref().map(|sidecar| &sidecar.toolchain);
-    let toolchain = match Toolchain::choose(workspace, recorded, install)? {
-        Choice::Found(toolchain) => toolchain,
-        Choice::Missing => bail!(toolchain::missing_message()),
-    };
+    Toolchain::choose(workspace, recorded, install)?.context(toolchain::MISSING)
+}
+
+fn write(workspace: &Workspace, install: bool) -> Result<()> {
+    let toolchain = toolchain(workspace, install)?;
     let bytes = build::build(workspace, &toolchain)?;
     let sidecar = Sidecar {
         sources: Sources {
@@ -108,15 +103,12 @@ fn check(workspace: &Workspace, install: bool) -> Result<()> {
         "{object_name} was built from other sources than these: run `cargo xtask ebpf` and commit what it writes"
     );
 
-    let toolchain = match Toolchain::choose(workspace, Some(&sidecar.toolchain), install)? {
-        Choice::Found(toolchain) => toolchain,
-        Choice::Missing => {
-            eprintln!(
-                "{object_name} fits the sources' hash; not rebuilt, because {}",
-                toolchain::missing_message()
-            );
-            return Ok(());
-        }
+    let Some(toolchain) = Toolchain::choose(workspace, Some(&sidecar.toolchain), install)? else {
+        eprintln!(
+            "{object_name} fits its sources by hash; it was not rebuilt: {}",
+            toolchain::MISSING
+        );
+        return Ok(());
     };
     let rebuilt = build::build(workspace, &toolchain)?;
     if toolchain.versions != sidecar.toolchain {

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::sidecar::Versions;
 use crate::{packages, process, workspace::Workspace};
@@ -27,6 +27,11 @@ const RUST_PACKAGES: &[&str] = &[
     "libstd-rust-web-dev-bpf",
 ];
 
+/// The sentence for a machine on which nothing can build the object.
+pub(crate) const MISSING: &str = "no toolchain for the eBPF object is installed: run `cargo xtask ebpf --install` on \
+     Debian, or elsewhere `rustup toolchain install nightly --component rust-src` and install a bpf-linker of the same \
+     LLVM version";
+
 /// A compiler and a linker that can build the object.
 pub(crate) struct Toolchain {
     /// The compiler's cargo.
@@ -41,37 +46,44 @@ pub(crate) struct Toolchain {
     pub(crate) versions: Versions,
 }
 
-/// What a build would be done with, and why when it cannot be done.
-pub(crate) enum Choice {
-    /// This toolchain.
-    Found(Toolchain),
-    /// Nothing that is installed can build the object.
-    Missing,
-}
-
 impl Toolchain {
     /// Chooses among the installed toolchains: the one that built the committed object, because only it
-    /// can reproduce the bytes; else rustup's nightly, else Debian's. With `install`, Debian's is
-    /// installed first where apt exists and the committed object's toolchain does not.
+    /// can reproduce the bytes; else rustup's nightly, else Debian's. `None` when there is no other.
+    ///
+    /// With `install`, Debian's is installed first where apt exists, unless the choice is good already.
     ///
     /// # Errors
-    /// When a program that exists cannot be run, or the installation fails.
+    /// When a program that exists cannot be run, the installation fails, or `install` was asked for and
+    /// still nothing can build the object.
     pub(crate) fn choose(
         workspace: &Workspace,
         recorded: Option<&Versions>,
         install: bool,
-    ) -> Result<Choice> {
-        let mut installed = Self::installed(workspace)?;
-        let is_recorded = |toolchain: &Self| recorded == Some(&toolchain.versions);
-        if install && !installed.iter().any(is_recorded) && packages::apt_exists()? {
+    ) -> Result<Option<Self>> {
+        let choice = Self::choose_installed(workspace, recorded)?;
+        let good = choice.as_ref().is_some_and(|toolchain| {
+            recorded.is_none_or(|recorded| *recorded == toolchain.versions)
+        });
+        if good || !install {
+            return Ok(choice);
+        }
+        if packages::apt_exists()? {
             install_debian(workspace)?;
-            installed = Self::installed(workspace)?;
         }
-        let position = installed.iter().position(is_recorded).unwrap_or(0);
-        if position < installed.len() {
-            return Ok(Choice::Found(installed.swap_remove(position)));
-        }
-        Ok(Choice::Missing)
+        let choice = Self::choose_installed(workspace, recorded)?;
+        ensure!(choice.is_some(), MISSING);
+        Ok(choice)
+    }
+
+    fn choose_installed(
+        workspace: &Workspace,
+        recorded: Option<&Versions>,
+    ) -> Result<Option<Self>> {
+        let mut installed = Self::installed(workspace)?;
+        let position = installed
+            .iter()
+            .position(|toolchain| Some(&toolchain.versions) == recorded);
+        Ok((!installed.is_empty()).then(|| installed.swap_remove(position.unwrap_or(0))))
     }
 
     fn installed(workspace: &Workspace) -> Result<Vec<Self>> {
@@ -99,12 +111,6 @@ impl Toolchain {
         }
         Ok(installed)
     }
-}
-
-/// The sentence for a machine on which nothing can build the object.
-pub(crate) fn missing_message() -> &'static str {
-    "no toolchain for the eBPF object is installed: run `cargo xtask ebpf --install` on Debian, or elsewhere `rustup \
-     toolchain install nightly --component rust-src` and a bpf-linker of the same LLVM version"
 }
 
 /// rustup's nightly, when it has the source of `core`, which it must compile for this target.
