@@ -65,7 +65,13 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<
     if toolchain.build_std {
         cargo.args(["-Z", "build-std=core"]);
     }
-    process::run(&mut cargo)?;
+    process::run(&mut cargo).with_context(|| {
+        format!(
+            "the eBPF object was not built; if bpf-linker could not read what the compiler made, it was built for \
+             another LLVM than {}: remove it and run `cargo xtask ebpf --install`",
+            toolchain.versions.llvm
+        )
+    })?;
 
     let linked = workspace
         .ebpf_target()
