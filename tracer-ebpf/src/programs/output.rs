@@ -13,9 +13,9 @@ use tracer_ebpf::{Counters, Wire};
 
 use crate::config;
 
-/// User space sets the real size before loading; the type is a byte because libbpf wants none.
+/// User space sets the real size before loading. Without a type, as libbpf demands of ring buffers.
 #[btf_map]
-static EVENTS: RingBuf<u8, 4096> = RingBuf::new();
+static EVENTS: RingBuf<(), 4096> = RingBuf::new();
 
 #[btf_map]
 static COUNTERS: Array<Counters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();

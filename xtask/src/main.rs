@@ -1,0 +1,30 @@
+//! `cargo xtask`: what cargo alone cannot do in this workspace. One file per subcommand.
+
+mod ebpf;
+mod packages;
+mod process;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// What cargo alone cannot do in this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Ebpf(ebpf::Arguments),
+    Test(test::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Ebpf(arguments) => ebpf::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+    }
+}
