@@ -121,6 +121,13 @@ struct Entry {
     used: u64,
 }
 
+enum Known {
+    /// None: it was looked for a moment ago and not found.
+    Answer(Option<Arc<Cgroup>>),
+    /// It has to be looked up.
+    Nothing,
+}
+
 impl CgroupPaths {
     /// Finds the hierarchy and walks it once. `now` is any clock that does not go back, the same for
     /// all calls.
@@ -174,16 +181,18 @@ impl CgroupPaths {
         paths
     }
 
-    /// Does without file handles from now on. To be called when the process gives up
-    /// `CAP_DAC_READ_SEARCH`; otherwise the first refusal has the same effect.
-    pub fn without_handles(mut self) -> Self {
+    /// Does without file handles from now on, for a process that gave up `CAP_DAC_READ_SEARCH`. Nothing
+    /// breaks without this call: the first refusal has the same effect.
+    pub fn disable_handles(&mut self) {
         self.handles = false;
-        self
     }
 
     /// The cgroup with this id, or `None` when there is none, or none that was found yet.
     pub fn resolve(&mut self, id: u64, now: Duration) -> Option<Arc<Cgroup>> {
-        let found = self.known(id, now).unwrap_or_else(|| self.look_up(id, now));
+        let found = match self.known(id, now) {
+            Known::Answer(cgroup) => cgroup,
+            Known::Nothing => self.look_up(id, now),
+        };
         if found.is_none() {
             self.counts.unresolved += 1;
         }
@@ -203,14 +212,18 @@ impl CgroupPaths {
         }
     }
 
-    /// What the cache says; `None` when it has to be looked up.
-    fn known(&mut self, id: u64, now: Duration) -> Option<Option<Arc<Cgroup>>> {
-        let entry = self.by_id.get_mut(&id)?;
+    /// What the cache says.
+    fn known(&mut self, id: u64, now: Duration) -> Known {
+        let Some(entry) = self.by_id.get_mut(&id) else {
+            return Known::Nothing;
+        };
         self.uses += 1;
         entry.used = self.uses;
-        let valid = entry.cgroup.is_some()
-            || now.saturating_sub(entry.checked) < self.limits.retry_interval;
-        valid.then(|| entry.cgroup.clone())
+        let age = now.saturating_sub(entry.checked);
+        if entry.cgroup.is_none() && age >= self.limits.retry_interval {
+            return Known::Nothing;
+        }
+        Known::Answer(entry.cgroup.clone())
     }
 
     fn look_up(&mut self, id: u64, now: Duration) -> Option<Arc<Cgroup>> {

@@ -174,9 +174,7 @@ fn named_container<'a>(
         return Some((Runtime::Nspawn, unescape(name)?));
     }
     let name = name.strip_prefix("machine-")?.strip_suffix(".scope")?;
-    if !outer.is_some_and(|outer| outer.ends_with(".slice")) {
-        return None;
-    }
+    outer?.strip_suffix(".slice")?;
     let name = unescape(name)?;
     // libvirt registers `DRIVER-NUMBER-NAME`; its qemu machines are no containers.
     match libvirt_domain(&name) {

@@ -7,10 +7,10 @@
 //!
 //! | source | what it means | how it can be wrong |
 //! |---|---|---|
-//! | `connect` | the process at CLOSE→SYN_SENT | MPTCP, NFS: a kernel worker connects |
+//! | `connect` | the process at `CLOSE→SYN_SENT` | MPTCP, NFS: a kernel worker connects |
 //! | `accept` | the process that `accept()` returned the socket to, where the kernel lets us see it | it may hand the socket on |
 //! | `reader` | the first process that read from an accepted socket | a connection that is never read has none |
-//! | `closer` | the process at ESTABLISHED→FIN_WAIT1 or CLOSE_WAIT→LAST_ACK | `ss -K`, a worker doing a delayed close |
+//! | `closer` | the process at `ESTABLISHED→FIN_WAIT1` or `CLOSE_WAIT→LAST_ACK` | `ss -K`, a worker doing a delayed close |
 //! | `listener` | the process that called `listen()` on the socket this one was accepted from | pre-forking servers: the parent listens, a worker serves |
 //! | `scan` | found in `/proc/*/fd` at the start ([`scan`]) | several processes may hold a socket; see [`SocketOwners::owner_of`] |
 //! | `unknown` | none of these | |

@@ -29,7 +29,7 @@ pub(super) fn parse(text: &[u8]) -> Vec<Mount> {
         .collect()
 }
 
-/// proc_pid_mountinfo(5): `id parent major:minor root point options [optional…] - type source options`.
+/// `proc_pid_mountinfo(5)`: `id parent major:minor root point options [optional…] - type source options`.
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let root = fields.nth(3)?;

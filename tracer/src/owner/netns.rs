@@ -46,6 +46,7 @@ impl Default for NetnsLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetNs {
     /// Its inode: the number that events carry and `readlink /proc/PID/ns/net` shows.
+    /// The kernel gives it to another namespace once this one has ended.
     pub inode: u32,
     /// A file that stands for it: a mount if there is one, since that outlives processes. Use
     /// [`Self::open`], which makes sure that it still does.

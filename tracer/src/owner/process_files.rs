@@ -40,7 +40,7 @@ pub(super) fn read(base: impl AsFd, path: &CStr, buffer: &mut Vec<u8>) -> io::Re
     Ok(())
 }
 
-/// What `/proc/PID/stat` tells (proc_pid_stat(5)).
+/// What `/proc/PID/stat` tells (`proc_pid_stat(5)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     /// Process id of the parent; 0 for the first process and for kernel threads' root.
@@ -70,7 +70,7 @@ impl Stat {
     }
 }
 
-/// What `/proc/PID/status` tells (proc_pid_status(5)).
+/// What `/proc/PID/status` tells (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
     /// Real user id in the reader's user namespace.

@@ -199,7 +199,7 @@ pub(super) fn process_ids(
     truncated: &mut bool,
 ) -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
-    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+    let mut buffer = [MaybeUninit::uninit(); 8 << 10];
     let mut entries = RawDir::new(root, &mut buffer);
     while let Some(entry) = entries.next() {
         if let Some(pid) = number(entry?.file_name().to_bytes()) {

@@ -256,7 +256,10 @@ fn assert_held_by(inode: u64, expected: &[u32]) {
         if holders == expected {
             return;
         }
-        assert!(std::time::Instant::now() < deadline, "{holders:?} is not {expected:?}");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{holders:?} is not {expected:?}"
+        );
     }
 }
 
