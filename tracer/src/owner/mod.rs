@@ -25,6 +25,7 @@
 mod cgroup;
 mod cgroup_handle;
 mod container;
+mod holder;
 mod mountinfo;
 mod netns;
 mod netns_spec;

@@ -2,20 +2,19 @@
 //!
 //! Costs one `readlink` for each open file of the host, and nothing else for processes without a socket.
 
-use std::{ffi::CStr, mem::MaybeUninit, path::Path};
+use std::{collections::HashMap, ffi::CStr, mem::MaybeUninit, path::Path};
 
-use hashbrown::HashMap;
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{CWD, Mode, OFlags, RawDir},
     io::{self, Errno},
 };
 
-use super::process_files::{self, Stat, Status, number, parse_comm};
+use super::{
+    holder::{Ancestry, choose},
+    process_files::{self, Stat, Status, number, parse_comm},
+};
 use crate::event::Process;
-
-/// Ancestors looked at to tell parents from children. Real trees are not nearly as deep.
-const ANCESTRY_LIMIT: usize = 64;
 
 /// Bounds of one [`scan`].
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +45,7 @@ pub struct ScanCounts {
     pub processes: usize,
     /// Descriptors read.
     pub descriptors: usize,
-    /// Processes whose descriptors may not be read: those of other users need `CAP_SYS_PTRACE` and
+    /// Processes whose descriptors could not be read, mostly because they may not be: those of other users need `CAP_SYS_PTRACE` and
     /// `CAP_DAC_READ_SEARCH`.
     pub unreadable_processes: usize,
     /// Processes that ended while they were looked at.
@@ -83,7 +82,7 @@ impl ProcessInfo {
     }
 
     /// Whether it holds sockets on behalf of others: the first process, or systemd of a user.
-    fn is_service_manager(&self) -> bool {
+    pub(super) fn is_service_manager(&self) -> bool {
         self.pid == 1 || self.comm.starts_with(b"systemd\0")
     }
 }
@@ -177,17 +176,7 @@ pub fn scan(proc_root: &Path, limits: ScanLimits) -> io::Result<SocketOwners> {
         mut text,
         ..
     } = scan;
-    let mut ancestry = Ancestry {
-        root: root.as_fd(),
-        parents: HashMap::default(),
-        text: &mut text,
-    };
-    ancestry.parents.extend(
-        owners
-            .processes
-            .iter()
-            .map(|process| (process.pid, process.parent)),
-    );
+    let mut ancestry = Ancestry::new(root.as_fd(), &owners.processes, &mut text);
     sort_holders(&mut owners, &mut ancestry);
     Ok(owners)
 }
@@ -229,14 +218,10 @@ impl Scan {
         // Everything is opened relative to this directory, which never stands for a later process
         // with the same pid.
         let mut name = itoa::Buffer::new();
-        let Ok(directory) = rustix::fs::openat(
-            root,
-            name.format(pid),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) else {
-            self.owners.counts.vanished_processes += 1;
-            return;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match rustix::fs::openat(root, name.format(pid), flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(error) => return self.count_failure(error),
         };
         let before = self.owners.holders.len();
         let outcome = self.descriptors(&directory).and_then(|()| {
@@ -247,17 +232,22 @@ impl Scan {
             self.owners.processes.push(process);
             Ok(())
         });
-        match outcome {
-            Ok(()) => self.owners.counts.processes += 1,
-            Err(Errno::ACCESS | Errno::PERM) => {
-                // A kernel thread has no descriptors that one could miss.
-                let unreadable = !self.is_kernel_thread(&directory);
-                self.owners.counts.unreadable_processes += usize::from(unreadable);
-            }
-            Err(_) => self.owners.counts.vanished_processes += 1,
+        let Err(error) = outcome else {
+            self.owners.counts.processes += 1;
+            return;
+        };
+        self.owners.holders.truncate(before);
+        // A kernel thread has no descriptors that one could miss.
+        if !self.is_kernel_thread(&directory) {
+            self.count_failure(error);
         }
-        if outcome.is_err() {
-            self.owners.holders.truncate(before);
+    }
+
+    fn count_failure(&mut self, error: Errno) {
+        let counts = &mut self.owners.counts;
+        match error {
+            Errno::NOENT | Errno::SRCH => counts.vanished_processes += 1,
+            _ => counts.unreadable_processes += 1,
         }
     }
 
@@ -325,46 +315,6 @@ fn socket_inode(directory: &OwnedFd, name: &CStr) -> io::Result<Option<u64>> {
     Ok(digits.and_then(number))
 }
 
-/// Who is whose parent, read only as far as somebody asks.
-struct Ancestry<'a> {
-    root: BorrowedFd<'a>,
-    parents: HashMap<u32, u32>,
-    text: &'a mut Vec<u8>,
-}
-
-impl Ancestry<'_> {
-    fn parent(&mut self, pid: u32) -> u32 {
-        if let Some(&parent) = self.parents.get(&pid) {
-            return parent;
-        }
-        let parent = self.read_parent(pid).unwrap_or(0);
-        self.parents.insert(pid, parent);
-        parent
-    }
-
-    fn read_parent(&mut self, pid: u32) -> Option<u32> {
-        let path = std::ffi::CString::new(format!("{pid}/stat")).ok()?;
-        process_files::read(self.root, &path, self.text).ok()?;
-        Some(Stat::parse(self.text)?.parent)
-    }
-
-    /// Whether an ancestor of `pid` is among `others`.
-    fn descends_from_any(&mut self, pid: u32, others: &[u32]) -> bool {
-        let mut at = pid;
-        // The bound also ends a circle, which reading at different moments can show.
-        for _ in 0..ANCESTRY_LIMIT {
-            at = self.parent(at);
-            if at == 0 {
-                return false;
-            }
-            if at != pid && others.contains(&at) {
-                return true;
-            }
-        }
-        false
-    }
-}
-
 /// Sorts by inode, and puts the owner in front where there are several holders.
 fn sort_holders(owners: &mut SocketOwners, ancestry: &mut Ancestry<'_>) {
     owners.holders.sort_unstable();
@@ -389,30 +339,6 @@ fn sort_holders(owners: &mut SocketOwners, ancestry: &mut Ancestry<'_>) {
         });
         group[..=owner].rotate_right(1);
     }
-}
-
-/// The index of the owner among several holders; [`SocketOwners::owner_of`] has the rule.
-fn choose(holders: &[ProcessInfo], ancestry: &mut Ancestry<'_>) -> usize {
-    let only_managers = holders.iter().all(ProcessInfo::is_service_manager);
-    let eligible = |process: &ProcessInfo| only_managers || !process.is_service_manager();
-    let pids: Vec<u32> = holders
-        .iter()
-        .filter(|process| eligible(process))
-        .map(|process| process.pid)
-        .collect();
-    holders
-        .iter()
-        .enumerate()
-        .filter(|(_, process)| eligible(process))
-        .min_by_key(|(_, process)| {
-            let inherited = ancestry.descends_from_any(process.pid, &pids);
-            (
-                inherited,
-                std::cmp::Reverse(process.start_time_ticks),
-                process.pid,
-            )
-        })
-        .map_or(0, |(at, _)| at)
 }
 
 #[cfg(test)]
