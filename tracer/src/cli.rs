@@ -9,7 +9,7 @@ use crate::{
     filter::{Filter, PortSet, parse_network, parse_state},
     lifecycle::{DEFAULT_MAX_CONNECTIONS, Role, TcpState},
     output::{Format, TimeStyle},
-    owner::netns,
+    owner,
     source::kernel::{DEFAULT_BUFFER_BYTES, KernelOptions, Mode, ModeChoice},
 };
 
@@ -102,7 +102,7 @@ pub struct FilterArguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
     pub comm: Vec<String>,
     /// A network namespace: a path, an inode, or `self`
-    #[arg(long, value_name = "PATH|INODE|self", value_parser = netns::parse, global = true)]
+    #[arg(long, value_name = "PATH|INODE|self", value_parser = parse_netns, global = true)]
     pub netns: Option<u32>,
     /// Which side opened the connection
     #[arg(long, value_enum, global = true)]
@@ -196,6 +196,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .and_then(|duration| Duration::try_from(duration).ok())
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| format!("`{text}` is not a duration above zero: use 100ms, 10s, 1m30s or 2h"))
+}
+
+/// Reads a network namespace and gives its inode.
+fn parse_netns(text: &str) -> Result<u32, owner::NetnsError> {
+    owner::parse_spec(text).inode()
 }
 
 /// Reads a size such as `4M`, `512KiB` or `65536`; the kernel's ring buffers go up to 2 GiB.

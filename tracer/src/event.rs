@@ -149,10 +149,6 @@ pub struct Transition {
 
 /// One thing a source has to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every event is a transition; a box would allocate for each"
-)]
 pub enum Event {
     /// A socket changed its state.
     Transition(Transition),

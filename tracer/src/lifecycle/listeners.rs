@@ -67,8 +67,8 @@ impl Listeners {
 mod tests {
     use super::*;
 
-    fn process(pid: u32) -> Option<Process> {
-        Some(Process { pid, uid: 0, comm: [0; 16] })
+    const fn process(pid: u32) -> Process {
+        Process { pid, uid: 0, comm: [0; 16] }
     }
 
     fn endpoint(text: &str) -> Endpoint {
@@ -79,10 +79,10 @@ mod tests {
     #[test]
     fn the_exact_address_is_preferred_to_any() {
         let mut listeners = Listeners::default();
-        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), process(1));
-        listeners.insert(SocketId(2), None, endpoint("127.0.0.2:80"), process(2));
-        assert_eq!(listeners.owner(None, endpoint("127.0.0.2:80")), process(2));
-        assert_eq!(listeners.owner(None, endpoint("127.0.0.3:80")), process(1));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), Some(process(1)));
+        listeners.insert(SocketId(2), None, endpoint("127.0.0.2:80"), Some(process(2)));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.2:80")), Some(process(2)));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.3:80")), Some(process(1)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.3:81")), None);
         assert_eq!(listeners.owner(Some(9), endpoint("127.0.0.3:80")), None);
     }
@@ -90,19 +90,19 @@ mod tests {
     #[test]
     fn a_port_shared_by_two_processes_has_no_certain_owner() {
         let mut listeners = Listeners::default();
-        listeners.insert(SocketId(1), None, endpoint("[::]:80"), process(1));
-        listeners.insert(SocketId(2), None, endpoint("[::]:80"), process(2));
+        listeners.insert(SocketId(1), None, endpoint("[::]:80"), Some(process(1)));
+        listeners.insert(SocketId(2), None, endpoint("[::]:80"), Some(process(2)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), None);
         listeners.remove(SocketId(2));
-        assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), process(1));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), Some(process(1)));
     }
 
     #[test]
     fn a_reused_socket_leaves_its_old_port() {
         let mut listeners = Listeners::default();
-        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), process(1));
-        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:81"), process(1));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), Some(process(1)));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:81"), Some(process(1)));
         assert_eq!(listeners.owner(None, endpoint("10.0.0.1:80")), None);
-        assert_eq!(listeners.owner(None, endpoint("10.0.0.1:81")), process(1));
+        assert_eq!(listeners.owner(None, endpoint("10.0.0.1:81")), Some(process(1)));
     }
 }
