@@ -1,0 +1,6 @@
+//! The decoder against bytes that a kernel sent, and dumps of this process's own sockets.
+
+mod captured;
+mod live;
+mod many;
+mod support;
