@@ -333,6 +333,82 @@ mod tests {
         assert!(recent.remember(0));
     }
 
+    /// A message as the kernel frames it, with the smallest body of a listener.
+    fn listener(cookie: u8, state: u8, flags: u16) -> Vec<u8> {
+        let mut bytes = vec![0; 16 + 72];
+        bytes[0..4].copy_from_slice(&88u32.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&20u16.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&1u32.to_ne_bytes());
+        bytes[16..18].copy_from_slice(&[AF_INET, state]);
+        bytes[16 + 44..16 + 48].copy_from_slice(&u32::from(cookie).to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn everything_that_comes_is_accounted_for() {
+        const INTERRUPTED: u16 = 0x10;
+        let mut seen = Vec::new();
+        let mut report = |parts: &[Vec<u8>]| {
+            let buffer = parts.concat();
+            let length = buffer.len();
+            let mut walk = Walk {
+                socket: &connect().unwrap(),
+                netns: Some(9),
+                handler: &mut |socket| seen.push((socket.cookie, socket.netns)),
+                filter: &Filter::default(),
+                buffer,
+                recent: Recent::default(),
+                report: DumpReport::default(),
+            };
+            assert!(!walk.datagram(length, 1).unwrap());
+            walk.report
+        };
+
+        let good = DumpReport {
+            sockets: 2,
+            ..DumpReport::default()
+        };
+        let parts = [listener(1, 10, 2), listener(2, 10, 2)];
+        assert_eq!(report(&parts), good);
+        let parts = [listener(3, 10, 2), listener(4, 10, 2), listener(3, 6, 2)];
+        assert_eq!(
+            report(&parts),
+            DumpReport {
+                duplicates: 1,
+                ..good
+            }
+        );
+        let parts = [listener(5, 10, 2), listener(6, 99, 2), listener(7, 10, 2)];
+        assert_eq!(
+            report(&parts),
+            DumpReport {
+                malformed: 1,
+                ..good
+            }
+        );
+        let parts = [listener(8, 10, 2), listener(9, 10, INTERRUPTED)];
+        assert_eq!(
+            report(&parts),
+            DumpReport {
+                interrupted: true,
+                ..good
+            }
+        );
+        let parts = [listener(10, 10, 2), listener(11, 10, 2), vec![1, 2, 3]];
+        assert_eq!(
+            report(&parts),
+            DumpReport {
+                malformed: 1,
+                interrupted: true,
+                ..good
+            }
+        );
+
+        let expected = [1, 2, 3, 4, 5, 7, 8, 9, 10, 11].map(|cookie| (cookie, Some(9)));
+        assert_eq!(seen, expected);
+    }
+
     #[test]
     fn refusals_name_their_remedy() {
         assert!(matches!(refusal(2), SnapshotError::Unsupported));

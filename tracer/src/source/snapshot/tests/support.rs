@@ -17,7 +17,7 @@ use rustix::net::sockopt::socket_cookie;
 use crate::source::snapshot::{Filter, SocketSnapshot, dump};
 
 /// How long the kernel may take for what it does at once.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Everything that the filter wants, each cookie once.
 pub(super) fn list(filter: &Filter) -> Vec<SocketSnapshot> {
