@@ -68,6 +68,9 @@ pub struct Shared {
     /// Longest that an event waits before it is shown
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration, global = true)]
     pub latency: Duration,
+    /// Do not begin with the connections that exist already
+    #[arg(long, global = true)]
+    pub no_snapshot: bool,
     /// Say less on stderr: only errors
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub quiet: bool,
@@ -157,6 +160,8 @@ impl Shared {
             buffer_bytes: self.buffer,
             poll_interval: self.latency,
             only_netns: None,
+            first_reads: true,
+            snapshot: !self.no_snapshot,
         }
     }
 

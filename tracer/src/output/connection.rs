@@ -54,6 +54,7 @@ pub struct ConnectionRow {
     owner_source: &'static str,
     cgroup_id: Option<u64>,
     netns: Option<u32>,
+    time_wait_reused: bool,
     incomplete: bool,
     gap: bool,
     #[serde(skip)]
@@ -134,6 +135,7 @@ impl ConnectionRow {
             owner_source: owner.source.name(),
             cgroup_id: connection.cgroup_id,
             netns: connection.netns,
+            time_wait_reused: connection.reused_time_wait,
             incomplete: connection.incomplete,
             gap: connection.gap,
             shown: Shown {
@@ -186,6 +188,7 @@ impl Row for ConnectionRow {
         "owner_source",
         "cgroup_id",
         "netns",
+        "time_wait_reused",
         "incomplete",
         "gap",
     ];

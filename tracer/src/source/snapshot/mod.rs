@@ -12,8 +12,10 @@
 pub mod decode;
 mod dump;
 mod error;
+mod existing;
 mod filter;
 mod netlink;
+mod reconcile;
 mod socket;
 mod tcp_info;
 #[cfg(test)]
@@ -21,5 +23,7 @@ mod tests;
 
 pub use dump::{DumpReport, dump, dump_namespace, dump_namespace_at};
 pub use error::SnapshotError;
+pub use existing::{Existing, existing};
 pub use filter::{Filter, StateSet};
+pub use reconcile::reconcile;
 pub use socket::{Activity, Memory, Sending, Shutdown, SocketSnapshot, Timer, TimerKind};
