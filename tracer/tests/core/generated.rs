@@ -21,8 +21,7 @@ fn edges(state: TcpState) -> &'static [TcpState] {
         FinWait1 => &[FinWait1, FinWait2, Closing, Closed],
         FinWait2 => &[FinWait2, Closed],
         Closing => &[Closing, Closed],
-        CloseWait => &[LastAck, Closed],
-        LastAck => &[LastAck, Closed],
+        CloseWait | LastAck => &[LastAck, Closed],
         other => panic!("no life goes through {other:?}"),
     }
 }

@@ -34,19 +34,7 @@ fn listener(socket: u64, local: Endpoint, owner: Option<Process>) -> Vec<Event> 
 
 /// A child that arrived at `local`, broken by its peer.
 fn child(local: Endpoint) -> Vec<Event> {
-    Life::accepted(1).step(100, Closed).flags(error(104)).with(|_| ()).events_with(|it| it.local = local)
-}
-
-trait EventsWith {
-    fn events_with(self, change: impl FnMut(&mut tcptrace_bpf::event::Transition)) -> Vec<Event>;
-}
-
-impl EventsWith for Life {
-    fn events_with(self, mut change: impl FnMut(&mut tcptrace_bpf::event::Transition)) -> Vec<Event> {
-        let mut transitions = self.transitions();
-        transitions.iter_mut().for_each(&mut change);
-        transitions.into_iter().map(Event::Transition).collect()
-    }
+    Life::accepted(1).step(100, Closed).flags(error(104)).with_all(|it| it.local = local).events()
 }
 
 fn accepted_at(local: Endpoint, listeners: &[(Endpoint, Option<Process>)]) -> (Option<Process>, OwnerSource) {

@@ -52,12 +52,11 @@ impl Reference {
                 Some(event.to)
             }
             (from, to) => {
-                match self.live.get(&socket) {
-                    Some(&(state, _)) => self.gaps += u64::from(state != from),
-                    None => {
-                        self.begun += 1;
-                        self.unmatched += 1;
-                    }
+                if let Some(&(state, _)) = self.live.get(&socket) {
+                    self.gaps += u64::from(state != from);
+                } else {
+                    self.begun += 1;
+                    self.unmatched += 1;
                 }
                 Some(to)
             }

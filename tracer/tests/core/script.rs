@@ -29,7 +29,7 @@ const fn endpoint(address: Ipv4Addr, port: u16) -> Endpoint {
 }
 
 pub(crate) fn at(address: &str, port: u16) -> Endpoint {
-    Endpoint { address: address.parse().unwrap(), port }
+    Endpoint { address: address.parse().expect("an address"), port }
 }
 
 pub(crate) fn process(pid: u32, name: &str) -> Process {
@@ -172,6 +172,12 @@ impl Life {
     /// Changes the step before.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Transition)) -> Self {
         change(self.last());
+        self
+    }
+
+    /// Changes every step.
+    pub(crate) fn with_all(mut self, change: impl FnMut(&mut Transition)) -> Self {
+        self.transitions.iter_mut().for_each(change);
         self
     }
 
