@@ -102,7 +102,9 @@ impl Observed {
                     .states()
                     .map(|span| (span.state, span.duration_ns.map(|duration| duration / 1000), span.source))
                     .collect(),
-                total_ns: closed.states().map(|span| span.duration_ns).sum(),
+                total_ns: closed
+                    .states()
+                    .try_fold(0_u64, |total, span| Some(total.saturating_add(span.duration_ns?))),
             });
         } else if let Observation::Evicted { connection } = observation {
             self.evicted.push(*connection);
