@@ -16,6 +16,8 @@ pub struct Config {
     pub wakeup_bytes: u32,
     /// Only sockets of the network namespace with this inode; 0 for all.
     pub only_netns: u32,
+    /// 1 to report who first reads from an accepted connection; 0 not to look for it.
+    pub first_reads: u32,
 }
 
 /// Byte offsets in the classic tracepoint's record, from tracefs `sock/inet_sock_set_state/format`.
@@ -167,6 +169,11 @@ impl CtxLayout {
 
 impl Config {
     /// The state of `CONFIG` in the object file, before user space fills it in.
-    pub const UNSET: Self =
-        Self { ctx: CtxLayout::ABSENT, socket: SocketLayout::ABSENT, wakeup_bytes: 0, only_netns: 0 };
+    pub const UNSET: Self = Self {
+        ctx: CtxLayout::ABSENT,
+        socket: SocketLayout::ABSENT,
+        wakeup_bytes: 0,
+        only_netns: 0,
+        first_reads: 0,
+    };
 }

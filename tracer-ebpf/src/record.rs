@@ -8,7 +8,7 @@ pub enum RecordKind {
     /// endpoints are the half-open connection's, `attempts` counts the resends so far.
     SynAckRetransmit = 2,
     /// The first read of an accepted socket by a process, from `tcp:tcp_rcv_space_adjust`.
-    Reader = 3,
+    FirstRead = 3,
     /// A TIME_WAIT (or orphaned FIN_WAIT2) mini-socket ended, from `inet_twsk_kill`. `socket` is the
     /// mini-socket, which is not the socket it came from; `old_state` is its sub-state.
     TimeWaitEnd = 4,

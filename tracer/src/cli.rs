@@ -9,7 +9,7 @@ use crate::{
     filter::{Filter, PortSet, parse_network, parse_state},
     lifecycle::{DEFAULT_MAX_CONNECTIONS, Role, TcpState},
     output::{Format, TimeStyle},
-    owner::netns,
+    owner,
     source::kernel::{DEFAULT_BUFFER_BYTES, KernelOptions, Mode, ModeChoice},
 };
 
@@ -68,6 +68,9 @@ pub struct Shared {
     /// Longest that an event waits before it is shown
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration, global = true)]
     pub latency: Duration,
+    /// Do not begin with the connections that exist already
+    #[arg(long, global = true)]
+    pub no_snapshot: bool,
     /// Say less on stderr: only errors
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub quiet: bool,
@@ -102,7 +105,7 @@ pub struct FilterArguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
     pub comm: Vec<String>,
     /// A network namespace: a path, an inode, or `self`
-    #[arg(long, value_name = "PATH|INODE|self", value_parser = netns::parse, global = true)]
+    #[arg(long, value_name = "PATH|INODE|self", value_parser = parse_netns, global = true)]
     pub netns: Option<u32>,
     /// Which side opened the connection
     #[arg(long, value_enum, global = true)]
@@ -157,6 +160,8 @@ impl Shared {
             buffer_bytes: self.buffer,
             poll_interval: self.latency,
             only_netns: None,
+            first_reads: true,
+            snapshot: !self.no_snapshot,
         }
     }
 
@@ -196,6 +201,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .and_then(|duration| Duration::try_from(duration).ok())
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| format!("`{text}` is not a duration above zero: use 100ms, 10s, 1m30s or 2h"))
+}
+
+/// Reads a network namespace and gives its inode.
+fn parse_netns(text: &str) -> Result<u32, owner::NetnsError> {
+    owner::parse_spec(text).inode()
 }
 
 /// Reads a size such as `4M`, `512KiB` or `65536`; the kernel's ring buffers go up to 2 GiB.

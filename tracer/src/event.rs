@@ -26,7 +26,7 @@ impl Timestamp {
 pub struct SocketId(pub u64);
 
 /// One end of a connection. An unspecified address or port 0 means that the kernel had none then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// The address; a v4-mapped IPv6 address is given as the IPv4 address it stands for.
     pub address: IpAddr,
@@ -147,15 +147,94 @@ pub struct Transition {
     pub info: Option<TcpInfo>,
 }
 
+/// A socket that was there before tracing began, or that a later look found: its past was not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExistingSocket {
+    /// When the look began.
+    pub time: Timestamp,
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// Its state.
+    pub state: TcpState,
+    /// How long it has certainly been in that state, nanoseconds; a lower bound.
+    pub state_age_ns: Option<u64>,
+    /// The local end.
+    pub local: Endpoint,
+    /// The remote end; unspecified on a listener.
+    pub remote: Endpoint,
+    /// A process that holds a descriptor of it.
+    pub process: Option<Process>,
+    /// Inode of its network namespace.
+    pub netns: Option<u32>,
+    /// Id of its cgroup.
+    pub cgroup_id: Option<u64>,
+    /// The kernel's account of it.
+    pub info: Option<TcpInfo>,
+}
+
+/// A SYN-ACK that was sent again, because the final ACK of the handshake did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynAckRetransmit {
+    /// When.
+    pub time: Timestamp,
+    /// The listener.
+    pub listener: SocketId,
+    /// The local end.
+    pub local: Endpoint,
+    /// The client.
+    pub remote: Endpoint,
+    /// Inode of the network namespace.
+    pub netns: Option<u32>,
+    /// How often it has been sent again by now, at least 1.
+    pub attempts: u8,
+    /// The listener's accept queue at that moment; a full one is a reason for the resend.
+    pub accept_queue: Option<AcceptQueue>,
+}
+
+/// The first read of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstRead {
+    /// When.
+    pub time: Timestamp,
+    /// The connection.
+    pub socket: SocketId,
+    /// Who read.
+    pub process: Process,
+}
+
+/// The end of what the kernel keeps of a closed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MiniSocketEnd {
+    /// When.
+    pub time: Timestamp,
+    /// The state it ended in: TIME_WAIT, or FIN_WAIT2 when the peer's FIN never came.
+    pub state: TcpState,
+    /// The local end.
+    pub local: Endpoint,
+    /// The remote end.
+    pub remote: Endpoint,
+    /// Inode of the network namespace.
+    pub netns: Option<u32>,
+}
+
 /// One thing a source has to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every event is a transition; a box would allocate for each"
-)]
 pub enum Event {
     /// A socket changed its state.
     Transition(Transition),
+    /// A socket exists of which no transition was seen yet.
+    Existing(ExistingSocket),
+    /// Every socket that existed has been told: what was not among them has ended unseen.
+    SnapshotEnd {
+        /// When the look began.
+        started: Timestamp,
+    },
+    /// A SYN-ACK was sent again.
+    SynAckRetransmit(SynAckRetransmit),
+    /// A process read from an accepted connection for the first time.
+    FirstRead(FirstRead),
+    /// A mini-socket ended.
+    MiniSocketEnd(MiniSocketEnd),
 }
 
 /// Events that did not reach the core, as far as a source can count them.
@@ -168,6 +247,8 @@ pub struct SourceCounts {
     /// Times the kernel skipped the program because it interrupted another one
     /// (`recursion_misses`); none where the kernel does not count them (before 5.12).
     pub skipped: Option<u64>,
+    /// Other records, such as resent SYN-ACKs, that found the ring buffer full.
+    pub others_lost: u64,
     /// Records that could not be understood. Always 0 unless the object and the program disagree.
     pub malformed: u64,
 }

@@ -4,9 +4,12 @@
 #![expect(unstable_features, reason = "inline assembly is unstable for the BPF target")]
 #![feature(asm_experimental_arch)]
 
+mod endpoints;
 mod memory;
 mod output;
 mod process;
+mod reader;
+mod syn_ack;
 mod time_wait;
 mod transition;
 
@@ -48,6 +51,20 @@ fn transition_btf(ctx: BtfTracePointContext) -> i32 {
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 fn transition_tracepoint(ctx: TracePointContext) -> u32 {
     transition::from_ctx(ctx.as_ptr() as u64);
+    0
+}
+
+/// `tcp:tcp_retransmit_synack` through BTF: `(const struct sock *sk, const struct request_sock *req)`.
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+fn syn_ack_retransmit(ctx: BtfTracePointContext) -> i32 {
+    syn_ack::resent(ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+/// `tcp:tcp_rcv_space_adjust` through BTF: `(struct sock *sk)`, when a process has taken data.
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+fn first_read(ctx: BtfTracePointContext) -> i32 {
+    reader::read(ctx.arg::<u64>(0));
     0
 }
 

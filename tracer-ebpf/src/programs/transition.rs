@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use tracer_ebpf::{
     ABSENT, AF_INET6, CtxLayout, IPPROTO_TCP, Record, RecordKind, RecordWithInfo, TcpInfo, flags,
     tcp_state as state,
@@ -10,24 +10,15 @@ use tracer_ebpf::{
 
 use crate::{
     config,
+    endpoints::{self, Endpoints},
     memory::{Memory, Probed, Typed},
     output::{Lost, Slot},
-    process,
+    process, reader,
 };
 
 /// `SOCK_DONE` and `SOCK_LINGER` of `enum sock_flags`, `include/net/sock.h`, as bits of `skc_flags`.
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
-
-/// Endpoints in the order the record wants them; an address is two words in network order.
-#[derive(Clone, Copy)]
-struct Endpoints {
-    family: u8,
-    local: [u64; 2],
-    remote: [u64; 2],
-    local_port: u16,
-    remote_port: u16,
-}
 
 /// Records a transition of a socket given by its typed address.
 #[inline(always)]
@@ -38,23 +29,18 @@ pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
     if tp == 0 {
         return;
     }
-    let family = Typed::load::<u16>(tp, config!(socket.skc_family)) as u8;
-    let (local, remote) = if family == AF_INET6 {
-        (Typed::load(tp, config!(socket.skc_v6_rcv_saddr)), Typed::load(tp, config!(socket.skc_v6_daddr)))
-    } else {
-        (
-            [u64::from(Typed::load::<u32>(tp, config!(socket.inet_saddr))), 0],
-            [u64::from(Typed::load::<u32>(tp, config!(socket.skc_daddr))), 0],
-        )
-    };
-    let endpoints = Endpoints {
-        family,
-        local,
-        remote,
-        // Not `skc_num`: at CLOSE the kernel has already given an autobound port back.
-        local_port: u16::from_be(Typed::load(tp, config!(socket.inet_sport))),
-        remote_port: u16::from_be(Typed::load(tp, config!(socket.skc_dport))),
-    };
+    // Not `skc_num`: at CLOSE the kernel has already given an autobound port back.
+    let port = u16::from_be(Typed::load(tp, config!(socket.inet_sport)));
+    let mut endpoints = Endpoints::of_common::<Typed>(tp, port);
+    if endpoints.family != AF_INET6 {
+        // As the tracepoint has it: the address sent from, known also where none is bound.
+        endpoints.local = [u64::from(Typed::load::<u32>(tp, config!(socket.inet_saddr))), 0];
+    }
+    if new == state::ESTABLISHED && old == state::SYN_RECV {
+        reader::expect(tp);
+    } else if new == state::CLOSE {
+        reader::forget(tp);
+    }
     record::<Typed>(tp, old, new, endpoints);
 }
 
@@ -98,10 +84,9 @@ pub(crate) fn from_ctx(ctx: u64) {
 }
 
 #[inline(always)]
-fn record<M: Memory>(sk: u64, old: u8, new: u8, endpoints: Endpoints) {
-    let netns = netns::<M>(sk);
-    let only = config!(only_netns);
-    if only != 0 && netns != only {
+fn record<M: Memory>(sk: u64, old: u8, new: u8, ends: Endpoints) {
+    let netns = endpoints::netns::<M>(sk);
+    if !endpoints::is_wanted(netns) {
         return;
     }
     if (new == state::ESTABLISHED || new == state::CLOSE) && config!(socket.srtt_us) != ABSENT {
@@ -111,7 +96,7 @@ fn record<M: Memory>(sk: u64, old: u8, new: u8, endpoints: Endpoints) {
         let pointer = slot.as_mut_ptr();
         // SAFETY: the slot is writable and every field of it is written.
         unsafe {
-            write_record::<M>(&raw mut (*pointer).record, sk, old, new, endpoints, netns);
+            write_record::<M>(&raw mut (*pointer).record, sk, old, new, ends, netns);
             (*pointer).record.flags |= flags::INFO;
             write_info::<M>(&raw mut (*pointer).info, sk);
         }
@@ -121,18 +106,9 @@ fn record<M: Memory>(sk: u64, old: u8, new: u8, endpoints: Endpoints) {
             return;
         };
         // SAFETY: as above.
-        unsafe { write_record::<M>(slot.as_mut_ptr(), sk, old, new, endpoints, netns) };
+        unsafe { write_record::<M>(slot.as_mut_ptr(), sk, old, new, ends, netns) };
         slot.submit();
     }
-}
-
-/// The inode of the socket's network namespace, 0 when it cannot be known.
-#[inline(always)]
-fn netns<M: Memory>(sk: u64) -> u32 {
-    if config!(socket.skc_net) == ABSENT || config!(socket.net_inum) == ABSENT {
-        return 0;
-    }
-    M::load::<u32>(M::load::<u64>(sk, config!(socket.skc_net)), config!(socket.net_inum))
 }
 
 /// The id of the socket's cgroup, set when the socket was made; a child has its listener's.
@@ -166,16 +142,13 @@ unsafe fn write_record<M: Memory>(
     sk: u64,
     old: u8,
     new: u8,
-    endpoints: Endpoints,
+    ends: Endpoints,
     netns: u32,
 ) {
     let layout_known = config!(socket.sk_err) != ABSENT;
     let mut bits = 0;
     let (mut error, mut shutdown, mut cgroup_id, mut cookie) = (0u16, 0u8, 0, 0);
     let (mut queue, mut queue_limit) = (0, 0);
-    if netns != 0 {
-        bits |= flags::NETNS;
-    }
     if layout_known {
         if new == state::CLOSE || new == state::ESTABLISHED {
             bits |= flags::SOCKET_FIELDS;
@@ -218,36 +191,21 @@ unsafe fn write_record<M: Memory>(
             }
         }
     }
-    // SAFETY: as the caller promises. Addresses are written as words: the compiler would make a
-    // byte loop of an array copy.
+    // SAFETY: as the caller promises.
     unsafe {
-        (*record).time_ns = bpf_ktime_get_ns();
-        (*record).socket = sk;
+        endpoints::write_base(record, RecordKind::Transition, sk, netns, ends);
         (*record).cookie = cookie;
         (*record).cgroup_id = cgroup_id;
-        (&raw mut (*record).local_address).cast::<[u64; 2]>().write(endpoints.local);
-        (&raw mut (*record).remote_address).cast::<[u64; 2]>().write(endpoints.remote);
-        (*record).flags = bits;
-        (*record).netns = netns;
+        (*record).flags |= bits;
         (*record).accept_queue = queue;
         (*record).accept_queue_limit = queue_limit;
-        (*record).local_port = endpoints.local_port;
-        (*record).remote_port = endpoints.remote_port;
         (*record).error = error;
         (*record).shutdown = shutdown;
-        (*record).attempts = 0;
-        (*record).kind = RecordKind::Transition as u8;
         (*record).old_state = old;
         (*record).new_state = new;
-        (*record).family = endpoints.family;
-        (*record).reserved = 0;
         let known_error = if bits & flags::SOCKET_FIELDS != 0 { Some(error) } else { None };
         if process::caused_transition(old, new, known_error) {
             process::write_current(record);
-        } else {
-            (*record).tgid = 0;
-            (*record).uid = 0;
-            (&raw mut (*record).comm).cast::<[u64; 2]>().write([0; 2]);
         }
     }
 }

@@ -106,7 +106,13 @@ fn announce(shared: &Shared, source: &KernelSource) {
         eprintln!("tcptrace-bpf: falling back to mode tracepoint: {reason}");
     }
     eprintln!("tcptrace-bpf: tracing TCP in mode {}; Ctrl-C ends it", source.mode().name());
+    for problem in source.problems() {
+        eprintln!("tcptrace-bpf: what existed before is incomplete: {problem}");
+    }
     if shared.verbose {
+        for refused in source.refused_hooks() {
+            eprintln!("tcptrace-bpf: {}; {}", refused.error, refused.hook.cost());
+        }
         eprintln!(
             "tcptrace-bpf: ring buffer {} KiB, events shown within {} ms, at most {} connections",
             shared.buffer >> 10,

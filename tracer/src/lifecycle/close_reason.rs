@@ -171,7 +171,7 @@ impl Ending {
     pub(super) fn classify(connection: &Connection, last: &Transition) -> Self {
         let from = last.from;
         let reason = match (last.flags, last.info) {
-            (Some(flags), info) => with_evidence(connection, last, &flags, &info.unwrap_or_default()),
+            (Some(flags), info) => with_evidence(connection, last, flags, &info.unwrap_or_default()),
             (None, _) => from_transitions(connection, last),
         };
         let closed_by = closed_by(reason, connection, from);
@@ -191,7 +191,7 @@ fn from_transitions(connection: &Connection, last: &Transition) -> CloseReason {
 fn with_evidence(
     connection: &Connection,
     last: &Transition,
-    flags: &SocketFlags,
+    flags: SocketFlags,
     info: &TcpInfo,
 ) -> CloseReason {
     let opening = matches!(last.from, TcpState::SynSent | TcpState::SynReceived);
@@ -199,9 +199,8 @@ fn with_evidence(
         0 => without_error(connection, last.from, flags),
         errno::ECONNABORTED => CloseReason::Killed,
         errno::ECONNREFUSED if opening => CloseReason::Refused,
-        errno::EPIPE | errno::ECONNREFUSED => CloseReason::ResetByPeer,
         errno::ECONNRESET if last.from == TcpState::SynSent => CloseReason::Refused,
-        errno::ECONNRESET => CloseReason::ResetByPeer,
+        errno::EPIPE | errno::ECONNREFUSED | errno::ECONNRESET => CloseReason::ResetByPeer,
         errno::ETIMEDOUT => timeout(last.from, info),
         errno::EHOSTUNREACH
         | errno::ENETUNREACH
@@ -215,7 +214,7 @@ fn with_evidence(
     }
 }
 
-fn without_error(connection: &Connection, from: TcpState, flags: &SocketFlags) -> CloseReason {
+fn without_error(connection: &Connection, from: TcpState, flags: SocketFlags) -> CloseReason {
     match from {
         TcpState::SynSent if connection.local.port == 0 => CloseReason::NoLocalPort,
         TcpState::SynSent => CloseReason::Cancelled,

@@ -1,8 +1,8 @@
 //! One live connection.
 
-use super::{Handshake, History, TcpState};
+use super::{Handshake, History, TcpState, half_open::EndpointPair};
 use crate::{
-    event::{AcceptQueue, Endpoint, Process, Timestamp, Transition},
+    event::{AcceptQueue, Endpoint, ExistingSocket, Process, Timestamp, Transition},
     owner::OwnerSource,
 };
 
@@ -62,7 +62,8 @@ pub struct Connection {
     pub remote: Endpoint,
     /// Its states so far.
     pub history: History,
-    /// When its first event was seen.
+    /// When its first event was seen; for one that was there before, the latest moment at which it
+    /// was certainly in the state it was found in.
     pub first_seen: Timestamp,
     /// Its process.
     pub owner: Owner,
@@ -80,6 +81,8 @@ pub struct Connection {
     pub incomplete: bool,
     /// At least one of its transitions was missed.
     pub gap: bool,
+    /// It took the ends of a connection in TIME_WAIT before that one's time was over.
+    pub reused_time_wait: bool,
     /// The listener waits for data before it wakes (`TCP_DEFER_ACCEPT`).
     pub defer_accept: bool,
 }
@@ -103,6 +106,7 @@ impl Connection {
             role,
             incomplete: false,
             gap: false,
+            reused_time_wait: false,
             defer_accept: transition.defer_accept,
         }
     }
@@ -114,6 +118,31 @@ impl Connection {
             incomplete: true,
             ..Self::begin(transition, Role::Unknown, Owner::UNKNOWN)
         }
+    }
+
+    /// A connection that was there before tracing began.
+    pub(super) fn existing(socket: &ExistingSocket) -> Self {
+        Self {
+            local: socket.local,
+            remote: socket.remote,
+            history: History::new(socket.state, None),
+            first_seen: Timestamp(socket.time.0.saturating_sub(socket.state_age_ns.unwrap_or(0))),
+            owner: Owner::from_process(socket.process, OwnerSource::Scan),
+            handshake: None,
+            accept_queue: None,
+            netns: socket.netns,
+            cgroup_id: socket.cgroup_id,
+            role: Role::Unknown,
+            incomplete: true,
+            gap: false,
+            reused_time_wait: false,
+            defer_accept: false,
+        }
+    }
+
+    /// Its ends in its network namespace.
+    pub(super) fn ends(&self) -> EndpointPair {
+        (self.netns, self.local, self.remote)
     }
 
     /// The present state.

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn info(srtt_us: Option<u32>, retransmits: u32) -> TcpInfo {
-        TcpInfo { srtt_us, retransmits, ..TcpInfo::default() }
+        TcpInfo { retransmits, srtt_us, ..TcpInfo::default() }
     }
 
     #[test]

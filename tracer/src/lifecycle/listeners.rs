@@ -13,7 +13,8 @@ const MAX_LISTENERS: usize = 65_536;
 /// A listener.
 #[derive(Clone, Copy, Debug)]
 struct Listener {
-    socket: SocketId,
+    /// Unknown for one that was there before tracing began.
+    socket: Option<SocketId>,
     process: Option<Process>,
 }
 
@@ -37,13 +38,42 @@ impl Listeners {
             return;
         }
         self.by_socket.insert(socket, (netns, local));
-        self.by_endpoint.entry((netns, local)).or_default().push(Listener { socket, process });
+        let listener = Listener { socket: Some(socket), process };
+        self.by_endpoint.entry((netns, local)).or_default().push(listener);
+    }
+
+    /// A listener that was there before tracing began, unless it is known already.
+    pub(super) fn found(&mut self, netns: Option<u32>, local: Endpoint, process: Option<Process>) {
+        if self.by_endpoint.len() >= MAX_LISTENERS {
+            return;
+        }
+        let group = self.by_endpoint.entry((netns, local)).or_default();
+        let pid = process.map(|process| process.pid);
+        if !group.iter().any(|known| known.process.map(|process| process.pid) == pid) {
+            group.push(Listener { socket: None, process });
+        }
+    }
+
+    /// A listener closed.
+    pub(super) fn close(&mut self, socket: SocketId, netns: Option<u32>, local: Endpoint) {
+        if self.by_socket.contains_key(&socket) {
+            return self.remove(socket);
+        }
+        // One that was there before: those on a port are alike, so any of them stands for it.
+        if let Some(group) = self.by_endpoint.get_mut(&(netns, local)) {
+            if let Some(index) = group.iter().position(|known| known.socket.is_none()) {
+                group.swap_remove(index);
+            }
+            if group.is_empty() {
+                self.by_endpoint.remove(&(netns, local));
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, socket: SocketId) {
         let Some(key) = self.by_socket.remove(&socket) else { return };
         if let Some(group) = self.by_endpoint.get_mut(&key) {
-            group.retain(|listener| listener.socket != socket);
+            group.retain(|listener| listener.socket != Some(socket));
             if group.is_empty() {
                 self.by_endpoint.remove(&key);
             }
@@ -67,8 +97,8 @@ impl Listeners {
 mod tests {
     use super::*;
 
-    fn process(pid: u32) -> Option<Process> {
-        Some(Process { pid, uid: 0, comm: [0; 16] })
+    const fn process(pid: u32) -> Process {
+        Process { pid, uid: 0, comm: [0; 16] }
     }
 
     fn endpoint(text: &str) -> Endpoint {
@@ -79,10 +109,10 @@ mod tests {
     #[test]
     fn the_exact_address_is_preferred_to_any() {
         let mut listeners = Listeners::default();
-        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), process(1));
-        listeners.insert(SocketId(2), None, endpoint("127.0.0.2:80"), process(2));
-        assert_eq!(listeners.owner(None, endpoint("127.0.0.2:80")), process(2));
-        assert_eq!(listeners.owner(None, endpoint("127.0.0.3:80")), process(1));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), Some(process(1)));
+        listeners.insert(SocketId(2), None, endpoint("127.0.0.2:80"), Some(process(2)));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.2:80")), Some(process(2)));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.3:80")), Some(process(1)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.3:81")), None);
         assert_eq!(listeners.owner(Some(9), endpoint("127.0.0.3:80")), None);
     }
@@ -90,19 +120,19 @@ mod tests {
     #[test]
     fn a_port_shared_by_two_processes_has_no_certain_owner() {
         let mut listeners = Listeners::default();
-        listeners.insert(SocketId(1), None, endpoint("[::]:80"), process(1));
-        listeners.insert(SocketId(2), None, endpoint("[::]:80"), process(2));
+        listeners.insert(SocketId(1), None, endpoint("[::]:80"), Some(process(1)));
+        listeners.insert(SocketId(2), None, endpoint("[::]:80"), Some(process(2)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), None);
         listeners.remove(SocketId(2));
-        assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), process(1));
+        assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), Some(process(1)));
     }
 
     #[test]
     fn a_reused_socket_leaves_its_old_port() {
         let mut listeners = Listeners::default();
-        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), process(1));
-        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:81"), process(1));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:80"), Some(process(1)));
+        listeners.insert(SocketId(1), None, endpoint("0.0.0.0:81"), Some(process(1)));
         assert_eq!(listeners.owner(None, endpoint("10.0.0.1:80")), None);
-        assert_eq!(listeners.owner(None, endpoint("10.0.0.1:81")), process(1));
+        assert_eq!(listeners.owner(None, endpoint("10.0.0.1:81")), Some(process(1)));
     }
 }

@@ -3,19 +3,23 @@
 
 mod close_reason;
 mod connection;
+mod half_open;
 mod handshake;
 mod history;
 mod listeners;
 mod observation;
+mod remains;
 mod state;
 mod time_wait;
 mod tracker;
 
 pub use close_reason::{CloseReason, ClosedBy, Ending};
 pub use connection::{Connection, Owner, Role};
+pub use half_open::HalfOpen;
 pub use handshake::{Handshake, HandshakeCaveat};
 pub use history::{History, StateSpan};
 pub use observation::{ClosedConnection, Observation};
+pub use remains::RemainEnd;
 pub use state::TcpState;
 pub use time_wait::{AfterClose, TimeWaitModel};
 pub use tracker::{DEFAULT_MAX_CONNECTIONS, Tracker, TrackerCounts, TrackerOptions};

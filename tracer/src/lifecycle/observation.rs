@@ -1,7 +1,7 @@
 //! What the core reports.
 
-use super::{AfterClose, Connection, Ending, StateSpan, TcpState};
-use crate::event::{TcpInfo, Timestamp, Transition};
+use super::{AfterClose, Connection, Ending, HalfOpen, RemainEnd, StateSpan, TcpState};
+use crate::event::{MiniSocketEnd, TcpInfo, Timestamp, Transition};
 
 /// A connection whose life has ended, as far as its application is concerned: TIME_WAIT and an
 /// orphaned FIN_WAIT2 are the kernel's business, and come after.
@@ -89,6 +89,15 @@ pub enum Observation<'a> {
     },
     /// A connection ended.
     Closed(ClosedConnection<'a>),
+    /// A handshake that this host answered was never completed.
+    Abandoned(HalfOpen),
+    /// What the kernel kept of a closed connection has ended, where a hook sees it.
+    MiniSocketEnd {
+        /// The end.
+        event: &'a MiniSocketEnd,
+        /// What it ended.
+        end: RemainEnd,
+    },
     /// A live connection was forgotten because the table was full.
     Evicted {
         /// What was known of it.

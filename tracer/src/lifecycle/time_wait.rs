@@ -40,7 +40,7 @@ impl AfterClose {
 impl TimeWaitModel {
     /// What follows an orderly end in `from` (the hand-off in `tcp_time_wait`, 6.18
     /// tcp_minisocks.c). `peer_fin` is none when the kernel did not say.
-    pub(super) fn after_close(&self, from: TcpState, peer_fin: Option<bool>) -> Option<AfterClose> {
+    pub(super) fn after_close(self, from: TcpState, peer_fin: Option<bool>) -> Option<AfterClose> {
         let (state, duration_ns) = match (from, peer_fin) {
             (TcpState::Closing, _) | (TcpState::FinWait2, Some(true)) => (TcpState::TimeWait, TIME_WAIT_NS),
             (TcpState::FinWait2, Some(false)) => (TcpState::FinWait2, self.fin_timeout_ns),

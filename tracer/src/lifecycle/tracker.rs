@@ -1,14 +1,17 @@
 //! The table of live connections.
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use super::{
     CloseReason, ClosedConnection, Connection, Ending, Handshake, Observation, Owner, Role, TcpState,
-    TimeWaitModel, listeners::Listeners,
+    TimeWaitModel,
+    half_open::{EndpointPair, HalfOpens},
+    listeners::Listeners,
+    remains::Remains,
 };
 use crate::{
-    event::{Event, Process, SocketId, Timestamp, Transition},
+    event::{Event, ExistingSocket, FirstRead, Process, SocketId, SynAckRetransmit, Timestamp, Transition},
     owner::OwnerSource,
 };
 
@@ -44,8 +47,19 @@ pub struct TrackerCounts {
     pub unmatched: u64,
     /// Transitions that did not follow from the one before: at least one between them was missed.
     pub gaps: u64,
-    /// Connections whose end was not seen: another life began on the same socket.
+    /// Connections whose end was not seen: another life began on the same socket, or a later look
+    /// at the host did not find them.
     pub unseen_ends: u64,
+    /// Connections that a look at the host found and no transition had shown.
+    pub existing: u64,
+    /// SYN-ACKs that were sent again.
+    pub syn_ack_retransmits: u64,
+    /// Handshakes that were answered and never completed.
+    pub abandoned_handshakes: u64,
+    /// Half-open connections and mini-sockets that were too many to follow.
+    pub unfollowed: u64,
+    /// Connections that took the ends of one in TIME_WAIT before its time was over.
+    pub time_wait_reused: u64,
 }
 
 struct Entry {
@@ -67,6 +81,13 @@ pub struct Tracker {
     index: HashTable<u32>,
     hasher: foldhash::fast::FixedState,
     listeners: Listeners,
+    half_opens: HalfOpens,
+    remains: Remains,
+    /// Connections found by a look at the host, whose socket is not known before their next transition.
+    found: HashMap<EndpointPair, SocketId, foldhash::fast::FixedState>,
+    /// While a look at the host is told: the connections it has not confirmed yet.
+    unconfirmed: Option<HashMap<EndpointPair, SocketId, foldhash::fast::FixedState>>,
+    now: Timestamp,
     eviction_hand: usize,
     counts: TrackerCounts,
 }
@@ -84,6 +105,11 @@ impl Tracker {
             // Fixed, so that a replay is the same every time; socket identities are not chosen by peers.
             hasher: foldhash::fast::FixedState::with_seed(0x7463_7074),
             listeners: Listeners::default(),
+            half_opens: HalfOpens::default(),
+            remains: Remains::default(),
+            found: HashMap::default(),
+            unconfirmed: None,
+            now: Timestamp(0),
             eviction_hand: 0,
             counts: TrackerCounts::default(),
         }
@@ -104,10 +130,63 @@ impl Tracker {
         self.entries.iter().map(|(_, entry)| (entry.socket, &entry.connection))
     }
 
+    /// How many mini-sockets closed connections have left: in TIME_WAIT, and in FIN_WAIT2.
+    pub fn mini_sockets(&self) -> (usize, usize) {
+        self.remains.counts()
+    }
+
+    /// How many handshakes wait for their final ACK after a resend.
+    pub fn half_open(&self) -> usize {
+        self.half_opens.len()
+    }
+
     /// Takes in one event and reports what follows from it.
     pub fn observe(&mut self, event: &Event, report: &mut dyn FnMut(Observation<'_>)) {
         match event {
-            Event::Transition(transition) => self.transition(transition, report),
+            Event::Transition(transition) => {
+                self.advance_to(transition.time, report);
+                self.transition(transition, report);
+            }
+            Event::Existing(socket) => self.existing(socket, report),
+            Event::SnapshotEnd { started } => self.snapshot_end(*started, report),
+            Event::SynAckRetransmit(event) => self.syn_ack_resent(event, report),
+            Event::FirstRead(event) => self.first_read(event),
+            Event::MiniSocketEnd(event) => {
+                self.advance_to(event.time, report);
+                if let Some(end) = self.remains.ended(event) {
+                    report(Observation::MiniSocketEnd { event, end });
+                }
+            }
+        }
+    }
+
+    /// Lets time pass without an event, so that what is overdue is reported. Events do it by themselves.
+    pub fn advance_to(&mut self, now: Timestamp, report: &mut dyn FnMut(Observation<'_>)) {
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
+        while let Some(half_open) = self.half_opens.overdue(now) {
+            self.counts.abandoned_handshakes += 1;
+            report(Observation::Abandoned(half_open));
+        }
+        while self.remains.expired(now).is_some() {}
+    }
+
+    fn syn_ack_resent(&mut self, event: &SynAckRetransmit, report: &mut dyn FnMut(Observation<'_>)) {
+        self.advance_to(event.time, report);
+        self.counts.syn_ack_retransmits += 1;
+        if !self.half_opens.resent(event) {
+            self.counts.unfollowed += 1;
+        }
+    }
+
+    fn first_read(&mut self, event: &FirstRead) {
+        if let Some(key) = self.find(event.socket) {
+            let owner = &mut self.entries[key].connection.owner;
+            if matches!(owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
+                *owner = Owner { process: Some(event.process), source: OwnerSource::Reader };
+            }
         }
     }
 
@@ -116,7 +195,7 @@ impl Tracker {
         match (transition.from, transition.to) {
             (TcpState::Closed, TcpState::Listen) => self.listen(transition, report),
             (TcpState::Listen, TcpState::Closed) => {
-                self.listeners.remove(transition.socket);
+                self.listeners.close(transition.socket, transition.netns, transition.local);
                 report(Observation::Transition { transition, duration_ns: None, connection: None });
             }
             // `ss -K` on a listener, and MPTCP: no life behind it.
@@ -152,7 +231,8 @@ impl Tracker {
         report: &mut dyn FnMut(Observation<'_>),
     ) {
         self.forget_previous_life(transition, report);
-        let key = self.insert(transition, Connection::begin(transition, role, owner), report);
+        let connection = Connection::begin(transition, role, owner);
+        let key = self.insert(transition.socket, transition.time, connection, report);
         report(Observation::Transition {
             transition,
             duration_ns: None,
@@ -164,16 +244,15 @@ impl Tracker {
     fn forget_previous_life(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.listeners.remove(transition.socket);
         if let Some(mut old) = self.remove(transition.socket) {
-            self.counts.unseen_ends += 1;
-            self.counts.closed += 1;
             old.connection.gap = true;
-            report(Observation::Closed(ClosedConnection {
-                connection: &old.connection,
-                closed: old.last_event,
-                ending: Ending::UNSEEN,
-                after: None,
-                info: None,
-            }));
+            self.report_unseen_end(&old, report);
+        }
+        if !self.found.is_empty() {
+            let ends = (transition.netns, transition.local, transition.remote);
+            if let Some(mut old) = self.found.remove(&ends).and_then(|socket| self.remove(socket)) {
+                old.connection.gap = true;
+                self.report_unseen_end(&old, report);
+            }
         }
     }
 
@@ -198,6 +277,12 @@ impl Tracker {
             }
             (_, TcpState::Established) => {
                 connection.handshake = Handshake::completed(connection, transition.time, transition);
+                let ends = connection.ends();
+                self.half_opens.completed(&ends);
+                if self.remains.reused(&ends) {
+                    self.counts.time_wait_reused += 1;
+                    connection.reused_time_wait = true;
+                }
             }
             _ => {}
         }
@@ -227,6 +312,11 @@ impl Tracker {
         report(Observation::Transition { transition, duration_ns, connection: Some(connection) });
         self.counts.closed += 1;
         if let Some(entry) = self.remove(transition.socket) {
+            if let Some(after) = after
+                && !self.remains.insert(entry.connection.ends(), transition.time, after)
+            {
+                self.counts.unfollowed += 1;
+            }
             report(Observation::Closed(ClosedConnection {
                 connection: &entry.connection,
                 closed: transition.time,
@@ -239,9 +329,10 @@ impl Tracker {
 
     /// The entry the transition belongs to, in the state it leaves.
     fn find_or_adopt(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) -> usize {
-        let Some(key) = self.find(transition.socket) else {
+        let Some(key) = self.find(transition.socket).or_else(|| self.bind_found(transition)) else {
             self.counts.unmatched += 1;
-            return self.insert(transition, Connection::adopt(transition), report);
+            let connection = Connection::adopt(transition);
+            return self.insert(transition.socket, transition.time, connection, report);
         };
         let entry = &mut self.entries[key];
         entry.last_event = transition.time;
@@ -267,22 +358,26 @@ impl Tracker {
 
     fn insert(
         &mut self,
-        transition: &Transition,
+        socket: SocketId,
+        time: Timestamp,
         connection: Connection,
         report: &mut dyn FnMut(Observation<'_>),
     ) -> usize {
         if self.entries.len() >= self.options.max_connections {
             self.evict(report);
         }
-        let socket = transition.socket;
-        let key = self.entries.insert(Entry { socket, last_event: transition.time, connection });
+        let key = self.entries.insert(Entry { socket, last_event: time, connection });
+        self.index_entry(socket, key);
+        key
+    }
+
+    fn index_entry(&mut self, socket: SocketId, key: usize) {
         let small = u32::try_from(key).expect("the table is limited to u32::MAX entries");
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.index.insert_unique(self.hash(socket), small, |&key| {
             use std::hash::BuildHasher as _;
             hasher.hash_one(entries[key as usize].socket)
         });
-        key
     }
 
     fn remove(&mut self, socket: SocketId) -> Option<Entry> {
@@ -312,9 +407,98 @@ impl Tracker {
         if let Some((socket, _)) = silent
             && let Some(entry) = self.remove(socket)
         {
+            self.found.remove(&entry.connection.ends());
             self.counts.evicted += 1;
             report(Observation::Evicted { connection: &entry.connection });
         }
+    }
+
+    /// A socket that was there before: it is in the table already, or its past is unknown.
+    fn existing(&mut self, socket: &ExistingSocket, report: &mut dyn FnMut(Observation<'_>)) {
+        if self.unconfirmed.is_none() {
+            self.unconfirmed = Some(self.by_ends());
+        }
+        if socket.state == TcpState::Listen {
+            self.listeners.found(socket.netns, socket.local, socket.process);
+            return;
+        }
+        let ends = (socket.netns, socket.local, socket.remote);
+        let known = self.unconfirmed.as_mut().and_then(|unconfirmed| unconfirmed.remove(&ends));
+        if let Some(key) = known.and_then(|known| self.find(known)) {
+            let entry = &mut self.entries[key];
+            let connection = &mut entry.connection;
+            // What happened since the look began is newer than what the look found.
+            if connection.state() != socket.state && entry.last_event < socket.time {
+                self.counts.gaps += 1;
+                connection.gap = true;
+                connection.history.push(socket.state, None);
+            }
+            if connection.owner.source == OwnerSource::Unknown {
+                connection.owner = Owner::from_process(socket.process, OwnerSource::Scan);
+            }
+            return;
+        }
+        self.counts.existing += 1;
+        // The complement of a cookie, a small number, is no socket's identity.
+        let placeholder = SocketId(!socket.cookie);
+        self.insert(placeholder, socket.time, Connection::existing(socket), report);
+        self.found.insert(ends, placeholder);
+    }
+
+    fn by_ends(&self) -> HashMap<EndpointPair, SocketId, foldhash::fast::FixedState> {
+        self.entries.iter().map(|(_, entry)| (entry.connection.ends(), entry.socket)).collect()
+    }
+
+    fn snapshot_end(&mut self, started: Timestamp, report: &mut dyn FnMut(Observation<'_>)) {
+        let mut vanished: Vec<SocketId> = self
+            .unconfirmed
+            .take()
+            .unwrap_or_else(|| self.by_ends())
+            .into_iter()
+            .filter(|((_, local, _), _)| local.port != 0)
+            .map(|(_, socket)| socket)
+            .collect();
+        // The map has no order of its own, and a replay must be the same every time.
+        vanished.sort_unstable();
+        for socket in vanished {
+            let Some(key) = self.find(socket) else { continue };
+            if self.entries[key].last_event >= started {
+                continue;
+            }
+            if let Some(mut entry) = self.remove(socket) {
+                self.found.remove(&entry.connection.ends());
+                entry.connection.gap = true;
+                self.report_unseen_end(&entry, report);
+            }
+        }
+    }
+
+    fn report_unseen_end(&mut self, entry: &Entry, report: &mut dyn FnMut(Observation<'_>)) {
+        self.counts.unseen_ends += 1;
+        self.counts.closed += 1;
+        report(Observation::Closed(ClosedConnection {
+            connection: &entry.connection,
+            closed: entry.last_event,
+            ending: Ending::UNSEEN,
+            after: None,
+            info: None,
+        }));
+    }
+
+    /// The first transition of a connection that was found by a look tells which socket it is.
+    fn bind_found(&mut self, transition: &Transition) -> Option<usize> {
+        if self.found.is_empty() {
+            return None;
+        }
+        let placeholder = self.found.remove(&(transition.netns, transition.local, transition.remote))?;
+        let hash = self.hash(placeholder);
+        let entries = &self.entries;
+        let found = self.index.find_entry(hash, |&key| entries[key as usize].socket == placeholder).ok()?;
+        let (key, _) = found.remove();
+        let key = key as usize;
+        self.entries[key].socket = transition.socket;
+        self.index_entry(transition.socket, key);
+        Some(key)
     }
 }
 

@@ -1,5 +1,7 @@
 //! A connection that ended as a row.
 
+use std::fmt::{self, Write as _};
+
 use serde::Serialize;
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     event::{Endpoint, Timestamp},
-    lifecycle::{ClosedConnection, StateSpan},
+    lifecycle::{ClosedBy, ClosedConnection, DurationSource, HandshakeCaveat, StateSpan},
     source::ClockOffset,
 };
 
@@ -52,6 +54,7 @@ pub struct ConnectionRow {
     owner_source: &'static str,
     cgroup_id: Option<u64>,
     netns: Option<u32>,
+    time_wait_reused: bool,
     incomplete: bool,
     gap: bool,
     #[serde(skip)]
@@ -110,11 +113,11 @@ impl ConnectionRow {
                 .collect(),
             handshake_us: timed.and_then(|handshake| handshake.duration_ns).map(text::microseconds),
             handshake_source: timed.map(|handshake| handshake.source.name()),
-            handshake_caveat: timed.and_then(|handshake| handshake.caveat).map(|caveat| caveat.name()),
+            handshake_caveat: timed.and_then(|handshake| handshake.caveat).map(HandshakeCaveat::name),
             handshake_rtt_us: handshake.and_then(|handshake| handshake.rtt_us),
             syn_retransmits: handshake.and_then(|handshake| handshake.retransmits),
             close_reason: closed.ending.reason.name(),
-            closed_by: closed.ending.closed_by.map(|side| side.name()),
+            closed_by: closed.ending.closed_by.map(ClosedBy::name),
             error: closed.ending.error.map(|error| errno::name(error).into_owned()),
             bytes_sent: info.map(|info| info.bytes_sent),
             bytes_received: info.map(|info| info.bytes_received),
@@ -132,6 +135,7 @@ impl ConnectionRow {
             owner_source: owner.source.name(),
             cgroup_id: connection.cgroup_id,
             netns: connection.netns,
+            time_wait_reused: connection.reused_time_wait,
             incomplete: connection.incomplete,
             gap: connection.gap,
             shown: Shown {
@@ -184,37 +188,35 @@ impl Row for ConnectionRow {
         "owner_source",
         "cgroup_id",
         "netns",
+        "time_wait_reused",
         "incomplete",
         "gap",
     ];
 
-    fn header(wide: bool, time: TimeStyle) -> String {
-        let mut header = String::new();
+    fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         if time != TimeStyle::None {
-            header += "CLOSED          ";
+            line.push_str("CLOSED          ");
         }
-        header += &format!(
-            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<}",
+        write!(
+            line,
+            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
             "PID", "PROCESS", "ROLE", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "SENT", "RECV", "REASON"
-        );
+        )?;
         if wide {
-            header = header.replace(
-                "REASON",
-                &format!("{:<22} {:<7} {:>4} {:>8} STATES", "REASON", "BY", "RETR", "RTT"),
-            );
+            write!(line, " {:<7} {:>4} {:>8} STATES", "BY", "RETR", "RTT")?;
         }
-        header
+        Ok(())
     }
 
-    fn line(&self, wide: bool, time: TimeStyle) -> String {
+    fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        let mut line = String::with_capacity(256);
         if time != TimeStyle::None {
-            line += &text::time_of_day(shown.closed, shown.clock, time);
+            line.push_str(&text::time_of_day(shown.closed, shown.clock, time));
             line.push(' ');
         }
-        line += &format!(
-            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} ",
+        write!(
+            line,
+            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
             optional(self.pid),
             self.process.as_deref().unwrap_or("-"),
             self.role,
@@ -224,32 +226,28 @@ impl Row for ConnectionRow {
             text::duration(shown.duration_ns),
             text::bytes(self.bytes_sent),
             text::bytes(self.bytes_received),
-        );
+            self.close_reason,
+        )?;
         if wide {
-            line += &format!(
-                "{:<22} {:<7} {:>4} {:>8} {}",
-                self.close_reason,
+            write!(
+                line,
+                " {:<7} {:>4} {:>8} ",
                 self.closed_by.unwrap_or("-"),
                 optional(self.retransmits),
                 text::duration(self.srtt_us.map(|rtt| u64::from(rtt) * 1000)),
-                states(&shown.spans),
-            );
-        } else {
-            line += self.close_reason;
+            )?;
+            write_states(line, &shown.spans)?;
         }
-        line
+        Ok(())
     }
 }
 
 /// The lifecycle on one line; a `~` marks what was modelled.
-fn states(spans: &[StateSpan]) -> String {
-    let mut text = String::new();
-    for span in spans {
-        if !text.is_empty() {
-            text += " > ";
-        }
-        let mark = if span.source == crate::lifecycle::DurationSource::Modelled { "~" } else { "" };
-        text += &format!("{} {mark}{}", span.state.kernel_name(), text::duration(span.duration_ns));
+fn write_states(line: &mut String, spans: &[StateSpan]) -> fmt::Result {
+    for (index, span) in spans.iter().enumerate() {
+        let arrow = if index == 0 { "" } else { " > " };
+        let mark = if span.source == DurationSource::Modelled { "~" } else { "" };
+        write!(line, "{arrow}{} {mark}{}", span.state.kernel_name(), text::duration(span.duration_ns))?;
     }
-    text
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! Where rows go: one of four formats, flushed so that a reader sees them as they come.
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    fmt,
+    io::{self, BufWriter, Write},
+};
 
 use serde::Serialize;
 
@@ -25,11 +28,19 @@ pub trait Row: Serialize {
     /// The keys of the JSON object, in order; the columns of CSV.
     const COLUMNS: &'static [&'static str];
 
-    /// The header of the table.
-    fn header(wide: bool, time: TimeStyle) -> String;
+    /// Writes the header of the table.
+    ///
+    /// # Errors
+    ///
+    /// None of its own: writing to a string does not fail.
+    fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
 
-    /// The row of the table.
-    fn line(&self, wide: bool, time: TimeStyle) -> String;
+    /// Writes the row of the table.
+    ///
+    /// # Errors
+    ///
+    /// None of its own: writing to a string does not fail.
+    fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
 }
 
 /// Writes rows to a stream.
@@ -39,12 +50,20 @@ pub struct Sink<W: Write> {
     time: TimeStyle,
     header_due: bool,
     rows: u64,
+    line: String,
 }
 
 impl<W: Write> Sink<W> {
     /// A sink that writes rows in `format` to `stream`.
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
-        Self { stream: BufWriter::with_capacity(64 << 10, stream), format, time, header_due: true, rows: 0 }
+        Self {
+            stream: BufWriter::with_capacity(64 << 10, stream),
+            format,
+            time,
+            header_due: true,
+            rows: 0,
+            line: String::new(),
+        }
     }
 
     /// How many rows were written.
@@ -62,9 +81,7 @@ impl<W: Write> Sink<W> {
             return Ok(());
         }
         match self.format {
-            Format::Table | Format::Wide => {
-                writeln!(self.stream, "{}", R::header(self.format == Format::Wide, self.time).trim_end())
-            }
+            Format::Table | Format::Wide => self.text_line(|line, wide, time| R::header(line, wide, time)),
             Format::Csv => writeln!(self.stream, "{}", R::COLUMNS.join(",")),
             Format::Json => Ok(()),
         }
@@ -79,15 +96,22 @@ impl<W: Write> Sink<W> {
         self.begin::<R>()?;
         self.rows += 1;
         match self.format {
-            Format::Table | Format::Wide => {
-                writeln!(self.stream, "{}", row.line(self.format == Format::Wide, self.time).trim_end())
-            }
+            Format::Table | Format::Wide => self.text_line(|line, wide, time| row.line(line, wide, time)),
             Format::Json => {
                 serde_json::to_writer(&mut self.stream, row)?;
                 self.stream.write_all(b"\n")
             }
             Format::Csv => write_csv(&mut self.stream, row),
         }
+    }
+
+    fn text_line(
+        &mut self,
+        write: impl FnOnce(&mut String, bool, TimeStyle) -> fmt::Result,
+    ) -> io::Result<()> {
+        self.line.clear();
+        write(&mut self.line, self.format == Format::Wide, self.time).map_err(io::Error::other)?;
+        writeln!(self.stream, "{}", self.line.trim_end())
     }
 
     /// Passes on what is buffered.

@@ -1,5 +1,7 @@
 //! A transition as a row.
 
+use std::fmt::{self, Write as _};
+
 use serde::Serialize;
 
 use super::{
@@ -137,29 +139,29 @@ impl Row for TransitionRow {
         "netns",
     ];
 
-    fn header(wide: bool, time: TimeStyle) -> String {
-        let mut header = String::new();
+    fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         if time != TimeStyle::None {
-            header += "TIME            ";
+            line.push_str("TIME            ");
         }
-        header += &format!(
+        write!(
+            line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
             "PID", "PROCESS", "LOCAL", "REMOTE", "FROM", "TO", "DURATION"
-        );
+        )?;
         if wide {
-            header += &format!("  {:<8} {:>10} {:>8} {:<16}", "OWNER BY", "NETNS", "CGROUP", "SOCKET");
+            write!(line, "  {:<8} {:>10} {:>8} {:<16}", "OWNER BY", "NETNS", "CGROUP", "SOCKET")?;
         }
-        header
+        Ok(())
     }
 
-    fn line(&self, wide: bool, time: TimeStyle) -> String {
+    fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        let mut line = String::with_capacity(160);
         if time != TimeStyle::None {
-            line += &text::time_of_day(shown.time, shown.clock, time);
+            line.push_str(&text::time_of_day(shown.time, shown.clock, time));
             line.push(' ');
         }
-        line += &format!(
+        write!(
+            line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
             optional(self.pid),
             self.comm.as_deref().unwrap_or("-"),
@@ -168,17 +170,18 @@ impl Row for TransitionRow {
             shown.from.kernel_name(),
             shown.to.kernel_name(),
             text::duration(shown.duration_ns),
-        );
+        )?;
         if wide {
-            line += &format!(
+            write!(
+                line,
                 "  {:<8} {:>10} {:>8} {:<16}",
                 self.owner_source,
                 optional(self.netns),
                 optional(self.cgroup_id),
                 self.socket
-            );
+            )?;
         }
-        line
+        Ok(())
     }
 }
 

@@ -1,33 +1,60 @@
-/// How the owner of a connection is known, from the surest to the least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+//! Where the answer "this process owns the connection" came from.
+
+use std::fmt;
+
+/// Where an owner came from. The module page of [`owner`](crate::owner) says how each can be wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OwnerSource {
-    /// It called `connect()`.
+    /// The process that called `connect()`.
     Connect,
-    /// It called `accept()`.
-    Accept,
-    /// It read from the accepted connection.
-    Reader,
-    /// It closed the connection.
-    Closer,
-    /// It owns the listener that the connection came in by.
+    /// The process that called `listen()` on the socket this one was accepted from.
     Listener,
-    /// It held a descriptor of the socket when `/proc` was searched.
+    /// The first process that read from the socket.
+    Reader,
+    /// The process that closed or shut down the socket.
+    Closer,
+    /// The process that `accept()` gave the socket to.
+    Accept,
+    /// A process that held a descriptor of the socket when `/proc` was read.
     Scan,
-    /// Nobody is known.
+    /// Nobody could be named.
+    #[default]
     Unknown,
 }
 
 impl OwnerSource {
-    /// The name in machine output.
+    /// Every source.
+    pub const ALL: [Self; 7] =
+        [Self::Connect, Self::Listener, Self::Reader, Self::Closer, Self::Accept, Self::Scan, Self::Unknown];
+
+    /// The name that machine output uses (`owner_source`); part of the contract.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
-            Self::Accept => "accept",
+            Self::Listener => "listener",
             Self::Reader => "reader",
             Self::Closer => "closer",
-            Self::Listener => "listener",
+            Self::Accept => "accept",
             Self::Scan => "scan",
             Self::Unknown => "unknown",
         }
+    }
+}
+
+impl fmt::Display for OwnerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OwnerSource;
+
+    #[test]
+    fn names_are_the_contract() {
+        let names: Vec<&str> = OwnerSource::ALL.into_iter().map(OwnerSource::name).collect();
+        assert_eq!(names, ["connect", "listener", "reader", "closer", "accept", "scan", "unknown"]);
+        assert_eq!(format!("{:>8}", OwnerSource::Scan), "    scan");
     }
 }

@@ -1,6 +1,7 @@
 //! Where events come from. Nothing downstream can tell one source from another.
 
 pub mod kernel;
+pub mod snapshot;
 
 use std::io;
 

@@ -23,7 +23,6 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
-    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -130,11 +129,6 @@ impl Btf {
             id = member;
         }
         (bits % 8 == 0).then_some(bits / 8)
-    }
-
-    /// Whether the kernel has a function of this name.
-    pub fn has_function(&self, name: &str) -> bool {
-        self.find(kind::FUNC, name).is_some()
     }
 
     /// The type id of the structure of this name. It searches all types, so keep the answer.
@@ -358,8 +352,6 @@ mod tests {
         assert_eq!(btf.offset_of("tcp_sock", "skc_daddr"), Some(0));
         assert_eq!(btf.offset_of("tcp_sock", "skc_family"), Some(16));
         assert!(btf.offset_of("tcp_sock", "srtt_us").unwrap() > btf.offset_of("tcp_sock", "sk_err").unwrap());
-        assert!(btf.has_function("tcp_set_state"));
-        assert!(!btf.has_function("tcp_no_such_function"));
     }
 
     proptest! {

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tracer_ebpf::{AF_INET, AF_INET6, Record, RecordKind, TcpInfo as WireInfo, Wire as _, flags};
 
 use crate::{
-    event::{AcceptQueue, Endpoint, Event, Process, SocketFlags, SocketId, TcpInfo, Timestamp, Transition},
+    event::{
+        AcceptQueue, Endpoint, Event, FirstRead, MiniSocketEnd, Process, SocketFlags, SocketId,
+        SynAckRetransmit, TcpInfo, Timestamp, Transition,
+    },
     lifecycle::TcpState,
 };
 
@@ -43,8 +46,56 @@ pub fn event(bytes: &[u8], key: AddressKey) -> Option<Event> {
         kind if kind == RecordKind::Transition as u8 => {
             Some(Event::Transition(transition(&record, info.as_ref(), key)?))
         }
+        kind if kind == RecordKind::SynAckRetransmit as u8 => {
+            Some(Event::SynAckRetransmit(SynAckRetransmit {
+                time: Timestamp(record.time_ns),
+                listener: key.hide(record.socket),
+                local: local(&record)?,
+                remote: remote(&record)?,
+                netns: netns(&record),
+                attempts: record.attempts.max(1),
+                accept_queue: accept_queue(&record),
+            }))
+        }
+        kind if kind == RecordKind::FirstRead as u8 => Some(Event::FirstRead(FirstRead {
+            time: Timestamp(record.time_ns),
+            socket: key.hide(record.socket),
+            process: process(&record)?,
+        })),
+        kind if kind == RecordKind::TimeWaitEnd as u8 => Some(Event::MiniSocketEnd(MiniSocketEnd {
+            time: Timestamp(record.time_ns),
+            state: TcpState::from_kernel(record.old_state)?,
+            local: local(&record)?,
+            remote: remote(&record)?,
+            netns: netns(&record),
+        })),
         _ => None,
     }
+}
+
+fn local(record: &Record) -> Option<Endpoint> {
+    Some(Endpoint { address: address(record.family, &record.local_address)?, port: record.local_port })
+}
+
+fn remote(record: &Record) -> Option<Endpoint> {
+    Some(Endpoint { address: address(record.family, &record.remote_address)?, port: record.remote_port })
+}
+
+fn netns(record: &Record) -> Option<u32> {
+    (record.flags & flags::NETNS != 0).then_some(record.netns)
+}
+
+fn process(record: &Record) -> Option<Process> {
+    (record.flags & flags::PROCESS != 0).then_some(Process {
+        pid: record.tgid,
+        uid: record.uid,
+        comm: record.comm,
+    })
+}
+
+fn accept_queue(record: &Record) -> Option<AcceptQueue> {
+    (record.flags & flags::ACCEPT_QUEUE != 0)
+        .then_some(AcceptQueue { length: record.accept_queue, limit: record.accept_queue_limit })
 }
 
 fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Option<Transition> {
@@ -57,24 +108,15 @@ fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Opti
         cookie: (record.cookie != 0).then_some(record.cookie),
         from,
         to,
-        local: Endpoint {
-            address: address(record.family, &record.local_address)?,
-            // Before the port is bound the field may hold the port of the descriptor's last connection.
-            port: if opening && has(flags::PORT_UNBOUND) { 0 } else { record.local_port },
-        },
-        remote: Endpoint {
-            address: address(record.family, &record.remote_address)?,
-            port: record.remote_port,
-        },
-        process: has(flags::PROCESS).then_some(Process {
-            pid: record.tgid,
-            uid: record.uid,
-            comm: record.comm,
-        }),
-        netns: has(flags::NETNS).then_some(record.netns),
+        // Before the port is bound the field may hold the port of the descriptor's last connection.
+        local: local(record).map(|local| {
+            if opening && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local }
+        })?,
+        remote: remote(record)?,
+        process: process(record),
+        netns: netns(record),
         cgroup_id: has(flags::CGROUP).then_some(record.cgroup_id),
-        accept_queue: has(flags::ACCEPT_QUEUE)
-            .then_some(AcceptQueue { length: record.accept_queue, limit: record.accept_queue_limit }),
+        accept_queue: accept_queue(record),
         defer_accept: has(flags::DEFER_ACCEPT),
         flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
             error: record.error,

@@ -6,8 +6,8 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapData, MapError, RingBuf},
     programs::{
-        BtfTracePoint, FEntry, Program, ProgramError, TracePoint, tp_btf::BtfTracePointLink,
-        trace_point::TracePointLink,
+        BtfTracePoint, FEntry, Program, ProgramError, TracePoint, fentry::FEntryLink,
+        tp_btf::BtfTracePointLink, trace_point::TracePointLink,
     },
 };
 use tracer_ebpf::{Config, CtxLayout, SocketLayout, Wire as _};
@@ -92,8 +92,10 @@ pub enum LoadError {
         reason: String,
     },
     /// The kernel refused an additional hook.
-    #[error("the kernel refused the program: {reason}")]
+    #[error("the kernel refused the program at {target}: {reason}", target = .hook.target())]
     Hook {
+        /// Which.
+        hook: Hook,
         /// The kernel's reason, on one line.
         reason: String,
     },
@@ -114,6 +116,59 @@ pub struct Loaded {
     pub counters: MappedCounters,
     /// What was skipped.
     pub skipped: SkipCounter,
+    /// The hooks beside the transitions that this kernel refused.
+    pub refused: Vec<RefusedHook>,
+}
+
+/// A hook that makes the picture fuller, and that this kernel or these privileges refuse.
+#[derive(Debug)]
+pub struct RefusedHook {
+    /// Which.
+    pub hook: Hook,
+    /// Why.
+    pub error: LoadError,
+}
+
+/// The hooks beside the transitions. Each is tried; each missing one costs one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// `tcp:tcp_retransmit_synack`
+    SynAckRetransmit,
+    /// `tcp:tcp_rcv_space_adjust`
+    FirstRead,
+    /// `inet_twsk_kill`
+    TimeWaitEnd,
+}
+
+impl Hook {
+    /// Every hook.
+    pub const ALL: [Self; 3] = [Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd];
+
+    /// The tracepoint or function it is attached to.
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::SynAckRetransmit => "tcp_retransmit_synack",
+            Self::FirstRead => "tcp_rcv_space_adjust",
+            Self::TimeWaitEnd => "inet_twsk_kill",
+        }
+    }
+
+    /// What its absence costs.
+    pub const fn cost(self) -> &'static str {
+        match self {
+            Self::SynAckRetransmit => "abandoned server handshakes are not counted",
+            Self::FirstRead => "an accepted connection keeps its listener's owner until it is closed",
+            Self::TimeWaitEnd => "the end of TIME_WAIT is modelled (60 s), not observed",
+        }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::SynAckRetransmit => "syn_ack_retransmit",
+            Self::FirstRead => "first_read",
+            Self::TimeWaitEnd => "time_wait_end",
+        }
+    }
 }
 
 /// A program's hold on its hook.
@@ -123,6 +178,8 @@ pub enum AttachedLink {
     Btf(BtfTracePointLink),
     /// Of a classic tracepoint program.
     Tracepoint(TracePointLink),
+    /// Of a program at a function's entry.
+    Entry(FEntryLink),
 }
 
 /// What the loader is asked for.
@@ -132,6 +189,8 @@ pub struct LoadOptions {
     pub buffer_bytes: u32,
     /// Only sockets of this network namespace.
     pub only_netns: Option<u32>,
+    /// Report who first reads from an accepted connection.
+    pub first_reads: bool,
 }
 
 /// Loads and attaches the program of `mode`.
@@ -172,7 +231,35 @@ fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
     program.load(TRACEPOINT.1, &types).map_err(refused)?;
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
     let skipped = SkipCounter::open(program.fd().map_err(refused)?).map_err(LoadError::Counters)?;
-    finish(ebpf, AttachedLink::Btf(link), skipped)
+    let mut loaded = finish(ebpf, AttachedLink::Btf(link), skipped)?;
+    for hook in Hook::ALL {
+        if hook == Hook::FirstRead && !options.first_reads {
+            continue;
+        }
+        match attach_hook(&mut loaded.ebpf, hook, &types) {
+            Ok(link) => loaded.links.push(link),
+            Err(error) => loaded.refused.push(RefusedHook { hook, error }),
+        }
+    }
+    Ok(loaded)
+}
+
+fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
+    let refused = |error: ProgramError| LoadError::Hook { hook, reason: program_reason(&error) };
+    match hook {
+        Hook::SynAckRetransmit | Hook::FirstRead => {
+            let program: &mut BtfTracePoint = program(ebpf, hook.program())?;
+            program.load(hook.target(), types).map_err(refused)?;
+            let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+            Ok(AttachedLink::Btf(link))
+        }
+        Hook::TimeWaitEnd => {
+            let program: &mut FEntry = program(ebpf, hook.program())?;
+            program.load(hook.target(), types).map_err(refused)?;
+            let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+            Ok(AttachedLink::Entry(link))
+        }
+    }
 }
 
 fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
@@ -180,6 +267,8 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     // With BTF the program also reads the socket; without, the tracepoint's own record must do.
     let socket =
         read_btf().ok().and_then(|btf| layout::socket_layout(&btf).ok()).unwrap_or(SocketLayout::ABSENT);
+    // The hooks beside the transitions need typed arguments, which only mode btf has.
+    let options = LoadOptions { first_reads: false, ..options };
     let mut ebpf = load_object(config(ctx, socket, options), options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
@@ -191,23 +280,6 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     finish(ebpf, AttachedLink::Tracepoint(link), skipped)
 }
 
-/// Tries whether the kernel lets a program attach to the entry of a function.
-///
-/// # Errors
-///
-/// Why it does not.
-pub fn try_fentry() -> Result<(), LoadError> {
-    let options = LoadOptions { buffer_bytes: 1 << 16, only_netns: None };
-    let socket = layout::socket_layout(&read_btf()?).map_err(LoadError::Field)?;
-    let mut ebpf = load_object(config(CtxLayout::ABSENT, socket, options), options)?;
-    let refused = |error: ProgramError| LoadError::Hook { reason: program_reason(&error) };
-    let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
-    let program: &mut FEntry = program(&mut ebpf, "time_wait_end")?;
-    program.load("inet_twsk_kill", &types).map_err(refused)?;
-    program.attach().map_err(refused)?;
-    Ok(())
-}
-
 /// The reader is woken at each quarter of the buffer; it looks by itself in between.
 fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config {
     Config {
@@ -215,6 +287,7 @@ fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config 
         socket,
         wakeup_bytes: options.buffer_bytes / 4,
         only_netns: options.only_netns.unwrap_or(0),
+        first_reads: u32::from(options.first_reads),
     }
 }
 
@@ -266,7 +339,7 @@ fn finish(mut ebpf: Ebpf, link: AttachedLink, skipped: SkipCounter) -> Result<Lo
     };
     let counters =
         MappedCounters::new(std::os::fd::AsFd::as_fd(counters.fd())).map_err(LoadError::Counters)?;
-    Ok(Loaded { ebpf, links: vec![link], ring, counters, skipped })
+    Ok(Loaded { ebpf, links: vec![link], ring, counters, skipped, refused: Vec::new() })
 }
 
 /// The kernel's reason without the verifier's listing, which is many pages.

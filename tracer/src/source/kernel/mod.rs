@@ -16,12 +16,15 @@ use rustix::{
     time::Timespec,
 };
 
-pub use self::load::{LoadError, Mode};
+pub use self::load::{Hook, LoadError, Mode, RefusedHook};
 use self::{
     decode::AddressKey,
     load::{LoadOptions, Loaded},
 };
-use super::{ClockOffset, Polled, Source};
+use super::{
+    ClockOffset, Polled, Source,
+    snapshot::{Existing, existing, reconcile},
+};
 use crate::event::{Event, SourceCounts};
 
 /// Size of the ring buffer unless told otherwise.
@@ -54,6 +57,10 @@ pub struct KernelOptions {
     pub poll_interval: Duration,
     /// Only sockets of the network namespace with this inode; decided in the kernel.
     pub only_netns: Option<u32>,
+    /// Learn who first reads from an accepted connection.
+    pub first_reads: bool,
+    /// Begin with the sockets that exist already.
+    pub snapshot: bool,
 }
 
 impl Default for KernelOptions {
@@ -63,6 +70,8 @@ impl Default for KernelOptions {
             buffer_bytes: DEFAULT_BUFFER_BYTES,
             poll_interval: DEFAULT_POLL_INTERVAL,
             only_netns: None,
+            first_reads: true,
+            snapshot: true,
         }
     }
 }
@@ -100,6 +109,9 @@ pub struct KernelSource {
     key: AddressKey,
     clock: ClockOffset,
     counts: SourceCounts,
+    /// The look at what existed when tracing began, until it is told.
+    existing: Option<Existing>,
+    problems: Vec<String>,
 }
 
 /// Interrupts the wait of a [`KernelSource`] from another thread.
@@ -122,8 +134,11 @@ impl KernelSource {
     /// [`StartError`], one sentence with the cause and the remedy.
     pub fn start(options: KernelOptions) -> Result<Self, StartError> {
         privileges::check()?;
-        let load_options =
-            LoadOptions { buffer_bytes: buffer_size(options.buffer_bytes), only_netns: options.only_netns };
+        let load_options = LoadOptions {
+            buffer_bytes: buffer_size(options.buffer_bytes),
+            only_netns: options.only_netns,
+            first_reads: options.first_reads,
+        };
         let (mode, loaded, fallback_reason) = match options.mode {
             ModeChoice::Only(mode) => (mode, load::load(mode, load_options)?, None),
             ModeChoice::Auto => match load::load(Mode::Btf, load_options) {
@@ -134,6 +149,8 @@ impl KernelSource {
                 },
             },
         };
+        // After attaching, so that nothing can happen between the look and the first event.
+        let existing = options.snapshot.then(existing);
         let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
         let interval =
             Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
@@ -147,6 +164,8 @@ impl KernelSource {
             key: AddressKey::random(),
             clock: ClockOffset::measure(),
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
+            problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
+            existing,
         })
     }
 
@@ -169,7 +188,38 @@ impl KernelSource {
         self.stop.0.try_clone().map(StopHandle)
     }
 
+    /// The hooks beside the transitions that do not work here.
+    pub fn refused_hooks(&self) -> &[RefusedHook] {
+        self.loaded.as_ref().map_or(&[], |loaded| &loaded.refused)
+    }
+
+    /// What the look at the existing sockets could not look into, one sentence each.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
     fn drain(&mut self, deliver: &mut dyn FnMut(&Event)) {
+        match self.existing.take() {
+            None => self.read_ring(deliver),
+            Some(existing) => self.begin_with(existing, deliver),
+        }
+        self.update_counts();
+    }
+
+    /// Tells what existed, then what happened since tracing began.
+    fn begin_with(&mut self, existing: Existing, deliver: &mut dyn FnMut(&Event)) {
+        let mut events = Vec::new();
+        self.read_ring(&mut |event| events.push(*event));
+        for socket in reconcile(existing.sockets, &events) {
+            deliver(&Event::Existing(socket));
+        }
+        deliver(&Event::SnapshotEnd { started: existing.started });
+        for event in &events {
+            deliver(event);
+        }
+    }
+
+    fn read_ring(&mut self, deliver: &mut dyn FnMut(&Event)) {
         let Some(loaded) = &mut self.loaded else { return };
         while let Some(item) = loaded.ring.next() {
             match decode::event(&item, self.key) {
@@ -180,13 +230,13 @@ impl KernelSource {
                 None => self.counts.malformed += 1,
             }
         }
-        self.update_counts();
     }
 
     fn update_counts(&mut self) {
         if let Some(loaded) = &mut self.loaded {
             let kernel = loaded.counters.read();
             self.counts.lost = kernel.transitions_lost;
+            self.counts.others_lost = kernel.others_lost;
             self.counts.skipped = loaded.skipped.read();
         }
     }

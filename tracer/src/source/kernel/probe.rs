@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{
     btf, load,
-    load::{LoadOptions, Mode},
+    load::{Hook, LoadOptions, Mode, RefusedHook},
     privileges, tracefs,
 };
 
@@ -30,15 +30,15 @@ pub struct Check {
 
 /// Tries everything. Programs are loaded, attached and let go of again.
 pub fn all() -> Vec<Check> {
-    let options = LoadOptions { buffer_bytes: 1 << 16, only_netns: None };
+    let options = LoadOptions { buffer_bytes: 1 << 16, only_netns: None, first_reads: true };
     let types = load::read_btf();
-    let has = |function: &str| types.as_ref().is_ok_and(|types| types.has_function(function));
-    let btf_mode = load::load(Mode::Btf, options);
-    let skips = btf_mode.as_ref().ok().map(|_| ());
-    let skip_count = btf_mode.map(|mut loaded| loaded.skipped.read());
+    let (skip_count, refused) = match load::load(Mode::Btf, options) {
+        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused)),
+        Err(error) => (Err(error), None),
+    };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
-    let ring_buffer = skips.is_some() || tracepoint_mode.is_ok();
-    vec![
+    let ring_buffer = refused.is_some() || tracepoint_mode.is_ok();
+    let mut checks = vec![
         Check { name: "kernel", finding: Finding::Found(kernel_release()), cost: "" },
         Check {
             name: "capabilities",
@@ -100,22 +100,27 @@ pub fn all() -> Vec<Check> {
             },
             cost: "events that the kernel skipped are not counted",
         },
-        fentry(&has),
-    ]
+    ];
+    checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
+    checks
 }
 
-fn fentry(has: &dyn Fn(&str) -> bool) -> Check {
+/// `refused` is none when mode btf itself does not work.
+fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
     Check {
-        name: "fentry",
-        finding: if has("inet_twsk_kill") {
-            match load::try_fentry() {
-                Ok(()) => Finding::Found("attaches to inet_twsk_kill".to_owned()),
-                Err(error) => Finding::Missing(error.to_string()),
-            }
-        } else {
-            Finding::Missing("the kernel's BTF has no function inet_twsk_kill".to_owned())
+        name: match hook {
+            Hook::SynAckRetransmit => "hook syn_ack",
+            Hook::FirstRead => "hook first_read",
+            Hook::TimeWaitEnd => "hook fentry",
         },
-        cost: "the end of TIME_WAIT is modelled (60 s), not observed",
+        finding: match refused {
+            None => Finding::Missing("mode btf does not work".to_owned()),
+            Some(refused) => match refused.iter().find(|refused| refused.hook == hook) {
+                Some(refused) => Finding::Missing(refused.error.to_string()),
+                None => Finding::Found(format!("attaches to {}", hook.target())),
+            },
+        },
+        cost: hook.cost(),
     }
 }
 

@@ -1,0 +1,157 @@
+//! Handshakes that a listener answered and nobody has completed.
+//!
+//! The kernel keeps them as request sockets, which have no transitions; what shows is that it sends
+//! the SYN-ACK again, at 1, 3, 7, 15 and 31 s after the first (RFC 6298 doubling, 6.18
+//! inet_connection_sock.c `reqsk_timer_handler`). One that is not sent again when it is due, and not
+//! completed either, is abandoned.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use hashbrown::HashMap;
+
+use crate::event::{AcceptQueue, Endpoint, SynAckRetransmit, Timestamp};
+
+/// The ends of a connection in its network namespace, which no two live connections share.
+pub(super) type EndpointPair = (Option<u32>, Endpoint, Endpoint);
+
+/// Most half-open connections followed at once. A flood brings more; those beyond are counted only.
+const MAX_FOLLOWED: usize = 65_536;
+/// How late a resend may be before the handshake counts as abandoned.
+const GRACE_NS: u64 = 2_000_000_000;
+
+/// A handshake that was answered and never completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpen {
+    /// The listener's end.
+    pub local: Endpoint,
+    /// The client.
+    pub remote: Endpoint,
+    /// Inode of the network namespace.
+    pub netns: Option<u32>,
+    /// When the first SYN-ACK was sent: one second before the first resend, unless that was not seen.
+    pub answered: Timestamp,
+    /// When the SYN-ACK was last sent.
+    pub last_sent: Timestamp,
+    /// How often it was sent again.
+    pub retransmits: u8,
+    /// The listener's accept queue at the last resend.
+    pub accept_queue: Option<AcceptQueue>,
+}
+
+impl HalfOpen {
+    /// When the next resend, or the kernel's giving up, is overdue.
+    fn deadline(&self) -> Timestamp {
+        let interval = 1_000_000_000_u64 << self.retransmits.min(7);
+        Timestamp(self.last_sent.0.saturating_add(interval).saturating_add(GRACE_NS))
+    }
+}
+
+/// The half-open connections that have had a resend.
+#[derive(Debug, Default)]
+pub(super) struct HalfOpens {
+    followed: HashMap<EndpointPair, HalfOpen, foldhash::fast::RandomState>,
+    deadlines: BinaryHeap<Reverse<(Timestamp, EndpointPair)>>,
+}
+
+impl HalfOpens {
+    /// Takes in a resend. False when there are too many to follow it.
+    pub(super) fn resent(&mut self, event: &SynAckRetransmit) -> bool {
+        let key = (event.netns, event.local, event.remote);
+        let known = self.followed.get(&key).map(|half_open| half_open.answered);
+        if known.is_none() && self.followed.len() >= MAX_FOLLOWED {
+            return false;
+        }
+        // The k-th resend comes 2^k - 1 seconds after the first SYN-ACK.
+        let elapsed = ((1_u64 << event.attempts.clamp(1, 7)) - 1) * 1_000_000_000;
+        let half_open = HalfOpen {
+            local: event.local,
+            remote: event.remote,
+            netns: event.netns,
+            answered: known.unwrap_or(Timestamp(event.time.0.saturating_sub(elapsed))),
+            last_sent: event.time,
+            retransmits: event.attempts.max(1),
+            accept_queue: event.accept_queue,
+        };
+        self.followed.insert(key, half_open);
+        self.deadlines.push(Reverse((half_open.deadline(), key)));
+        true
+    }
+
+    /// The handshake was completed after all.
+    pub(super) fn completed(&mut self, key: &EndpointPair) -> Option<HalfOpen> {
+        if self.followed.is_empty() { None } else { self.followed.remove(key) }
+    }
+
+    /// Takes out one that is overdue at `now`.
+    pub(super) fn overdue(&mut self, now: Timestamp) -> Option<HalfOpen> {
+        while let Some(Reverse((deadline, key))) = self.deadlines.peek().copied() {
+            if deadline > now {
+                return None;
+            }
+            self.deadlines.pop();
+            // A later resend has moved the deadline, or the handshake was completed.
+            if self.followed.get(&key).is_some_and(|half_open| half_open.deadline() == deadline) {
+                return self.followed.remove(&key);
+            }
+        }
+        None
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.followed.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::SocketId;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn resend(client: u16, at: u64, attempts: u8) -> SynAckRetransmit {
+        SynAckRetransmit {
+            time: Timestamp(at),
+            listener: SocketId(1),
+            local: Endpoint { address: "10.0.0.1".parse().unwrap(), port: 80 },
+            remote: Endpoint { address: "10.0.0.2".parse().unwrap(), port: client },
+            netns: None,
+            attempts,
+            accept_queue: None,
+        }
+    }
+
+    #[test]
+    fn abandoned_when_the_next_resend_does_not_come() {
+        let mut half_opens = HalfOpens::default();
+        assert!(half_opens.resent(&resend(1, 101 * SECOND, 1)));
+        assert!(half_opens.resent(&resend(1, 103 * SECOND, 2)));
+        assert_eq!(half_opens.overdue(Timestamp(108 * SECOND)), None);
+        let abandoned = half_opens.overdue(Timestamp(109 * SECOND)).unwrap();
+        assert_eq!(abandoned.answered, Timestamp(100 * SECOND));
+        assert_eq!((abandoned.retransmits, abandoned.remote.port), (2, 1));
+        assert_eq!(half_opens.overdue(Timestamp(1000 * SECOND)), None);
+    }
+
+    #[test]
+    fn completed_is_not_abandoned() {
+        let mut half_opens = HalfOpens::default();
+        half_opens.resent(&resend(1, SECOND, 1));
+        let event = resend(1, 0, 1);
+        assert!(half_opens.completed(&(event.netns, event.local, event.remote)).is_some());
+        assert_eq!(half_opens.overdue(Timestamp(1000 * SECOND)), None);
+    }
+
+    #[test]
+    fn a_flood_is_bounded() {
+        let mut half_opens = HalfOpens::default();
+        let mut refused = 0;
+        for index in 0..100_000_u32 {
+            let mut event = resend(u16::try_from(index % 60_000).unwrap() + 1, SECOND, 1);
+            event.netns = Some(index / 60_000);
+            refused += u32::from(!half_opens.resent(&event));
+        }
+        assert_eq!(half_opens.len(), MAX_FOLLOWED);
+        assert_eq!(refused, 100_000 - 65_536);
+    }
+}

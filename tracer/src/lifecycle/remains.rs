@@ -1,0 +1,150 @@
+//! The mini-sockets that closed connections have left: TIME_WAIT, and FIN_WAIT2 without an application.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use hashbrown::HashMap;
+
+use super::{AfterClose, DurationSource, TcpState, half_open::EndpointPair};
+use crate::event::{MiniSocketEnd, Timestamp};
+
+/// Most mini-sockets followed: the kernel's own default limit (`tcp_max_tw_buckets`) on a large host.
+const MAX_FOLLOWED: usize = 262_144;
+
+/// A mini-socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Remain {
+    state: TcpState,
+    since: Timestamp,
+    deadline: Timestamp,
+}
+
+/// The end of a mini-socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemainEnd {
+    /// The state that ended.
+    pub state: TcpState,
+    /// Nanoseconds from the connection's end to the mini-socket's.
+    pub duration_ns: u64,
+    /// Whether the end was observed or derived from the kernel's timers.
+    pub source: DurationSource,
+}
+
+/// The mini-sockets by their ends.
+#[derive(Debug, Default)]
+pub(super) struct Remains {
+    followed: HashMap<EndpointPair, Remain, foldhash::fast::RandomState>,
+    deadlines: BinaryHeap<Reverse<(Timestamp, EndpointPair)>>,
+    time_wait: usize,
+}
+
+impl Remains {
+    /// A connection has ended and left a mini-socket. False when there are too many to follow it.
+    pub(super) fn insert(&mut self, key: EndpointPair, since: Timestamp, after: AfterClose) -> bool {
+        if self.followed.len() >= MAX_FOLLOWED {
+            return false;
+        }
+        let deadline = Timestamp(since.0.saturating_add(after.duration_ns));
+        let remain = Remain { state: after.state, since, deadline };
+        if let Some(old) = self.followed.insert(key, remain) {
+            self.time_wait -= usize::from(old.state == TcpState::TimeWait);
+        }
+        self.time_wait += usize::from(after.state == TcpState::TimeWait);
+        self.deadlines.push(Reverse((deadline, key)));
+        true
+    }
+
+    /// The kernel told that a mini-socket ended.
+    pub(super) fn ended(&mut self, event: &MiniSocketEnd) -> Option<RemainEnd> {
+        let remain = self.take(&(event.netns, event.local, event.remote))?;
+        Some(RemainEnd {
+            // A FIN that came meanwhile has turned FIN_WAIT2 into TIME_WAIT.
+            state: event.state,
+            duration_ns: event.time.since(remain.since),
+            source: DurationSource::Observed,
+        })
+    }
+
+    /// A new connection has the same ends: the mini-socket made way for it before its time.
+    pub(super) fn reused(&mut self, key: &EndpointPair) -> bool {
+        !self.followed.is_empty() && self.take(key).is_some()
+    }
+
+    /// Takes out one whose time is over at `now`.
+    pub(super) fn expired(&mut self, now: Timestamp) -> Option<RemainEnd> {
+        while let Some(Reverse((deadline, key))) = self.deadlines.peek().copied() {
+            if deadline > now {
+                return None;
+            }
+            self.deadlines.pop();
+            if self.followed.get(&key).is_some_and(|remain| remain.deadline == deadline) {
+                let remain = self.take(&key)?;
+                return Some(RemainEnd {
+                    state: remain.state,
+                    duration_ns: deadline.since(remain.since),
+                    source: DurationSource::Modelled,
+                });
+            }
+        }
+        None
+    }
+
+    /// How many are in TIME_WAIT and in FIN_WAIT2.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.time_wait, self.followed.len() - self.time_wait)
+    }
+
+    fn take(&mut self, key: &EndpointPair) -> Option<Remain> {
+        let remain = self.followed.remove(key)?;
+        self.time_wait -= usize::from(remain.state == TcpState::TimeWait);
+        Some(remain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Endpoint;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn key(port: u16) -> EndpointPair {
+        let address = "10.0.0.1".parse().unwrap();
+        (Some(1), Endpoint { address, port }, Endpoint { address, port: 80 })
+    }
+
+    fn time_wait() -> AfterClose {
+        AfterClose { state: TcpState::TimeWait, duration_ns: 60 * SECOND, source: DurationSource::Modelled }
+    }
+
+    #[test]
+    fn ends_when_the_kernel_says_so() {
+        let mut remains = Remains::default();
+        remains.insert(key(1), Timestamp(SECOND), time_wait());
+        assert_eq!(remains.counts(), (1, 0));
+        let (netns, local, remote) = key(1);
+        let time = Timestamp(62 * SECOND);
+        let end = MiniSocketEnd { time, state: TcpState::TimeWait, local, remote, netns };
+        let ended = remains.ended(&end).unwrap();
+        assert_eq!((ended.duration_ns, ended.source), (61 * SECOND, DurationSource::Observed));
+        assert_eq!(remains.counts(), (0, 0));
+        assert_eq!(remains.ended(&end), None);
+    }
+
+    #[test]
+    fn ends_by_the_model_otherwise() {
+        let mut remains = Remains::default();
+        remains.insert(key(1), Timestamp(SECOND), time_wait());
+        assert_eq!(remains.expired(Timestamp(60 * SECOND)), None);
+        let ended = remains.expired(Timestamp(61 * SECOND)).unwrap();
+        assert_eq!((ended.duration_ns, ended.source), (60 * SECOND, DurationSource::Modelled));
+    }
+
+    #[test]
+    fn early_reuse_is_recognised_once() {
+        let mut remains = Remains::default();
+        remains.insert(key(1), Timestamp(SECOND), time_wait());
+        assert!(remains.reused(&key(1)));
+        assert!(!remains.reused(&key(1)));
+        assert_eq!(remains.expired(Timestamp(1000 * SECOND)), None);
+    }
+}
