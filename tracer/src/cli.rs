@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     filter::{Filter, PortSet, parse_network, parse_state},
-    lifecycle::{DEFAULT_MAX_CONNECTIONS, Role, TcpState},
+    lifecycle::{DEFAULT_MAX_CONNECTIONS, GroupBy, Role, TcpState},
     output::{Format, TimeStyle},
     owner,
     source::kernel::{DEFAULT_BUFFER_BYTES, KernelOptions, Mode, ModeChoice},
@@ -31,14 +31,33 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// A line per connection when its life ends (the default)
     Connections,
     /// A line per kernel transition, as it happens
     Transitions,
+    /// Connections that stay too long in a state, with their owner
+    Stuck(StuckArguments),
     /// What this kernel and these privileges allow, what is missing, and what that costs
     Doctor,
+}
+
+/// Options of `stuck`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct StuckArguments {
+    /// Longest time in a state, such as close_wait=60s,syn_sent=3s; the others keep their defaults
+    #[arg(long, value_name = "STATE=TIME", value_delimiter = ',', value_parser = parse_threshold)]
+    pub threshold: Vec<(TcpState, u64)>,
+    /// What to group by
+    #[arg(long, value_enum, default_value_t)]
+    pub by: GroupBy,
+    /// Most connections listed under each group
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub limit: usize,
+    /// List the connections in TIME_WAIT too, and when each lets go of its local port
+    #[arg(long)]
+    pub time_wait: bool,
 }
 
 /// Options that every command shares.
@@ -203,6 +222,15 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is not a duration above zero: use 100ms, 10s, 1m30s or 2h"))
 }
 
+/// Reads a state and its longest time, such as `close_wait=60s`, in nanoseconds.
+fn parse_threshold(text: &str) -> Result<(TcpState, u64), String> {
+    let (state, time) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not a threshold: use STATE=TIME, as in close_wait=60s"))?;
+    let time = parse_duration(time)?;
+    Ok((parse_state(state)?, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+}
+
 /// Reads a network namespace and gives its inode.
 fn parse_netns(text: &str) -> Result<u32, owner::NetnsError> {
     owner::parse_spec(text).inode()
@@ -258,6 +286,7 @@ mod tests {
             (["--duration", "0s"], ["`0s`", "above zero"]),
             (["--buffer", "1"], ["`1`", "4M"]),
             (["--state", "open"], ["`open`", "syn_sent"]),
+            (["stuck", "--threshold=close_wait"], ["`close_wait`", "close_wait=60s"]),
             (["--netns", "/no/such/file"], ["/no/such/file", "self"]),
             (["--frobnicate", "x"], ["--frobnicate", "unexpected"]),
         ] {

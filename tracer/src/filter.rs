@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     event::{Endpoint, Process, Transition},
-    lifecycle::{ClosedConnection, Connection, Role, TcpState},
+    lifecycle::{ClosedConnection, Connection, Role, Standing, TcpState},
 };
 
 /// A set of ports, as `80,443,8000-8099`.
@@ -129,6 +129,15 @@ impl Filter {
             && (self.states.is_empty() || closed.states().any(|span| self.states.contains(&span.state)))
             && (!self.failed || closed.ending.reason.is_failure())
             && self.shows_duration(closed.duration_ns())
+    }
+
+    /// Whether a connection that stands still is shown.
+    pub fn shows_standing(&self, standing: &Standing) -> bool {
+        self.shows_endpoints(standing.local, standing.remote)
+            && self.shows_owner(standing.process.as_ref())
+            && self.netns.is_none_or(|netns| standing.netns == Some(netns))
+            && (self.states.is_empty() || self.states.contains(&standing.state))
+            && self.shows_duration(Some(standing.age.nanoseconds()))
     }
 
     fn shows_endpoints(&self, local: Endpoint, remote: Endpoint) -> bool {

@@ -1,13 +1,17 @@
 //! `connections`: a line per connection when its life ends.
 
-use std::io::{self, Stdout};
+use std::{
+    io::{self, Stdout},
+    time::Duration,
+};
 
 use super::live::Consumer;
 use crate::{
     cli::Shared,
     filter::Filter,
-    lifecycle::Observation,
+    lifecycle::{Observation, TcpState},
     output::{ConnectionRow, Sink},
+    owner::Attribution,
     source::ClockOffset,
 };
 
@@ -16,6 +20,7 @@ pub(super) struct Connections {
     filter: Filter,
     clock: ClockOffset,
     count: Option<u64>,
+    attribution: Attribution,
 }
 
 impl Connections {
@@ -25,6 +30,7 @@ impl Connections {
             filter: shared.filter(),
             clock: ClockOffset { to_utc_ns: 0 },
             count: shared.count,
+            attribution: Attribution::new(Duration::ZERO),
         }
     }
 }
@@ -37,8 +43,19 @@ impl Consumer for Connections {
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         match observation {
+            Observation::Transition { transition, connection: Some(connection), .. }
+                if matches!(transition.from, TcpState::Closed | TcpState::Listen) =>
+            {
+                let now = Duration::from_nanos(transition.time.0);
+                self.attribution.note(connection.cgroup_id, connection.owner.process.as_ref(), now);
+                Ok(())
+            }
             Observation::Closed(closed) if self.filter.shows_connection(&closed) => {
-                self.sink.write(&ConnectionRow::new(&closed, self.clock))
+                let connection = closed.connection;
+                let now = Duration::from_nanos(closed.closed.0);
+                let process = connection.owner.process.as_ref();
+                let cgroup = self.attribution.cgroup(connection.cgroup_id, process, now);
+                self.sink.write(&ConnectionRow::new(&closed, cgroup.as_deref(), self.clock))
             }
             _ => Ok(()),
         }

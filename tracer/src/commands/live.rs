@@ -46,6 +46,15 @@ pub(super) fn trace(shared: &Shared, consumer: impl Consumer) -> anyhow::Result<
     // Before any thread is started: capabilities belong to threads.
     privileges::keep_only(&[])
         .context("the capabilities that are not needed any more could not be given back")?;
+    run(shared, source, consumer)
+}
+
+/// As [`trace`], for a command that looks at the host's sockets again afterwards.
+pub(super) fn trace_keeping_privileges(shared: &Shared, consumer: impl Consumer) -> anyhow::Result<()> {
+    run(shared, KernelSource::start(shared.kernel_options())?, consumer)
+}
+
+fn run(shared: &Shared, source: KernelSource, consumer: impl Consumer) -> anyhow::Result<()> {
     announce(shared, &source);
 
     let stop = Arc::new(AtomicBool::new(false));

@@ -10,6 +10,7 @@ mod listeners;
 mod observation;
 mod remains;
 mod state;
+mod stuck;
 mod time_wait;
 mod tracker;
 
@@ -21,6 +22,7 @@ pub use history::{History, StateSpan};
 pub use observation::{ClosedConnection, Observation};
 pub use remains::RemainEnd;
 pub use state::TcpState;
+pub use stuck::{Age, Group, GroupBy, Standing, Thresholds, stuck};
 pub use time_wait::{AfterClose, TimeWaitModel};
 pub use tracker::{DEFAULT_MAX_CONNECTIONS, Tracker, TrackerCounts, TrackerOptions};
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     event::{Endpoint, Timestamp},
     lifecycle::{ClosedBy, ClosedConnection, DurationSource, HandshakeCaveat, StateSpan},
+    owner::Cgroup,
     source::ClockOffset,
 };
 
@@ -53,6 +54,11 @@ pub struct ConnectionRow {
     uid: Option<u32>,
     owner_source: &'static str,
     cgroup_id: Option<u64>,
+    cgroup: Option<String>,
+    container_id: Option<String>,
+    container_runtime: Option<&'static str>,
+    pod_uid: Option<String>,
+    unit: Option<String>,
     netns: Option<u32>,
     time_wait_reused: bool,
     incomplete: bool,
@@ -82,8 +88,8 @@ struct Shown {
 }
 
 impl ConnectionRow {
-    /// Describes a connection.
-    pub fn new(closed: &ClosedConnection<'_>, clock: ClockOffset) -> Self {
+    /// Describes a connection; `cgroup` is the one its socket was made in.
+    pub fn new(closed: &ClosedConnection<'_>, cgroup: Option<&Cgroup>, clock: ClockOffset) -> Self {
         let connection = closed.connection;
         let (local, remote) = (connection.local, connection.remote);
         let handshake = connection.handshake;
@@ -92,6 +98,7 @@ impl ConnectionRow {
         let spans: Vec<StateSpan> = closed.states().collect();
         let info = closed.info;
         let owner = connection.owner;
+        let container = cgroup.and_then(|cgroup| cgroup.owner.container.as_ref());
         Self {
             r#type: "connection",
             role: connection.role.name(),
@@ -134,6 +141,11 @@ impl ConnectionRow {
             uid: owner.process.map(|process| process.uid),
             owner_source: owner.source.name(),
             cgroup_id: connection.cgroup_id,
+            cgroup: cgroup.map(|cgroup| escape(cgroup.path.as_bytes())),
+            container_id: container.map(|container| container.id.clone()),
+            container_runtime: container.map(|container| container.runtime.name()),
+            pod_uid: cgroup.and_then(|cgroup| cgroup.owner.pod_uid.clone()),
+            unit: cgroup.and_then(|cgroup| cgroup.owner.unit.as_ref()).map(|unit| escape(unit.as_bytes())),
             netns: connection.netns,
             time_wait_reused: connection.reused_time_wait,
             incomplete: connection.incomplete,
@@ -187,6 +199,11 @@ impl Row for ConnectionRow {
         "uid",
         "owner_source",
         "cgroup_id",
+        "cgroup",
+        "container_id",
+        "container_runtime",
+        "pod_uid",
+        "unit",
         "netns",
         "time_wait_reused",
         "incomplete",

@@ -3,12 +3,14 @@
 mod connection;
 mod errno;
 mod sink;
+mod stuck;
 mod summary;
 mod text;
 mod transition;
 
 pub use connection::ConnectionRow;
 pub use sink::{Format, Row, Sink};
+pub use stuck::{GroupRow, StuckRow};
 pub use summary::Summary;
 pub use text::{TimeStyle, escape};
 pub use transition::TransitionRow;

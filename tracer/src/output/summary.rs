@@ -28,6 +28,15 @@ impl fmt::Display for Summary {
             ", {} connections closed, {live} open, {} evicted, {} unmatched, {} gaps",
             tracker.closed, tracker.evicted, tracker.unmatched, tracker.gaps
         )?;
+        if tracker.abandoned_handshakes != 0 {
+            write!(formatter, ", {} handshakes abandoned by their clients", tracker.abandoned_handshakes)?;
+        }
+        if tracker.unfollowed != 0 {
+            write!(formatter, ", {} half-open or in TIME_WAIT beyond the table", tracker.unfollowed)?;
+        }
+        if source.others_lost != 0 {
+            write!(formatter, ", {} other events lost in the ring", source.others_lost)?;
+        }
         if source.malformed != 0 {
             write!(formatter, ", {} malformed records", source.malformed)?;
         }

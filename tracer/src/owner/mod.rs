@@ -22,6 +22,7 @@
 //! cached, bounded, and take the time from the caller. What they read is hostile or gone: processes
 //! end between two reads, and names hold any byte. Either costs an answer, never the program.
 
+mod attribution;
 mod cgroup;
 mod cgroup_handle;
 mod container;
@@ -34,6 +35,7 @@ mod process_files;
 mod process_scan;
 mod source;
 
+pub use attribution::Attribution;
 pub use cgroup::{Cgroup, CgroupCounts, CgroupError, CgroupLimits, CgroupPaths};
 pub use container::{CgroupOwner, Container, Runtime};
 pub use netns::{NetNamespaces, NetNs, NetnsLimits, enumerate_netns};

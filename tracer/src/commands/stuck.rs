@@ -1,0 +1,249 @@
+//! `stuck`: connections that stay too long in a state, with their owner.
+//!
+//! One look at the host tells what there is, who holds it and what waits in its queues; sock_diag does
+//! not tell since when, only a lower bound. With `--duration` the transitions are traced before that
+//! look, and what entered its state meanwhile has an exact age.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::live::{self, Consumer};
+use crate::{
+    cli::{Shared, StuckArguments},
+    event::{Endpoint, ExistingSocket, Process, Timestamp},
+    lifecycle::{Age, Group, GroupBy, Observation, Standing, TcpState, Thresholds, stuck},
+    output::{Format, GroupRow, Sink, StuckRow, escape},
+    owner::{Attribution, Cgroup},
+    source::{
+        ClockOffset,
+        snapshot::{Existing, SocketSnapshot, existing},
+    },
+};
+
+type Ends = (Option<u32>, Endpoint, Endpoint);
+
+/// When connections entered the state they are in, as far as it was seen.
+type Entered = HashMap<Ends, (TcpState, Timestamp)>;
+
+pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
+    let entered = Arc::new(Mutex::new(Entered::new()));
+    if shared.duration.is_some() {
+        live::trace_keeping_privileges(shared, Watch { entered: Arc::clone(&entered) })?;
+    }
+    let entered = std::mem::take(&mut *entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let look = existing();
+    if !shared.quiet {
+        for problem in &look.problems {
+            eprintln!("tcptrace-bpf: the list is incomplete: {problem}");
+        }
+    }
+    report(shared, arguments, &look, &entered)
+}
+
+/// Remembers since when.
+struct Watch {
+    entered: Arc<Mutex<Entered>>,
+}
+
+/// Most connections whose time of entry is remembered.
+const MAX_WATCHED: usize = 1_000_000;
+
+impl Consumer for Watch {
+    fn begin(&mut self, _clock: ClockOffset) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
+        let mut entered = self.entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match observation {
+            Observation::Transition { connection: Some(connection), .. } => {
+                if let Some(since) = connection.history.since()
+                    && entered.len() < MAX_WATCHED
+                {
+                    let ends = (connection.netns, connection.local, connection.remote);
+                    entered.insert(ends, (connection.state(), since));
+                }
+            }
+            Observation::Closed(closed) => {
+                let connection = closed.connection;
+                let ends = (connection.netns, connection.local, connection.remote);
+                match closed.after {
+                    Some(after) => entered.insert(ends, (after.state, closed.closed)),
+                    None => entered.remove(&ends),
+                };
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn done(&self) -> bool {
+        false
+    }
+}
+
+fn report(
+    shared: &Shared,
+    arguments: &StuckArguments,
+    look: &Existing,
+    entered: &Entered,
+) -> anyhow::Result<()> {
+    let mut thresholds = Thresholds::default();
+    for (state, limit) in &arguments.threshold {
+        thresholds.set(*state, *limit);
+    }
+    if arguments.time_wait && thresholds.of(TcpState::TimeWait).is_none() {
+        thresholds.set(TcpState::TimeWait, 0);
+    }
+    let mut cgroups = Cgroups(Attribution::new(Duration::ZERO));
+    let filter = shared.filter();
+    let standing: Vec<Standing> =
+        standing(look, entered).into_iter().filter(|standing| filter.shows_standing(standing)).collect();
+    let keys: HashMap<Ends, String> = standing
+        .iter()
+        .map(|it| ((it.netns, it.local, it.remote), key(it, arguments.by, &mut cgroups)))
+        .collect();
+    let groups = stuck(standing, &thresholds, |it| {
+        keys.get(&(it.netns, it.local, it.remote)).cloned().unwrap_or_default()
+    });
+    let limit = shared.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    match write(shared, arguments, &groups, limit, &mut cgroups) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
+    if !shared.quiet {
+        let count: usize = groups.iter().map(|group| group.members.len()).sum();
+        eprintln!(
+            "tcptrace-bpf: {count} stuck in {} groups, of {} sockets in {} network namespaces",
+            groups.len(),
+            look.sockets.len() + look.remains.len(),
+            look.namespaces
+        );
+    }
+    Ok(())
+}
+
+fn write(
+    shared: &Shared,
+    arguments: &StuckArguments,
+    groups: &[Group],
+    limit: usize,
+    cgroups: &mut Cgroups,
+) -> io::Result<()> {
+    let mut sink = Sink::new(io::stdout(), shared.output, shared.time);
+    for group in groups.iter().take(limit) {
+        let cgroup = group.members.first().and_then(|oldest| cgroups.of(oldest));
+        // CSV has one kind of line: the connections, all of them.
+        if shared.output != Format::Csv {
+            sink.write(&GroupRow::new(group, cgroup.as_deref()))?;
+        }
+        let shown = if shared.output == Format::Csv { usize::MAX } else { arguments.limit };
+        for member in group.members.iter().take(shown) {
+            let cgroup = cgroups.of(member);
+            sink.write(&StuckRow::new(member, cgroup.as_deref()))?;
+        }
+    }
+    sink.flush()
+}
+
+/// The cgroups of what stands still.
+struct Cgroups(Attribution);
+
+impl Cgroups {
+    fn of(&mut self, standing: &Standing) -> Option<Arc<Cgroup>> {
+        self.0.cgroup(standing.cgroup_id, standing.process.as_ref(), Duration::ZERO)
+    }
+}
+
+fn key(standing: &Standing, by: GroupBy, cgroups: &mut Cgroups) -> String {
+    match by {
+        GroupBy::Process => process_name(standing.process.as_ref()),
+        GroupBy::Remote => standing.remote.address.to_string(),
+        GroupBy::Port => format!("port {}", standing.local.port),
+        GroupBy::Container => cgroups
+            .of(standing)
+            .and_then(|cgroup| cgroup.owner.container.as_ref().map(|container| container.id.clone()))
+            .unwrap_or_else(|| "no container".to_owned()),
+    }
+}
+
+fn process_name(process: Option<&Process>) -> String {
+    match process {
+        Some(process) => format!("{} ({})", escape(process.name()), process.pid),
+        None => "the kernel (no process holds them)".to_owned(),
+    }
+}
+
+/// Everything that is not a listener, with its age.
+fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
+    let listeners: HashMap<(Option<u32>, u16), Process> = look
+        .sockets
+        .iter()
+        .filter(|socket| socket.state == TcpState::Listen)
+        .filter_map(|socket| Some(((socket.netns, socket.local.port), socket.process?)))
+        .collect();
+    let age = |ends: Ends, state: TcpState, at_least: Option<u64>| match entered.get(&ends) {
+        Some((known, since)) if *known == state => Age::Observed(look.started.since(*since)),
+        _ => Age::AtLeast(at_least.unwrap_or(0)),
+    };
+    let full = look.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
+        let ends = (socket.netns, socket.local, socket.remote);
+        of_socket(socket, age(ends, socket.state, socket.state_age_ns))
+    });
+    let remains = look.remains.iter().map(|socket| {
+        let ends = (socket.netns, socket.local, socket.remote);
+        let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
+        of_remains(socket, age(ends, socket.state, least_age(socket)), listener.filter(|_| socket.request))
+    });
+    full.chain(remains).collect()
+}
+
+fn of_socket(socket: &ExistingSocket, age: Age) -> Standing {
+    Standing {
+        state: socket.state,
+        age,
+        local: socket.local,
+        remote: socket.remote,
+        netns: socket.netns,
+        cgroup_id: socket.cgroup_id,
+        process: socket.process,
+        unread_bytes: socket.info.map(|info| info.unread_bytes),
+        unacked_bytes: socket.info.map(|info| info.unacked_bytes),
+        ends_in_ns: None,
+    }
+}
+
+fn of_remains(socket: &SocketSnapshot, age: Age, listener: Option<Process>) -> Standing {
+    Standing {
+        state: socket.state,
+        age,
+        local: socket.local,
+        remote: socket.remote,
+        netns: socket.netns,
+        cgroup_id: None,
+        process: listener,
+        unread_bytes: None,
+        unacked_bytes: None,
+        ends_in_ns: socket.timer.filter(|_| socket.mini).map(|timer| u64::from(timer.expires_ms) * 1_000_000),
+    }
+}
+
+/// What the timer tells: a half-open handshake has waited for the resends so far, and a mini-socket
+/// in TIME_WAIT lives for a minute.
+fn least_age(socket: &SocketSnapshot) -> Option<u64> {
+    let timer = socket.timer?;
+    if socket.request {
+        let seconds = (1_u64 << timer.retransmits.min(7)) - 1;
+        return Some(seconds * 1_000_000_000);
+    }
+    let left = u64::from(timer.expires_ms) * 1_000_000;
+    (socket.state == TcpState::TimeWait).then(|| 60_000_000_000_u64.saturating_sub(left))
+}

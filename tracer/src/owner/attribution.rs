@@ -1,0 +1,83 @@
+//! The cgroup, and with it the container, of a connection; kept beyond the end of either.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use super::{Cgroup, CgroupLimits, CgroupOwner, CgroupPaths, cgroup_of_process};
+use crate::event::Process;
+
+/// Most processes whose cgroup is remembered, on hosts where it has to be asked of the process.
+const MAX_PROCESSES: usize = 16_384;
+
+/// Finds cgroups by their id, or by a process where the id says nothing.
+///
+/// On hosts with cgroup v1 every socket is in the root of the v2 hierarchy, and only its process knows
+/// the v1 path. That is asked when the connection begins, because later the process may be gone.
+#[derive(Debug)]
+pub struct Attribution {
+    paths: Option<CgroupPaths>,
+    by_process: HashMap<u32, Option<Arc<Cgroup>>>,
+}
+
+impl Attribution {
+    /// Walks the cgroup hierarchy once. `now` is the time of a clock that does not go back.
+    pub fn new(now: Duration) -> Self {
+        Self { paths: CgroupPaths::new(CgroupLimits::default(), now).ok(), by_process: HashMap::new() }
+    }
+
+    /// A connection has begun: looks its cgroup up while it certainly exists.
+    pub fn note(&mut self, cgroup_id: Option<u64>, process: Option<&Process>, now: Duration) {
+        if let Some(process) = process {
+            // The number may have belonged to another process before.
+            self.by_process.remove(&process.pid);
+        }
+        let _ = self.cgroup(cgroup_id, process, now);
+    }
+
+    /// The cgroup of a connection; none when neither its id nor its process leads to one.
+    pub fn cgroup(
+        &mut self,
+        cgroup_id: Option<u64>,
+        process: Option<&Process>,
+        now: Duration,
+    ) -> Option<Arc<Cgroup>> {
+        let by_id = cgroup_id.and_then(|id| self.paths.as_mut()?.resolve(id, now));
+        if by_id.as_ref().is_some_and(|cgroup| cgroup.path != "/") {
+            return by_id;
+        }
+        process.and_then(|process| self.of_process(process.pid)).or(by_id)
+    }
+
+    fn of_process(&mut self, pid: u32) -> Option<Arc<Cgroup>> {
+        if let Some(known) = self.by_process.get(&pid) {
+            return known.clone();
+        }
+        if self.by_process.len() >= MAX_PROCESSES {
+            self.by_process.clear();
+        }
+        let cgroup = cgroup_of_process(Path::new("/proc"), pid)
+            .map(|path| Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path }));
+        self.by_process.insert(pid, cgroup.clone());
+        cgroup
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_leads_to_its_cgroup_and_a_vanished_one_to_what_was_noted() {
+        let mut attribution = Attribution { paths: None, by_process: HashMap::new() };
+        let own = Process { pid: std::process::id(), uid: 0, comm: [0; 16] };
+        let now = Duration::ZERO;
+        let found = attribution.cgroup(None, Some(&own), now).unwrap();
+        assert_eq!(Some(found.path.clone()), cgroup_of_process(Path::new("/proc"), own.pid));
+
+        let gone = Process { pid: u32::MAX, ..own };
+        assert_eq!(attribution.cgroup(None, Some(&gone), now), None);
+        attribution.by_process.insert(u32::MAX, Some(Arc::clone(&found)));
+        assert_eq!(attribution.cgroup(None, Some(&gone), now), Some(found));
+        attribution.note(None, Some(&gone), now);
+        assert_eq!(attribution.cgroup(None, Some(&gone), now), None, "a new process with an old number");
+    }
+}
