@@ -42,7 +42,7 @@ fn page(tested: &[Tested]) -> Result<String> {
         row(&mut page, name, cells)?;
     }
     row(&mut page, "checks of the program, both modes", tested.iter().map(|one| one.count(own).to_string()))?;
-    row(&mut page, "scenarios", tested.iter().map(|one| one.count(|test| !own(test)).to_string()))?;
+    row(&mut page, "tests of cargo", tested.iter().map(|one| one.count(|test| !own(test)).to_string()))?;
     reasons(&mut page, tested)?;
     Ok(page)
 }
@@ -103,6 +103,41 @@ fn reasons(page: &mut String, tested: &[Tested]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::time::Duration;
+
+    use super::super::{machine::Run, protocol::Verdict};
+
+    fn tested(release: &str, fentry: bool) -> Tested {
+        let check = |name: &str, found, detail: &str| Verdict::Check {
+            name: name.to_owned(),
+            found,
+            detail: detail.to_owned(),
+        };
+        let verdicts = vec![
+            Verdict::Booted {
+                release: release.to_owned(),
+                version: "#1 SMP Debian 1.2.3-4 (date)".to_owned(),
+            },
+            check("kernel", true, release),
+            check("fentry", fentry, "refused"),
+            Verdict::Done,
+        ];
+        Tested::new(release.to_owned(), Run { verdicts, trouble: None, took: Duration::ZERO })
+    }
+
+    #[test]
+    fn a_page_has_a_column_for_each_kernel_and_says_why_something_is_missing() {
+        let page = page(&[tested("5.10", false), tested("6.1", true), tested("6.12", false)]).unwrap();
+        for part in [
+            "|  | `5.10` | `6.1` | `6.12` |\n| --- | --- | --- | --- |\n| build | 1.2.3-4 | 1.2.3-4 | 1.2.3-4 |\n",
+            "| fentry | **no** | yes | **no** |",
+            "- fentry, on 5.10, 6.12: missing: refused\n",
+        ] {
+            assert!(page.contains(part), "{part} not in:\n{page}");
+        }
+        assert!(!page.contains("| kernel |"));
+    }
 
     #[test]
     fn the_build_is_the_packages_version() {

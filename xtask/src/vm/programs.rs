@@ -15,10 +15,10 @@ use crate::{process, workspace::Workspace};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Packages of the workspace whose tests run in the guest.
-const TESTED: &[&str] = &["tcptrace-tests"];
+const TESTED: &[&str] = &["tcptrace-bpf", "tcptrace-tests"];
 
 /// Programs of this machine that tests start.
-const TOOLS: &[&str] = &["ip", "nft", "ss", "sleep", "sh", "true"];
+const TOOLS: &[&str] = &["ip", "nft", "sh", "sleep", "ss", "true", "unshare"];
 
 /// Our own programs.
 pub(crate) struct Programs {
