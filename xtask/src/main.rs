@@ -4,6 +4,7 @@ mod ebpf;
 mod packages;
 mod process;
 mod test;
+mod vm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -20,11 +21,13 @@ struct Arguments {
 enum Command {
     Ebpf(ebpf::Arguments),
     Test(test::Arguments),
+    Vm(vm::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
     }
 }

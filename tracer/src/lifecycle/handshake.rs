@@ -53,8 +53,12 @@ pub struct Handshake {
     completed: bool,
 }
 
-/// From this on a SYN_RECV was a real one (Fast Open); an ordinary child passes it in microseconds.
+/// From this on a SYN_RECV may be a real one (Fast Open); an ordinary child passes it in microseconds, unless
+/// its processor is held up.
 const REAL_SYN_RECEIVED_NS: u64 = 1_000_000;
+
+/// The coarsest grain of the kernel's sample: that of TCP timestamps.
+const SAMPLE_GRAIN_NS: u64 = 1_000_000;
 
 impl Handshake {
     /// Of a connection that has just become ESTABLISHED; none when the opening was not seen.
@@ -109,7 +113,8 @@ impl Handshake {
 
     fn passive(passed: Option<u64>, info: Option<&TcpInfo>, defer_accept: bool) -> Self {
         let state = TcpState::SynReceived;
-        let real = passed.filter(|&passed| passed >= REAL_SYN_RECEIVED_NS);
+        let measured = info.and_then(|info| info.srtt_us).map(|rtt| u64::from(rtt) * 1000);
+        let real = passed.filter(|&passed| is_real(passed, measured));
         let Some(info) = info else {
             return Self {
                 duration_ns: real,
@@ -134,7 +139,6 @@ impl Handshake {
         if let Some(passed) = real {
             return exact(Some(passed), DurationSource::Observed);
         }
-        let measured = info.srtt_us.map(|rtt| u64::from(rtt) * 1000);
         match (measured, resent) {
             (Some(_), 0) => {
                 let caveat = if defer_accept {
@@ -168,6 +172,15 @@ impl Handshake {
     }
 }
 
+/// Whether this time in SYN_RECV was the wait for the final ACK.
+///
+/// With Fast Open the child sends the SYN-ACK itself, so the kernel's sample is that same wait. An ordinary
+/// child is made when the wait is over: what it spends in SYN_RECV has nothing to do with the sample.
+fn is_real(passed: u64, sample: Option<u64>) -> bool {
+    passed >= REAL_SYN_RECEIVED_NS
+        && sample.is_none_or(|sample| sample <= passed + SAMPLE_GRAIN_NS && passed / 2 <= sample)
+}
+
 fn retransmits(info: &TcpInfo) -> u8 {
     u8::try_from(info.retransmits).unwrap_or(u8::MAX)
 }
@@ -198,6 +211,16 @@ mod tests {
     fn fast_open_is_observed() {
         let handshake = Handshake::passive(Some(219_175_000), Some(&info(Some(219_000), 0)), false);
         assert_eq!((handshake.duration_ns, handshake.source), (Some(219_175_000), DurationSource::Observed));
+    }
+
+    #[test]
+    fn a_child_that_was_held_up_is_no_fast_open() {
+        // Measured on an emulated processor, and one held up after a short round trip.
+        for (passed, sample) in [(2_066_130, 6_637), (1_596_046, 12_803), (5_000_000, 218)] {
+            let handshake = Handshake::passive(Some(passed), Some(&info(Some(sample), 0)), false);
+            assert_eq!(handshake.duration_ns, Some(u64::from(sample) * 1000));
+            assert_eq!((handshake.source, handshake.caveat), (DurationSource::Measured, None));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What this kernel can do, found by trying, never by its version.
 
-use std::fs;
+use std::{env, fs};
 
 use super::{
     btf, load,
@@ -125,6 +125,7 @@ fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
 }
 
 fn kernel_release() -> String {
-    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-    format!("{} {}", read("/proc/sys/kernel/osrelease"), read("/proc/sys/kernel/arch"))
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // The program's own architecture: kernels before 6.1 have no file that tells theirs.
+    format!("{} {}", release.trim(), env::consts::ARCH)
 }

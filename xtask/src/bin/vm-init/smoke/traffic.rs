@@ -1,0 +1,157 @@
+//! Connections whose every step is waited for, so that they pass through the same states each time.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::net::{
+    AddressFamily, SocketType, bind, connect, getsockname, socket, sockopt::set_socket_linger,
+};
+
+use super::expect::Expected;
+
+const REQUEST: &[u8] = b"12345";
+const ANSWER: &[u8] = b"1234567";
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Makes all connections, one after the other.
+pub(crate) fn all() -> Result<Vec<Expected>> {
+    let mut expected = Vec::new();
+    for (name, listen, connect) in
+        [("ipv4", V4, V4), ("ipv6", V6, V6), ("ipv4 to an ipv6 listener", Ipv6Addr::UNSPECIFIED.into(), V4)]
+    {
+        expected.extend(orderly(name, listen, connect).with_context(|| format!("{name}, orderly"))?);
+    }
+    for (name, address) in [("ipv4", V4), ("ipv6", V6)] {
+        expected.extend(aborted(name, address).with_context(|| format!("{name}, aborted"))?);
+        expected.push(refused(name, address).with_context(|| format!("{name}, refused"))?);
+    }
+    Ok(expected)
+}
+
+/// The client asks, the server answers, the client closes its half, the server the other.
+fn orderly(name: &str, listen: IpAddr, address: IpAddr) -> Result<[Expected; 2]> {
+    let (mut client, mut server, ends) = pair(listen, address)?;
+    exchange(&mut client, &mut server, REQUEST)?;
+    exchange(&mut server, &mut client, ANSWER)?;
+    client.shutdown(std::net::Shutdown::Write)?;
+    ensure!(server.read(&mut [0])? == 0, "the server reads the end of the stream");
+    drop(server);
+    ensure!(client.read(&mut [0])? == 0, "the client reads the end of the stream");
+    let (sent, received) = (REQUEST.len() as u64, ANSWER.len() as u64);
+    Ok([
+        Expected {
+            name: format!("{name}: client"),
+            role: "client",
+            states: &["syn_sent", "established", "fin_wait_1", "fin_wait_2", "time_wait"],
+            close_reason: "closed",
+            closed_by: "local",
+            error: None,
+            bytes: (sent, received),
+            ..end(ends.0, ends.1)
+        },
+        Expected {
+            name: format!("{name}: server"),
+            role: "server",
+            states: &["syn_received", "established", "close_wait", "last_ack"],
+            close_reason: "closed",
+            closed_by: "remote",
+            error: None,
+            bytes: (received, sent),
+            ..end(ends.1, ends.0)
+        },
+    ])
+}
+
+/// The client sends a reset in place of a FIN.
+fn aborted(name: &str, address: IpAddr) -> Result<[Expected; 2]> {
+    let (mut client, mut server, ends) = pair(address, address)?;
+    exchange(&mut client, &mut server, REQUEST)?;
+    set_socket_linger(&client, Some(Duration::ZERO))?;
+    drop(client);
+    let error = server.read(&mut [0]).err().map(|error| error.kind());
+    ensure!(error == Some(std::io::ErrorKind::ConnectionReset), "the server is reset: {error:?}");
+    let sent = REQUEST.len() as u64;
+    Ok([
+        Expected {
+            name: format!("{name}: aborts"),
+            role: "client",
+            states: &["syn_sent", "established"],
+            close_reason: "aborted",
+            closed_by: "local",
+            error: None,
+            bytes: (sent, 0),
+            ..end(ends.0, ends.1)
+        },
+        Expected {
+            name: format!("{name}: is reset"),
+            role: "server",
+            states: &["syn_received", "established"],
+            close_reason: "reset_by_peer",
+            closed_by: "remote",
+            error: Some("ECONNRESET"),
+            bytes: (0, sent),
+            ..end(ends.1, ends.0)
+        },
+    ])
+}
+
+/// Nobody listens. The client's port is bound before, to be known after.
+fn refused(name: &str, address: IpAddr) -> Result<Expected> {
+    let closed = TcpListener::bind((address, 0))?.local_addr()?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let client = socket(family, SocketType::STREAM, None)?;
+    bind(&client, &SocketAddr::from((address, 0)))?;
+    let local = SocketAddr::try_from(getsockname(&client)?)?;
+    let outcome = connect(&client, &closed);
+    ensure!(outcome == Err(rustix::io::Errno::CONNREFUSED), "the connection is refused: {outcome:?}");
+    Ok(Expected {
+        name: format!("{name}: refused"),
+        role: "client",
+        states: &["syn_sent"],
+        close_reason: "refused",
+        closed_by: "remote",
+        error: Some("ECONNREFUSED"),
+        bytes: (0, 0),
+        handshake: false,
+        ..end(local, closed)
+    })
+}
+
+/// A connected pair, and the addresses of the client and the server.
+fn pair(listen: IpAddr, address: IpAddr) -> Result<(TcpStream, TcpStream, (SocketAddr, SocketAddr))> {
+    let listener = TcpListener::bind((listen, 0))?;
+    let server_address = SocketAddr::new(address, listener.local_addr()?.port());
+    let client = TcpStream::connect(server_address)?;
+    let (server, _) = listener.accept()?;
+    let client_address = client.local_addr()?;
+    Ok((client, server, (client_address, server_address)))
+}
+
+fn exchange(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) -> Result<()> {
+    from.write_all(bytes)?;
+    let mut received = vec![0; bytes.len()];
+    to.read_exact(&mut received)?;
+    ensure!(received == bytes, "what arrives is what was sent");
+    Ok(())
+}
+
+/// An end between these addresses, to be filled in.
+fn end(local: SocketAddr, remote: SocketAddr) -> Expected {
+    Expected {
+        name: String::new(),
+        local,
+        remote,
+        role: "unknown",
+        states: &[],
+        close_reason: "unknown",
+        closed_by: "unknown",
+        error: None,
+        bytes: (0, 0),
+        handshake: true,
+    }
+}

@@ -1,0 +1,206 @@
+//! Other suites of the mirror that this machine's apt already uses, without touching apt's own state.
+//!
+//! No mirror is named here: which one to ask is read from apt's configuration.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use crate::process;
+
+/// Suites of the archive itself that have kernels, oldest first. One that has left the mirror is skipped.
+const SUITES: [&str; 6] =
+    ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky"];
+
+/// Suites of the archive of security updates.
+const SECURITY_SUITES: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-security"];
+
+/// Debian's keys, where the package `debian-archive-keyring` of one release or another puts them.
+const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+
+/// For how long the lists of packages are taken as they are.
+const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where to get packages from, where apt does not know.
+#[derive(Args)]
+pub(crate) struct Mirror {
+    /// Debian's archive; by default the one in this machine's apt configuration
+    #[arg(long, value_name = "URI")]
+    mirror: Option<String>,
+
+    /// Debian's archive of security updates; by default the one in this machine's apt configuration
+    #[arg(long, value_name = "URI")]
+    security_mirror: Option<String>,
+}
+
+/// An apt with a state of its own.
+pub(crate) struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    /// Prepares the state in `folder`, and downloads the lists of packages if they are older than a day.
+    ///
+    /// # Errors
+    /// When apt knows no Debian mirror and none is given, or no list of packages can be had.
+    pub(crate) fn new(folder: PathBuf, mirror: &Mirror) -> Result<Self> {
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(part))
+                .with_context(|| format!("could not create {}", folder.join(part).display()))?;
+        }
+        let apt = Self { folder };
+        let sources = sources(mirror)?;
+        let unchanged = fs::read_to_string(apt.sources()).is_ok_and(|old| old == sources);
+        if !(unchanged && apt.is_fresh()) {
+            fs::write(apt.sources(), sources)?;
+            apt.update()?;
+        }
+        Ok(apt)
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.folder.join("sources.list")
+    }
+
+    /// Its time is when the lists were downloaded.
+    fn stamp(&self) -> PathBuf {
+        self.folder.join("updated")
+    }
+
+    fn is_fresh(&self) -> bool {
+        let time = fs::metadata(self.stamp()).and_then(|file| file.modified()).ok();
+        time.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < FRESH)
+    }
+
+    fn update(&self) -> Result<()> {
+        let updated = process::run(self.command("apt-get").args(["--quiet", "update"]));
+        let packages = self.search("^linux-image-")?;
+        if let Err(error) = updated {
+            // A suite that has left the mirror fails the whole update; the others are there.
+            ensure!(!packages.is_empty(), "no list of packages could be downloaded: {error}");
+            eprintln!("warning: not every suite could be read: {error}");
+        }
+        fs::write(self.stamp(), "").context("could not write the time of the update")
+    }
+
+    /// The records of the packages whose names match.
+    pub(crate) fn search(&self, pattern: &str) -> Result<Vec<Record>> {
+        let text =
+            process::probe(self.command("apt-cache").args(["search", "--full", "--names-only", pattern]))?
+                .context("apt-cache search failed")?;
+        Ok(text.split("\n\n").filter_map(Record::parse).collect())
+    }
+
+    /// Downloads packages into `folder`.
+    pub(crate) fn download(&self, packages: &[String], folder: &Path) -> Result<()> {
+        process::run(self.command("apt-get").current_dir(folder).args(["--quiet", "download"]).args(packages))
+    }
+
+    /// apt with every path that it writes to, and every list that it reads, in the folder.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for (name, value) in [
+            ("Dir::Etc::sourcelist", self.sources()),
+            ("Dir::Etc::sourceparts", "-".into()),
+            ("Dir::State::lists", self.folder.join("lists")),
+            ("Dir::State::status", "/dev/null".into()),
+            ("Dir::Cache", self.folder.join("cache")),
+            // Otherwise root's apt writes as another user, who may not come into this folder.
+            ("APT::Sandbox::User", "root".into()),
+            ("Acquire::Languages", "none".into()),
+            ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
+        ] {
+            command.arg(format!("-o{name}={}", value.display()));
+        }
+        command
+    }
+}
+
+/// A package, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: String,
+    /// The names of what it depends on; alternatives count as dependencies.
+    pub(crate) depends: Vec<String>,
+}
+
+impl Record {
+    fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
+        };
+        let depends = field("Depends").unwrap_or_default();
+        Some(Self {
+            name: field("Package")?,
+            version: field("Version")?,
+            depends: depends
+                .split([',', '|'])
+                .filter_map(|one| one.split_whitespace().next())
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
+}
+
+/// The text of a sources.list with every suite that may have a kernel.
+fn sources(mirror: &Mirror) -> Result<String> {
+    let known = |label: &str| -> Result<BTreeSet<String>> {
+        let targets = process::probe(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+            "Created-By: Packages",
+        ]))?
+        .context("there is no apt-get here; the kernels come as Debian's packages")?;
+        let prefix = format!("Debian|{label}|");
+        Ok(targets.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect())
+    };
+    let archive = match &mirror.mirror {
+        Some(uri) => Some(uri.clone()),
+        None => known("Debian")?.pop_first(),
+    };
+    let archive = archive.context(
+        "apt on this machine knows no Debian archive: run `apt-get update` if it is Debian, or name one with \
+         `--mirror URI`",
+    )?;
+    let security = match &mirror.security_mirror {
+        Some(uri) => Some(uri.clone()),
+        None => known("Debian-Security")?.pop_first(),
+    };
+    let keys = KEYRINGS.iter().find(|path| Path::new(path).exists());
+    let keys = keys.map(|path| format!(" signed-by={path}")).unwrap_or_default();
+    let line = |uri: &str, suite: &str| format!("deb [arch=amd64{keys}] {uri} {suite} main\n");
+    let mut text: String = SUITES.iter().map(|suite| line(&archive, suite)).collect();
+    if let Some(uri) = security {
+        text.extend(SECURITY_SUITES.iter().map(|suite| line(&uri, suite)));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_its_name_version_and_dependencies() {
+        let text = "Package: linux-image-7.2.13+deb14-cloud-amd64\nSource: linux (7.2.13-1)\nVersion: 7.2.13-1\n\
+                    Depends: dracut | initramfs-tools (>= 0.120), linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1)\n\
+                    Description: Linux 7.2.13\n Version: not this one\n";
+        let record = Record::parse(text).unwrap();
+        assert_eq!(record.name, "linux-image-7.2.13+deb14-cloud-amd64");
+        assert_eq!(record.version, "7.2.13-1");
+        assert_eq!(record.depends, ["dracut", "initramfs-tools", "linux-binary-7.2.13+deb14-cloud-amd64"]);
+        assert_eq!(Record::parse("\n"), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! The guest's only file system.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::BufWriter,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    cpio::Archive,
+    kernel::Kernel,
+    modules,
+    programs::Programs,
+    protocol::{PLAN, Plan, Suite},
+};
+
+const TRACER: &str = "/bin/tcptrace-bpf";
+
+/// Folders that something is mounted on, or that programs expect.
+const FOLDERS: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/root", "/etc", "/var"];
+
+/// What programs read, and no package brings.
+const FILES: [(&str, &str); 3] = [
+    ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+    ("/etc/group", "root:x:0:\n"),
+    ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+];
+
+/// Writes the initramfs for a kernel.
+pub(crate) fn write(
+    path: &Path,
+    kernel: &Kernel,
+    programs: &Programs,
+    tools: &[(String, std::path::PathBuf)],
+    test_limit: u64,
+) -> Result<()> {
+    let mut files: Vec<(String, Vec<u8>)> =
+        FILES.iter().map(|(place, text)| ((*place).to_owned(), text.as_bytes().to_vec())).collect();
+    let read = |from: &Path| fs::read(from).with_context(|| format!("could not read {}", from.display()));
+    files.push(("/init".to_owned(), read(&programs.init)?));
+    files.push((TRACER.to_owned(), read(&programs.tracer)?));
+    for (place, from) in tools {
+        files.push((place.clone(), read(from)?));
+    }
+    let mut plan = Plan { modules: Vec::new(), program: TRACER.to_owned(), suites: Vec::new(), test_limit };
+    for (name, from) in &programs.suites {
+        let path = format!("/tests/{name}");
+        files.push((path.clone(), read(from)?));
+        plan.suites.push(Suite { name: name.clone(), path });
+    }
+    for module in modules::resolve(&kernel.modules)? {
+        let path = format!("/modules/{}.ko", module.name);
+        files.push((path.clone(), module.bytes));
+        plan.modules.push(path);
+    }
+    files.push((PLAN.to_owned(), serde_json::to_vec(&plan)?));
+
+    let file = File::create(path).with_context(|| format!("could not create {}", path.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file));
+    for folder in folders(&files) {
+        archive.directory(&folder)?;
+    }
+    for (place, bytes) in &files {
+        archive.file(place, bytes)?;
+    }
+    archive.finish()
+}
+
+/// Every folder of the files, each after the one it is in.
+fn folders(files: &[(String, Vec<u8>)]) -> BTreeSet<String> {
+    let above = files.iter().flat_map(|(place, _)| Path::new(place).ancestors().skip(1));
+    let above = above.filter(|folder| folder.parent().is_some());
+    above.map(|folder| folder.display().to_string()).chain(FOLDERS.map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_come_before_what_is_in_them() {
+        let files = ["/lib/x/y/z.so", "/init"].map(|place| (place.to_owned(), Vec::new()));
+        let folders: Vec<_> =
+            folders(&files).into_iter().filter(|folder| folder.starts_with("/lib")).collect();
+        assert_eq!(folders, ["/lib", "/lib/x", "/lib/x/y"]);
+    }
+}

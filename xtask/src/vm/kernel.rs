@@ -1,0 +1,163 @@
+//! Debian's kernels: choosing the newest of a series, and unpacking it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::apt::{Apt, Record};
+use crate::process;
+
+/// The series tested when none is named: each long-term one from the first that the program supports, the one
+/// it is developed on, and the newest there is.
+pub(crate) const SERIES: [Series; 5] =
+    [Series::Of(5, 10), Series::Of(6, 1), Series::Of(6, 12), Series::Of(6, 18), Series::Newest];
+
+/// A line of kernels of which the newest is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Series {
+    /// Such as 6.12.
+    Of(u32, u32),
+    /// The newest kernel of any.
+    Newest,
+}
+
+impl FromStr for Series {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "newest" {
+            return Ok(Self::Newest);
+        }
+        text.split_once('.')
+            .and_then(|(major, minor)| Some(Self::Of(major.parse().ok()?, minor.parse().ok()?)))
+            .ok_or_else(|| format!("`{text}` is not a kernel series: use 5.10, 6.12 or newest"))
+    }
+}
+
+impl std::fmt::Display for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Of(major, minor) => write!(f, "{major}.{minor}"),
+            Self::Newest => f.write_str("newest"),
+        }
+    }
+}
+
+/// A kernel that lies unpacked.
+pub(crate) struct Kernel {
+    /// The name of its release, as `uname -r` will say.
+    pub(crate) release: String,
+    /// What qemu boots.
+    pub(crate) image: PathBuf,
+    /// The folder with its modules.
+    pub(crate) modules: PathBuf,
+}
+
+/// Downloads and unpacks the newest kernel of a series, unless that has been done before.
+///
+/// # Errors
+/// When the mirror has none, or the package does not hold what it should.
+pub(crate) fn obtain(apt: &Apt, series: Series, folder: &Path) -> Result<Kernel> {
+    let record = newest(apt.search("^linux-image-[0-9.]*[0-9].*-cloud-amd64$")?, series)
+        .with_context(|| format!("the mirror's suites have no kernel {series} any more"))?;
+    let release = record.name.trim_start_matches("linux-image-").to_owned();
+    // With its package's version: a rebuilt kernel can keep the name of its release.
+    let place = folder.join(format!("{release}_{}", record.version));
+    if !place.exists() {
+        unpack(apt, &record, folder, &place)
+            .with_context(|| format!("the kernel {release} could not be unpacked"))?;
+    }
+    let image = ["boot/vmlinuz-RELEASE", "usr/lib/modules/RELEASE/vmlinuz", "lib/modules/RELEASE/vmlinuz"]
+        .map(|path| place.join(path.replace("RELEASE", &release)))
+        .into_iter()
+        .find(|path| path.exists())
+        .with_context(|| {
+            format!("the packages of {release} have no kernel image where any is known to be")
+        })?;
+    let modules = ["usr/lib/modules", "lib/modules"]
+        .map(|path| place.join(path).join(&release))
+        .into_iter()
+        .find(|path| path.join("kernel").exists())
+        .with_context(|| format!("the packages of {release} have no modules"))?;
+    Ok(Kernel { release, image, modules })
+}
+
+fn newest(records: Vec<Record>, series: Series) -> Option<Record> {
+    records
+        .into_iter()
+        .filter_map(|record| Some((version(&record.version)?, record)))
+        .filter(|(version, _)| match series {
+            Series::Newest => true,
+            Series::Of(major, minor) => version[..2] == [major, minor],
+        })
+        .max_by(|(a, left), (b, right)| (a, &left.name).cmp(&(b, &right.name)))
+        .map(|(_, record)| record)
+}
+
+/// The kernel's own version in a package's, such as 6.12.107 in `6.12.107-1~deb12u1`.
+fn version(text: &str) -> Option<[u32; 3]> {
+    let mut numbers = text.split(['-', '~', '+']).next()?.split('.').map(str::parse);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some([major, minor, numbers.next().and_then(Result::ok).unwrap_or(0)])
+}
+
+fn unpack(apt: &Apt, record: &Record, folder: &Path, place: &Path) -> Result<()> {
+    // Renamed when complete, so that what an interruption leaves is not taken for a kernel.
+    let partial = folder.join("partial");
+    let _ = fs::remove_dir_all(&partial);
+    fs::create_dir_all(&partial)?;
+    // From 7.0 on the image and the modules are packages of their own.
+    let parts = |name: &&String| name.starts_with("linux-binary-") || name.starts_with("linux-modules-");
+    let mut packages = vec![record.name.clone()];
+    packages.extend(record.depends.iter().filter(parts).cloned());
+    apt.download(&packages, &partial)?;
+    let mut unpacked = 0;
+    for entry in fs::read_dir(&partial)? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&partial))?;
+            fs::remove_file(archive)?;
+            unpacked += 1;
+        }
+    }
+    ensure!(unpacked == packages.len(), "apt downloaded {unpacked} packages, not {}", packages.len());
+    fs::rename(&partial, place)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, version: &str) -> Record {
+        Record { name: name.to_owned(), version: version.to_owned(), depends: Vec::new() }
+    }
+
+    #[test]
+    fn the_newest_is_by_number_not_by_letter() {
+        let records = vec![
+            record("linux-image-6.1.0-9-cloud-amd64", "6.1.99-1"),
+            record("linux-image-6.1.0-56-cloud-amd64", "6.1.192-2"),
+            record("linux-image-6.12.107+deb13-cloud-amd64", "6.12.107-1"),
+            record("linux-image-6.1-cloud-amd64", "unknown"),
+        ];
+        let name = |series| newest(records.clone(), series).map(|record| record.name);
+        assert_eq!(name(Series::Of(6, 1)).unwrap(), "linux-image-6.1.0-56-cloud-amd64");
+        assert_eq!(name(Series::Newest).unwrap(), "linux-image-6.12.107+deb13-cloud-amd64");
+        assert_eq!(name(Series::Of(6, 11)), None);
+    }
+
+    #[test]
+    fn a_series_is_two_numbers_or_the_newest() {
+        assert_eq!("6.12".parse(), Ok(Series::Of(6, 12)));
+        assert_eq!("newest".parse(), Ok(Series::Newest));
+        assert!("6".parse::<Series>().unwrap_err().contains("5.10"));
+        assert_eq!(version("6.12.107-1~deb12u1"), Some([6, 12, 107]));
+        assert_eq!(version("7.1~rc3-1"), Some([7, 1, 0]));
+    }
+}
