@@ -1,5 +1,7 @@
 //! Dumps of other network namespaces, against a real kernel. Needs root and fails without it.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::{
     collections::BTreeSet,
     fs::File,

@@ -16,6 +16,8 @@ pub struct Config {
     pub wakeup_bytes: u32,
     /// Only sockets of the network namespace with this inode; 0 for all.
     pub only_netns: u32,
+    /// 1 where the current task may be read as a typed structure (5.11); 0 to ask the helpers.
+    pub typed_task: u32,
     /// 1 to report who first reads from an accepted connection; 0 not to look for it.
     pub first_reads: u32,
 }
@@ -96,6 +98,7 @@ socket_layout! {
     skc_dport = "tcp_sock", "skc_dport";
     /// Host order; 0 while not bound and, for an autobound socket, from CLOSE on.
     skc_num = "tcp_sock", "skc_num";
+    skc_hash = "tcp_sock", "skc_hash";
     skc_family = "tcp_sock", "skc_family";
     skc_net = "tcp_sock", "skc_net.net";
     skc_v6_daddr = "tcp_sock", "skc_v6_daddr";
@@ -138,9 +141,15 @@ socket_layout! {
     rcv_nxt = "tcp_sock", "rcv_nxt";
     copied_seq = "tcp_sock", "copied_seq";
     net_inum = "net", "ns.inum";
+    task_tgid = "task_struct", "tgid";
+    task_comm = "task_struct", "comm";
+    task_cred = "task_struct", "cred";
+    cred_uid = "cred", "uid.val";
     cgroup_kn = "cgroup", "kn";
     kernfs_id = "kernfs_node", "id";
     num_retrans = "request_sock", "num_retrans";
+    /// Microseconds of `CLOCK_MONOTONIC`, of the first SYN-ACK; 0 for a SYN cookie.
+    snt_synack = "tcp_request_sock", "snt_synack";
     tw_substate = "inet_timewait_sock", "tw_substate";
     /// Big-endian.
     tw_sport = "inet_timewait_sock", "tw_sport";
@@ -174,6 +183,7 @@ impl Config {
         socket: SocketLayout::ABSENT,
         wakeup_bytes: 0,
         only_netns: 0,
+        typed_task: 0,
         first_reads: 0,
     };
 }

@@ -40,7 +40,7 @@ pub mod flags {
     /// `socket_flags`-derived bits ([`PEER_FIN`], [`LINGER_ZERO`], [`ATTACHED`]) and `error`,
     /// `shutdown` were read; without it their absence means nothing.
     pub const SOCKET_FIELDS: u32 = 1 << 9;
-    /// `cgroup_id` is valid.
+    /// `value` holds the id of the socket's cgroup.
     pub const CGROUP: u32 = 1 << 10;
 }
 
@@ -54,8 +54,11 @@ pub struct Record {
     pub socket: u64,
     /// `skc_cookie`; 0 until something asked the kernel for one.
     pub cookie: u64,
-    /// `sk_cgrp_data.cgroup->kn->id`, valid with [`flags::CGROUP`].
-    pub cgroup_id: u64,
+    /// A value that belongs to the kind. For [`RecordKind::Transition`] the id of the socket's cgroup,
+    /// `sk_cgrp_data.cgroup->kn->id`, valid with [`flags::CGROUP`]. For
+    /// [`RecordKind::SynAckRetransmit`] when the first SYN-ACK was sent, `CLOCK_MONOTONIC` in
+    /// nanoseconds to the microsecond, 0 when that is not known.
+    pub value: u64,
     /// Local address in network order; IPv4 in the first four bytes, the rest zero.
     pub local_address: [u8; 16],
     /// Remote address, likewise.

@@ -187,6 +187,8 @@ pub struct SynAckRetransmit {
     pub netns: Option<u32>,
     /// How often it has been sent again by now, at least 1.
     pub attempts: u8,
+    /// When it was first sent, to the microsecond; none for a SYN cookie.
+    pub first_sent: Option<Timestamp>,
     /// The listener's accept queue at that moment; a full one is a reason for the resend.
     pub accept_queue: Option<AcceptQueue>,
 }

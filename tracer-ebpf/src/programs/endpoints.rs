@@ -78,7 +78,7 @@ pub(crate) unsafe fn write_base(
         (*record).time_ns = bpf_ktime_get_ns();
         (*record).socket = socket;
         (*record).cookie = 0;
-        (*record).cgroup_id = 0;
+        (*record).value = 0;
         (&raw mut (*record).local_address).cast::<[u64; 2]>().write(endpoints.local);
         (&raw mut (*record).remote_address).cast::<[u64; 2]>().write(endpoints.remote);
         (&raw mut (*record).comm).cast::<[u64; 2]>().write([0; 2]);

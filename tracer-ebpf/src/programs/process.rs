@@ -1,7 +1,15 @@
 //! The process behind an event, where there is one.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_comm};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_comm, bpf_get_current_task_btf},
+};
 use tracer_ebpf::{Record, flags, tcp_state as state};
+
+use crate::{
+    config,
+    memory::{Memory as _, Typed},
+};
 
 /// Whether `current` is the process that caused the transition.
 ///
@@ -32,6 +40,19 @@ const ECONNABORTED: u16 = 103;
 /// `record` points to a record in the ring buffer.
 #[inline(always)]
 pub(crate) unsafe fn write_current(record: *mut Record) {
+    if config!(typed_task) != 0 {
+        // Plain loads from the task cost a tenth of what the three helpers do.
+        // SAFETY: the helper has no conditions; as the caller promises.
+        unsafe {
+            let task = bpf_get_current_task_btf() as u64;
+            (*record).flags |= flags::PROCESS;
+            (*record).tgid = Typed::load(task, config!(socket.task_tgid));
+            let cred = Typed::load::<u64>(task, config!(socket.task_cred));
+            (*record).uid = Typed::load(cred, config!(socket.cred_uid));
+            (&raw mut (*record).comm).cast::<[u64; 2]>().write(Typed::load(task, config!(socket.task_comm)));
+        }
+        return;
+    }
     // SAFETY: as the caller promises; the helper writes at most the 16 bytes of `comm`.
     unsafe {
         (*record).flags |= flags::PROCESS;

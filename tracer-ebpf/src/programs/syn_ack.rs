@@ -5,7 +5,7 @@ use tracer_ebpf::{ABSENT, Record, RecordKind, flags};
 use crate::{
     config,
     endpoints::{self, Endpoints},
-    memory::{Memory as _, Typed},
+    memory::{Memory as _, Probed, Typed},
     output::{Lost, Slot},
 };
 
@@ -31,6 +31,10 @@ pub(crate) fn resent(sk: u64, req: u64) {
         endpoints::write_base(record, RecordKind::SynAckRetransmit, sk, netns, ends);
         // The kernel counts this resend only after the tracepoint.
         (*record).attempts = Typed::load::<u8>(req, config!(socket.num_retrans)).saturating_add(1);
+        if config!(socket.snt_synack) != ABSENT {
+            // Beyond the type the verifier knows the argument by.
+            (*record).value = Probed::load::<u64>(req, config!(socket.snt_synack)) * 1000;
+        }
         (*record).flags |= flags::ACCEPT_QUEUE;
         (*record).accept_queue = Typed::load(sk, config!(socket.sk_ack_backlog));
         (*record).accept_queue_limit = Typed::load(sk, config!(socket.sk_max_ack_backlog));

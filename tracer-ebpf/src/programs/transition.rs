@@ -38,8 +38,6 @@ pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
     }
     if new == state::ESTABLISHED && old == state::SYN_RECV {
         reader::expect(tp);
-    } else if new == state::CLOSE {
-        reader::forget(tp);
     }
     record::<Typed>(tp, old, new, endpoints);
 }
@@ -167,6 +165,9 @@ unsafe fn write_record<M: Memory>(
                 bits |= flags::ATTACHED;
             }
         }
+        if new == state::LISTEN && M::load::<u8>(sk, config!(socket.rskq_defer_accept)) != 0 {
+            bits |= flags::DEFER_ACCEPT;
+        }
         if old == state::LISTEN && new == state::SYN_RECV {
             // The child is still a raw copy of its listener: these are the listener's, and up to 6.14
             // so is the cookie.
@@ -195,7 +196,7 @@ unsafe fn write_record<M: Memory>(
     unsafe {
         endpoints::write_base(record, RecordKind::Transition, sk, netns, ends);
         (*record).cookie = cookie;
-        (*record).cgroup_id = cgroup_id;
+        (*record).value = cgroup_id;
         (*record).flags |= bits;
         (*record).accept_queue = queue;
         (*record).accept_queue_limit = queue_limit;
@@ -216,10 +217,9 @@ unsafe fn write_record<M: Memory>(
 #[inline(always)]
 unsafe fn write_info<M: Memory>(info: *mut TcpInfo, sk: u64) {
     macro_rules! load {
-        ($field:ident: $type:ty) => {{
-            let offset = config!(socket.$field);
-            if offset == ABSENT { 0 } else { M::load::<$type>(sk, offset) }
-        }};
+        ($field:ident: $type:ty) => {
+            M::load::<$type>(sk, config!(socket.$field))
+        };
     }
     // SAFETY: as the caller promises.
     unsafe {

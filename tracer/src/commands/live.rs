@@ -189,7 +189,7 @@ fn stdout_has_reader() -> io::Result<()> {
 }
 
 /// The administrator's FIN_WAIT2 timeout in this network namespace; the kernel's default elsewhere.
-fn time_wait_model() -> TimeWaitModel {
+pub(super) fn time_wait_model() -> TimeWaitModel {
     fs::read_to_string("/proc/sys/net/ipv4/tcp_fin_timeout")
         .ok()
         .and_then(|text| text.trim().parse::<u64>().ok())

@@ -15,7 +15,7 @@ use super::live::{self, Consumer};
 use crate::{
     cli::{Shared, StuckArguments},
     event::{Endpoint, ExistingSocket, Process, Timestamp},
-    lifecycle::{Age, Group, GroupBy, Observation, Standing, TcpState, Thresholds, stuck},
+    lifecycle::{Age, Group, GroupBy, Observation, Standing, TcpState, Thresholds, TimeWaitModel, stuck},
     output::{Format, GroupRow, Sink, StuckRow, escape},
     owner::{Attribution, Cgroup},
     source::{
@@ -139,6 +139,7 @@ fn write(
     cgroups: &mut Cgroups,
 ) -> io::Result<()> {
     let mut sink = Sink::new(io::stdout(), shared.output, shared.time);
+    sink.begin::<StuckRow>()?;
     for group in groups.iter().take(limit) {
         let cgroup = group.members.first().and_then(|oldest| cgroups.of(oldest));
         // CSV has one kind of line: the connections, all of them.
@@ -184,6 +185,7 @@ fn process_name(process: Option<&Process>) -> String {
 
 /// Everything that is not a listener, with its age.
 fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
+    let model = live::time_wait_model();
     let listeners: HashMap<(Option<u32>, u16), Process> = look
         .sockets
         .iter()
@@ -201,7 +203,11 @@ fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
     let remains = look.remains.iter().map(|socket| {
         let ends = (socket.netns, socket.local, socket.remote);
         let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
-        of_remains(socket, age(ends, socket.state, least_age(socket)), listener.filter(|_| socket.request))
+        of_remains(
+            socket,
+            age(ends, socket.state, least_age(socket, model)),
+            listener.filter(|_| socket.request),
+        )
     });
     full.chain(remains).collect()
 }
@@ -237,13 +243,13 @@ fn of_remains(socket: &SocketSnapshot, age: Age, listener: Option<Process>) -> S
 }
 
 /// What the timer tells: a half-open handshake has waited for the resends so far, and a mini-socket
-/// in TIME_WAIT lives for a minute.
-fn least_age(socket: &SocketSnapshot) -> Option<u64> {
+/// lives for a time that the kernel's settings give.
+fn least_age(socket: &SocketSnapshot, model: TimeWaitModel) -> Option<u64> {
     let timer = socket.timer?;
     if socket.request {
         let seconds = (1_u64 << timer.retransmits.min(7)) - 1;
         return Some(seconds * 1_000_000_000);
     }
     let left = u64::from(timer.expires_ms) * 1_000_000;
-    (socket.state == TcpState::TimeWait).then(|| 60_000_000_000_u64.saturating_sub(left))
+    model.whole_ns(socket.state).map(|whole| whole.saturating_sub(left))
 }

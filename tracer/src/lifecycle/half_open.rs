@@ -28,8 +28,10 @@ pub struct HalfOpen {
     pub remote: Endpoint,
     /// Inode of the network namespace.
     pub netns: Option<u32>,
-    /// When the first SYN-ACK was sent: one second before the first resend, unless that was not seen.
+    /// When the first SYN-ACK was sent.
     pub answered: Timestamp,
+    /// The kernel told when; else it is derived from its schedule of resends.
+    pub answered_exactly: bool,
     /// When the SYN-ACK was last sent.
     pub last_sent: Timestamp,
     /// How often it was sent again.
@@ -67,7 +69,8 @@ impl HalfOpens {
             local: event.local,
             remote: event.remote,
             netns: event.netns,
-            answered: known.unwrap_or(Timestamp(event.time.0.saturating_sub(elapsed))),
+            answered: known.or(event.first_sent).unwrap_or(Timestamp(event.time.0.saturating_sub(elapsed))),
+            answered_exactly: event.first_sent.is_some(),
             last_sent: event.time,
             retransmits: event.attempts.max(1),
             accept_queue: event.accept_queue,
@@ -117,6 +120,7 @@ mod tests {
             remote: Endpoint { address: "10.0.0.2".parse().unwrap(), port: client },
             netns: None,
             attempts,
+            first_sent: None,
             accept_queue: None,
         }
     }

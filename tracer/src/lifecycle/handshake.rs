@@ -5,16 +5,18 @@
 //! come; it is the kernel's own sample from SYN-ACK to ACK (`tcp_synack_rtt_meas`, 6.18 tcp_input.c),
 //! which has been taken when the socket becomes ESTABLISHED.
 
-use super::{Connection, DurationSource, Role, TcpState};
-use crate::event::{TcpInfo, Timestamp, Transition};
+use super::{Connection, DurationSource, HalfOpen, Role, TcpState};
+use crate::event::{TcpInfo, Transition};
 
 /// Why a handshake's duration is less than exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HandshakeCaveat {
-    /// The SYN-ACK was sent again: measured from the first one by TCP timestamps, to the millisecond.
+    /// The SYN-ACK was sent again. Observed from the first one where a hook saw the resend; else
+    /// measured from it by TCP timestamps, to the millisecond.
     SynAckRetransmitted,
-    /// The SYN-ACK was sent again and there are no timestamps: the time of the resends alone, by the
-    /// kernel's schedule of 1, 3, 7, 15 and 31 s. The handshake took at least that.
+    /// The SYN-ACK was sent again, and the kernel's sample, if any, is of a resend: the time of the
+    /// resends by the kernel's schedule of 1, 3, 7, 15 and 31 s, which it keeps within some percent,
+    /// and the sample.
     RetransmitSchedule,
     /// The sample has the millisecond grain of a SYN cookie's timestamp, which also carries options in
     /// its low bits: up to 64 ms too long. One handshake in a thousand has that grain by chance.
@@ -62,11 +64,14 @@ const SAMPLE_GRAIN_NS: u64 = 1_000_000;
 
 impl Handshake {
     /// Of a connection that has just become ESTABLISHED; none when the opening was not seen.
+    ///
+    /// `resent` is what is known of its SYN-ACK's resends, when there were any and a hook saw them.
     pub(super) fn completed(
         connection: &Connection,
-        established: Timestamp,
         transition: &Transition,
+        resent: Option<&HalfOpen>,
     ) -> Option<Self> {
+        let established = transition.time;
         match connection.role {
             Role::Client | Role::Simultaneous => {
                 let sent = connection.history.entered(TcpState::SynSent)?;
@@ -75,7 +80,17 @@ impl Handshake {
             Role::Server => {
                 let child = connection.history.entered(TcpState::SynReceived);
                 let passed = child.map(|since| established.since(since));
-                Some(Self::passive(passed, transition.info.as_ref(), connection.defer_accept))
+                let handshake = Self::passive(passed, transition.info.as_ref(), connection.defer_accept);
+                Some(match resent.filter(|resent| resent.answered_exactly) {
+                    // The kernel's sample may be of a resend only; the clock is not.
+                    Some(resent) => Self {
+                        duration_ns: Some(established.since(resent.answered)),
+                        source: DurationSource::Observed,
+                        caveat: Some(HandshakeCaveat::SynAckRetransmitted),
+                        ..handshake
+                    },
+                    None => handshake,
+                })
             }
             Role::Unknown => None,
         }
@@ -152,6 +167,12 @@ impl Handshake {
                 let rtt_us = info.srtt_us.filter(|_| caveat != Some(HandshakeCaveat::DeferAccept));
                 Self { rtt_us, caveat, ..exact(measured, DurationSource::Measured) }
             }
+            // Shorter than the resends took: the client answered a resend, and by TCP timestamps the
+            // sample is of that one.
+            (Some(sample), resent) if sample < resend_schedule_ns(resent) => Self {
+                caveat: Some(HandshakeCaveat::RetransmitSchedule),
+                ..exact(Some(resend_schedule_ns(resent).saturating_add(sample)), DurationSource::Modelled)
+            },
             (Some(_), _) => Self {
                 caveat: Some(HandshakeCaveat::SynAckRetransmitted),
                 // The sample covers the resends: it is no round trip of the network.
@@ -178,7 +199,8 @@ impl Handshake {
 /// child is made when the wait is over: what it spends in SYN_RECV has nothing to do with the sample.
 fn is_real(passed: u64, sample: Option<u64>) -> bool {
     passed >= REAL_SYN_RECEIVED_NS
-        && sample.is_none_or(|sample| sample <= passed + SAMPLE_GRAIN_NS && passed / 2 <= sample)
+        && sample
+            .is_none_or(|sample| sample <= passed.saturating_add(SAMPLE_GRAIN_NS) && passed / 2 <= sample)
 }
 
 fn retransmits(info: &TcpInfo) -> u8 {

@@ -19,6 +19,8 @@ struct Listener {
     /// Unknown for one that was there before tracing began.
     socket: Option<SocketId>,
     process: Option<Process>,
+    /// `TCP_DEFER_ACCEPT` was set when it began to listen.
+    defers: bool,
 }
 
 /// Listening sockets by namespace, address and port. Several may share a port (`SO_REUSEPORT`).
@@ -38,7 +40,8 @@ impl Listeners {
         }
         let key = (transition.netns, transition.local);
         self.by_socket.insert(socket, (key, transition.time));
-        let listener = Listener { socket: Some(socket), process: transition.process };
+        let listener =
+            Listener { socket: Some(socket), process: transition.process, defers: transition.defer_accept };
         self.by_endpoint.entry(key).or_default().push(listener);
     }
 
@@ -50,7 +53,7 @@ impl Listeners {
         let group = self.by_endpoint.entry((netns, local)).or_default();
         let pid = process.map(|process| process.pid);
         if !group.iter().any(|known| known.process.map(|process| process.pid) == pid) {
-            group.push(Listener { socket: None, process });
+            group.push(Listener { socket: None, process, defers: false });
         }
     }
 
@@ -91,18 +94,26 @@ impl Listeners {
     /// The process that listens where a connection arrived: on its address, else on any address.
     /// None when several processes share the port, because nothing tells which one it was.
     pub(super) fn owner(&self, netns: Option<u32>, local: Endpoint) -> Option<Process> {
+        let group = self.at(netns, local)?;
+        let first = group.first()?.process?;
+        group.iter().all(|listener| listener.process.is_some_and(|it| it.pid == first.pid)).then_some(first)
+    }
+
+    /// Whether the listener where a connection arrived waits for data before it wakes.
+    pub(super) fn defers(&self, netns: Option<u32>, local: Endpoint) -> bool {
+        self.at(netns, local).is_some_and(|group| group.iter().any(|listener| listener.defers))
+    }
+
+    fn at(&self, netns: Option<u32>, local: Endpoint) -> Option<&Vec<Listener>> {
         // A listener on `::` takes IPv4 too, unless it is told not to; one on `0.0.0.0` never IPv6.
         let any: &[IpAddr] = if local.address.is_ipv4() {
             &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
         } else {
             &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
         };
-        let mut candidates = std::iter::once(local.address)
+        std::iter::once(local.address)
             .chain(any.iter().copied())
-            .filter_map(|address| self.by_endpoint.get(&(netns, Endpoint { address, port: local.port })));
-        let group = candidates.next()?;
-        let first = group.first()?.process?;
-        group.iter().all(|listener| listener.process.is_some_and(|it| it.pid == first.pid)).then_some(first)
+            .find_map(|address| self.by_endpoint.get(&(netns, Endpoint { address, port: local.port })))
     }
 }
 

@@ -38,6 +38,15 @@ impl AfterClose {
 }
 
 impl TimeWaitModel {
+    /// How long a mini-socket in `state` lives in all, nanoseconds; none for other states.
+    pub const fn whole_ns(self, state: TcpState) -> Option<u64> {
+        match state {
+            TcpState::TimeWait => Some(TIME_WAIT_NS),
+            TcpState::FinWait2 => Some(self.fin_timeout_ns),
+            _ => None,
+        }
+    }
+
     /// What follows an orderly end in `from` (the hand-off in `tcp_time_wait`, 6.18
     /// tcp_minisocks.c). `peer_fin` is none when the kernel did not say.
     pub(super) fn after_close(self, from: TcpState, peer_fin: Option<bool>) -> Option<AfterClose> {

@@ -205,12 +205,14 @@ impl Tracker {
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
-                self.begin(transition, Role::Client, owner, report);
+                let _ = self.begin(transition, Role::Client, owner, report);
             }
             (TcpState::Listen, TcpState::SynReceived) => {
                 let process = self.listeners.owner(transition.netns, transition.local);
                 let owner = Owner::from_process(process, OwnerSource::Listener);
-                self.begin(transition, Role::Server, owner, report);
+                let key = self.begin(transition, Role::Server, owner, report);
+                let deferred = self.listeners.defers(transition.netns, transition.local);
+                self.entries[key].connection.defer_accept |= deferred;
             }
             (_, TcpState::Closed) => self.close(transition, report),
             (from, to) if from == to => self.repeat(transition, report),
@@ -230,7 +232,7 @@ impl Tracker {
         role: Role,
         owner: Owner,
         report: &mut dyn FnMut(Observation<'_>),
-    ) {
+    ) -> usize {
         self.forget_previous_life(transition, report);
         let connection = Connection::begin(transition, role, owner);
         let key = self.insert(transition.socket, transition.time, connection, report);
@@ -239,6 +241,7 @@ impl Tracker {
             duration_ns: None,
             connection: Some(&self.entries[key].connection),
         });
+        key
     }
 
     /// A socket begins a new life while an old one is in the table: its end was missed.
@@ -277,9 +280,9 @@ impl Tracker {
                 connection.role = Role::Simultaneous;
             }
             (_, TcpState::Established) => {
-                connection.handshake = Handshake::completed(connection, transition.time, transition);
                 let ends = connection.ends();
-                self.half_opens.completed(&ends);
+                let resent = self.half_opens.completed(&ends);
+                connection.handshake = Handshake::completed(connection, transition, resent.as_ref());
                 if self.remains.reused(&ends) {
                     self.counts.time_wait_reused += 1;
                     connection.reused_time_wait = true;

@@ -54,6 +54,7 @@ pub fn event(bytes: &[u8], key: AddressKey) -> Option<Event> {
                 remote: remote(&record)?,
                 netns: netns(&record),
                 attempts: record.attempts.max(1),
+                first_sent: (record.value != 0).then_some(Timestamp(record.value)),
                 accept_queue: accept_queue(&record),
             }))
         }
@@ -115,7 +116,7 @@ fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Opti
         remote: remote(record)?,
         process: process(record),
         netns: netns(record),
-        cgroup_id: has(flags::CGROUP).then_some(record.cgroup_id),
+        cgroup_id: has(flags::CGROUP).then_some(record.value),
         accept_queue: accept_queue(record),
         defer_accept: has(flags::DEFER_ACCEPT),
         flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
@@ -175,7 +176,7 @@ mod tests {
             time_ns: 5,
             socket: 0xffff_8880_1234_5678,
             cookie: 0,
-            cgroup_id: 77,
+            value: 77,
             local_address,
             remote_address,
             comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",

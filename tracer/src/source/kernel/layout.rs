@@ -6,29 +6,18 @@ use tracer_ebpf::{ABSENT, SocketLayout};
 
 use super::btf::Btf;
 
-/// Fields without which a socket cannot be described at all.
-const REQUIRED: [&str; 12] = [
-    "skc_daddr",
-    "skc_dport",
-    "skc_num",
-    "skc_family",
-    "skc_v6_daddr",
-    "skc_v6_rcv_saddr",
-    "skc_cookie",
-    "skc_flags",
-    "inet_saddr",
-    "inet_sport",
-    "sk_err",
-    "sk_socket",
-];
-
-/// Fields that the programs read once one of their group is there.
-const READ_TOGETHER: [&str; 5] = [
-    "sk_lingertime",
-    "sk_ack_backlog",
-    "sk_max_ack_backlog",
-    "icsk_accept_queue.rskq_defer_accept",
-    "rtt_min.s",
+/// Fields that the programs do without where a kernel lacks them; every other one they need.
+const OPTIONAL: [&str; 10] = [
+    "sk_shutdown",
+    "sk_cgrp_data.cgroup",
+    "sk_cgrp_data.val",
+    "kn",
+    "id",
+    "ns.inum",
+    "num_retrans",
+    "snt_synack",
+    "tw_substate",
+    "tw_sport",
 ];
 
 /// Resolves every field's offset.
@@ -43,7 +32,7 @@ pub fn socket_layout(btf: &Btf) -> Result<SocketLayout, &'static str> {
         btf.offset_in(id?, path)
     });
     for (_, path, offset) in layout.fields() {
-        if offset == ABSENT && (REQUIRED.contains(&path) || READ_TOGETHER.contains(&path)) {
+        if offset == ABSENT && !OPTIONAL.contains(&path) {
             return Err(path);
         }
     }

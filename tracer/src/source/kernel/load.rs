@@ -223,7 +223,13 @@ pub fn read_btf() -> Result<Btf, LoadError> {
 
 fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
     let socket = layout::socket_layout(&read_btf()?).map_err(LoadError::Field)?;
-    let mut ebpf = load_object(config(CtxLayout::ABSENT, socket, options), options)?;
+    // Kernels before 5.11 lack the typed current task; nothing but trying tells.
+    load_btf_with(socket, true, options).or_else(|_| load_btf_with(socket, false, options))
+}
+
+fn load_btf_with(socket: SocketLayout, typed_task: bool, options: LoadOptions) -> Result<Loaded, LoadError> {
+    let config = Config { typed_task: u32::from(typed_task), ..config(CtxLayout::ABSENT, socket, options) };
+    let mut ebpf = load_object(&config, options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Btf, reason: program_reason(&error) };
     let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
@@ -269,7 +275,7 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
         read_btf().ok().and_then(|btf| layout::socket_layout(&btf).ok()).unwrap_or(SocketLayout::ABSENT);
     // The hooks beside the transitions need typed arguments, which only mode btf has.
     let options = LoadOptions { first_reads: false, ..options };
-    let mut ebpf = load_object(config(ctx, socket, options), options)?;
+    let mut ebpf = load_object(&config(ctx, socket, options), options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
     let program: &mut TracePoint = program(&mut ebpf, "transition_tracepoint")?;
@@ -287,11 +293,12 @@ fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config 
         socket,
         wakeup_bytes: options.buffer_bytes / 4,
         only_netns: options.only_netns.unwrap_or(0),
+        typed_task: 0,
         first_reads: u32::from(options.first_reads),
     }
 }
 
-fn load_object(config: Config, options: LoadOptions) -> Result<Ebpf, LoadError> {
+fn load_object(config: &Config, options: LoadOptions) -> Result<Ebpf, LoadError> {
     raise_locked_memory_limit();
     EbpfLoader::new()
         .override_global("CONFIG", config.as_bytes(), true)
@@ -347,9 +354,13 @@ fn program_reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            let last = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
-            });
+            // Behind the reason stand statistics, in front of it a listing of the program.
+            let statistics = ["processed ", "verification time", "stack depth"];
+            let last = log
+                .lines()
+                .rev()
+                .map(str::trim)
+                .find(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)));
             last.map_or_else(|| io_error.to_string(), |line| format!("{io_error}: {line}"))
         }
         ProgramError::SyscallError(error) => format!("{} failed: {}", error.call, error.io_error),

@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::Path};
 
 use super::{Filter, SnapshotError, SocketSnapshot, dump, dump_namespace};
 use crate::{
-    event::{ExistingSocket, Timestamp},
+    event::{ExistingSocket, TcpInfo, Timestamp},
     owner::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan},
 };
 
@@ -37,6 +37,12 @@ pub fn existing() -> Existing {
     match enumerate_netns(Path::new("/proc"), NetnsLimits::default()) {
         Err(error) => found.problem(format!("the network namespaces cannot be listed: {error}")),
         Ok(list) => {
+            if list.unreadable_processes > 0 {
+                found.problem(format!(
+                    "the network namespaces of {} processes cannot be seen; CAP_SYS_PTRACE shows them",
+                    list.unreadable_processes
+                ));
+            }
             for namespace in list.namespaces.iter().filter(|namespace| !own.contains(&namespace.inode)) {
                 let name = || {
                     namespace.name.clone().unwrap_or_else(|| format!("network namespace {}", namespace.inode))
@@ -110,7 +116,12 @@ fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timest
         process,
         netns: socket.netns,
         cgroup_id: socket.cgroup_id,
-        info: socket.info,
+        // The kernel counts the peer's FIN as a byte; here it is none.
+        info: socket.info.map(|info| TcpInfo {
+            unread_bytes: socket.unread_bytes().unwrap_or(info.unread_bytes),
+            unacked_bytes: socket.unacknowledged_bytes().unwrap_or(info.unacked_bytes),
+            ..info
+        }),
     }
 }
 
