@@ -157,9 +157,15 @@ fn a_clients_handshake_is_the_true_one(
     assert_eq!(row.handshake_source.as_deref(), Some("observed"));
     assert_eq!(row.syn_retransmits, Some(u8::try_from(lost).unwrap()));
     assert_states(row, &["syn_sent", "established"]);
-    let rtt = answered - relay.segment(TO_SERVER, Kind::Syn, lost).unwrap().arrived;
+    // The relay gets a SYN a little after it was sent: later, the busier the host is.
+    let least = answered - relay.segment(TO_SERVER, Kind::Syn, lost).unwrap().arrived;
+    let most = if lost == 0 { answered - start } else { least + delay };
+    let slack = Duration::from_millis(2);
     match row.handshake_rtt_us {
-        Some(shown) => assert_near("rtt", Duration::from_micros(shown.into()), rtt),
+        Some(shown) => {
+            let shown = Duration::from_micros(shown.into());
+            assert_time("rtt", shown, least.saturating_sub(slack)..=most + slack);
+        }
         // The kernel has no sample when it cannot tell which SYN was answered.
         None => assert_ne!(lost, 0, "{row:#?}"),
     }
