@@ -15,6 +15,7 @@ pub mod program;
 pub mod rows;
 pub mod sockets;
 pub mod tracer;
+pub mod tun;
 pub mod wait;
 
 pub use namespace::Namespace;

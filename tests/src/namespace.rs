@@ -39,30 +39,6 @@ impl Namespace {
         Self::with_turn(Arc::clone(&self.turn))
     }
 
-    /// Two namespaces joined by a pair of interfaces `veth0`, with `10.77.0.1` and `fd77::1` in the first,
-    /// `10.77.0.2` and `fd77::2` in the second.
-    pub fn pair() -> (Self, Self) {
-        let first = Self::new();
-        let second = first.beside();
-        // `ip` names a namespace by a process in it.
-        first.run("link", || {
-            let mut holder = second.child(Command::new("sleep").arg("infinity"));
-            let id = holder.id().to_string();
-            let added =
-                command("ip", &["link", "add", "veth0", "type", "veth", "peer", "veth0", "netns", &id]);
-            let ended = holder.kill().and_then(|()| holder.wait());
-            added
-                .and(ended.map(|_| ()).map_err(|error| error.to_string()))
-                .unwrap_or_else(|error| panic!("{error}"));
-        });
-        for (namespace, host) in [(&first, 1), (&second, 2)] {
-            namespace.ip(&format!("address add 10.77.0.{host}/24 dev veth0"));
-            namespace.ip(&format!("address add fd77::{host}/64 dev veth0 nodad"));
-            namespace.ip("link set veth0 up");
-        }
-        (first, second)
-    }
-
     fn with_turn(turn: Arc<Turn>) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),

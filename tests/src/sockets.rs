@@ -4,6 +4,7 @@ use std::{
     io::{self, Read as _, Write as _},
     mem::MaybeUninit,
     net::SocketAddr,
+    os::fd::AsRawFd as _,
     time::Duration,
 };
 
@@ -141,4 +142,24 @@ pub fn pair_between(client: &Namespace, server: &Namespace, on: &str, via: Optio
     let client = client.run("client", || connect(to));
     let server = server.run("server", || accept(&listener));
     Pair { client, server, listener }
+}
+
+/// Sets an option of the TCP level that has an integer for its value.
+pub fn set_tcp_option(socket: &Socket, option: i32, value: i32) {
+    let length = libc::socklen_t::try_from(size_of::<i32>()).expect("four");
+    // SAFETY: the value lives across the call and has the length that is given.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), length)
+    };
+    assert_eq!(result, 0, "TCP option {option}: {}", io::Error::last_os_error());
+}
+
+/// Dissolves the socket's association, as `connect` to an address of the family `AF_UNSPEC` does.
+pub fn disconnect(socket: &Socket) {
+    // SAFETY: all zeroes is a valid `sockaddr`, of the family AF_UNSPEC.
+    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).expect("sixteen");
+    // SAFETY: the address lives across the call and has the length that is given.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    assert_eq!(result, 0, "connect(AF_UNSPEC): {}", io::Error::last_os_error());
 }

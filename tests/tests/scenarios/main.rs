@@ -6,8 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounting;
+mod closing;
 mod filters;
 mod formats;
+mod handshakes;
 mod life;
+mod opening;
 mod running;
 mod support;

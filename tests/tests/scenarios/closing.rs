@@ -1,0 +1,192 @@
+//! Every way in which a connection ends that was open.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rstest::rstest;
+use socket2::{SockRef, TcpKeepalive};
+use tcptrace_tests::{
+    Connection, Mode, Namespace, Tracer,
+    sockets::{self, Pair},
+    wait,
+};
+
+use crate::support::{SERVER_LIFE, assert_ending, assert_owner, assert_states, assert_time};
+
+const TO_SERVER: &str = "tcp dport 5000 drop";
+
+/// Lets a client with a silent peer be traced until it ends, and gives its row and the time that took.
+fn with_vanished_server(
+    mode: Mode,
+    prepare: impl FnOnce(&Namespace),
+    act: impl FnOnce(&Namespace, socket2::Socket) -> Option<socket2::Socket> + Send,
+) -> (Connection, Duration) {
+    let namespace = Namespace::new();
+    prepare(&namespace);
+    let tracer = Tracer::json("connections", &namespace, mode, &["--role", "client"]);
+    let start = Instant::now();
+    let Pair { client, server: _server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
+    namespace.filter_input(TO_SERVER);
+    let _open = act(&namespace, client);
+    tracer.wait_for_lines(1);
+    let wall = start.elapsed();
+    let [row] = <[_; 1]>::try_from(tracer.finish(1)).unwrap();
+    assert_owner(&row, "client", &["connect"]);
+    (row, wall)
+}
+
+#[rstest]
+fn fin_is_never_acknowledged(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let (row, wall) = with_vanished_server(
+        mode,
+        |namespace| namespace.sysctl("net.ipv4.tcp_orphan_retries", "1"),
+        |namespace, client| {
+            namespace.run("client", || drop(client));
+            None
+        },
+    );
+    assert_states(&row, &["syn_sent", "established", "fin_wait_1"]);
+    assert_ending(&row, "peer_vanished", Some("local"), Some("ETIMEDOUT"));
+    assert_time("fin_wait_1", row.time_in("fin_wait_1"), Duration::from_millis(200)..=wall);
+    assert!(row.retransmits.is_some_and(|count| count >= 1), "{row:#?}");
+}
+
+#[rstest]
+fn the_last_ack_never_comes(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    namespace.sysctl("net.ipv4.tcp_orphan_retries", "1");
+    let tracer = Tracer::json("connections", &namespace, mode, &["--role", "server"]);
+    let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
+    namespace.run("client", || drop(client));
+    namespace.run("worker", || {
+        sockets::wait_for_end(&server);
+        namespace.filter_input("tcp sport 5000 drop");
+        drop(server);
+    });
+    let [row] = &tracer.finish(1)[..] else { unreachable!() };
+    assert_states(row, SERVER_LIFE);
+    assert_ending(row, "peer_vanished", Some("local"), Some("ETIMEDOUT"));
+    assert_owner(row, "worker", &["accept", "reader", "closer"]);
+    assert_time("last_ack", row.time_in("last_ack"), Duration::from_millis(200)..);
+}
+
+#[rstest]
+fn keepalive_is_not_answered(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let second = Duration::from_secs(1);
+    let (row, wall) = with_vanished_server(
+        mode,
+        |_| {},
+        |_, client| {
+            let keepalive = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2);
+            SockRef::from(&client).set_tcp_keepalive(&keepalive).unwrap();
+            Some(client)
+        },
+    );
+    assert_states(&row, &["syn_sent", "established"]);
+    assert_ending(&row, "keepalive_timeout", Some("local"), Some("ETIMEDOUT"));
+    assert_time("established", row.time_in("established"), Duration::from_millis(2500)..=wall);
+}
+
+#[rstest]
+fn the_user_timeout_runs_out(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let (row, wall) = with_vanished_server(
+        mode,
+        |_| {},
+        |_, client| {
+            SockRef::from(&client).set_tcp_user_timeout(Some(Duration::from_millis(700))).unwrap();
+            sockets::send(&client, b"anybody there?");
+            Some(client)
+        },
+    );
+    assert_states(&row, &["syn_sent", "established"]);
+    assert_ending(&row, "user_timeout", Some("local"), Some("ETIMEDOUT"));
+    assert_time("established", row.time_in("established"), Duration::from_millis(600)..=wall);
+}
+
+#[rstest]
+fn retransmission_gives_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let (row, wall) = with_vanished_server(
+        mode,
+        |namespace| namespace.sysctl("net.ipv4.tcp_retries2", "3"),
+        |_, client| {
+            sockets::send(&client, b"anybody there?");
+            Some(client)
+        },
+    );
+    assert_states(&row, &["syn_sent", "established"]);
+    assert_ending(&row, "retransmission_timeout", Some("local"), Some("ETIMEDOUT"));
+    assert!(row.retransmits.is_some_and(|count| count >= 3), "{row:#?}");
+    assert_time("established", row.time_in("established"), Duration::from_secs(1)..=wall);
+}
+
+#[rstest]
+fn written_after_the_peer_closed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::json("connections", &namespace, mode, &["--role", "client"]);
+    let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
+    namespace.run("server", || drop(server));
+    sockets::wait_for_end(&client);
+    sockets::send(&client, b"too late");
+
+    let [row] = &tracer.finish(1)[..] else { unreachable!() };
+    assert_states(row, &["syn_sent", "established", "close_wait"]);
+    assert_ending(row, "reset_by_peer", Some("remote"), Some("EPIPE"));
+}
+
+#[rstest]
+fn an_administrator_kills_it(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::connections(&namespace, mode);
+    let Pair { client: _client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
+    namespace.command("ss", &["-t", "-K", "dport", "=", ":5000"]);
+    assert_eq!(sockets::wait_for_error(&server), libc::ECONNRESET);
+
+    let (client, server) = tracer.finish_both();
+    assert_states(&client, &["syn_sent", "established"]);
+    assert_ending(&client, "killed", Some("local"), Some("ECONNABORTED"));
+    // It is the client's, not that of `ss`.
+    assert_owner(&client, "client", &["connect"]);
+    assert_ending(&server, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
+}
+
+#[rstest]
+fn its_process_is_killed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::connections(&namespace, mode);
+    let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
+    let mut child = namespace.child(
+        Command::new("bash").args(["-c", "exec 3<>/dev/tcp/127.0.0.1/5000; read"]).stdin(Stdio::piped()),
+    );
+    let server = sockets::accept(&listener);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sockets::wait_for_end(&server);
+    namespace.run("server", || drop(server));
+
+    let (client, server) = tracer.finish_both();
+    assert_eq!((client.process.as_deref(), client.pid), (Some("bash"), Some(child.id())));
+    assert_eq!(client.state_names()[..3], ["syn_sent", "established", "fin_wait_1"]);
+    assert_ending(&client, "closed", Some("local"), None);
+    assert_states(&server, SERVER_LIFE);
+    assert_ending(&server, "closed", Some("remote"), None);
+}
+
+#[rstest]
+fn the_listener_goes_before_it_is_accepted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::connections(&namespace, mode);
+    let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
+    let client = namespace.run("client", || sockets::connect(sockets::local(&listener)));
+    let queued = wait::pause(Duration::from_millis(40));
+    namespace.run("server", || drop(listener));
+    assert_eq!(sockets::wait_for_error(&client), libc::ECONNRESET);
+
+    let (client, server) = tracer.finish_both();
+    assert_states(&server, &["syn_received", "established"]);
+    assert_ending(&server, "aborted", Some("local"), None);
+    assert_time("established", server.time_in("established"), queued..);
+    assert_owner(&server, "server", &["listener", "closer"]);
+    assert_ending(&client, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
+}
