@@ -1,1 +1,23 @@
+//! What the scenarios share: network namespaces that nothing else uses, the traced program, sockets, and
+//! a relay that delays and drops segments.
+//!
+//! Nothing here touches the host's own network: every socket lives in a namespace that the test made and
+//! that vanishes with it, and the program shows only that namespace's connections.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a test has nothing better to do with a failure than to panic"
+)]
+
+mod alone;
+pub mod namespace;
+pub mod program;
+pub mod rows;
+pub mod sockets;
+pub mod tracer;
+pub mod wait;
+
+pub use namespace::Namespace;
+pub use rows::{Connection, Transition};
+pub use tracer::{Mode, Tracer};
+pub use wait::LIMIT;

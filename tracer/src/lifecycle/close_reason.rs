@@ -171,7 +171,7 @@ impl Ending {
     pub(super) fn classify(connection: &Connection, last: &Transition) -> Self {
         let from = last.from;
         let reason = match (last.flags, last.info) {
-            (Some(flags), info) => with_evidence(connection, last, flags, &info.unwrap_or_default()),
+            (Some(flags), info) => with_evidence(connection, last, flags, info.as_ref()),
             (None, _) => from_transitions(connection, last),
         };
         let closed_by = closed_by(reason, connection, from);
@@ -192,7 +192,7 @@ fn with_evidence(
     connection: &Connection,
     last: &Transition,
     flags: SocketFlags,
-    info: &TcpInfo,
+    info: Option<&TcpInfo>,
 ) -> CloseReason {
     let opening = matches!(last.from, TcpState::SynSent | TcpState::SynReceived);
     match flags.error {
@@ -220,8 +220,11 @@ fn without_error(connection: &Connection, from: TcpState, flags: SocketFlags) ->
         TcpState::SynSent => CloseReason::Cancelled,
         // A Fast Open child or a simultaneous open whose listener or descriptor was closed.
         TcpState::SynReceived => CloseReason::Aborted,
-        TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck => CloseReason::Closed,
-        TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 => {
+        // The kernel hands over to a mini-socket when the application has let go, or when the peer's
+        // FIN has come. With neither, the application ended it.
+        TcpState::FinWait2 if !flags.attached || flags.peer_fin => CloseReason::Closed,
+        TcpState::Closing | TcpState::LastAck => CloseReason::Closed,
+        TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::FinWait2 => {
             let shut = flags.shutdown_receive && flags.shutdown_send;
             // Never accepted: the listener was closed over it.
             let orphan = !flags.attached && !shut;
@@ -241,14 +244,17 @@ fn without_error(connection: &Connection, from: TcpState, flags: SocketFlags) ->
 
 /// `tcp_write_err` has emptied the queue by now, so segments in flight tell nothing; the sequence
 /// numbers and the counts of resends and probes are still there.
-fn timeout(from: TcpState, info: &TcpInfo) -> CloseReason {
-    match from {
-        TcpState::SynSent | TcpState::SynReceived => CloseReason::TimedOut,
-        TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck | TcpState::FinWait2 => {
+fn timeout(from: TcpState, info: Option<&TcpInfo>) -> CloseReason {
+    match (from, info) {
+        (TcpState::SynSent | TcpState::SynReceived, _) => CloseReason::TimedOut,
+        (TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck | TcpState::FinWait2, _) => {
             CloseReason::PeerVanished
         }
-        _ if info.pending_retransmits == 0 && info.unacked_bytes == 0 => CloseReason::KeepaliveTimeout,
-        _ if info.user_timeout_ms.is_some() => CloseReason::UserTimeout,
+        (_, None) => CloseReason::Unknown,
+        (_, Some(info)) if info.pending_retransmits == 0 && info.unacked_bytes == 0 => {
+            CloseReason::KeepaliveTimeout
+        }
+        (_, Some(info)) if info.user_timeout_ms.is_some() => CloseReason::UserTimeout,
         _ => CloseReason::RetransmissionTimeout,
     }
 }
@@ -279,8 +285,8 @@ fn closed_by(reason: CloseReason, connection: &Connection, from: TcpState) -> Op
 }
 
 impl Connection {
-    /// Whether this side opened the connection and it never became established.
+    /// Whether its opening was seen and it certainly never became established.
     pub fn never_established(&self) -> bool {
-        self.role != Role::Unknown && !self.history.contains(TcpState::Established)
+        self.role != Role::Unknown && !self.gap && !self.history.contains(TcpState::Established)
     }
 }

@@ -50,6 +50,7 @@ pub struct Handshake {
     pub retransmits: Option<u8>,
     /// The state in which the handshake's time is spent.
     state: TcpState,
+    completed: bool,
 }
 
 /// From this on a SYN_RECV may be a real one (Fast Open); an ordinary child passes it in microseconds, unless
@@ -94,6 +95,7 @@ impl Handshake {
             caveat: None,
             retransmits: info.map(retransmits),
             state,
+            completed: false,
         })
     }
 
@@ -105,6 +107,7 @@ impl Handshake {
             caveat: None,
             retransmits: info.map(retransmits),
             state: TcpState::SynSent,
+            completed: true,
         }
     }
 
@@ -120,6 +123,7 @@ impl Handshake {
                 caveat: None,
                 retransmits: None,
                 state,
+                completed: true,
             };
         };
         let resent = retransmits(info);
@@ -130,6 +134,7 @@ impl Handshake {
             caveat: None,
             retransmits: Some(resent),
             state,
+            completed: true,
         };
         if let Some(passed) = real {
             return exact(Some(passed), DurationSource::Observed);
@@ -143,7 +148,9 @@ impl Handshake {
                 } else {
                     None
                 };
-                Self { caveat, ..exact(measured, DurationSource::Measured) }
+                // A wait for data is no round trip of the network.
+                let rtt_us = info.srtt_us.filter(|_| caveat != Some(HandshakeCaveat::DeferAccept));
+                Self { rtt_us, caveat, ..exact(measured, DurationSource::Measured) }
             }
             (Some(_), _) => Self {
                 caveat: Some(HandshakeCaveat::SynAckRetransmitted),
@@ -161,7 +168,7 @@ impl Handshake {
 
     /// Whether the handshake is the true duration of the connection's `state`.
     pub fn replaces(&self, state: TcpState) -> bool {
-        self.state == state && state == TcpState::SynReceived
+        self.completed && self.state == state && state == TcpState::SynReceived
     }
 }
 

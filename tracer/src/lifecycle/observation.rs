@@ -9,8 +9,10 @@ use crate::event::{MiniSocketEnd, TcpInfo, Timestamp, Transition};
 pub struct ClosedConnection<'a> {
     /// What was known at the end.
     pub connection: &'a Connection,
-    /// When it ended.
+    /// When it ended; when that was not seen, its last event.
     pub closed: Timestamp,
+    /// Its end was seen.
+    pub end_seen: bool,
     /// Why it ended, and by whom.
     pub ending: Ending,
     /// What the kernel keeps of it afterwards.
@@ -39,9 +41,9 @@ impl ClosedConnection<'_> {
         }
     }
 
-    /// Nanoseconds from opening to end; none when the opening was not seen.
+    /// Nanoseconds from opening to end; none when either was not seen.
     pub fn duration_ns(&self) -> Option<u64> {
-        self.opened().map(|opened| self.closed.since(opened))
+        self.opened().filter(|_| self.end_seen).map(|opened| self.closed.since(opened))
     }
 
     /// Every state with the time spent in it, those after the end included.
@@ -60,12 +62,17 @@ impl ClosedConnection<'_> {
                 span.source = handshake.source;
             }
         }
+        if !self.end_seen
+            && let Some(last) = spans.last_mut()
+        {
+            last.duration_ns = None;
+        }
         if let Some(after) = after {
             let mut span = after.span();
             if let Some(last) = spans.last().copied().filter(|last| last.state == after.state) {
                 // The same state, first with a socket, then without.
                 spans.pop();
-                span.duration_ns = Some(after.duration_ns + last.duration_ns.unwrap_or(0));
+                span.duration_ns = last.duration_ns.map(|before| before.saturating_add(after.duration_ns));
             }
             // Room is left: a history holds one less.
             let _ = spans.try_push(span);

@@ -195,8 +195,9 @@ impl Tracker {
         match (transition.from, transition.to) {
             (TcpState::Closed, TcpState::Listen) => self.listen(transition, report),
             (TcpState::Listen, TcpState::Closed) => {
-                self.listeners.close(transition.socket, transition.netns, transition.local);
-                report(Observation::Transition { transition, duration_ns: None, connection: None });
+                let since = self.listeners.close(transition.socket, transition.netns, transition.local);
+                let duration_ns = since.map(|since| transition.time.since(since));
+                report(Observation::Transition { transition, duration_ns, connection: None });
             }
             // `ss -K` on a listener, and MPTCP: no life behind it.
             (TcpState::Closed, TcpState::Closed) => {
@@ -219,7 +220,7 @@ impl Tracker {
 
     fn listen(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.forget_previous_life(transition, report);
-        self.listeners.insert(transition.socket, transition.netns, transition.local, transition.process);
+        self.listeners.insert(transition);
         report(Observation::Transition { transition, duration_ns: None, connection: None });
     }
 
@@ -320,6 +321,7 @@ impl Tracker {
             report(Observation::Closed(ClosedConnection {
                 connection: &entry.connection,
                 closed: transition.time,
+                end_seen: true,
                 ending,
                 after,
                 info: transition.info.as_ref(),
@@ -479,6 +481,7 @@ impl Tracker {
         report(Observation::Closed(ClosedConnection {
             connection: &entry.connection,
             closed: entry.last_event,
+            end_seen: false,
             ending: Ending::UNSEEN,
             after: None,
             info: None,

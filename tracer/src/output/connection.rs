@@ -28,7 +28,7 @@ pub struct ConnectionRow {
     remote_address: Option<String>,
     remote_port: Option<u16>,
     opened: Option<String>,
-    closed: String,
+    closed: Option<String>,
     duration_us: Option<f64>,
     states: Vec<StateRow>,
     handshake_us: Option<f64>,
@@ -108,7 +108,7 @@ impl ConnectionRow {
             remote_address: known_address(remote),
             remote_port: known_port(remote),
             opened: closed.opened().map(|time| text::rfc3339(time, clock)),
-            closed: text::rfc3339(closed.closed, clock),
+            closed: closed.end_seen.then(|| text::rfc3339(closed.closed, clock)),
             duration_us: closed.duration_ns().map(text::microseconds),
             states: spans
                 .iter()

@@ -1,0 +1,28 @@
+//! Waiting for something that can be observed.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The longest that any wait lasts: generous, because reaching it is a failure.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Looks until `look` finds something, and panics with `what` when the limit passes without.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited {LIMIT:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Lets time pass that a traced state must then show, and tells how much it was.
+pub fn pause(time: Duration) -> Duration {
+    let start = Instant::now();
+    thread::sleep(time);
+    start.elapsed()
+}

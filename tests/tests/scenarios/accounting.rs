@@ -1,0 +1,114 @@
+//! Every transition is accounted for: seen, lost in the ring, or skipped by the kernel.
+//!
+//! The program counts the whole host's transitions. These scenarios have the host for themselves as far
+//! as this test program goes; what strangers do meanwhile is counted by a second tracer that starts
+//! before and ends after, and is what the totals may be too high by, at most: by nothing on a quiet host.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::mpsc,
+    thread,
+};
+
+use rstest::rstest;
+use tcptrace_tests::{Mode, Namespace, Tracer, sockets, tracer::Summary, wait};
+
+const CONNECTIONS: u64 = 30_000;
+/// Five at each end of each connection, two of the listener.
+const TRANSITIONS: u64 = 10 * CONNECTIONS + 2;
+/// Connections that a client may be ahead of the server, so that no queue overflows.
+const AHEAD: usize = 64;
+
+/// Connections between two looks at how far the program has come.
+const BATCH: u64 = 500;
+
+/// Opens and closes the connections one after the other, with a call of `pace` now and then.
+///
+/// Each closed one keeps its addresses and ports for a minute, so they go to many addresses of 127/8.
+fn churn(namespace: &Namespace, pace: impl Fn(u64) + Sync) {
+    let listener = namespace.run("server", || sockets::listen_with("0.0.0.0:5000", 1024, |_| {}));
+    let (opened, to_accept) = mpsc::sync_channel(AHEAD);
+    let pace = &pace;
+    thread::scope(|scope| {
+        // The channel's end goes with the client, so that the server ends after it in any case.
+        scope.spawn(move || {
+            namespace.run("client", move || {
+                for index in 0..CONNECTIONS {
+                    if index % BATCH == 0 {
+                        pace(index);
+                    }
+                    let host = Ipv4Addr::new(127, 0, 1, 1 + u8::try_from(index % 100).unwrap());
+                    drop(sockets::connect(SocketAddr::new(host.into(), 5000)));
+                    opened.send(()).unwrap();
+                }
+            });
+        });
+        namespace.run("server", || {
+            for () in to_accept {
+                sockets::wait_for_end(&sockets::accept(&listener));
+            }
+        });
+    });
+    drop(listener);
+    // All but TIME_WAIT (6) and CLOSE (7).
+    wait::until("the last acknowledgements", || {
+        (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
+    });
+}
+
+/// Traces the churn; gives the number of lines, the counts, and how many transitions strangers may have
+/// added to them.
+fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64) {
+    let namespace = Namespace::alone();
+    // Shows nothing, counts everything.
+    let witness = Tracer::start(["--mode", "btf", "--netns", "1", "--buffer", "64M", "--duration", "10m"]);
+    let tracer = Tracer::json("transitions", &namespace, mode, options);
+    churn(&namespace, |opened| {
+        if paced {
+            // All but those that the server has not closed yet, and what the kernel may have skipped.
+            let shown = (10 * opened).saturating_sub(10 * BATCH);
+            tracer.wait_for_lines(usize::try_from(shown).unwrap());
+        }
+    });
+    let ended = tracer.interrupt();
+    let witnessed = witness.interrupt().summary();
+    let summary = ended.summary();
+    assert!(
+        witnessed.total() >= TRANSITIONS,
+        "{} by a witness with {witnessed:?}, beside {summary:?}",
+        witnessed.total()
+    );
+    (ended.line_count() as u64, summary, witnessed.total() - TRANSITIONS)
+}
+
+#[track_caller]
+fn assert_all_accounted_for(summary: Summary, strangers: u64) {
+    assert!(
+        (TRANSITIONS..=TRANSITIONS + strangers).contains(&summary.total()),
+        "{summary:?} is {} and should be {TRANSITIONS}, or up to {strangers} more",
+        summary.total()
+    );
+}
+
+#[rstest]
+fn nothing_is_lost_at_the_default_buffer(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    // A program that is not optimised is far slower than the kernel: wait for it.
+    let (lines, summary, strangers) = traced_churn(mode, &[], cfg!(debug_assertions));
+    assert_eq!(summary.lost, 0, "{summary:?}");
+    assert_all_accounted_for(summary, strangers);
+    // Of the namespace's own, only what the kernel skipped can be missing.
+    assert!((TRANSITIONS - summary.skipped..=TRANSITIONS).contains(&lines), "{lines} lines, {summary:?}");
+}
+
+/// The smallest buffer holds some twenty transitions: many are lost, and every one of them is counted.
+#[rstest]
+fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let (lines, summary, strangers) = traced_churn(mode, &["--buffer", "4K"], false);
+    assert!(summary.lost > 1000, "{summary:?}");
+    assert_all_accounted_for(summary, strangers);
+    let missing = summary.lost + summary.skipped;
+    assert!(
+        (TRANSITIONS.saturating_sub(missing)..=TRANSITIONS).contains(&lines),
+        "{lines} lines, {summary:?}"
+    );
+}

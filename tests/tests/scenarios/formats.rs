@@ -1,0 +1,163 @@
+//! The four forms of the output, for both kinds of line.
+
+use std::net::Shutdown;
+
+use rstest::rstest;
+use tcptrace_tests::{
+    Mode, Namespace, Tracer,
+    sockets::{self, Pair},
+};
+
+/// What the program writes about one connection between processes of this name.
+fn output(mode: Mode, command: &str, format: &str, time: &str, lines: usize, name: &str) -> String {
+    let namespace = Namespace::new();
+    let netns = namespace.inode().to_string();
+    let tracer = Tracer::start([
+        command,
+        "-o",
+        format,
+        "--time",
+        time,
+        "--mode",
+        mode.name(),
+        "--netns",
+        &netns,
+        "--duration",
+        "10m",
+    ]);
+    let listener = namespace.run(name, || sockets::listen("127.0.0.1:5000"));
+    let pair = namespace.run(name, || {
+        let client = sockets::connect(sockets::local(&listener));
+        let server = sockets::accept(&listener);
+        Pair { client, server, listener }
+    });
+    namespace.run(name, || {
+        let Pair { client, server, listener } = pair;
+        client.shutdown(Shutdown::Write).unwrap();
+        sockets::wait_for_end(&server);
+        drop(server);
+        sockets::wait_for_end(&client);
+        drop(listener);
+    });
+    tracer.wait_for_lines(lines);
+    let ended = tracer.interrupt();
+    let text = String::from_utf8(ended.stdout).expect("UTF-8 only");
+    assert_eq!(text.lines().count(), lines, "{text}");
+    text
+}
+
+const CONNECTIONS: [&str; 10] =
+    ["PID", "PROCESS", "ROLE", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "SENT", "RECV", "REASON"];
+
+#[rstest]
+fn tables_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let text = output(mode, "connections", "table", "none", 3, "format");
+    let mut rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(rows.next().unwrap(), CONNECTIONS);
+    let rows: Vec<_> = rows.collect();
+    assert!(rows.iter().all(|row| row.len() == CONNECTIONS.len()), "{text}");
+    let client = rows.iter().find(|row| row[2] == "client").unwrap();
+    let server = rows.iter().find(|row| row[2] == "server").unwrap();
+    let id = std::process::id().to_string();
+    assert_eq!(
+        (client[0], client[1], client[4], client[9]),
+        (id.as_str(), "format", "127.0.0.1:5000", "closed")
+    );
+    assert_eq!(
+        (server[0], server[1], server[3], server[9]),
+        (id.as_str(), "format", "127.0.0.1:5000", "closed")
+    );
+    assert_eq!((client[3], server[4]), (server[4], client[3]));
+}
+
+#[rstest]
+fn wide_tables_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let text = output(mode, "connections", "wide", "utc", 3, "format");
+    let mut lines = text.lines();
+    let header: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(header[0], "CLOSED");
+    assert_eq!(header[1..=CONNECTIONS.len()], CONNECTIONS);
+    assert_eq!(header[CONNECTIONS.len() + 1..], ["BY", "RETR", "RTT", "STATES"]);
+    for line in lines {
+        let (time, _) = line.split_once(' ').unwrap();
+        assert!(time.parse::<jiff::civil::Time>().is_ok(), "{line}");
+        let states = line.rsplit("  ").next().unwrap_or(line);
+        if line.contains(" client ") {
+            let names: Vec<_> =
+                states.split(" > ").filter_map(|state| state.split_whitespace().rev().nth(1)).collect();
+            assert_eq!(names, ["SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"], "{line}");
+            assert!(states.ends_with("TIME_WAIT ~1m00s"), "{line}");
+        } else {
+            assert!(
+                line.contains(" closed ") && line.contains(" remote ") && line.contains("LAST_ACK"),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[rstest]
+fn csv_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let text = output(mode, "connections", "csv", "local", 3, "a,\"b\"");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let columns: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    assert_eq!(columns[..4], ["type", "role", "network_type", "local_address"]);
+    let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+    let cell = |role: &str, column: &str| {
+        let row = rows.iter().find(|row| &row[1] == role).unwrap();
+        row[columns.iter().position(|name| name == column).unwrap()].to_owned()
+    };
+    assert_eq!(cell("client", "process"), "a,\"b\"");
+    assert_eq!(cell("client", "remote_port"), "5000");
+    assert_eq!(cell("client", "error"), "");
+    assert_eq!(cell("server", "close_reason"), "closed");
+    assert!(cell("server", "states").starts_with("syn_received:"));
+    assert!(cell("client", "closed").parse::<jiff::Timestamp>().is_ok());
+}
+
+#[rstest]
+fn json_of_connections_has_the_columns_of_csv(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    for command in ["connections", "transitions"] {
+        let lines = if command == "connections" { 2 } else { 12 };
+        let json = output(mode, command, "json", "local", lines, "format");
+        let csv = output(mode, command, "csv", "local", lines + 1, "format");
+        let columns: Vec<_> = csv.lines().next().unwrap().split(',').collect();
+        for line in json.lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let keys: Vec<_> = row.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(keys, columns);
+        }
+    }
+}
+
+#[rstest]
+fn tables_of_transitions(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let columns = ["PID", "PROCESS", "LOCAL", "REMOTE", "FROM", "TO", "DURATION"];
+    let text = output(mode, "transitions", "table", "none", 13, "format");
+    let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], columns);
+    assert!(rows.iter().all(|row| row.len() == columns.len()), "{text}");
+    assert_eq!(rows[1][1..], ["format", "127.0.0.1:5000", "0.0.0.0:*", "CLOSE", "LISTEN", "-"]);
+
+    let wide = output(mode, "transitions", "wide", "utc", 13, "format");
+    let header: Vec<_> = wide.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(header[0], "TIME");
+    assert_eq!(header[1..=columns.len()], columns);
+    assert_eq!(header[columns.len() + 1..], ["OWNER", "BY", "NETNS", "CGROUP", "SOCKET"]);
+}
+
+/// A process names itself: what it chooses must not reach the reader's terminal.
+#[rstest]
+fn escape_sequences_never_come_through(
+    #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
+    #[values("connections", "transitions")] command: &str,
+) {
+    for format in ["table", "wide", "json", "csv"] {
+        let rows = if command == "connections" { 2 } else { 12 };
+        let lines = rows + usize::from(format != "json");
+        let text = output(mode, command, format, "utc", lines, "\x1b[31mx\x07\r\n\u{9b}");
+        let shown = if format == "json" { r"\\x1b[31mx\\x07\\x0d\\x0a" } else { r"\x1b[31mx\x07\x0d\x0a" };
+        assert!(text.contains(shown), "{text}");
+        assert!(!text.chars().any(|character| character.is_control() && character != '\n'), "{text:?}");
+    }
+}

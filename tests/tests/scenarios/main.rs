@@ -1,0 +1,13 @@
+//! The program against the real kernel: each scenario makes one kind of connection in a network
+//! namespace of its own and asserts what the program says about it.
+//!
+//! They take root, and fail without.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod accounting;
+mod filters;
+mod formats;
+mod life;
+mod running;
+mod support;

@@ -1,0 +1,115 @@
+//! How long the opening took, and how that is known.
+
+use tcptrace_bpf::{
+    event::{AcceptQueue, TcpInfo},
+    lifecycle::{
+        DurationSource::{Measured, Modelled, Observed},
+        HandshakeCaveat,
+        TcpState::{Closed, Established, SynReceived, SynSent},
+    },
+};
+
+use crate::{
+    observed::{Ended, run},
+    script::{Life, SECOND, error, process},
+};
+
+fn info(srtt_us: Option<u32>, retransmits: u32) -> TcpInfo {
+    TcpInfo { srtt_us, retransmits, ..TcpInfo::default() }
+}
+
+/// A child that lives for a second: made at 0, established at 9 with these figures.
+fn accepted(info: Option<TcpInfo>, defer_accept: bool) -> Ended {
+    let life = Life::server(1)
+        .step(0, SynReceived)
+        .with(|it| {
+            it.defer_accept = defer_accept;
+            it.accept_queue = Some(AcceptQueue { length: 3, limit: 128 });
+        })
+        .step(9, Established)
+        .with(|it| it.info = info)
+        .step(SECOND, Closed)
+        .flags(error(104));
+    run(&life.events()).only().clone()
+}
+
+#[test]
+fn the_kernel_s_sample() {
+    let ended = accepted(Some(info(Some(223_557), 0)), false);
+    assert_eq!(ended.handshake_parts(), (Some(223_557), Measured, None, Some(0), Some(223_557)));
+    assert_eq!(ended.states[0], (SynReceived, Some(223_557), Measured));
+    assert_eq!((ended.opened_us(), ended.duration_us()), (Some(9 - 223_557), Some(SECOND + 223_557 - 9)));
+    assert_eq!(ended.connection.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
+}
+
+#[test]
+fn a_resent_syn_ack_with_timestamps() {
+    let ended = accepted(Some(info(Some(1_007_000), 1)), false);
+    let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
+    assert_eq!(ended.handshake_parts(), (Some(1_007_000), Measured, caveat, Some(1), None));
+    assert_eq!(ended.states[0], (SynReceived, Some(1_007_000), Measured));
+}
+
+#[test]
+fn resent_syn_acks_without_timestamps() {
+    for (count, seconds) in [(1, 1), (2, 3), (3, 7), (4, 15), (5, 31)] {
+        let ended = accepted(Some(info(None, u32::from(count))), false);
+        let caveat = Some(HandshakeCaveat::RetransmitSchedule);
+        assert_eq!(ended.handshake_parts(), (Some(seconds * SECOND), Modelled, caveat, Some(count), None));
+        assert_eq!(ended.states[0], (SynReceived, Some(seconds * SECOND), Modelled));
+    }
+}
+
+#[test]
+fn cookies() {
+    let ended = accepted(Some(info(Some(242_000), 0)), false);
+    let (duration, source, caveat, resent, _) = ended.handshake_parts();
+    assert_eq!((duration, source, resent), (Some(242_000), Measured, Some(0)));
+    assert_eq!(caveat, Some(HandshakeCaveat::SynCookie));
+
+    let ended = accepted(Some(info(None, 0)), false);
+    assert_eq!(ended.handshake().duration_ns, None);
+    // Unknown, never the microseconds of the child.
+    assert_eq!((ended.states[0].0, ended.states[0].1), (SynReceived, None));
+    assert_eq!(ended.opened_us(), Some(0));
+}
+
+/// The sample ends with the client's first data: it is a duration, but no round trip of the network.
+#[test]
+fn deferred_accept() {
+    let ended = accepted(Some(info(Some(300_123), 0)), true);
+    let caveat = Some(HandshakeCaveat::DeferAccept);
+    assert_eq!(ended.handshake_parts(), (Some(300_123), Measured, caveat, Some(0), None));
+    assert!(ended.connection.defer_accept);
+}
+
+#[test]
+fn no_figures() {
+    let ended = accepted(None, false);
+    let handshake = ended.handshake();
+    assert_eq!((handshake.duration_ns, handshake.rtt_us, handshake.retransmits), (None, None, None));
+    assert_eq!(ended.states[0].1, None);
+}
+
+#[test]
+fn a_client_waits_for_its_lost_syns() {
+    let life = Life::client(1)
+        .step(0, SynSent)
+        .by(process(1, "app"))
+        .step(3_000_250, Established)
+        .info(info(Some(1000), 2))
+        .step(4_000_000, Closed)
+        .flags(error(104));
+    let observed = run(&life.events());
+    let ended = observed.only();
+    let handshake = ended.handshake();
+    assert_eq!((handshake.duration_ns, handshake.source), (Some(3_000_250_000), Observed));
+    assert_eq!((handshake.caveat, handshake.retransmits), (None, Some(2)));
+    assert_eq!(ended.states[0], (SynSent, Some(3_000_250), Observed));
+}
+
+#[test]
+fn more_resends_than_a_byte_holds() {
+    let ended = accepted(Some(info(Some(5), 300)), false);
+    assert_eq!(ended.handshake().retransmits, Some(u8::MAX));
+}
