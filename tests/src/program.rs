@@ -8,9 +8,13 @@ use std::{
     sync::LazyLock,
 };
 
+/// A path in this variable is the program, where there is no cargo to ask for it.
+const PROGRAM_VARIABLE: &str = "TCPTRACE_BPF_PROGRAM";
+
 /// The program, built with the profile of the tests; built once a run.
 pub fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(build);
+    static PROGRAM: LazyLock<PathBuf> =
+        LazyLock::new(|| env::var_os(PROGRAM_VARIABLE).map_or_else(build, PathBuf::from));
     &PROGRAM
 }
 
