@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use tcptrace_bpf::{
     cli::Cli,
     event::SourceCounts,
@@ -346,6 +346,25 @@ fn options_with_their_short_forms_values_and_defaults() {
             }
         }
     }
+}
+
+#[test]
+fn command_lines_are_taken() {
+    let mut count = 0;
+    for name in DOCUMENTS {
+        for line in read(name).split("```").skip(1).step_by(2).flat_map(str::lines) {
+            let Some(line) = line.trim_start_matches("$ ").strip_prefix("sudo tcptrace-bpf") else {
+                continue;
+            };
+            let own = line.split(['|', '>', '#']).next().unwrap();
+            let arguments = ["tcptrace-bpf"].into_iter().chain(own.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(arguments) {
+                panic!("{name}: {line}: {error}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 7, "only {count} command lines were found");
 }
 
 #[test]
