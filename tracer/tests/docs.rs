@@ -1,4 +1,8 @@
 //! The documentation is held against the program: fields, reasons, sources, caveats, options, names.
+//!
+//! It needs the sources and no kernel. A static build is what `cargo xtask vm` takes to machines that have
+//! it the other way round.
+#![cfg(not(target_feature = "crt-static"))]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
