@@ -1,0 +1,469 @@
+//! The documentation is held against the program: fields, reasons, sources, caveats, options, names.
+//!
+//! It needs the sources and no kernel. A static build is what `cargo xtask vm` takes to machines that have
+//! it the other way round.
+#![cfg(not(target_feature = "crt-static"))]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+use tcptrace_bpf::{
+    cli::Cli,
+    event::SourceCounts,
+    lifecycle::{
+        Age, CloseReason, ClosedBy, DurationSource, HandshakeCaveat, Role, TcpState, Thresholds,
+        TrackerCounts,
+    },
+    output::{ConnectionRow, GroupRow, Row, StuckRow, Summary, TransitionRow},
+    owner::{OwnerSource, Runtime},
+    source::kernel::Hook,
+};
+
+const DOCUMENTS: [&str; 10] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/close-reasons.md",
+    "docs/handshakes.md",
+    "docs/limitations.md",
+    "docs/modes.md",
+    "docs/output.md",
+    "docs/requirements.md",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_owned()
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The level and the text of a heading.
+fn heading(line: &str) -> Option<(usize, &str)> {
+    let text = line.trim_start_matches('#');
+    let level = line.len() - text.len();
+    (level > 0 && text.starts_with(' ')).then(|| (level, text.trim()))
+}
+
+/// What stands under a heading, up to the next of its level or above.
+fn section(text: &str, title: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| heading(line).is_none_or(|(_, it)| it != title));
+    let level = lines.next().and_then(heading).unwrap_or_else(|| panic!("no heading `{title}`")).0;
+    let body: Vec<&str> =
+        lines.take_while(|line| heading(line).is_none_or(|(deeper, _)| deeper > level)).collect();
+    body.join("\n")
+}
+
+/// The rows of the first table whose first column has this title.
+fn table(text: &str, title: &str) -> Vec<Vec<String>> {
+    let rows: Vec<Vec<String>> = text
+        .lines()
+        .skip_while(|line| cells(line).first().is_none_or(|first| first != title))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(cells)
+        .collect();
+    assert!(!rows.is_empty(), "no table whose first column is `{title}`");
+    rows
+}
+
+fn cells(line: &str) -> Vec<String> {
+    let Some(inner) = line.strip_prefix('|').and_then(|line| line.trim_end().strip_suffix('|')) else {
+        return Vec::new();
+    };
+    // A bar inside a cell is written with a backslash.
+    let inner = inner.replace("\\|", "\0");
+    inner.split('|').map(|cell| cell.trim().replace('\0', "|")).collect()
+}
+
+/// The words in backticks.
+fn code(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The names in the first column.
+fn names(rows: &[Vec<String>]) -> Vec<String> {
+    rows.iter().map(|row| code(&row[0]).first().unwrap_or(&row[0]).clone()).collect()
+}
+
+/// The row of a name.
+fn row<'a>(rows: &'a [Vec<String>], name: &str) -> &'a [String] {
+    rows.iter()
+        .find(|row| code(&row[0]).iter().any(|it| it == name))
+        .unwrap_or_else(|| panic!("no row `{name}`"))
+}
+
+#[test]
+fn fields_are_those_of_the_rows_in_their_order() {
+    let text = read("docs/output.md");
+    for (title, columns) in [
+        ("`connection`", ConnectionRow::COLUMNS),
+        ("`transition`", TransitionRow::COLUMNS),
+        ("`stuck_group`", GroupRow::COLUMNS),
+        ("`stuck`", StuckRow::COLUMNS),
+    ] {
+        let rows = table(&section(&text, title), "field");
+        assert_eq!(names(&rows), columns, "{title}");
+        assert_eq!(row(&rows, "type")[2], title);
+    }
+}
+
+#[test]
+fn the_example_is_a_whole_row() {
+    let text = section(&read("docs/output.md"), "An example");
+    let json = text.split("```").nth(1).and_then(|block| block.strip_prefix("json")).unwrap();
+    let example: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
+    assert_eq!(example.keys().collect::<Vec<_>>(), ConnectionRow::COLUMNS.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn checks_are_those_of_doctor() {
+    // Without privileges it finds less, and says so in the same lines.
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf")).args(["doctor", "-o", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let checks: Vec<serde_json::Map<String, serde_json::Value>> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+
+    let fields = table(&section(&read("docs/output.md"), "`check`"), "field");
+    for check in &checks {
+        assert_eq!(check.keys().cloned().collect::<Vec<_>>(), names(&fields));
+    }
+    let documented =
+        names(&table(&section(&read("docs/requirements.md"), "What `doctor` looks for"), "name"));
+    let found: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+    assert_eq!(documented, found);
+}
+
+#[test]
+fn close_reasons_and_which_of_them_are_failures() {
+    let text = read("docs/close-reasons.md");
+    let rows = table(&text, "reason");
+    assert_eq!(names(&rows), CloseReason::ALL.map(CloseReason::name));
+    for reason in CloseReason::ALL {
+        let failure = if reason.is_failure() { "yes" } else { "no" };
+        assert_eq!(row(&rows, reason.name())[1], failure, "{reason:?}");
+    }
+    let closers = [ClosedBy::Local, ClosedBy::Remote, ClosedBy::Both];
+    for closer in closers {
+        // Fails to compile when there is a new one, which then belongs into the list above.
+        match closer {
+            ClosedBy::Local | ClosedBy::Remote | ClosedBy::Both => {}
+        }
+    }
+    assert_eq!(names(&table(&text, "value")), closers.map(ClosedBy::name));
+}
+
+#[test]
+fn owner_sources() {
+    let rows = table(&section(&read("docs/output.md"), "Owners"), "source");
+    let documented: BTreeSet<String> = names(&rows).into_iter().collect();
+    assert_eq!(documented, OwnerSource::ALL.map(|source| source.name().to_owned()).into());
+}
+
+#[test]
+fn handshake_caveats() {
+    let caveats = [
+        HandshakeCaveat::SynAckRetransmitted,
+        HandshakeCaveat::RetransmitSchedule,
+        HandshakeCaveat::SynCookie,
+        HandshakeCaveat::DeferAccept,
+    ];
+    for caveat in caveats {
+        match caveat {
+            HandshakeCaveat::SynAckRetransmitted
+            | HandshakeCaveat::RetransmitSchedule
+            | HandshakeCaveat::SynCookie
+            | HandshakeCaveat::DeferAccept => {}
+        }
+    }
+    let rows = table(&section(&read("docs/handshakes.md"), "Caveats"), "caveat");
+    assert_eq!(names(&rows), caveats.map(HandshakeCaveat::name));
+}
+
+#[test]
+fn names_of_values_are_listed_where_their_field_is() {
+    let roles = [Role::Client, Role::Server, Role::Simultaneous, Role::Unknown];
+    for role in roles {
+        match role {
+            Role::Client | Role::Server | Role::Simultaneous | Role::Unknown => {}
+        }
+    }
+    let sources = [DurationSource::Observed, DurationSource::Measured, DurationSource::Modelled];
+    for source in sources {
+        match source {
+            DurationSource::Observed | DurationSource::Measured | DurationSource::Modelled => {}
+        }
+    }
+    let runtimes = [
+        Runtime::Docker,
+        Runtime::Containerd,
+        Runtime::CriO,
+        Runtime::Podman,
+        Runtime::Lxc,
+        Runtime::Nspawn,
+        Runtime::Unnamed,
+    ];
+    for runtime in runtimes {
+        match runtime {
+            Runtime::Docker
+            | Runtime::Containerd
+            | Runtime::CriO
+            | Runtime::Podman
+            | Runtime::Lxc
+            | Runtime::Nspawn
+            | Runtime::Unnamed => {}
+        }
+    }
+    let text = read("docs/output.md");
+    let connection = table(&section(&text, "`connection`"), "field");
+    let stuck = table(&section(&text, "`stuck`"), "field");
+    let span = table(&section(&text, "States"), "field");
+    let listed = |rows: &[Vec<String>], field: &str| code(&row(rows, field)[2]);
+
+    assert_eq!(listed(&connection, "role"), roles.map(Role::name));
+    assert_eq!(listed(&connection, "handshake_source")[1..], sources.map(DurationSource::name));
+    assert_eq!(listed(&connection, "container_runtime"), runtimes.map(Runtime::name));
+    assert_eq!(listed(&stuck, "age_source"), [Age::Observed(0), Age::AtLeast(0)].map(Age::source));
+    let spans = listed(&span, "source");
+    for source in sources {
+        assert!(spans.iter().any(|name| name == source.name()), "{source:?} not in {spans:?}");
+    }
+    for state in TcpState::ALL {
+        assert!(text.contains(&format!("`{}`", state.name())), "{state:?}");
+    }
+}
+
+#[test]
+fn hooks() {
+    let text = section(&read("docs/modes.md"), "The hooks beside the transitions");
+    let targets: Vec<String> =
+        table(&text, "`doctor` calls it").iter().flat_map(|row| code(&row[1])).collect();
+    assert_eq!(targets, Hook::ALL.map(Hook::target));
+}
+
+#[test]
+fn every_part_of_the_summary() {
+    let source = SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, malformed: 5 };
+    let tracker = TrackerCounts {
+        transitions: 1,
+        closed: 2,
+        evicted: 3,
+        unmatched: 4,
+        gaps: 5,
+        unseen_ends: 6,
+        existing: 7,
+        syn_ack_retransmits: 8,
+        abandoned_handshakes: 9,
+        unfollowed: 10,
+        time_wait_reused: 11,
+    };
+    let summary = Summary { source, tracker, live: 6 }.to_string();
+    let parts: Vec<&str> =
+        summary.split(", ").map(|part| part.split_once(' ').expect("a number and a name").1).collect();
+    let rows = table(&section(&read("docs/output.md"), "The summary"), "part");
+    assert_eq!(names(&rows), parts);
+}
+
+#[test]
+fn commands() {
+    let documented = names(&table(&section(&read("README.md"), "Commands"), "command"));
+    let command = Cli::command();
+    let defined: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    assert_eq!(documented, defined);
+}
+
+/// Every option of the program, by its long name; those of one command together with the shared ones.
+fn defined_options() -> BTreeMap<String, clap::Arg> {
+    let mut command = Cli::command();
+    command.build();
+    command
+        .get_arguments()
+        .chain(
+            command
+                .get_subcommands()
+                .filter(|command| command.get_name() != "help")
+                .flat_map(clap::Command::get_arguments),
+        )
+        .map(|option| (option.get_long().expect("every option has a long name").to_owned(), option.clone()))
+        .collect()
+}
+
+#[test]
+fn options_with_their_short_forms_values_and_defaults() {
+    let text = section(&read("README.md"), "Options");
+    let documented: BTreeMap<String, Vec<String>> = text
+        .lines()
+        .map(cells)
+        .filter_map(|row| {
+            let forms = code(row.first()?);
+            let long = forms.iter().find_map(|form| form.strip_prefix("--"))?;
+            Some((long.split(' ').next()?.to_owned(), row))
+        })
+        .collect();
+    let defined = defined_options();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), defined.keys().collect::<Vec<_>>());
+
+    for (name, option) in &defined {
+        let row = &documented[name];
+        let forms = code(&row[0]);
+        let short =
+            forms.iter().find_map(|form| form.strip_prefix('-').filter(|rest| !rest.starts_with('-')));
+        assert_eq!(short.map(str::to_owned), option.get_short().map(String::from), "--{name}");
+
+        let words = code(&row[1..].join(" "));
+        let values: Vec<String> =
+            option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        for value in &values {
+            assert!(words.contains(value), "--{name}: {value} not in {words:?}");
+        }
+        let value_name = option
+            .get_action()
+            .takes_values()
+            .then(|| option.get_value_names().and_then(<[_]>::first))
+            .flatten()
+            .filter(|_| values.is_empty());
+        if let Some(value_name) = value_name {
+            assert!(
+                forms.contains(&format!("--{name} {value_name}")),
+                "--{name}: {value_name} not in {forms:?}"
+            );
+        }
+        if option.get_action().takes_values() {
+            for default in option.get_default_values() {
+                let default = default.to_string_lossy();
+                assert!(
+                    code(&row[1]).iter().any(|word| *word == default),
+                    "--{name}: {default} not in {row:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn command_lines_are_taken() {
+    let mut count = 0;
+    for name in DOCUMENTS {
+        for line in read(name).split("```").skip(1).step_by(2).flat_map(str::lines) {
+            let Some(line) = line.trim_start_matches("$ ").strip_prefix("sudo tcptrace-bpf") else {
+                continue;
+            };
+            let own = line.split(['|', '>', '#']).next().unwrap();
+            let arguments = ["tcptrace-bpf"].into_iter().chain(own.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(arguments) {
+                panic!("{name}: {line}: {error}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 7, "only {count} command lines were found");
+}
+
+#[test]
+fn the_limits_of_stuck() {
+    let text = read("README.md").replace('\n', " ");
+    let thresholds = Thresholds::default();
+    let seconds = |state| thresholds.of(state).map(|limit| limit / 1_000_000_000);
+    for (sentence, states, limit) in [
+        ("3 s for SYN_SENT and SYN_RECV", &[TcpState::SynSent, TcpState::SynReceived][..], 3),
+        (
+            "10 s for FIN_WAIT1, CLOSING and LAST_ACK",
+            &[TcpState::FinWait1, TcpState::Closing, TcpState::LastAck],
+            10,
+        ),
+        ("60 s for FIN_WAIT2 and CLOSE_WAIT", &[TcpState::FinWait2, TcpState::CloseWait], 60),
+    ] {
+        assert!(text.contains(sentence), "{sentence}");
+        for &state in states {
+            assert_eq!(seconds(state), Some(limit), "{state:?}");
+        }
+    }
+    let limited = TcpState::ALL.into_iter().filter(|&state| seconds(state).is_some()).count();
+    assert_eq!(limited, 7);
+}
+
+/// The name that a heading has in a link.
+fn anchor(title: &str) -> String {
+    title
+        .to_lowercase()
+        .chars()
+        .filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'))
+        .map(|it| if it == ' ' { '-' } else { it })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for name in DOCUMENTS {
+        let text = read(name);
+        let folder = root().join(name).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, wanted) = link.split_once('#').map_or((link, None), |(path, it)| (path, Some(it)));
+            let target = if path.is_empty() { root().join(name) } else { folder.join(path) };
+            assert!(target.exists(), "{name}: {link}");
+            if let Some(wanted) = wanted {
+                let text = fs::read_to_string(target).unwrap();
+                let found = text.lines().filter_map(heading).any(|(_, title)| anchor(title) == wanted);
+                assert!(found, "{name}: {link}");
+            }
+        }
+    }
+}
+
+/// Every file and folder of the repository, without what is built, relative to its root.
+fn files() -> Vec<String> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the repository can be listed") {
+            let path = entry.expect("the repository can be listed").path();
+            let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
+            if name == "target" || name == ".git" {
+                continue;
+            }
+            found.push(format!("/{name}"));
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    let files = files();
+    for name in DOCUMENTS {
+        // What stands in a block of code is a command or its output.
+        let prose: String = read(name).split("```").step_by(2).collect();
+        for word in code(&prose) {
+            let extension = Path::new(&word).extension().and_then(OsStr::to_str);
+            let is_source = extension.is_some_and(|it| ["md", "rs", "sh", "toml"].contains(&it));
+            let is_folder = word.ends_with('/') && !word.starts_with('/');
+            if !is_source && !is_folder && !word.starts_with(".ci/") {
+                continue;
+            }
+            let end = format!("/{}", word.trim_end_matches('/'));
+            assert!(
+                files.iter().any(|file| file.ends_with(&end)),
+                "{name} names `{word}`, which does not exist"
+            );
+        }
+    }
+}
