@@ -120,7 +120,6 @@ socket_layout! {
     sk_cgrp_pointer = "tcp_sock", "sk_cgrp_data.cgroup";
     /// Up to 5.15: a pointer, or other data when its lowest bit is set.
     sk_cgrp_value = "tcp_sock", "sk_cgrp_data.val";
-    rskq_defer_accept = "tcp_sock", "icsk_accept_queue.rskq_defer_accept";
     icsk_retransmits = "tcp_sock", "icsk_retransmits";
     icsk_probes_out = "tcp_sock", "icsk_probes_out";
     icsk_user_timeout = "tcp_sock", "icsk_user_timeout";
@@ -133,6 +132,7 @@ socket_layout! {
     rtt_min = "tcp_sock", "rtt_min.s";
     segs_out = "tcp_sock", "segs_out";
     segs_in = "tcp_sock", "segs_in";
+    data_segs_in = "tcp_sock", "data_segs_in";
     total_retrans = "tcp_sock", "total_retrans";
     mss_cache = "tcp_sock", "mss_cache";
     packets_out = "tcp_sock", "packets_out";

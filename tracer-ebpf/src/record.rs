@@ -23,25 +23,23 @@ pub mod flags {
     pub const INFO: u32 = 1 << 1;
     /// `accept_queue` and `accept_queue_limit` hold the listener's values.
     pub const ACCEPT_QUEUE: u32 = 1 << 2;
-    /// The listener has `TCP_DEFER_ACCEPT`: the handshake includes the wait for the first data.
-    pub const DEFER_ACCEPT: u32 = 1 << 3;
     /// `SOCK_DONE`: the peer's FIN was received (TCP sets the bit in `tcp_fin` only, 6.18 tcp_input.c).
-    pub const PEER_FIN: u32 = 1 << 4;
+    pub const PEER_FIN: u32 = 1 << 3;
     /// `SOCK_LINGER` with a linger time of 0: `close()` sends a reset.
-    pub const LINGER_ZERO: u32 = 1 << 5;
+    pub const LINGER_ZERO: u32 = 1 << 4;
     /// `sk_socket` is not null: an application holds a descriptor of it. Clear for a connection that
     /// was never accepted, and after `close()`.
-    pub const ATTACHED: u32 = 1 << 6;
+    pub const ATTACHED: u32 = 1 << 5;
     /// The local port is not bound yet: at CLOSE→SYN_SENT `inet_sport` is 0 or left over from an
     /// earlier connection of the same descriptor.
-    pub const PORT_UNBOUND: u32 = 1 << 7;
+    pub const PORT_UNBOUND: u32 = 1 << 6;
     /// `netns` is valid.
-    pub const NETNS: u32 = 1 << 8;
+    pub const NETNS: u32 = 1 << 7;
     /// `socket_flags`-derived bits ([`PEER_FIN`], [`LINGER_ZERO`], [`ATTACHED`]) and `error`,
     /// `shutdown` were read; without it their absence means nothing.
-    pub const SOCKET_FIELDS: u32 = 1 << 9;
+    pub const SOCKET_FIELDS: u32 = 1 << 8;
     /// `value` holds the id of the socket's cgroup.
-    pub const CGROUP: u32 = 1 << 10;
+    pub const CGROUP: u32 = 1 << 9;
 }
 
 /// One event, as the kernel side writes it. 120 bytes, no padding, native byte order.
@@ -137,8 +135,8 @@ pub struct TcpInfo {
     pub probes: u8,
     /// Segments in flight (`packets_out`).
     pub packets_out: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Segments with payload received (`data_segs_in`).
+    pub data_segments_received: u32,
 }
 
 /// A [`Record`] whose [`flags::INFO`] is set.

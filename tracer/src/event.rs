@@ -64,6 +64,9 @@ pub struct TcpInfo {
     pub segments_sent: u32,
     /// Segments received.
     pub segments_received: u32,
+    /// Segments with payload received; at ESTABLISHED of a server more than none means that the final
+    /// ACK of the handshake came with data.
+    pub data_segments_received: u32,
     /// Segments sent again over the whole life, SYN and SYN-ACK included.
     pub retransmits: u32,
     /// Smoothed round-trip time, microseconds, when there was a sample.
@@ -137,10 +140,8 @@ pub struct Transition {
     pub netns: Option<u32>,
     /// Id of the cgroup the socket was made in: the inode of its directory.
     pub cgroup_id: Option<u64>,
-    /// The listener's accept queue and whether it has `TCP_DEFER_ACCEPT`, at LISTEN→SYN_RECV.
+    /// The listener's accept queue, at LISTEN→SYN_RECV.
     pub accept_queue: Option<AcceptQueue>,
-    /// `TCP_DEFER_ACCEPT` is set on the listener.
-    pub defer_accept: bool,
     /// Read at ESTABLISHED and CLOSE, where the mode allows.
     pub flags: Option<SocketFlags>,
     /// Read at ESTABLISHED and CLOSE, where the mode allows.

@@ -178,14 +178,14 @@ fn handshake_caveats() {
         HandshakeCaveat::SynAckRetransmitted,
         HandshakeCaveat::RetransmitSchedule,
         HandshakeCaveat::SynCookie,
-        HandshakeCaveat::DeferAccept,
+        HandshakeCaveat::FirstData,
     ];
     for caveat in caveats {
         match caveat {
             HandshakeCaveat::SynAckRetransmitted
             | HandshakeCaveat::RetransmitSchedule
             | HandshakeCaveat::SynCookie
-            | HandshakeCaveat::DeferAccept => {}
+            | HandshakeCaveat::FirstData => {}
         }
     }
     let rows = table(&section(&read("docs/handshakes.md"), "Caveats"), "caveat");

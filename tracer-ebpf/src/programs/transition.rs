@@ -165,18 +165,12 @@ unsafe fn write_record<M: Memory>(
                 bits |= flags::ATTACHED;
             }
         }
-        if new == state::LISTEN && M::load::<u8>(sk, config!(socket.rskq_defer_accept)) != 0 {
-            bits |= flags::DEFER_ACCEPT;
-        }
         if old == state::LISTEN && new == state::SYN_RECV {
             // The child is still a raw copy of its listener: these are the listener's, and up to 6.14
             // so is the cookie.
             bits |= flags::ACCEPT_QUEUE;
             queue = M::load(sk, config!(socket.sk_ack_backlog));
             queue_limit = M::load(sk, config!(socket.sk_max_ack_backlog));
-            if M::load::<u8>(sk, config!(socket.rskq_defer_accept)) != 0 {
-                bits |= flags::DEFER_ACCEPT;
-            }
         } else {
             cookie = M::load(sk, config!(socket.skc_cookie));
         }
@@ -241,6 +235,6 @@ unsafe fn write_info<M: Memory>(info: *mut TcpInfo, sk: u64) {
         (*info).pending_retransmits = load!(icsk_retransmits: u8);
         (*info).probes = load!(icsk_probes_out: u8);
         (*info).packets_out = load!(packets_out: u32);
-        (*info).reserved = 0;
+        (*info).data_segments_received = load!(data_segs_in: u32);
     }
 }

@@ -55,14 +55,19 @@ pub(super) fn trace_keeping_privileges(shared: &Shared, consumer: impl Consumer)
 }
 
 fn run(shared: &Shared, source: KernelSource, consumer: impl Consumer) -> anyhow::Result<()> {
-    announce(shared, &source);
-
-    let stop = Arc::new(AtomicBool::new(false));
-    let handle = source.stop_handle().context("no file descriptor is left to wait for a signal with")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the signal handler could not be started")?;
+    // Before anybody is told that tracing has begun, and may want it to end.
+    let (mut terminate, mut interrupt) = {
+        let _guard = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    announce(shared, &source);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let handle = source.stop_handle().context("no file descriptor is left to wait for a signal with")?;
     let (ended, mut worker_ended) = oneshot::channel();
     let worker = {
         let stop = Arc::clone(&stop);
@@ -78,8 +83,6 @@ fn run(shared: &Shared, source: KernelSource, consumer: impl Consumer) -> anyhow
         })?
     };
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let duration = async {
             match shared.duration {
                 Some(duration) => tokio::time::sleep(duration).await,
@@ -92,8 +95,7 @@ fn run(shared: &Shared, source: KernelSource, consumer: impl Consumer) -> anyhow
             () = duration => {}
             _ = &mut worker_ended => {}
         }
-        io::Result::Ok(())
-    })?;
+    });
     stop.store(true, Ordering::Relaxed);
     handle.wake();
     let outcome = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -83,8 +83,6 @@ pub struct Connection {
     pub gap: bool,
     /// It took the ends of a connection in TIME_WAIT before that one's time was over.
     pub reused_time_wait: bool,
-    /// The listener waits for data before it wakes (`TCP_DEFER_ACCEPT`).
-    pub defer_accept: bool,
 }
 
 // One million live connections must fit in 300 MB, with the index.
@@ -107,7 +105,6 @@ impl Connection {
             incomplete: false,
             gap: false,
             reused_time_wait: false,
-            defer_accept: transition.defer_accept,
         }
     }
 
@@ -136,7 +133,6 @@ impl Connection {
             incomplete: true,
             gap: false,
             reused_time_wait: false,
-            defer_accept: false,
         }
     }
 

@@ -14,15 +14,15 @@ pub enum HandshakeCaveat {
     /// The SYN-ACK was sent again. Observed from the first one where a hook saw the resend; else
     /// measured from it by TCP timestamps, to the millisecond.
     SynAckRetransmitted,
-    /// The SYN-ACK was sent again, and the kernel's sample, if any, is of a resend: the time of the
-    /// resends by the kernel's schedule of 1, 3, 7, 15 and 31 s, which it keeps within some percent,
-    /// and the sample.
+    /// The SYN-ACK was sent again, and the kernel's sample, if any, is of a resend. After one resend the
+    /// duration is the second that the kernel waits before it, and the sample; after more it is unknown.
     RetransmitSchedule,
     /// The sample has the millisecond grain of a SYN cookie's timestamp, which also carries options in
     /// its low bits: up to 64 ms too long. One handshake in a thousand has that grain by chance.
     SynCookie,
-    /// The listener has `TCP_DEFER_ACCEPT`: the wait for the client's first data is included.
-    DeferAccept,
+    /// The final ACK came with data, as it always does on a listener with `TCP_DEFER_ACCEPT`: the
+    /// client's wait until it had something to send may be included.
+    FirstData,
 }
 
 impl HandshakeCaveat {
@@ -32,7 +32,7 @@ impl HandshakeCaveat {
             Self::SynAckRetransmitted => "syn_ack_retransmitted",
             Self::RetransmitSchedule => "retransmit_schedule",
             Self::SynCookie => "syn_cookie",
-            Self::DeferAccept => "defer_accept",
+            Self::FirstData => "first_data",
         }
     }
 }
@@ -80,7 +80,7 @@ impl Handshake {
             Role::Server => {
                 let child = connection.history.entered(TcpState::SynReceived);
                 let passed = child.map(|since| established.since(since));
-                let handshake = Self::passive(passed, transition.info.as_ref(), connection.defer_accept);
+                let handshake = Self::passive(passed, transition.info.as_ref());
                 Some(match resent.filter(|resent| resent.answered_exactly) {
                     // The kernel's sample may be of a resend only; the clock is not.
                     Some(resent) => Self {
@@ -126,7 +126,7 @@ impl Handshake {
         }
     }
 
-    fn passive(passed: Option<u64>, info: Option<&TcpInfo>, defer_accept: bool) -> Self {
+    fn passive(passed: Option<u64>, info: Option<&TcpInfo>) -> Self {
         let state = TcpState::SynReceived;
         let measured = info.and_then(|info| info.srtt_us).map(|rtt| u64::from(rtt) * 1000);
         let real = passed.filter(|&passed| is_real(passed, measured));
@@ -156,22 +156,24 @@ impl Handshake {
         }
         match (measured, resent) {
             (Some(_), 0) => {
-                let caveat = if defer_accept {
-                    Some(HandshakeCaveat::DeferAccept)
+                let caveat = if info.data_segments_received > 0 {
+                    Some(HandshakeCaveat::FirstData)
                 } else if info.srtt_us.is_some_and(|rtt| rtt % 1000 == 0) {
                     Some(HandshakeCaveat::SynCookie)
                 } else {
                     None
                 };
                 // A wait for data is no round trip of the network.
-                let rtt_us = info.srtt_us.filter(|_| caveat != Some(HandshakeCaveat::DeferAccept));
+                let rtt_us = info.srtt_us.filter(|_| caveat != Some(HandshakeCaveat::FirstData));
                 Self { rtt_us, caveat, ..exact(measured, DurationSource::Measured) }
             }
-            // Shorter than the resends took: the client answered a resend, and by TCP timestamps the
-            // sample is of that one.
-            (Some(sample), resent) if sample < resend_schedule_ns(resent) => Self {
+            // Shorter than any resend's wait: the client answered a resend, and by TCP timestamps the
+            // sample is of that one. When it was sent is sure only for a single one: a SYN that came
+            // again is answered at once, and counts as well.
+            (Some(sample), resent) if sample < resend_schedule_ns(1) => Self {
+                duration_ns: (resent == 1).then(|| resend_schedule_ns(1) + sample),
                 caveat: Some(HandshakeCaveat::RetransmitSchedule),
-                ..exact(Some(resend_schedule_ns(resent).saturating_add(sample)), DurationSource::Modelled)
+                ..exact(None, DurationSource::Modelled)
             },
             (Some(_), _) => Self {
                 caveat: Some(HandshakeCaveat::SynAckRetransmitted),
@@ -182,7 +184,7 @@ impl Handshake {
             (None, 0) => exact(None, DurationSource::Measured),
             (None, resent) => Self {
                 caveat: Some(HandshakeCaveat::RetransmitSchedule),
-                ..exact(Some(resend_schedule_ns(resent)), DurationSource::Modelled)
+                ..exact((resent == 1).then(|| resend_schedule_ns(1)), DurationSource::Modelled)
             },
         }
     }
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_server_reports_the_kernels_sample_not_the_tracepoints_microseconds() {
-        let handshake = Handshake::passive(Some(15_000), Some(&info(Some(79_123), 0)), false);
+        let handshake = Handshake::passive(Some(15_000), Some(&info(Some(79_123), 0)));
         assert_eq!(handshake.duration_ns, Some(79_123_000));
         assert_eq!((handshake.source, handshake.caveat), (DurationSource::Measured, None));
         assert!(handshake.replaces(TcpState::SynReceived));
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn fast_open_is_observed() {
-        let handshake = Handshake::passive(Some(219_175_000), Some(&info(Some(219_000), 0)), false);
+        let handshake = Handshake::passive(Some(219_175_000), Some(&info(Some(219_000), 0)));
         assert_eq!((handshake.duration_ns, handshake.source), (Some(219_175_000), DurationSource::Observed));
     }
 
@@ -239,7 +241,7 @@ mod tests {
     fn a_child_that_was_held_up_is_no_fast_open() {
         // Measured on an emulated processor, and one held up after a short round trip.
         for (passed, sample) in [(2_066_130, 6_637), (1_596_046, 12_803), (5_000_000, 218)] {
-            let handshake = Handshake::passive(Some(passed), Some(&info(Some(sample), 0)), false);
+            let handshake = Handshake::passive(Some(passed), Some(&info(Some(sample), 0)));
             assert_eq!(handshake.duration_ns, Some(u64::from(sample) * 1000));
             assert_eq!((handshake.source, handshake.caveat), (DurationSource::Measured, None));
         }
@@ -247,34 +249,49 @@ mod tests {
 
     #[test]
     fn resent_syn_acks_are_flagged_and_their_sample_is_no_round_trip() {
-        let timestamps = Handshake::passive(Some(9_000), Some(&info(Some(1_007_000), 1)), false);
+        let timestamps = Handshake::passive(Some(9_000), Some(&info(Some(1_007_000), 1)));
         assert_eq!(timestamps.duration_ns, Some(1_007_000_000));
         assert_eq!(timestamps.caveat, Some(HandshakeCaveat::SynAckRetransmitted));
         assert_eq!((timestamps.rtt_us, timestamps.retransmits), (None, Some(1)));
 
-        let none = Handshake::passive(Some(9_000), Some(&info(None, 2)), false);
-        assert_eq!((none.duration_ns, none.source), (Some(3_000_000_000), DurationSource::Modelled));
+        let none = Handshake::passive(Some(9_000), Some(&info(None, 1)));
+        assert_eq!((none.duration_ns, none.source), (Some(1_000_000_000), DurationSource::Modelled));
         assert_eq!(none.caveat, Some(HandshakeCaveat::RetransmitSchedule));
     }
 
     #[test]
+    fn a_sample_of_a_resend_is_not_the_handshake() {
+        let one = Handshake::passive(Some(9_000), Some(&info(Some(30_000), 1)));
+        assert_eq!((one.duration_ns, one.source), (Some(1_030_000_000), DurationSource::Modelled));
+        assert_eq!((one.rtt_us, one.caveat), (Some(30_000), Some(HandshakeCaveat::RetransmitSchedule)));
+        // By the schedule, or because the client's SYN came again: nothing tells.
+        for sample in [Some(30_000), None] {
+            let two = Handshake::passive(Some(9_000), Some(&info(sample, 2)));
+            assert_eq!((two.duration_ns, two.retransmits), (None, Some(2)));
+            assert_eq!(two.caveat, Some(HandshakeCaveat::RetransmitSchedule));
+        }
+    }
+
+    #[test]
     fn cookies_are_flagged_or_unknown() {
-        let timestamps = Handshake::passive(Some(9_000), Some(&info(Some(242_000), 0)), false);
+        let timestamps = Handshake::passive(Some(9_000), Some(&info(Some(242_000), 0)));
         assert_eq!(timestamps.caveat, Some(HandshakeCaveat::SynCookie));
-        let none = Handshake::passive(Some(9_000), Some(&info(None, 0)), false);
+        let none = Handshake::passive(Some(9_000), Some(&info(None, 0)));
         assert_eq!(none.duration_ns, None);
     }
 
     #[test]
-    fn deferred_accept_is_flagged() {
-        let handshake = Handshake::passive(Some(9_000), Some(&info(Some(300_123), 0)), true);
-        assert_eq!(handshake.caveat, Some(HandshakeCaveat::DeferAccept));
+    fn a_final_ack_with_data_is_flagged() {
+        let with_data = TcpInfo { data_segments_received: 1, ..info(Some(300_123), 0) };
+        let handshake = Handshake::passive(Some(9_000), Some(&with_data));
+        assert_eq!(handshake.duration_ns, Some(300_123_000));
+        assert_eq!((handshake.caveat, handshake.rtt_us), (Some(HandshakeCaveat::FirstData), None));
     }
 
     #[test]
     fn without_the_kernels_figures_a_server_handshake_is_unknown() {
-        assert_eq!(Handshake::passive(Some(15_000), None, false).duration_ns, None);
-        assert_eq!(Handshake::passive(None, None, false).duration_ns, None);
+        assert_eq!(Handshake::passive(Some(15_000), None).duration_ns, None);
+        assert_eq!(Handshake::passive(None, None).duration_ns, None);
     }
 
     #[test]

@@ -19,8 +19,6 @@ struct Listener {
     /// Unknown for one that was there before tracing began.
     socket: Option<SocketId>,
     process: Option<Process>,
-    /// `TCP_DEFER_ACCEPT` was set when it began to listen.
-    defers: bool,
 }
 
 /// Listening sockets by namespace, address and port. Several may share a port (`SO_REUSEPORT`).
@@ -40,8 +38,7 @@ impl Listeners {
         }
         let key = (transition.netns, transition.local);
         self.by_socket.insert(socket, (key, transition.time));
-        let listener =
-            Listener { socket: Some(socket), process: transition.process, defers: transition.defer_accept };
+        let listener = Listener { socket: Some(socket), process: transition.process };
         self.by_endpoint.entry(key).or_default().push(listener);
     }
 
@@ -53,7 +50,7 @@ impl Listeners {
         let group = self.by_endpoint.entry((netns, local)).or_default();
         let pid = process.map(|process| process.pid);
         if !group.iter().any(|known| known.process.map(|process| process.pid) == pid) {
-            group.push(Listener { socket: None, process, defers: false });
+            group.push(Listener { socket: None, process });
         }
     }
 
@@ -99,11 +96,6 @@ impl Listeners {
         group.iter().all(|listener| listener.process.is_some_and(|it| it.pid == first.pid)).then_some(first)
     }
 
-    /// Whether the listener where a connection arrived waits for data before it wakes.
-    pub(super) fn defers(&self, netns: Option<u32>, local: Endpoint) -> bool {
-        self.at(netns, local).is_some_and(|group| group.iter().any(|listener| listener.defers))
-    }
-
     fn at(&self, netns: Option<u32>, local: Endpoint) -> Option<&Vec<Listener>> {
         // A listener on `::` takes IPv4 too, unless it is told not to; one on `0.0.0.0` never IPv6.
         let any: &[IpAddr] = if local.address.is_ipv4() {
@@ -144,7 +136,6 @@ mod tests {
             netns: None,
             cgroup_id: None,
             accept_queue: None,
-            defer_accept: false,
             flags: None,
             info: None,
         }

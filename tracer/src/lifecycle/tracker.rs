@@ -205,14 +205,12 @@ impl Tracker {
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
-                let _ = self.begin(transition, Role::Client, owner, report);
+                self.begin(transition, Role::Client, owner, report);
             }
             (TcpState::Listen, TcpState::SynReceived) => {
                 let process = self.listeners.owner(transition.netns, transition.local);
                 let owner = Owner::from_process(process, OwnerSource::Listener);
-                let key = self.begin(transition, Role::Server, owner, report);
-                let deferred = self.listeners.defers(transition.netns, transition.local);
-                self.entries[key].connection.defer_accept |= deferred;
+                self.begin(transition, Role::Server, owner, report);
             }
             (_, TcpState::Closed) => self.close(transition, report),
             (from, to) if from == to => self.repeat(transition, report),
@@ -232,7 +230,7 @@ impl Tracker {
         role: Role,
         owner: Owner,
         report: &mut dyn FnMut(Observation<'_>),
-    ) -> usize {
+    ) {
         self.forget_previous_life(transition, report);
         let connection = Connection::begin(transition, role, owner);
         let key = self.insert(transition.socket, transition.time, connection, report);
@@ -241,7 +239,6 @@ impl Tracker {
             duration_ns: None,
             connection: Some(&self.entries[key].connection),
         });
-        key
     }
 
     /// A socket begins a new life while an old one is in the table: its end was missed.

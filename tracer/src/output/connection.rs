@@ -120,7 +120,7 @@ impl ConnectionRow {
                 .collect(),
             handshake_us: timed.and_then(|handshake| handshake.duration_ns).map(text::microseconds),
             handshake_source: timed.map(|handshake| handshake.source.name()),
-            handshake_caveat: timed.and_then(|handshake| handshake.caveat).map(HandshakeCaveat::name),
+            handshake_caveat: handshake.and_then(|handshake| handshake.caveat).map(HandshakeCaveat::name),
             handshake_rtt_us: handshake.and_then(|handshake| handshake.rtt_us),
             syn_retransmits: handshake.and_then(|handshake| handshake.retransmits),
             close_reason: closed.ending.reason.name(),

@@ -108,14 +108,13 @@ pub(crate) fn nonsense() -> impl Strategy<Value = Vec<Transition>> {
         prop::option::of(flags()),
         prop::option::of(info()),
         prop::option::of(1..4_u32),
-        (any::<bool>(), any::<bool>()),
+        any::<bool>(),
     )
-        .prop_map(|(socket, time, from, to, flags, info, pid, (bound, defer_accept))| {
+        .prop_map(|(socket, time, from, to, flags, info, pid, bound)| {
             let mut event = transition(socket, Timestamp(time), from, to);
             event.flags = flags;
             event.info = info;
             event.process = pid.map(|pid| process(pid, if pid == 3 { "kworker/0:1" } else { "app" }));
-            event.defer_accept = defer_accept;
             if bound {
                 (event.local, event.remote) = (SERVER, CLIENT);
             }

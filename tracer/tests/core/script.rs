@@ -57,7 +57,6 @@ pub(crate) fn transition(socket: u64, time: Timestamp, from: TcpState, to: TcpSt
         netns: Some(NETNS),
         cgroup_id: None,
         accept_queue: None,
-        defer_accept: false,
         flags: None,
         info: None,
     }

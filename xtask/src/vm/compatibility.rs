@@ -42,7 +42,11 @@ fn page(tested: &[Tested]) -> Result<String> {
         row(&mut page, name, cells)?;
     }
     row(&mut page, "checks of the program, both modes", tested.iter().map(|one| one.count(own).to_string()))?;
-    row(&mut page, "tests of the tracer, and scenarios", tested.iter().map(|one| one.count(|test| !own(test)).to_string()))?;
+    row(
+        &mut page,
+        "tests of the tracer, and scenarios",
+        tested.iter().map(|one| one.count(|test| !own(test)).to_string()),
+    )?;
     reasons(&mut page, tested)?;
     Ok(page)
 }

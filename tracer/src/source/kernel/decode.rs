@@ -118,7 +118,6 @@ fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Opti
         netns: netns(record),
         cgroup_id: has(flags::CGROUP).then_some(record.value),
         accept_queue: accept_queue(record),
-        defer_accept: has(flags::DEFER_ACCEPT),
         flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
             error: record.error,
             shutdown_receive: record.shutdown & RCV_SHUTDOWN != 0,
@@ -138,6 +137,7 @@ fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
         bytes_received: wire.bytes_received.saturating_sub(u64::from(peer_fin)),
         segments_sent: wire.segments_sent,
         segments_received: wire.segments_received,
+        data_segments_received: wire.data_segments_received,
         retransmits: wire.retransmits,
         srtt_us: (wire.srtt_us != 0).then_some(wire.srtt_us),
         min_rtt_us: (wire.min_rtt_us != u32::MAX).then_some(wire.min_rtt_us),

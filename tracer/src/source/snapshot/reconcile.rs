@@ -116,7 +116,6 @@ mod tests {
             netns: Some(1),
             cgroup_id: None,
             accept_queue: None,
-            defer_accept: false,
             flags: None,
             info: None,
         })

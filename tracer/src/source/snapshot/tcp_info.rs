@@ -27,6 +27,7 @@ pub(super) fn decode(bytes: &[u8], state: TcpState, rqueue: u32, wqueue: u32) ->
         bytes_received: u64_at(bytes, 128)?,
         segments_sent: u32_at(bytes, 136)?,
         segments_received: u32_at(bytes, 140)?,
+        data_segments_received: u32_at(bytes, 152)?,
         retransmits: u32_at(bytes, 100)?,
         srtt_us: Some(u32_at(bytes, 68)?).filter(|&srtt| srtt != 0),
         min_rtt_us: Some(u32_at(bytes, 148)?).filter(|&rtt| rtt != u32::MAX),

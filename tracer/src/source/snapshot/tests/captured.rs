@@ -95,6 +95,7 @@ fn connections_have_everything() {
             bytes_received: 6,
             segments_sent: 1,
             segments_received: 4,
+            data_segments_received: 1,
             srtt_us: Some(25),
             min_rtt_us: Some(25),
             mss: 32768,
