@@ -9,7 +9,7 @@ use crate::{
     filter::{Filter, PortSet, parse_network, parse_state},
     lifecycle::{DEFAULT_MAX_CONNECTIONS, GroupBy, Role, TcpState},
     output::{Format, TimeStyle},
-    owner,
+    owner::{self, CgroupSubtree},
     source::kernel::{DEFAULT_BUFFER_BYTES, KernelOptions, Mode, ModeChoice},
 };
 
@@ -123,6 +123,9 @@ pub struct FilterArguments {
     /// Owners by process name
     #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
     pub comm: Vec<String>,
+    /// A cgroup and those below it, by its directory or its path in the hierarchy
+    #[arg(long, value_name = "PATH", value_parser = CgroupSubtree::parse, global = true)]
+    pub cgroup: Option<CgroupSubtree>,
     /// A network namespace: a path, an inode, or `self`
     #[arg(long, value_name = "PATH|INODE|self", value_parser = parse_netns, global = true)]
     pub netns: Option<u32>,
@@ -194,6 +197,7 @@ impl Shared {
             remote: filter.remote,
             pids: filter.pid,
             comms: filter.comm,
+            cgroup: filter.cgroup,
             netns: filter.netns,
             role: filter.role.map(|role| match role {
                 RoleArgument::Client => Role::Client,

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::{
     event::{Endpoint, MiniSocketEnd, Process, Transition},
     lifecycle::{ClosedConnection, Connection, RemainEnd, Role, Standing, TcpState},
+    owner::{Cgroup, CgroupSubtree},
 };
 
 /// A set of ports, as `80,443,8000-8099`.
@@ -82,6 +83,8 @@ pub struct Filter {
     pub pids: Vec<u32>,
     /// Process names, one of which must be the owner's.
     pub comms: Vec<String>,
+    /// A cgroup that must hold the socket, itself or below it.
+    pub cgroup: Option<CgroupSubtree>,
     /// Inode of the network namespace.
     pub netns: Option<u32>,
     /// The role.
@@ -98,6 +101,12 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether a socket in this cgroup, by its path, is shown; one whose cgroup is unknown is not, when
+    /// one is asked for.
+    pub fn shows_cgroup(&self, cgroup: Option<&Cgroup>) -> bool {
+        self.cgroup.as_ref().is_none_or(|subtree| cgroup.is_some_and(|cgroup| subtree.contains(&cgroup.path)))
+    }
+
     /// Whether it can be decided only when both ports are known.
     pub fn asks_for_ports(&self) -> bool {
         self.local_ports.is_some() || self.remote_ports.is_some() || !self.remote.is_empty()
@@ -141,6 +150,7 @@ impl Filter {
         self.shows_endpoints(event.local, event.remote)
             && self.shows_owner(None)
             && self.role.is_none()
+            && self.cgroup.is_none()
             && self.netns.is_none_or(|netns| event.netns == Some(netns))
             && (self.states.is_empty()
                 || self.states.iter().any(|&state| state == end.state || state == TcpState::Closed))

@@ -55,6 +55,9 @@ impl Consumer for Connections {
                 let now = Duration::from_nanos(closed.closed.0);
                 let process = connection.owner.process.as_ref();
                 let cgroup = self.attribution.cgroup(connection.cgroup_id, process, now);
+                if !self.filter.shows_cgroup(cgroup.as_deref()) {
+                    return Ok(());
+                }
                 self.sink.write(&ConnectionRow::new(&closed, cgroup.as_deref(), self.clock))
             }
             _ => Ok(()),

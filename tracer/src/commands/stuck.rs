@@ -105,8 +105,13 @@ fn report(
     }
     let mut cgroups = Cgroups(Attribution::new(Duration::ZERO));
     let filter = shared.filter();
-    let standing: Vec<Standing> =
-        standing(look, entered).into_iter().filter(|standing| filter.shows_standing(standing)).collect();
+    let standing: Vec<Standing> = standing(look, entered)
+        .into_iter()
+        .filter(|standing| {
+            filter.shows_standing(standing)
+                && (filter.cgroup.is_none() || filter.shows_cgroup(cgroups.of(standing).as_deref()))
+        })
+        .collect();
     let keys: HashMap<Ends, String> = standing
         .iter()
         .map(|it| ((it.netns, it.local, it.remote), key(it, arguments.by, &mut cgroups)))

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io::{self, Stdout},
+    time::Duration,
 };
 
 use super::live::Consumer;
@@ -12,6 +13,7 @@ use crate::{
     filter::Filter,
     lifecycle::{Connection, Observation},
     output::{Sink, TransitionRow},
+    owner::Attribution,
     source::ClockOffset,
 };
 
@@ -26,17 +28,29 @@ pub(super) struct Transitions {
     /// A client's first transition has no local port yet; a server's, up to 6.14, no remote end. When
     /// the filter asks for one, it waits here for the connection's second.
     held: HashMap<SocketId, Transition>,
+    /// Only when the filter asks for a cgroup.
+    attribution: Option<Attribution>,
 }
 
 impl Transitions {
     pub(super) fn new(shared: &Shared) -> Self {
+        let filter = shared.filter();
         Self {
             sink: Sink::new(io::stdout(), shared.output, shared.time),
-            filter: shared.filter(),
+            attribution: filter.cgroup.is_some().then(|| Attribution::new(Duration::ZERO)),
+            filter,
             clock: ClockOffset { to_utc_ns: 0 },
             count: shared.count,
             held: HashMap::new(),
         }
+    }
+
+    fn shows_cgroup(&mut self, transition: &Transition, connection: Option<&Connection>) -> bool {
+        let Some(attribution) = &mut self.attribution else { return true };
+        let id = transition.cgroup_id.or(connection.and_then(|connection| connection.cgroup_id));
+        let process = connection.and_then(|connection| connection.owner.process).or(transition.process);
+        let cgroup = attribution.cgroup(id, process.as_ref(), Duration::from_nanos(transition.time.0));
+        self.filter.shows_cgroup(cgroup.as_deref())
     }
 
     fn write(
@@ -45,7 +59,10 @@ impl Transitions {
         connection: Option<&Connection>,
         duration_ns: Option<u64>,
     ) -> io::Result<()> {
-        if !self.done() && self.filter.shows_transition(transition, connection, duration_ns) {
+        if !self.done()
+            && self.filter.shows_transition(transition, connection, duration_ns)
+            && self.shows_cgroup(transition, connection)
+        {
             self.sink.write(&TransitionRow::new(transition, connection, duration_ns, self.clock))?;
         }
         Ok(())

@@ -25,6 +25,7 @@
 mod attribution;
 mod cgroup;
 mod cgroup_handle;
+mod cgroup_subtree;
 mod container;
 mod holder;
 mod mountinfo;
@@ -37,6 +38,7 @@ mod source;
 
 pub use attribution::Attribution;
 pub use cgroup::{Cgroup, CgroupCounts, CgroupError, CgroupLimits, CgroupPaths};
+pub use cgroup_subtree::CgroupSubtree;
 pub use container::{CgroupOwner, Container, Runtime};
 pub use netns::{NetNamespaces, NetNs, NetnsLimits, enumerate_netns};
 pub use netns_spec::{NetnsError, NetnsSpec, parse_spec};
