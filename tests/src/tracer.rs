@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
-use crate::{Connection, LIMIT, Namespace, Transition, program::program};
+use crate::{Connection, Namespace, Transition, program::program, speed::limit};
 
 /// Which hook the program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl Tracer {
 
     fn wait(&self, stream: &Stream, what: &str, holds: impl Fn(&Captured) -> bool) {
         let (captured, changed) = &**stream;
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + limit();
         let mut guard = captured.lock().unwrap_or_else(PoisonError::into_inner);
         while !holds(&guard) {
             let left = end.saturating_duration_since(Instant::now());
@@ -178,7 +178,7 @@ impl Tracer {
 
     /// Waits for its end.
     pub fn wait_for_end(mut self) -> Ended {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + limit();
         let status = loop {
             match self.child.try_wait().expect("it is a child") {
                 Some(status) => break status,

@@ -18,7 +18,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const TESTED: &[&str] = &["tcptrace-bpf", "tcptrace-tests"];
 
 /// Programs of this machine that tests start.
-const TOOLS: &[&str] = &["ip", "nft", "sh", "sleep", "ss", "true", "unshare"];
+const TOOLS: &[&str] = &["bash", "ip", "nft", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
 
 /// Our own programs.
 pub(crate) struct Programs {
