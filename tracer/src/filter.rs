@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
-    event::{Endpoint, Process, Transition},
-    lifecycle::{ClosedConnection, Connection, Role, Standing, TcpState},
+    event::{Endpoint, MiniSocketEnd, Process, Transition},
+    lifecycle::{ClosedConnection, Connection, RemainEnd, Role, Standing, TcpState},
 };
 
 /// A set of ports, as `80,443,8000-8099`.
@@ -98,6 +98,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it can be decided only when both ports are known.
+    pub fn asks_for_ports(&self) -> bool {
+        self.local_ports.is_some() || self.remote_ports.is_some() || !self.remote.is_empty()
+    }
+
     /// Whether a transition is shown.
     pub fn shows_transition(
         &self,
@@ -129,6 +134,17 @@ impl Filter {
             && (self.states.is_empty() || closed.states().any(|span| self.states.contains(&span.state)))
             && (!self.failed || closed.ending.reason.is_failure())
             && self.shows_duration(closed.duration_ns())
+    }
+
+    /// Whether the end of a mini-socket is shown. It has no process any more.
+    pub fn shows_mini_socket_end(&self, event: &MiniSocketEnd, end: &RemainEnd) -> bool {
+        self.shows_endpoints(event.local, event.remote)
+            && self.shows_owner(None)
+            && self.role.is_none()
+            && self.netns.is_none_or(|netns| event.netns == Some(netns))
+            && (self.states.is_empty()
+                || self.states.iter().any(|&state| state == end.state || state == TcpState::Closed))
+            && self.shows_duration(Some(end.duration_ns))
     }
 
     /// Whether a connection that stands still is shown.

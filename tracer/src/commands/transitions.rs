@@ -15,7 +15,7 @@ use crate::{
     source::ClockOffset,
 };
 
-/// Most first transitions held back until their local port is known.
+/// Most first transitions held back until their ports are known.
 const MAX_HELD: usize = 65_536;
 
 pub(super) struct Transitions {
@@ -23,8 +23,8 @@ pub(super) struct Transitions {
     filter: Filter,
     clock: ClockOffset,
     count: Option<u64>,
-    /// A client's first transition has no local port yet. When the filter asks for one, it waits here for
-    /// the connection's second.
+    /// A client's first transition has no local port yet; a server's, up to 6.14, no remote end. When
+    /// the filter asks for one, it waits here for the connection's second.
     held: HashMap<SocketId, Transition>,
 }
 
@@ -59,11 +59,20 @@ impl Consumer for Transitions {
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        let Observation::Transition { transition, duration_ns, connection } = observation else {
-            return Ok(());
+        let (transition, duration_ns, connection) = match observation {
+            Observation::Transition { transition, duration_ns, connection } => {
+                (transition, duration_ns, connection)
+            }
+            Observation::MiniSocketEnd { event, end }
+                if !self.done() && self.filter.shows_mini_socket_end(event, &end) =>
+            {
+                return self.sink.write(&TransitionRow::of_mini_socket(event, &end, self.clock));
+            }
+            _ => return Ok(()),
         };
-        if self.filter.local_ports.is_some() {
-            if connection.is_some_and(|connection| connection.local.port == 0) {
+        if self.filter.asks_for_ports() {
+            if connection.is_some_and(|connection| connection.local.port == 0 || connection.remote.port == 0)
+            {
                 if self.held.len() < MAX_HELD {
                     self.held.insert(transition.socket, *transition);
                 }

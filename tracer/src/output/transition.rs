@@ -10,8 +10,8 @@ use super::{
     text::{self, EndpointText, escape},
 };
 use crate::{
-    event::{Endpoint, SocketId, Timestamp, Transition},
-    lifecycle::{Connection, TcpState},
+    event::{Endpoint, MiniSocketEnd, SocketId, Timestamp, Transition},
+    lifecycle::{Connection, RemainEnd, TcpState},
     owner::OwnerSource,
     source::ClockOffset,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub struct TransitionRow {
     r#type: &'static str,
     time: String,
-    socket: String,
+    socket: Option<String>,
     network_type: &'static str,
     local_address: String,
     local_port: Option<u16>,
@@ -52,6 +52,37 @@ struct Shown {
 }
 
 impl TransitionRow {
+    /// Describes the end of what the kernel kept of a closed connection, where a hook saw it.
+    pub fn of_mini_socket(event: &MiniSocketEnd, end: &RemainEnd, clock: ClockOffset) -> Self {
+        Self {
+            r#type: "time_wait_end",
+            time: text::rfc3339(event.time, clock),
+            socket: None,
+            network_type: network_type(event.local),
+            local_address: event.local.address.to_string(),
+            local_port: known_port(event.local),
+            remote_address: known_address(event.remote),
+            remote_port: known_port(event.remote),
+            from: end.state.name(),
+            to: TcpState::Closed.name(),
+            duration_us: Some(text::microseconds(end.duration_ns)),
+            pid: None,
+            comm: None,
+            owner_source: OwnerSource::Unknown.name(),
+            cgroup_id: None,
+            netns: event.netns,
+            shown: Shown {
+                time: event.time,
+                clock,
+                local: event.local,
+                remote: event.remote,
+                from: end.state,
+                to: TcpState::Closed,
+                duration_ns: Some(end.duration_ns),
+            },
+        }
+    }
+
     /// Describes a transition; `connection` is the one it belongs to, after the transition.
     pub fn new(
         transition: &Transition,
@@ -71,7 +102,7 @@ impl TransitionRow {
         Self {
             r#type: "transition",
             time: text::rfc3339(transition.time, clock),
-            socket: socket_text(transition.socket),
+            socket: Some(socket_text(transition.socket)),
             network_type: network_type(local),
             local_address: local.address.to_string(),
             local_port: known_port(local),
@@ -178,7 +209,7 @@ impl Row for TransitionRow {
                 self.owner_source,
                 optional(self.netns),
                 optional(self.cgroup_id),
-                self.socket
+                self.socket.as_deref().unwrap_or("-")
             )?;
         }
         Ok(())

@@ -1,12 +1,17 @@
 //! What this kernel can do, found by trying, never by its version.
 
-use std::{env, fs};
+use std::{
+    env, fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use super::{
-    btf, load,
+    KernelOptions, KernelSource, btf, load,
     load::{Hook, LoadOptions, Mode, RefusedHook},
     privileges, tracefs,
 };
+use crate::{event::Event, source::Source as _};
 
 /// The outcome of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +106,69 @@ pub fn all() -> Vec<Check> {
             cost: "events that the kernel skipped are not counted",
         },
     ];
+    checks.push(self_test());
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
     checks
+}
+
+/// The transitions of one loopback connection: two of its listener, five of each end.
+const SELF_TEST_TRANSITIONS: u64 = 12;
+
+/// Traces a connection of its own and accounts for its transitions.
+fn self_test() -> Check {
+    Check {
+        name: "self-test",
+        finding: match trace_own_connection() {
+            Ok(account) if account.seen == SELF_TEST_TRANSITIONS => Finding::Found(format!(
+                "all {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen"
+            )),
+            Ok(account) => Finding::Missing(format!(
+                "of {SELF_TEST_TRANSITIONS} transitions of a loopback connection {} were seen; on the whole host {} were lost in the ring and {} skipped by the kernel",
+                account.seen,
+                account.lost,
+                account.skipped.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string()),
+            )),
+            Err(error) => Finding::Missing(error),
+        },
+        cost: "what is shown may not be all there is",
+    }
+}
+
+/// What became of the transitions of the connection.
+struct Account {
+    seen: u64,
+    lost: u64,
+    skipped: Option<u64>,
+}
+
+fn trace_own_connection() -> Result<Account, String> {
+    let options = KernelOptions { snapshot: false, ..KernelOptions::default() };
+    let mut source = KernelSource::start(options).map_err(|error| error.to_string())?;
+    let port =
+        connect_to_oneself().map_err(|error| format!("no connection could be made on 127.0.0.1: {error}"))?;
+    let mut seen = 0;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while seen < SELF_TEST_TRANSITIONS && Instant::now() < deadline {
+        let polled = source.poll(&mut |event| {
+            if let Event::Transition(transition) = event {
+                seen += u64::from(transition.local.port == port || transition.remote.port == port);
+            }
+        });
+        polled.map_err(|error| format!("the ring buffer cannot be read: {error}"))?;
+    }
+    let counts = source.counts();
+    Ok(Account { seen, lost: counts.lost, skipped: counts.skipped })
+}
+
+/// Opens a connection on loopback and closes it again, listener included; gives the listener's port.
+fn connect_to_oneself() -> std::io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let client = TcpStream::connect(address)?;
+    let (server, _) = listener.accept()?;
+    drop(client);
+    drop(server);
+    Ok(address.port())
 }
 
 /// `refused` is none when mode btf itself does not work.
