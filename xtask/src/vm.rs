@@ -81,10 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&names)?;
     let folder = workspace.root().join("target/vm");
     let apt = Apt::new(folder.join("apt"), &arguments.mirror)?;
-    let mut programs = programs::build(&workspace)?;
-    if arguments.smoke {
-        programs.suites.clear();
-    }
+    let programs = programs::build(&workspace, !arguments.smoke)?;
     let tools = programs::tools()?;
     let options = Options { kvm: arguments.kvm, limit: Duration::from_secs(arguments.limit) };
 

@@ -34,8 +34,8 @@ pub(crate) struct Programs {
     pub(crate) suites: Vec<(String, PathBuf)>,
 }
 
-/// Builds everything that runs in the guest.
-pub(crate) fn build(workspace: &Workspace) -> Result<Programs> {
+/// Builds everything that runs in the guest, the test programs only if they are wanted.
+pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<Programs> {
     let programs =
         ["build", "-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"];
     let built = cargo(workspace, &programs)?;
@@ -44,6 +44,10 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Programs> {
         let executable = found.and_then(|artifact| artifact.executable.clone());
         executable.with_context(|| format!("cargo does not say where it put {name}"))
     };
+    let (init, tracer) = (program("vm-init")?, program("tcptrace-bpf")?);
+    if !with_suites {
+        return Ok(Programs { init, tracer, suites: Vec::new() });
+    }
     let mut test = vec!["test", "--no-run"];
     test.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
     test.extend(TESTS.iter().flat_map(|name| ["--test", name]));
@@ -53,7 +57,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Programs> {
         .filter(|artifact| artifact.profile.test)
         .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
         .collect();
-    Ok(Programs { init: program("vm-init")?, tracer: program("tcptrace-bpf")?, suites })
+    Ok(Programs { init, tracer, suites })
 }
 
 /// What cargo says about a thing it built, as far as it matters here.
