@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     os::{fd::AsFd as _, linux::fs::MetadataExt as _},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -94,6 +95,14 @@ impl Namespace {
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         self.run("sysctl", || fs::write(&path, value)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// Sets a sysctl of the namespace that older kernels do not have.
+    pub fn sysctl_if_there(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        if self.run("sysctl", || Path::new(&path).exists()) {
+            self.sysctl(name, value);
+        }
     }
 
     /// Replaces the rules of the namespace's packet filter: `rules` are those of an input chain, one a

@@ -18,6 +18,19 @@ pub fn program() -> &'static Path {
     &PROGRAM
 }
 
+/// Whether the program's `doctor` finds a thing on this kernel, by the name that it shows, such as
+/// `hook fentry`.
+pub fn finds(name: &str) -> bool {
+    let output = Command::new(program()).args(["doctor", "-o", "json"]).output();
+    let output = output.unwrap_or_else(|error| panic!("the program cannot start: {error}"));
+    let lines: Vec<serde_json::Value> = serde_json::Deserializer::from_slice(&output.stdout)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|error| panic!("the doctor's output is not JSON: {error}"));
+    let line = lines.iter().find(|line| line["name"] == name);
+    line.unwrap_or_else(|| panic!("the doctor does not look for {name}: {lines:#?}"))["found"] == true
+}
+
 /// Cargo offers a package's binaries to its own tests only, so this asks it for the other package's.
 fn build() -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

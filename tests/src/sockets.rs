@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::{LIMIT, Namespace};
+use crate::{Namespace, speed};
 
 /// A new TCP socket of the address's family, whose waits are limited.
 pub fn tcp(family_of: SocketAddr) -> Socket {
@@ -21,8 +21,8 @@ pub fn tcp(family_of: SocketAddr) -> Socket {
 }
 
 fn limit(socket: &Socket) {
-    socket.set_read_timeout(Some(LIMIT)).expect("every socket takes a timeout");
-    socket.set_write_timeout(Some(LIMIT)).expect("every socket takes a timeout");
+    socket.set_read_timeout(Some(speed::limit())).expect("every socket takes a timeout");
+    socket.set_write_timeout(Some(speed::limit())).expect("every socket takes a timeout");
 }
 
 /// Parses `address:port`.

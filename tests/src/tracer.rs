@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
-use crate::{Connection, LIMIT, Namespace, Transition, program::program};
+use crate::{Connection, Namespace, Transition, program::program, speed::limit};
 
 /// Which hook the program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,14 +69,19 @@ pub struct Summary {
     pub seen: u64,
     /// Transitions that found the ring buffer full.
     pub lost: u64,
-    /// Times the kernel skipped the program.
-    pub skipped: u64,
+    /// Times the kernel skipped the program; none before 5.12, which does not count them.
+    pub skipped: Option<u64>,
 }
 
 impl Summary {
+    /// What was generated and not seen, as far as the program can know.
+    pub fn missing(&self) -> u64 {
+        self.lost + self.skipped.unwrap_or(0)
+    }
+
     /// All that was generated, as far as the program can know.
     pub fn total(&self) -> u64 {
-        self.seen + self.lost + self.skipped
+        self.seen + self.missing()
     }
 }
 
@@ -159,7 +164,7 @@ impl Tracer {
 
     fn wait(&self, stream: &Stream, what: &str, holds: impl Fn(&Captured) -> bool) {
         let (captured, changed) = &**stream;
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + limit();
         let mut guard = captured.lock().unwrap_or_else(PoisonError::into_inner);
         while !holds(&guard) {
             let left = end.saturating_duration_since(Instant::now());
@@ -178,7 +183,7 @@ impl Tracer {
 
     /// Waits for its end.
     pub fn wait_for_end(mut self) -> Ended {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + limit();
         let status = loop {
             match self.child.try_wait().expect("it is a child") {
                 Some(status) => break status,
@@ -261,16 +266,17 @@ impl Ended {
     pub fn summary(&self) -> Summary {
         let line = self.stderr.lines().find(|line| line.contains("transitions seen"));
         let line = line.unwrap_or_else(|| panic!("no summary in: {}", self.stderr));
+        let parts = || line.trim_start_matches("tcptrace-bpf: ").split(", ").map(str::trim);
         let count = |what: &str| {
-            line.trim_start_matches("tcptrace-bpf: ")
-                .split(", ")
+            parts()
                 .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
                 .unwrap_or_else(|| panic!("no `{what}` in: {line}"))
         };
+        let skips_unknown = parts().any(|part| part == "skips by the kernel unknown");
         Summary {
             seen: count("transitions seen"),
             lost: count("lost in the ring"),
-            skipped: count("skipped by the kernel"),
+            skipped: (!skips_unknown).then(|| count("skipped by the kernel")),
         }
     }
 }

@@ -5,17 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest that any wait lasts: generous, because reaching it is a failure.
-pub const LIMIT: Duration = Duration::from_secs(30);
+use crate::speed::limit;
 
 /// Looks until `look` finds something, and panics with `what` when the limit passes without.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + LIMIT;
+    let limit = limit();
+    let end = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited {LIMIT:?} in vain for {what}");
+        assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     smoke: bool,
 
     /// Write docs/compatibility.md from what was found
-    #[arg(long, conflicts_with_all = ["kernel", "oldest_newest", "smoke"])]
+    #[arg(long, conflicts_with_all = ["kernel", "oldest_newest", "smoke", "tests"])]
     write_compatibility: bool,
 
     /// Use KVM, where /dev/kvm works; otherwise the processor is emulated
@@ -58,8 +58,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
 
-    /// Seconds after which a single test in the guest is killed
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    /// Only tests whose name has one of these parts, besides the checks and the smoke test
+    #[arg(long = "test", value_name = "PART", value_delimiter = ',', conflicts_with = "smoke")]
+    tests: Vec<String>,
+
+    /// Seconds without any test's end after which a suite in the guest is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     test_limit: u64,
 
     #[command(flatten)]
@@ -77,12 +81,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&names)?;
     let folder = workspace.root().join("target/vm");
     let apt = Apt::new(folder.join("apt"), &arguments.mirror)?;
-    let mut programs = programs::build(&workspace)?;
-    if arguments.smoke {
-        programs.suites.clear();
-    }
+    let programs = programs::build(&workspace, !arguments.smoke)?;
     let tools = programs::tools()?;
     let options = Options { kvm: arguments.kvm, limit: Duration::from_secs(arguments.limit) };
+
+    let wanted = initramfs::Wanted {
+        filters: arguments.tests.clone(),
+        test_limit: arguments.test_limit,
+        emulated: !arguments.kvm,
+    };
 
     let mut tested = Vec::new();
     for series in series(arguments) {
@@ -90,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let place = folder.join(&kernel.release);
         fs::create_dir_all(&place).with_context(|| format!("could not create {}", place.display()))?;
         let initramfs = place.join("initramfs.cpio");
-        initramfs::write(&initramfs, &kernel, &programs, &tools, arguments.test_limit)?;
+        initramfs::write(&initramfs, &kernel, &programs, &tools, &wanted)?;
         eprintln!("booting {}", kernel.release);
         let run = machine::run(&kernel, &initramfs, &place, &options)?;
         let one = Tested::new(kernel.release, run);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use socket2::Socket;
 use tcptrace_tests::{
-    Connection, Mode, Tracer, sockets,
+    Connection, Mode, Tracer, sockets, speed,
     tun::{Direction, Kind, Relay, SERVER, Segment, Verdict},
     wait,
 };
@@ -23,10 +23,10 @@ fn is(segment: &Segment, direction: Direction, kind: Kind, index: usize) -> bool
     (segment.direction, segment.kind, segment.index) == (direction, kind, index)
 }
 
-/// Within 2 ms or 2 %.
+/// Within [`speed::tolerance`].
 #[track_caller]
 fn assert_near(what: &str, shown: Duration, measured: Duration) {
-    let tolerance = Duration::from_millis(2).max(measured / 50);
+    let tolerance = speed::tolerance(measured);
     assert!(shown.abs_diff(measured) <= tolerance, "{what}: {shown:?} shown, {measured:?} measured");
 }
 
@@ -174,7 +174,7 @@ fn a_clients_handshake_is_the_true_one(
     // The relay gets a SYN a little after it was sent: later, the busier the host is.
     let least = answered - relay.segment(TO_SERVER, Kind::Syn, lost).unwrap().arrived;
     let most = if lost == 0 { answered - start } else { least + delay };
-    let slack = Duration::from_millis(2);
+    let slack = speed::slack(Duration::from_millis(2));
     match row.handshake_rtt_us {
         Some(shown) => {
             let shown = Duration::from_micros(shown.into());
@@ -213,7 +213,7 @@ fn a_syn_cookie_is_told(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let row = server_row(&relay, mode, |_| {});
     let measured = passed(&relay, TO_SERVER, Kind::Ack, 0) - passed(&relay, TO_SERVER, Kind::Syn, 0);
     assert_eq!(row.handshake_caveat.as_deref(), Some("syn_cookie"), "{row:#?}");
-    let slack = Duration::from_millis(3);
+    let slack = speed::slack(Duration::from_millis(3));
     assert_time(
         "handshake",
         row.handshake(),

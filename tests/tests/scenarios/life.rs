@@ -14,7 +14,7 @@ use std::net::Shutdown;
 use tcptrace_tests::{
     Mode, Namespace, Tracer,
     sockets::{self, Pair},
-    wait,
+    speed, wait,
 };
 
 use crate::support::{
@@ -247,11 +247,11 @@ fn data_is_left_unread(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert_eq!(server.bytes_received, Some(6));
 }
 
-/// 300 connections that are all open at once are all told apart.
+/// Hundreds of connections that are all open at once are all told apart.
 #[rstest]
 fn several_hundred_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    const CONNECTIONS: usize = 300;
     const CLIENTS: usize = 4;
+    let connections = speed::count(300, 52);
     let namespace = Namespace::new();
     let tracer = Tracer::connections(&namespace, mode);
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:0", 512, |_| {}));
@@ -262,7 +262,7 @@ fn several_hundred_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 namespace.run("client", || {
-                    let sockets: Vec<_> = (0..CONNECTIONS / CLIENTS).map(|_| sockets::connect(to)).collect();
+                    let sockets: Vec<_> = (0..connections / CLIENTS).map(|_| sockets::connect(to)).collect();
                     open.fetch_add(sockets.len(), Ordering::Relaxed);
                     all_open.wait();
                     for socket in sockets {
@@ -273,25 +273,25 @@ fn several_hundred_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
             });
         }
         namespace.run("server", || {
-            let sockets: Vec<_> = (0..CONNECTIONS).map(|_| sockets::accept(&listener)).collect();
+            let sockets: Vec<_> = (0..connections).map(|_| sockets::accept(&listener)).collect();
             all_open.wait();
             for socket in sockets {
                 sockets::wait_for_end(&socket);
             }
         });
     });
-    assert_eq!(open.into_inner(), CONNECTIONS);
+    assert_eq!(open.into_inner(), connections);
 
-    let rows = tracer.finish(2 * CONNECTIONS);
+    let rows = tracer.finish(2 * connections);
     let (clients, servers): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.role == "client");
-    assert_eq!((clients.len(), servers.len()), (CONNECTIONS, CONNECTIONS));
+    assert_eq!((clients.len(), servers.len()), (connections, connections));
     let mut client_ports: Vec<_> = clients.iter().map(|row| row.local_port).collect();
     let mut peer_ports: Vec<_> = servers.iter().map(|row| row.remote_port).collect();
     client_ports.sort_unstable();
     peer_ports.sort_unstable();
     assert_eq!(client_ports, peer_ports);
     client_ports.dedup();
-    assert_eq!(client_ports.len(), CONNECTIONS);
+    assert_eq!(client_ports.len(), connections);
     for row in clients {
         assert_states(row, CLIENT_LIFE);
         assert_eq!((row.remote_port, row.process.as_deref()), (Some(to.port()), Some("client")));

@@ -12,5 +12,6 @@ mod formats;
 mod handshakes;
 mod life;
 mod opening;
+mod remains;
 mod running;
 mod support;

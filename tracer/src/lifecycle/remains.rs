@@ -10,12 +10,21 @@ use crate::event::{MiniSocketEnd, Timestamp};
 /// Most mini-sockets followed: the kernel's own default limit (`tcp_max_tw_buckets`) on a large host.
 const MAX_FOLLOWED: usize = 262_144;
 
+/// Longer than any mini-socket lives. One in TIME_WAIT has the kernel's minute (`TCP_TIMEWAIT_LEN`); one in
+/// FIN_WAIT2 has another when a FIN comes at the end of its own, which is a minute at most. A timer wheel is
+/// late by up to an eighth of what it was set to (kernel/time/timer.c).
+const LONGEST_TIME_WAIT_NS: u64 = 60_000_000_000 / 8 * 9 + 1_000_000_000;
+const LONGEST_FIN_WAIT_2_NS: u64 = 2 * LONGEST_TIME_WAIT_NS;
+
 /// A mini-socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Remain {
     state: TcpState,
     since: Timestamp,
+    /// When the model lets it end.
     deadline: Timestamp,
+    /// When the kernel can have it no more, whether its end was seen or not.
+    forgotten: Timestamp,
 }
 
 /// The end of a mini-socket.
@@ -33,7 +42,7 @@ pub struct RemainEnd {
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     followed: HashMap<EndpointPair, Remain, foldhash::fast::RandomState>,
-    deadlines: BinaryHeap<Reverse<(Timestamp, EndpointPair)>>,
+    forgotten: BinaryHeap<Reverse<(Timestamp, EndpointPair)>>,
     time_wait: usize,
 }
 
@@ -44,12 +53,15 @@ impl Remains {
             return false;
         }
         let deadline = Timestamp(since.0.saturating_add(after.duration_ns));
-        let remain = Remain { state: after.state, since, deadline };
+        let longest =
+            if after.state == TcpState::TimeWait { LONGEST_TIME_WAIT_NS } else { LONGEST_FIN_WAIT_2_NS };
+        let forgotten = Timestamp(since.0.saturating_add(longest.max(after.duration_ns)));
+        let remain = Remain { state: after.state, since, deadline, forgotten };
         if let Some(old) = self.followed.insert(key, remain) {
             self.time_wait -= usize::from(old.state == TcpState::TimeWait);
         }
         self.time_wait += usize::from(after.state == TcpState::TimeWait);
-        self.deadlines.push(Reverse((deadline, key)));
+        self.forgotten.push(Reverse((forgotten, key)));
         true
     }
 
@@ -69,18 +81,19 @@ impl Remains {
         !self.followed.is_empty() && self.take(key).is_some()
     }
 
-    /// Takes out one whose time is over at `now`.
+    /// Takes out one whose end must have been missed at `now`; it is the model's. Not before: the kernel's
+    /// own end comes after the model's, as its timers are late.
     pub(super) fn expired(&mut self, now: Timestamp) -> Option<RemainEnd> {
-        while let Some(Reverse((deadline, key))) = self.deadlines.peek().copied() {
-            if deadline > now {
+        while let Some(Reverse((forgotten, key))) = self.forgotten.peek().copied() {
+            if forgotten > now {
                 return None;
             }
-            self.deadlines.pop();
-            if self.followed.get(&key).is_some_and(|remain| remain.deadline == deadline) {
+            self.forgotten.pop();
+            if self.followed.get(&key).is_some_and(|remain| remain.forgotten == forgotten) {
                 let remain = self.take(&key)?;
                 return Some(RemainEnd {
                     state: remain.state,
-                    duration_ns: deadline.since(remain.since),
+                    duration_ns: remain.deadline.since(remain.since),
                     source: DurationSource::Modelled,
                 });
             }
@@ -134,9 +147,23 @@ mod tests {
     fn ends_by_the_model_otherwise() {
         let mut remains = Remains::default();
         remains.insert(key(1), Timestamp(SECOND), time_wait());
-        assert_eq!(remains.expired(Timestamp(60 * SECOND)), None);
-        let ended = remains.expired(Timestamp(61 * SECOND)).unwrap();
+        assert_eq!(remains.expired(Timestamp(69 * SECOND)), None);
+        let ended = remains.expired(Timestamp(70 * SECOND)).unwrap();
         assert_eq!((ended.duration_ns, ended.source), (60 * SECOND, DurationSource::Modelled));
+    }
+
+    /// The kernel's timers are late, and a FIN at the end of FIN_WAIT2 begins a whole TIME_WAIT.
+    #[test]
+    fn waits_for_the_kernels_word_beyond_the_model() {
+        for (state, seconds) in [(TcpState::TimeWait, 67), (TcpState::FinWait2, 134)] {
+            let mut remains = Remains::default();
+            remains.insert(key(1), Timestamp(SECOND), AfterClose { state, ..time_wait() });
+            let time = Timestamp((1 + seconds) * SECOND);
+            assert_eq!(remains.expired(time), None);
+            let (netns, local, remote) = key(1);
+            let end = MiniSocketEnd { time, state: TcpState::TimeWait, local, remote, netns };
+            assert_eq!(remains.ended(&end).unwrap().duration_ns, seconds * SECOND);
+        }
     }
 
     #[test]

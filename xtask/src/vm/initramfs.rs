@@ -29,13 +29,20 @@ const FILES: [(&str, &str); 3] = [
     ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
 ];
 
+/// How the tests are to run in the guest; each as the field of this name in [`Plan`].
+pub(crate) struct Wanted {
+    pub(crate) filters: Vec<String>,
+    pub(crate) test_limit: u64,
+    pub(crate) emulated: bool,
+}
+
 /// Writes the initramfs for a kernel.
 pub(crate) fn write(
     path: &Path,
     kernel: &Kernel,
     programs: &Programs,
     tools: &[(String, std::path::PathBuf)],
-    test_limit: u64,
+    wanted: &Wanted,
 ) -> Result<()> {
     let mut files: Vec<(String, Vec<u8>)> =
         FILES.iter().map(|(place, text)| ((*place).to_owned(), text.as_bytes().to_vec())).collect();
@@ -45,7 +52,14 @@ pub(crate) fn write(
     for (place, from) in tools {
         files.push((place.clone(), read(from)?));
     }
-    let mut plan = Plan { modules: Vec::new(), program: TRACER.to_owned(), suites: Vec::new(), test_limit };
+    let mut plan = Plan {
+        modules: Vec::new(),
+        program: TRACER.to_owned(),
+        suites: Vec::new(),
+        filters: wanted.filters.clone(),
+        test_limit: wanted.test_limit,
+        emulated: wanted.emulated,
+    };
     for (name, from) in &programs.suites {
         let path = format!("/tests/{name}");
         files.push((path.clone(), read(from)?));

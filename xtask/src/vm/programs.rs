@@ -15,10 +15,14 @@ use crate::{process, workspace::Workspace};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Packages of the workspace whose tests run in the guest.
-const TESTED: &[&str] = &["tcptrace-bpf", "tcptrace-tests"];
+const PACKAGES: &[&str] = &["tcptrace-bpf", "tcptrace-tests"];
+
+/// Their test programs, besides those of the libraries: all but what compares the documentation, which is
+/// the same on every kernel and not in the guest.
+const TESTS: &[&str] = &["core", "owner", "scenarios", "snapshot"];
 
 /// Programs of this machine that tests start.
-const TOOLS: &[&str] = &["ip", "nft", "sh", "sleep", "ss", "true", "unshare"];
+const TOOLS: &[&str] = &["bash", "ip", "nft", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
 
 /// Our own programs.
 pub(crate) struct Programs {
@@ -30,8 +34,8 @@ pub(crate) struct Programs {
     pub(crate) suites: Vec<(String, PathBuf)>,
 }
 
-/// Builds everything that runs in the guest.
-pub(crate) fn build(workspace: &Workspace) -> Result<Programs> {
+/// Builds everything that runs in the guest, the test programs only if they are wanted.
+pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<Programs> {
     let programs =
         ["build", "-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"];
     let built = cargo(workspace, &programs)?;
@@ -40,14 +44,20 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Programs> {
         let executable = found.and_then(|artifact| artifact.executable.clone());
         executable.with_context(|| format!("cargo does not say where it put {name}"))
     };
+    let (init, tracer) = (program("vm-init")?, program("tcptrace-bpf")?);
+    if !with_suites {
+        return Ok(Programs { init, tracer, suites: Vec::new() });
+    }
     let mut test = vec!["test", "--no-run"];
-    test.extend(TESTED.iter().flat_map(|package| ["-p", package]));
+    test.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
+    test.extend(TESTS.iter().flat_map(|name| ["--test", name]));
+    test.push("--lib");
     let suites = cargo(workspace, &test)?
         .into_iter()
         .filter(|artifact| artifact.profile.test)
         .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
         .collect();
-    Ok(Programs { init: program("vm-init")?, tracer: program("tcptrace-bpf")?, suites })
+    Ok(Programs { init, tracer, suites })
 }
 
 /// What cargo says about a thing it built, as far as it matters here.

@@ -14,8 +14,12 @@ pub(crate) struct Plan {
     pub(crate) program: String,
     /// Test programs, run after the checks.
     pub(crate) suites: Vec<Suite>,
-    /// Seconds after which a single test is killed and counts as failed.
+    /// Parts of names; only the tests of the suites whose name has one of them are run. None: all.
+    pub(crate) filters: Vec<String>,
+    /// Seconds without any test's end after which a suite is killed and what has not ended counts as failed.
     pub(crate) test_limit: u64,
+    /// Whether the processor is emulated, and everything slow.
+    pub(crate) emulated: bool,
 }
 
 /// A test program built by `cargo test`.
@@ -60,7 +64,7 @@ pub(crate) enum Verdict {
         name: String,
         /// How it ended.
         outcome: Outcome,
-        /// How long it took in the guest, seconds.
+        /// Seconds in the guest from the start of its group to its end.
         seconds: f64,
     },
     /// Everything has been done; without this the guest died on the way.

@@ -1,58 +1,120 @@
-//! Test programs of cargo, one process a test.
+//! Test programs of cargo, each one process for all of its tests.
+//!
+//! Most scenarios wait most of the time, so a few at once take a fraction of the time that they take one by
+//! one; and only within one process can those that need the machine for themselves wait for the others.
 
-use std::{process::Command, time::Duration};
+mod libtest;
 
-use anyhow::Result;
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
 
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use self::libtest::Output;
 use crate::{
     protocol::{Outcome, Plan, Suite},
     report::Report,
-    run::{self, Ended},
+    run,
 };
 
 /// Tells a test where the program under test is: it cannot ask cargo here.
 const PROGRAM_VARIABLE: &str = "TCPTRACE_BPF_PROGRAM";
 
-/// A test that passes and prints this in a line could not do its work on this kernel; the rest of the line
-/// says why.
-const NOT_POSSIBLE: &str = "not possible on this kernel: ";
+/// Tells the scenarios that everything is slow here; see `tests/src/speed.rs`.
+const EMULATED_VARIABLE: &str = "TCPTRACE_TEST_EMULATED";
+
+/// Tests at once. The machine has two processors.
+const THREADS: &str = "4";
 
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for suite in &plan.suites {
-        let listed =
-            run::to_end(Command::new(&suite.path).args(["--list", "--format", "terse"]), LIST_LIMIT)?;
+        let mut list = Command::new(&suite.path);
+        let listed = run::to_end(list.args(["--list", "--format", "terse"]).args(&plan.filters), LIST_LIMIT)?;
         if !listed.status.is_some_and(|status| status.success()) {
             let reason = format!("its tests cannot be listed: {}", run::tail(&listed.output));
             report.test(&suite.name, "list", Outcome::Failed { reason }, listed.took)?;
             continue;
         }
-        for name in listed.output.lines().filter_map(|line| line.strip_suffix(": test")) {
-            let ended = run::to_end(&mut single(plan, suite, name), Duration::from_secs(plan.test_limit))?;
-            report.test(&suite.name, name, outcome(&ended), ended.took)?;
+        let names: Vec<&str> = listed.output.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+        if names.is_empty() {
+            continue;
+        }
+        let start = Instant::now();
+        let (output, trouble) = all(plan, suite)?;
+        println!("{}: {} tests in {:.1} s", suite.name, names.len(), start.elapsed().as_secs_f64());
+        for name in names {
+            let (outcome, took) = output.of(name, trouble.as_deref());
+            report.test(&suite.name, name, outcome, took)?;
         }
     }
     Ok(())
 }
 
-/// A process of its own for each: one that hangs or brings its process down fails alone.
-fn single(plan: &Plan, suite: &Suite, name: &str) -> Command {
+/// Runs all tests of a suite; gives what they printed, and how the run ended when not by itself.
+fn all(plan: &Plan, suite: &Suite) -> Result<(Output, Option<String>)> {
+    const STDERR: &str = "/tmp/stderr";
     let mut command = Command::new(&suite.path);
+    let stderr = File::create(STDERR).with_context(|| format!("{STDERR} cannot be made"))?;
     command
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--show-output", "--test-threads", THREADS])
+        .args(&plan.filters)
+        .env("PATH", run::PATH)
         .env(PROGRAM_VARIABLE, &plan.program)
-        .env("RUST_BACKTRACE", "0");
-    command
+        .env(EMULATED_VARIABLE, if plan.emulated { "1" } else { "0" })
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .process_group(0);
+    let mut child = command.spawn().with_context(|| format!("{} cannot start", suite.path))?;
+    let lines = lines(&mut child)?;
+    let mut output = Output::default();
+    let limit = Duration::from_secs(plan.test_limit);
+    let trouble = loop {
+        match lines.recv_timeout(limit) {
+            Ok((line, when)) => {
+                // For who watches the console: the report has it only at the end.
+                println!("{line}");
+                output.line(&line, when);
+            }
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) => {
+                break Some(format!("killed, for no test ended within {} s", limit.as_secs()));
+            }
+        }
+    };
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let status = child.wait()?;
+    let trouble = trouble.or_else(|| {
+        // 101: a test failed, which the output says.
+        let complete = status.success() || status.code() == Some(101);
+        (!complete).then(|| format!("its process ended with {status}"))
+    });
+    Ok((output, trouble))
 }
 
-fn outcome(ended: &Ended) -> Outcome {
-    match ended.status {
-        Some(status) if status.success() => {
-            let reason = ended.output.lines().find_map(|line| line.split_once(NOT_POSSIBLE));
-            reason.map_or(Outcome::Passed, |(_, reason)| Outcome::NotPossible { reason: reason.to_owned() })
+/// The lines of its stdout as they come, with the time since the start.
+fn lines(child: &mut Child) -> Result<Receiver<(String, Duration)>> {
+    let stdout = child.stdout.take().context("its output is piped")?;
+    let (sender, receiver) = channel();
+    let start = Instant::now();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if sender.send((line, start.elapsed())).is_err() {
+                break;
+            }
         }
-        Some(status) => Outcome::Failed { reason: format!("{status}\n{}", run::tail(&ended.output)) },
-        None => Outcome::Failed { reason: format!("killed at its time limit\n{}", run::tail(&ended.output)) },
-    }
+    });
+    Ok(receiver)
 }
