@@ -12,5 +12,7 @@ mod formats;
 mod handshakes;
 mod life;
 mod opening;
+mod owners;
 mod running;
+mod snapshot;
 mod support;
