@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod abandoned;
 mod accounting;
 mod closing;
 mod filters;
@@ -13,6 +14,8 @@ mod handshakes;
 mod life;
 mod opening;
 mod owners;
+mod robustness;
 mod running;
 mod snapshot;
+mod stuck;
 mod support;

@@ -139,7 +139,7 @@ fn listeners_that_share_a_port(
     let namespace = Namespace::alone();
     let ready = Gate::new();
     let on = "127.0.0.1:5000";
-    // The second begins after the program has, or both before it.
+    // The second begins right after the program has, or both before it.
     let first = one_of_several(&namespace, "first", on, &ready);
     let early = before.then(|| one_of_several(&namespace, "second", on, &ready));
     let tracer = Tracer::connections(&namespace, mode);

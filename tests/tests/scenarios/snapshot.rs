@@ -138,6 +138,7 @@ fn churn(namespace: &Namespace, listener: &Socket, stop: &AtomicBool, closed: &M
 #[rstest]
 fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
+    let _inhabitant = namespace.inhabit();
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:9999"));
     let stop = AtomicBool::new(false);
     let closed = Mutex::new(Vec::new());
