@@ -11,6 +11,7 @@
 
 mod alone;
 pub mod namespace;
+pub mod process;
 pub mod program;
 pub mod rows;
 pub mod sockets;
@@ -20,5 +21,6 @@ pub mod tun;
 pub mod wait;
 
 pub use namespace::Namespace;
-pub use rows::{Connection, Transition};
+pub use process::Process;
+pub use rows::{Connection, Stuck, StuckGroup, Transition};
 pub use tracer::{Mode, Tracer};

@@ -81,6 +81,12 @@ impl Namespace {
         })
     }
 
+    /// Starts a process in the namespace that does nothing: one without any has no name by which a
+    /// program could find it.
+    pub fn inhabit(&self) -> Inhabitant {
+        Inhabitant(self.child(Command::new("sleep").arg("300")))
+    }
+
     /// Runs a program in the namespace to its end and panics with its complaint if it fails.
     pub fn command(&self, program: &str, arguments: &[&str]) {
         self.run(program, || command(program, arguments)).unwrap_or_else(|error| panic!("{error}"));
@@ -142,6 +148,18 @@ impl Namespace {
                 })
                 .sum()
         })
+    }
+}
+
+/// A process in a namespace; killed when dropped.
+#[derive(Debug)]
+pub struct Inhabitant(Child);
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Connection {
     pub remote_address: Option<String>,
     pub remote_port: Option<u16>,
     pub opened: Option<String>,
-    pub closed: String,
+    pub closed: Option<String>,
     pub duration_us: Option<f64>,
     pub states: Vec<Span>,
     pub handshake_us: Option<f64>,
@@ -42,6 +42,9 @@ pub struct Connection {
     pub uid: Option<u32>,
     pub owner_source: String,
     pub cgroup_id: Option<u64>,
+    pub cgroup: Option<String>,
+    pub container_id: Option<String>,
+    pub container_runtime: Option<String>,
     pub netns: Option<u32>,
     pub incomplete: bool,
     pub gap: bool,
@@ -76,6 +79,58 @@ pub struct Transition {
     pub owner_source: String,
     pub cgroup_id: Option<u64>,
     pub netns: Option<u32>,
+}
+
+/// A line of `stuck` that heads a group.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "the contract of the output describes each field")]
+pub struct StuckGroup {
+    pub r#type: String,
+    pub group: String,
+    pub count: usize,
+    pub oldest_us: f64,
+    pub states: Vec<StateCount>,
+    pub pid: Option<u32>,
+    pub process: Option<String>,
+    pub container_id: Option<String>,
+}
+
+/// How many connections of a group are in a state.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the contract of the output describes each field")]
+pub struct StateCount {
+    pub state: String,
+    pub count: usize,
+}
+
+/// A line of `stuck` for one connection.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "the contract of the output describes each field")]
+pub struct Stuck {
+    pub r#type: String,
+    pub state: String,
+    pub age_us: f64,
+    pub age_source: String,
+    pub network_type: String,
+    pub local_address: String,
+    pub local_port: Option<u16>,
+    pub remote_address: Option<String>,
+    pub remote_port: Option<u16>,
+    pub pid: Option<u32>,
+    pub process: Option<String>,
+    pub cgroup: Option<String>,
+    pub container_id: Option<String>,
+    pub unread_bytes: Option<u32>,
+    pub unacked_bytes: Option<u32>,
+    pub ends_in_us: Option<f64>,
+    pub netns: Option<u32>,
+}
+
+impl Stuck {
+    /// How long it has been in its state, at least.
+    pub fn age(&self) -> Duration {
+        microseconds(self.age_us)
+    }
 }
 
 impl Connection {

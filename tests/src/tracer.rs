@@ -262,17 +262,21 @@ impl Ended {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The line that ends every run.
-    pub fn summary(&self) -> Summary {
+    /// What the line that ends every run counts under this name; none when it does not name it.
+    pub fn counted(&self, what: &str) -> Option<u64> {
         let line = self.stderr.lines().find(|line| line.contains("transitions seen"));
         let line = line.unwrap_or_else(|| panic!("no summary in: {}", self.stderr));
-        let parts = || line.trim_start_matches("tcptrace-bpf: ").split(", ").map(str::trim);
+        line.trim_start_matches("tcptrace-bpf: ")
+            .split(", ")
+            .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
+    }
+
+    /// The line that ends every run.
+    pub fn summary(&self) -> Summary {
         let count = |what: &str| {
-            parts()
-                .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
-                .unwrap_or_else(|| panic!("no `{what}` in: {line}"))
+            self.counted(what).unwrap_or_else(|| panic!("no `{what}` in the summary: {}", self.stderr))
         };
-        let skips_unknown = parts().any(|part| part == "skips by the kernel unknown");
+        let skips_unknown = self.stderr.contains("skips by the kernel unknown");
         Summary {
             seen: count("transitions seen"),
             lost: count("lost in the ring"),

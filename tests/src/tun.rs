@@ -9,6 +9,7 @@ use std::{
     collections::BinaryHeap,
     fs::{File, OpenOptions},
     io::{Read as _, Write as _},
+    net::Ipv4Addr,
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::OpenOptionsExt as _,
@@ -21,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Namespace;
@@ -109,7 +110,15 @@ pub struct Relay {
 impl Relay {
     /// Joins two new namespaces.
     pub fn new(rule: impl Fn(&Segment) -> Verdict + Send + 'static) -> Self {
-        let client = Namespace::new();
+        Self::between(Namespace::new(), rule)
+    }
+
+    /// Joins two new namespaces for a test during which no other may make traffic.
+    pub fn alone(rule: impl Fn(&Segment) -> Verdict + Send + 'static) -> Self {
+        Self::between(Namespace::alone(), rule)
+    }
+
+    fn between(client: Namespace, rule: impl Fn(&Segment) -> Verdict + Send + 'static) -> Self {
         let server = client.beside();
         let devices = [(&client, CLIENT, SERVER), (&server, SERVER, CLIENT)].map(|(namespace, own, peer)| {
             let device = namespace.run("tun", || open_device("tun0"));
@@ -254,6 +263,30 @@ impl Pump {
             shared.segments[place].passed = Some(Instant::now());
             self.devices[to].write_all(&packet).expect("the device takes what another gave");
         }
+    }
+}
+
+/// Gives a namespace the address [`SERVER`] on a device that loses what is sent to it. Both last as long
+/// as the file, which [`flood`] takes.
+pub fn sink(namespace: &Namespace) -> File {
+    let device = namespace.run("tun", || open_device("tun0"));
+    namespace.ip(&format!("address add {SERVER}/8 dev tun0"));
+    namespace.ip("link set tun0 up");
+    device
+}
+
+/// Lets SYNs of that many clients, which nobody is behind, come to a port of [`SERVER`].
+pub fn flood(device: &File, port: u16, clients: u32) {
+    let server: Ipv4Addr = SERVER.parse().expect("it is an address");
+    let mut device = device;
+    for client in 0..clients {
+        let [.., high, low] = client.to_be_bytes();
+        let syn = PacketBuilder::ipv4([10, 100, high, low], server.octets(), 64)
+            .tcp(40_000, port, client, 65_535)
+            .syn();
+        let mut packet = Vec::with_capacity(syn.size(0));
+        syn.write(&mut packet, &[]).expect("a vector takes everything");
+        device.write_all(&packet).expect("the device takes a packet");
     }
 }
 

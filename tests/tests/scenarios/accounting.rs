@@ -72,9 +72,9 @@ fn skips_are_counted() -> bool {
     found
 }
 
-/// Traces the churn; gives the number of lines, the counts, and how many transitions strangers may have
-/// added to them.
-fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64) {
+/// Traces the churn; gives the number of lines, the counts, how many transitions there were, and how many
+/// strangers may have added to the counts.
+fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64, u64) {
     let namespace = Namespace::alone();
     // Shows nothing, counts everything.
     let witness = Tracer::start(["--mode", "btf", "--netns", "1", "--buffer", "64M", "--duration", "10m"]);
@@ -89,21 +89,32 @@ fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64
     let ended = tracer.interrupt();
     let witnessed = witness.interrupt().summary();
     let summary = ended.summary();
+    let missed = missed_by_all(witnessed.total());
+    let generated = transitions() - missed;
+    (ended.line_count() as u64, summary, generated, witnessed.total() - generated)
+}
+
+/// Transitions that reached no program at all and were counted as skipped for none, by the count of a
+/// witness that lost nothing.
+///
+/// Seen on 6.18, in about one burst of ten: FIN_WAIT1→FIN_WAIT2→CLOSE of the connections that wait for
+/// their acknowledgement at one moment, so at most two for each that the client is ahead.
+fn missed_by_all(witnessed: u64) -> u64 {
+    let missed = transitions().saturating_sub(witnessed);
     assert!(
-        witnessed.total() >= transitions(),
-        "{} by a witness with {witnessed:?}, beside {summary:?}",
-        witnessed.total()
+        missed <= 2 * (AHEAD as u64 + 1) && missed.is_multiple_of(2),
+        "{witnessed} by a witness, of {} at least",
+        transitions()
     );
-    (ended.line_count() as u64, summary, witnessed.total() - transitions())
+    missed
 }
 
 #[track_caller]
-fn assert_all_accounted_for(summary: Summary, strangers: u64) {
+fn assert_all_accounted_for(summary: Summary, generated: u64, strangers: u64) {
     assert!(
-        (transitions()..=transitions() + strangers).contains(&summary.total()),
-        "{summary:?} is {} and should be {}, or up to {strangers} more",
+        (generated..=generated + strangers).contains(&summary.total()),
+        "{summary:?} is {} and should be {generated}, or up to {strangers} more",
         summary.total(),
-        transitions()
     );
 }
 
@@ -113,14 +124,14 @@ fn nothing_is_lost_at_the_default_buffer(#[values(Mode::Btf, Mode::Tracepoint)] 
         return;
     }
     // A program that is not optimised is far slower than the kernel: wait for it.
-    let (lines, summary, strangers) = traced_churn(mode, &[], cfg!(debug_assertions));
+    let (lines, summary, generated, strangers) = traced_churn(mode, &[], cfg!(debug_assertions));
     // Others' churn may be more than the buffer can hold while the program waits for its turn on a CPU.
     assert!(summary.lost <= strangers, "{summary:?}, {strangers} of strangers");
-    assert_all_accounted_for(summary, strangers);
+    assert_all_accounted_for(summary, generated, strangers);
     // Of the namespace's own, only what the kernel skipped can be missing.
     let missing = summary.missing();
     assert!(
-        (transitions().saturating_sub(missing)..=transitions()).contains(&lines),
+        (generated.saturating_sub(missing)..=transitions()).contains(&lines),
         "{lines} lines, {summary:?}"
     );
 }
@@ -131,12 +142,12 @@ fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     if !skips_are_counted() {
         return;
     }
-    let (lines, summary, strangers) = traced_churn(mode, &["--buffer", "4K"], false);
+    let (lines, summary, generated, strangers) = traced_churn(mode, &["--buffer", "4K"], false);
     assert!(summary.lost > transitions() / 300, "{summary:?}");
-    assert_all_accounted_for(summary, strangers);
+    assert_all_accounted_for(summary, generated, strangers);
     let missing = summary.missing();
     assert!(
-        (transitions().saturating_sub(missing)..=transitions()).contains(&lines),
+        (generated.saturating_sub(missing)..=transitions()).contains(&lines),
         "{lines} lines, {summary:?}"
     );
 }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod abandoned;
 mod accounting;
 mod closing;
 mod filters;
@@ -12,6 +13,10 @@ mod formats;
 mod handshakes;
 mod life;
 mod opening;
+mod owners;
 mod remains;
+mod robustness;
 mod running;
+mod snapshot;
+mod stuck;
 mod support;

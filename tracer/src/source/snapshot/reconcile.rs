@@ -27,13 +27,18 @@ pub fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<Existing
     let mut first: HashMap<Key, FirstEvent> = HashMap::new();
     // Connections that have begun, and whose local port no event has told yet, by socket.
     let mut unbound: HashMap<u64, Key> = HashMap::new();
+    // Several processes may listen on one port (`SO_REUSEPORT`): who began there.
+    let mut listening: HashMap<Key, Vec<Option<u32>>> = HashMap::new();
     for event in events {
         let Event::Transition(transition) = event else { continue };
         let key = (transition.netns, transition.local, transition.remote);
+        if transition.to == TcpState::Listen {
+            listening.entry(key).or_default().push(transition.process.map(|process| process.pid));
+            continue;
+        }
         let begins = matches!(
             (transition.from, transition.to),
-            (TcpState::Closed, TcpState::SynSent | TcpState::Listen)
-                | (TcpState::Listen, TcpState::SynReceived)
+            (TcpState::Closed, TcpState::SynSent) | (TcpState::Listen, TcpState::SynReceived)
         );
         if begins && transition.local.port == 0 {
             unbound.insert(transition.socket.0, key);
@@ -57,6 +62,15 @@ pub fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<Existing
     sockets
         .into_iter()
         .filter_map(|mut socket| {
+            if socket.state == TcpState::Listen
+                && let Some(begun) = listening.get_mut(&(socket.netns, socket.local, socket.remote))
+                && let Some(index) = begun
+                    .iter()
+                    .position(|pid| socket.process.is_none_or(|process| *pid == Some(process.pid)))
+            {
+                begun.swap_remove(index);
+                return None;
+            }
             match first.get(&(socket.netns, socket.local, socket.remote)) {
                 Some(FirstEvent::Begins) => return None,
                 Some(FirstEvent::Leaves(state)) if socket.state != *state => {
@@ -81,7 +95,7 @@ pub fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<Existing
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{SocketId, Timestamp, Transition};
+    use crate::event::{Process, SocketId, Timestamp, Transition};
 
     fn endpoint(text: &str) -> Endpoint {
         let address: std::net::SocketAddr = text.parse().unwrap();
@@ -158,6 +172,20 @@ mod tests {
         let sockets =
             vec![existing(TcpState::SynSent, A, B), existing(TcpState::SynSent, "10.0.0.1:1001", B)];
         assert_eq!(reconcile(sockets, &events).len(), 1);
+    }
+
+    #[test]
+    fn a_listener_that_begins_hides_no_other_on_its_port() {
+        let process = |pid| Some(Process { pid, uid: 0, comm: [0; 16] });
+        let mut begins = event(7, TcpState::Closed, TcpState::Listen, B, "0.0.0.0:0");
+        let Event::Transition(transition) = &mut begins else { unreachable!() };
+        transition.process = process(2);
+        let listener =
+            |pid| ExistingSocket { process: process(pid), ..existing(TcpState::Listen, B, "0.0.0.0:0") };
+        let kept = reconcile(vec![listener(1), listener(2)], &[begins]);
+        assert_eq!(kept, [listener(1)]);
+        let nobodys = existing(TcpState::Listen, B, "0.0.0.0:0");
+        assert_eq!(reconcile(vec![nobodys], &[begins]), []);
     }
 
     #[test]

@@ -1,0 +1,320 @@
+//! `stuck`: what stays in a state, since when, and who holds it.
+
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
+
+use rstest::rstest;
+use serde_json::Value;
+use socket2::Socket;
+use tcptrace_tests::{
+    Mode, Namespace, Process, Stuck, StuckGroup, Tracer,
+    process::stay,
+    sockets::{self, Pair},
+    tracer::Ended,
+    tun::{Direction, Kind, Relay, SERVER, Verdict},
+    wait,
+};
+
+use crate::support::assert_time;
+
+const CLOSE_WAIT: u32 = 1 << 8;
+const TIME_WAIT: u32 = 1 << 6;
+/// The group of the mini-sockets.
+const KERNEL: &str = "the kernel (no process holds them)";
+
+fn start(namespace: &Namespace, options: &[&str]) -> Tracer {
+    let netns = namespace.inode().to_string();
+    Tracer::start_unready(["stuck", "--netns", &netns].iter().chain(options))
+}
+
+fn end(tracer: Tracer) -> Ended {
+    let ended = tracer.wait_for_end();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    ended
+}
+
+/// The groups in order, each with the connections that are listed under it.
+fn groups(ended: &Ended) -> Vec<(StuckGroup, Vec<Stuck>)> {
+    let mut groups: Vec<(StuckGroup, Vec<Stuck>)> = Vec::new();
+    for line in ended.rows::<Value>() {
+        if line["type"] == "stuck_group" {
+            groups.push((serde_json::from_value(line).unwrap(), Vec::new()));
+        } else {
+            assert_eq!(line["type"], "stuck");
+            groups.last_mut().unwrap().1.push(serde_json::from_value(line).unwrap());
+        }
+    }
+    groups
+}
+
+fn look(namespace: &Namespace, options: &[&str]) -> Vec<(StuckGroup, Vec<Stuck>)> {
+    let options: Vec<&str> = ["-o", "json"].iter().chain(options).copied().collect();
+    groups(&end(start(namespace, &options)))
+}
+
+/// A process that accepts connections and forgets them once they have ended.
+struct Leak {
+    process: Process,
+    port: u16,
+}
+
+fn leak(namespace: &Namespace, name: &str, count: u32) -> Leak {
+    let listener = namespace.run("maker", || sockets::listen("127.0.0.1:0"));
+    let to = sockets::local(&listener);
+    let before = namespace.sockets_in(CLOSE_WAIT);
+    let process = Process::start(namespace, name, || {
+        let _open: Vec<Socket> = (0..count).map(|_| sockets::accept(&listener)).collect();
+        stay();
+    });
+    drop(listener);
+    namespace.run("client", || {
+        for _ in 0..count {
+            let client = sockets::connect(to);
+            sockets::send(&client, b"unread!");
+        }
+    });
+    let all = before + count as usize;
+    wait::until("CLOSE_WAIT", || (namespace.sockets_in(CLOSE_WAIT) == all).then_some(()));
+    Leak { process, port: to.port() }
+}
+
+#[track_caller]
+fn assert_leak(group: &StuckGroup, members: &[Stuck], leak: &Leak, count: usize) {
+    assert_eq!(
+        (group.count, group.states[0].state.as_str(), group.states[0].count),
+        (count, "close_wait", count)
+    );
+    for member in members {
+        assert_eq!(
+            (member.state.as_str(), member.local_port),
+            ("close_wait", Some(leak.port)),
+            "{member:#?}"
+        );
+        assert_eq!((member.unread_bytes, member.unacked_bytes), (Some(7), Some(0)), "{member:#?}");
+        assert_eq!(member.pid, Some(leak.process.id()), "{member:#?}");
+        assert_eq!((member.local_address.as_str(), member.network_type.as_str()), ("127.0.0.1", "ipv4"));
+        assert_eq!(member.ends_in_us, None);
+    }
+}
+
+#[test]
+fn a_leak_comes_first() {
+    let namespace = Namespace::alone();
+    let start = Instant::now();
+    let small = leak(&namespace, "small", 3);
+    let big = leak(&namespace, "big", 20);
+    let least = wait::pause(Duration::from_millis(1300));
+    let found = look(&namespace, &["--threshold", "close_wait=1s"]);
+    let wall = start.elapsed();
+    let [(first, shown), (second, rest)] = &found[..] else { panic!("{found:#?}") };
+    assert_leak(first, shown, &big, 20);
+    assert_leak(second, rest, &small, 3);
+    assert_eq!((first.process.as_deref(), first.pid), (Some("big"), Some(big.process.id())));
+    assert_eq!((second.process.as_deref(), second.pid), (Some("small"), Some(small.process.id())));
+    assert_eq!((shown.len(), rest.len()), (5, 3));
+    for member in shown.iter().chain(rest) {
+        assert_eq!(member.age_source, "at_least");
+        // The kernel counts in milliseconds.
+        assert_time("age", member.age(), least.saturating_sub(Duration::from_millis(20))..=wall);
+    }
+    assert!(shown.is_sorted_by(|a, b| a.age_us >= b.age_us));
+    assert!((first.oldest_us - shown[0].age_us).abs() < 0.001, "{first:?}");
+    assert_eq!(look(&namespace, &["--threshold", "close_wait=1h"]), []);
+    assert_eq!(look(&namespace, &[]), []);
+    let limited = look(&namespace, &["--threshold", "close_wait=1s", "--limit", "20", "-n", "1"]);
+    let [(_, all)] = &limited[..] else { panic!("{limited:#?}") };
+    assert_eq!(all.len(), 20);
+}
+
+/// What ends up in its state while the program watches has an exact age.
+#[rstest]
+fn a_watched_age_is_exact(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::alone();
+    let old = leak(&namespace, "old", 2);
+    let tracer = start(
+        &namespace,
+        &["-o", "json", "--mode", mode.name(), "-d", "3s", "--threshold", "close_wait=100ms", "--by", "port"],
+    );
+    tracer.wait_for_stderr("tracing TCP in mode");
+    let begin = Instant::now();
+    let new = leak(&namespace, "new", 3);
+    let ready = Instant::now();
+    let ended = end(tracer);
+    let wall = begin.elapsed();
+    let found = groups(&ended);
+    let [(first, watched), (second, unwatched)] = &found[..] else { panic!("{found:#?}") };
+    assert_leak(first, watched, &new, 3);
+    assert_leak(second, unwatched, &old, 2);
+    for member in watched {
+        assert_eq!(member.age_source, "observed", "{member:#?}");
+        // It ends three seconds after the beginning that it announced.
+        let least = Duration::from_millis(2900).saturating_sub(ready - begin);
+        assert_time("age", member.age(), least..=wall);
+    }
+    assert!(unwatched.iter().all(|member| member.age_source == "at_least"), "{unwatched:#?}");
+}
+
+/// Both ends of a handshake that gets no further, each in its namespace.
+#[rstest]
+fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    // The first SYN alone arrives: a resent one would be answered at once, which the kernel counts like
+    // the resends of its own timer.
+    let relay = Relay::new(|segment| match (segment.direction, segment.kind, segment.index) {
+        (Direction::ToServer, Kind::Syn, 0) => Verdict::Pass,
+        _ => Verdict::Drop,
+    });
+    let _inhabitants = [relay.client.inhabit(), relay.server.inhabit()];
+    let to = sockets::address(&format!("{SERVER}:5000"));
+    let _listener = relay.server.run("server", || sockets::listen(&to.to_string()));
+    let clients = start(
+        &relay.client,
+        &["-o", "json", "--mode", mode.name(), "-d", "4s", "--threshold", "syn_sent=500ms"],
+    );
+    clients.wait_for_stderr("tracing TCP in mode");
+    let begin = Instant::now();
+    let client = relay.client.run("client", || {
+        let client = sockets::tcp(to);
+        client.set_nonblocking(true).unwrap();
+        let error = client.connect(&to.into()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+        client
+    });
+    let connected = begin.elapsed();
+    wait::until("the resent SYN-ACK", || relay.segment(Direction::ToClient, Kind::SynAck, 1));
+    let found = look(&relay.server, &["--threshold", "syn_received=1s"]);
+    let [(group, members)] = &found[..] else { panic!("{found:#?}") };
+    let [member] = &members[..] else { panic!("{members:#?}") };
+    assert_eq!((group.count, member.state.as_str()), (1, "syn_received"));
+    assert_eq!((member.local_port, member.remote_port), (Some(5000), Some(sockets::port(&client))));
+    assert_eq!(member.pid, Some(std::process::id()));
+    assert_eq!(member.age_source, "at_least");
+    assert_time("age", member.age(), Duration::from_secs(1)..=begin.elapsed());
+
+    let ended = end(clients);
+    let wall = begin.elapsed();
+    let found = groups(&ended);
+    let [(group, members)] = &found[..] else { panic!("{found:#?}") };
+    let [member] = &members[..] else { panic!("{members:#?}") };
+    assert_eq!((group.count, member.state.as_str(), member.age_source.as_str()), (1, "syn_sent", "observed"));
+    assert_eq!((member.local_port, member.remote_port), (Some(sockets::port(&client)), Some(5000)));
+    assert_eq!(member.pid, Some(std::process::id()));
+    assert_time("age", member.age(), Duration::from_millis(3900).saturating_sub(connected)..=wall);
+}
+
+/// A client that has closed its half, and a server that goes on.
+#[test]
+fn both_ends_of_a_half_close() {
+    let namespace = Namespace::new();
+    let _inhabitant = namespace.inhabit();
+    let Pair { client, server: _server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:0");
+    client.shutdown(Shutdown::Write).unwrap();
+    let begin = Instant::now();
+    wait::until("CLOSE_WAIT", || (namespace.sockets_in(CLOSE_WAIT) == 1).then_some(()));
+    let least = wait::pause(Duration::from_millis(300)).saturating_sub(Duration::from_millis(20));
+    let found = look(&namespace, &["--threshold", "close_wait=200ms,fin_wait_2=200ms"]);
+    let wall = begin.elapsed() + Duration::from_millis(20);
+    let [(group, members)] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((group.count, group.pid), (2, Some(std::process::id())));
+    let state = |name: &str| members.iter().find(|member| member.state == name).unwrap();
+    let (client, server) = (state("fin_wait_2"), state("close_wait"));
+    assert_eq!(client.local_port, server.remote_port);
+    assert_eq!(client.remote_port, server.local_port);
+    for member in members {
+        assert_time("age", member.age(), least..=wall);
+        assert_eq!((member.unread_bytes, member.unacked_bytes), (Some(0), Some(0)), "{member:#?}");
+    }
+}
+
+#[test]
+fn time_wait_is_listed_on_demand() {
+    let namespace = Namespace::new();
+    let _inhabitant = namespace.inhabit();
+    let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:0");
+    let port = sockets::port(&client);
+    client.shutdown(Shutdown::Write).unwrap();
+    sockets::wait_for_end(&server);
+    drop(server);
+    sockets::wait_for_end(&client);
+    drop(client);
+    wait::until("TIME_WAIT", || (namespace.sockets_in(TIME_WAIT) == 1).then_some(()));
+    let begin = Instant::now();
+    assert_eq!(look(&namespace, &[]), []);
+    let found = look(&namespace, &["--time-wait"]);
+    let [(group, members)] = &found[..] else { panic!("{found:#?}") };
+    let [member] = &members[..] else { panic!("{members:#?}") };
+    assert_eq!((group.group.as_str(), member.state.as_str()), (KERNEL, "time_wait"));
+    assert_eq!((member.local_port, member.pid), (Some(port), None));
+    let left = Duration::from_secs_f64(member.ends_in_us.unwrap() / 1e6);
+    let least = Duration::from_secs(59).saturating_sub(begin.elapsed());
+    assert_time("time left", left, least..=Duration::from_secs(60));
+    // Together they are the minute that it lasts.
+    assert!(
+        (member.age() + left).abs_diff(Duration::from_secs(60)) < Duration::from_millis(5),
+        "{member:#?}"
+    );
+}
+
+#[rstest]
+#[case::port("port")]
+#[case::remote("remote")]
+#[case::container("container")]
+fn other_groups(#[case] by: &str) {
+    let namespace = Namespace::alone();
+    let (one, other) = (leak(&namespace, "one", 2), leak(&namespace, "other", 3));
+    wait::pause(Duration::from_millis(50));
+    let found = look(&namespace, &["--threshold", "close_wait=10ms", "--by", by]);
+    let shown: Vec<(String, usize)> =
+        found.iter().map(|(group, _)| (group.group.clone(), group.count)).collect();
+    let expected = match by {
+        "port" => vec![(format!("port {}", other.port), 3), (format!("port {}", one.port), 2)],
+        "remote" => vec![("127.0.0.1".to_owned(), 5)],
+        _ => vec![("no container".to_owned(), 5)],
+    };
+    // The test program itself may run in a container.
+    if by != "container" || found.iter().all(|(group, _)| group.container_id.is_none()) {
+        assert_eq!(shown, expected);
+    }
+    assert_eq!(found.iter().map(|(group, _)| group.count).sum::<usize>(), 5);
+    let mut ids: Vec<_> = found.iter().flat_map(|(_, members)| members).map(|member| member.pid).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut both = [Some(one.process.id()), Some(other.process.id())];
+    both.sort_unstable();
+    assert_eq!(ids, both);
+}
+
+#[test]
+fn the_other_formats() {
+    let namespace = Namespace::alone();
+    let held = leak(&namespace, "holder", 7);
+    wait::pause(Duration::from_millis(50));
+    let options = ["--threshold", "close_wait=10ms", "-o"];
+    let csv = end(start(&namespace, &[&options[..], &["csv"]].concat())).stdout;
+    let mut reader = csv::Reader::from_reader(&csv[..]);
+    let header = reader.headers().unwrap().clone();
+    let place = |name: &str| header.iter().position(|column| column == name).unwrap();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 7);
+    for row in &rows {
+        assert_eq!((&row[place("type")], &row[place("state")]), ("stuck", "close_wait"));
+        assert_eq!(row[place("pid")], held.process.id().to_string());
+        assert_eq!((&row[place("process")], &row[place("unread_bytes")]), ("holder", "7"));
+        assert!(row[place("age_us")].parse::<f64>().unwrap() >= 10_000.0);
+    }
+
+    let table = end(start(&namespace, &[&options[..], &["table"]].concat())).text();
+    let lines: Vec<&str> = table.lines().collect();
+    let [header, group, members @ ..] = &lines[..] else { panic!("{table}") };
+    let columns: Vec<_> = header.split_whitespace().collect();
+    assert_eq!(columns, ["COUNT", "STATE", "AGE", "LOCAL", "REMOTE", "UNREAD", "UNACKED", "OWNER"]);
+    let heading = format!("7 holder ({}), oldest ", held.process.id());
+    assert!(group.trim_start().starts_with(&heading) && group.ends_with(": 7 CLOSE_WAIT"), "{table}");
+    assert_eq!(members.len(), 5);
+    for member in members {
+        let cells: Vec<_> = member.split_whitespace().collect();
+        assert_eq!((cells[0], cells[4], cells[5], cells[6]), ("CLOSE_WAIT", "7", "0", "holder"), "{table}");
+        assert_eq!(cells[2], format!("127.0.0.1:{}", held.port));
+    }
+}
