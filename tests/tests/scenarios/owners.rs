@@ -175,7 +175,7 @@ fn listeners_that_share_a_port(
         match served.get(&port) {
             Some(&id) => assert_eq!((row.pid, row.owner_source.as_str()), (Some(id), "closer"), "{row:#?}"),
             None => {
-                assert_eq!((reset.contains(&port), row.pid, row.owner()), (true, None, (None, "unknown")))
+                assert_eq!((reset.contains(&port), row.pid, row.owner()), (true, None, (None, "unknown")));
             }
         }
     }

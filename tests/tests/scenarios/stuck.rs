@@ -13,7 +13,7 @@ use tcptrace_tests::{
     process::stay,
     sockets::{self, Pair},
     tracer::Ended,
-    tun::{Direction, Kind, Relay, SERVER, Verdict},
+    tun::{CLIENT, Direction, Kind, Relay, SERVER, Verdict},
     wait,
 };
 
@@ -120,7 +120,7 @@ fn a_leak_comes_first() {
         assert_time("age", member.age(), least.saturating_sub(Duration::from_millis(20))..=wall);
     }
     assert!(shown.is_sorted_by(|a, b| a.age_us >= b.age_us));
-    assert_eq!(first.oldest_us, shown[0].age_us);
+    assert!((first.oldest_us - shown[0].age_us).abs() < 1.0);
     assert_eq!(look(&namespace, &["--threshold", "close_wait=1h"]), []);
     assert_eq!(look(&namespace, &[]), []);
     let limited = look(&namespace, &["--threshold", "close_wait=1s", "--limit", "20", "-n", "1"]);
@@ -176,6 +176,8 @@ fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
     let begin = Instant::now();
     let client = relay.client.run("client", || {
         let client = sockets::tcp(to);
+        // A port that is chosen at `connect` only is not known when the state is entered.
+        client.bind(&sockets::address(&format!("{CLIENT}:6000")).into()).unwrap();
         client.set_nonblocking(true).unwrap();
         let error = client.connect(&to.into()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
