@@ -11,6 +11,13 @@ use crate::lifecycle::TcpState;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The time on this host now.
+    pub fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let nanoseconds = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        Self(u64::try_from(nanoseconds).unwrap_or_default())
+    }
+
     /// Nanoseconds from `earlier` to `self`; 0 when the order is the other way round, which only a
     /// damaged recording can show.
     pub const fn since(self, earlier: Self) -> u64 {

@@ -13,7 +13,7 @@ use tcptrace_tests::{
     process::stay,
     sockets::{self, Pair},
     tracer::Ended,
-    tun::{Direction, Kind, Relay, SERVER, Verdict},
+    tun::{CLIENT, Direction, Kind, Relay, SERVER, Verdict},
     wait,
 };
 
@@ -176,6 +176,8 @@ fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
     let begin = Instant::now();
     let client = relay.client.run("client", || {
         let client = sockets::tcp(to);
+        // A port that is chosen at `connect` only is not known when the state is entered.
+        client.bind(&sockets::address(&format!("{CLIENT}:6000")).into()).unwrap();
         client.set_nonblocking(true).unwrap();
         let error = client.connect(&to.into()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     cli::Shared,
+    event::Timestamp,
     lifecycle::{Observation, TimeWaitModel, Tracker, TrackerOptions},
     output::Summary,
     source::{
@@ -172,6 +173,12 @@ fn step(
     };
     let polled =
         if last { source.finish(&mut deliver).map(|()| Polled::End) } else { source.poll(&mut deliver) };
+    // A quiet host lets time pass, too.
+    tracker.advance_to(Timestamp::now(), &mut |observation| {
+        if written.is_ok() && !consumer.done() {
+            written = consumer.observe(observation);
+        }
+    });
     written?;
     consumer.flush()?;
     stdout_has_reader()?;

@@ -199,6 +199,11 @@ fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
         .collect();
     let age = |ends: Ends, state: TcpState, at_least: Option<u64>| match entered.get(&ends) {
         Some((known, since)) if *known == state => Age::Observed(look.started.since(*since)),
+        // A client begins without a port; the last to have begun towards the same peer is no older.
+        None if state == TcpState::SynSent => {
+            let unbound = (ends.0, Endpoint { port: 0, ..ends.1 }, ends.2);
+            Age::AtLeast(entered.get(&unbound).map_or(0, |(_, since)| look.started.since(*since)))
+        }
         _ => Age::AtLeast(at_least.unwrap_or(0)),
     };
     let full = look.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
@@ -247,13 +252,16 @@ fn of_remains(socket: &SocketSnapshot, age: Age, listener: Option<Process>) -> S
     }
 }
 
-/// What the timer tells: a half-open handshake has waited for the resends so far, and a mini-socket
+/// What the timer tells: a half-open handshake has waited for the intervals before this one, and a mini-socket
 /// lives for a time that the kernel's settings give.
 fn least_age(socket: &SocketSnapshot, model: TimeWaitModel) -> Option<u64> {
     let timer = socket.timer?;
     if socket.request {
-        let seconds = (1_u64 << timer.retransmits.min(7)) - 1;
-        return Some(seconds * 1_000_000_000);
+        // The timer runs for 1, 2, 4 ... s. The count of resends is no measure: a SYN that comes again is
+        // answered again, and counted.
+        let left = u64::from(timer.expires_ms);
+        let interval = (0..=7).map(|step| 1000_u64 << step).find(|&interval| interval >= left)?;
+        return Some((2 * interval - 1000).saturating_sub(left) * 1_000_000);
     }
     let left = u64::from(timer.expires_ms) * 1_000_000;
     model.whole_ns(socket.state).map(|whole| whole.saturating_sub(left))

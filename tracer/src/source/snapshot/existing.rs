@@ -30,7 +30,7 @@ pub struct Existing {
 ///
 /// It never fails: what cannot be looked into is told in [`Existing::problems`].
 pub fn existing() -> Existing {
-    let mut found = Existing { started: now(), ..Existing::default() };
+    let mut found = Existing { started: Timestamp::now(), ..Existing::default() };
     let mut sockets = Vec::new();
     collect(&mut found, &mut sockets, "this network namespace", |handler| dump(handler, &Filter::default()));
     let own: HashSet<u32> = own_namespace().into_iter().collect();
@@ -133,11 +133,4 @@ fn may_see_all_processes() -> bool {
 fn own_namespace() -> Option<u32> {
     use std::os::linux::fs::MetadataExt as _;
     u32::try_from(std::fs::metadata("/proc/self/ns/net").ok()?.st_ino()).ok()
-}
-
-/// `CLOCK_MONOTONIC`, as the events have it.
-fn now() -> Timestamp {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let nanoseconds = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-    Timestamp(u64::try_from(nanoseconds).unwrap_or_default())
 }
