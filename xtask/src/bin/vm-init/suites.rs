@@ -51,8 +51,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         }
         let start = Instant::now();
         let (output, trouble) = all(plan, suite)?;
-        #[expect(clippy::print_stdout, reason = "the console is the report of a machine")]
-        println!("{}: {} tests in {:.1} s", suite.name, names.len(), start.elapsed().as_secs_f64());
+        eprintln!("{}: {} tests in {:.1} s", suite.name, names.len(), start.elapsed().as_secs_f64());
         for name in names {
             let (outcome, took) = output.of(name, trouble.as_deref());
             report.test(&suite.name, name, outcome, took)?;
@@ -85,7 +84,7 @@ fn all(plan: &Plan, suite: &Suite) -> Result<(Output, Option<String>)> {
         match lines.recv_timeout(limit) {
             Ok((line, when)) => {
                 // For who watches the console: the report has it only at the end.
-                println!("{line}");
+                eprintln!("{line}");
                 output.line(&line, when);
             }
             Err(RecvTimeoutError::Disconnected) => break None,

@@ -98,7 +98,7 @@ failures:
         for (seconds, line) in (0..).zip(RUN.lines()) {
             output.line(line, Duration::from_secs(seconds));
         }
-        assert_eq!(output.of("a::good", None), (Outcome::Passed, Duration::from_secs(3)));
+        assert_eq!(output.of("a::good", None), (Outcome::Passed, Duration::from_secs(4)));
         let reason = "no hook".to_owned();
         assert_eq!(output.of("a::lacking", None).0, Outcome::NotPossible { reason });
         let Outcome::Failed { reason } = output.of("a::bad", None).0 else { panic!("it failed") };
