@@ -1,6 +1,7 @@
 //! Connections that are opened, used and closed.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Barrier,
         atomic::{AtomicUsize, Ordering},
@@ -13,6 +14,7 @@ use rstest::rstest;
 use std::net::Shutdown;
 use tcptrace_tests::{
     Mode, Namespace, Tracer,
+    rows::Connection,
     sockets::{self, Pair},
     speed, wait,
 };
@@ -252,7 +254,8 @@ fn data_is_left_unread(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
 fn several_hundred_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     const CLIENTS: usize = 4;
     let connections = speed::count(300, 52);
-    let namespace = Namespace::new();
+    // Programs of other tests that run at the same moment would make the kernel skip this one's.
+    let namespace = Namespace::alone();
     let tracer = Tracer::connections(&namespace, mode);
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:0", 512, |_| {}));
     let to = sockets::local(&listener);
@@ -282,16 +285,29 @@ fn several_hundred_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     });
     assert_eq!(open.into_inner(), connections);
 
-    let rows = tracer.finish(2 * connections);
-    let (clients, servers): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.role == "client");
-    assert_eq!((clients.len(), servers.len()), (connections, connections));
-    let mut client_ports: Vec<_> = clients.iter().map(|row| row.local_port).collect();
-    let mut peer_ports: Vec<_> = servers.iter().map(|row| row.remote_port).collect();
-    client_ports.sort_unstable();
-    peer_ports.sort_unstable();
-    assert_eq!(client_ports, peer_ports);
-    client_ports.dedup();
-    assert_eq!(client_ports.len(), connections);
+    // All but FIN_WAIT2 (5) without an application, TIME_WAIT (6), CLOSE (7) and LISTEN (10).
+    wait::until("the last acknowledgements", || {
+        (namespace.sockets_in(!(1 << 5 | 1 << 6 | 1 << 7 | 1 << 10)) == 0).then_some(())
+    });
+    let ended = tracer.interrupt();
+    let skipped = usize::try_from(ended.summary().skipped.unwrap_or(0)).unwrap();
+    let rows: Vec<Connection> = ended.rows();
+    // What the kernel skipped may be missing, and is marked where something else of the connection was seen.
+    let (whole, marked): (Vec<_>, Vec<_>) = rows.iter().partition(|row| !row.gap && !row.incomplete);
+    assert!(
+        (2 * connections - skipped.min(2 * connections)..=2 * connections).contains(&whole.len()),
+        "{} whole, {} marked, {skipped} skipped",
+        whole.len(),
+        marked.len()
+    );
+    let (clients, servers): (Vec<_>, Vec<_>) = whole.into_iter().partition(|row| row.role == "client");
+    for ports in [
+        clients.iter().map(|row| row.local_port).collect::<Vec<_>>(),
+        servers.iter().map(|row| row.remote_port).collect(),
+    ] {
+        let distinct: BTreeSet<_> = ports.iter().collect();
+        assert_eq!(distinct.len(), ports.len(), "a connection came twice");
+    }
     for row in clients {
         assert_states(row, CLIENT_LIFE);
         assert_eq!((row.remote_port, row.process.as_deref()), (Some(to.port()), Some("client")));
