@@ -245,6 +245,23 @@ pub enum Event {
     FirstRead(FirstRead),
     /// A mini-socket ended.
     MiniSocketEnd(MiniSocketEnd),
+    /// Time has passed: nothing before this moment is still to come, except what was delayed on its way.
+    Time(Timestamp),
+}
+
+impl Event {
+    /// When it happened; of a look at the host, when the look began.
+    pub const fn time(&self) -> Timestamp {
+        match self {
+            Self::Transition(transition) => transition.time,
+            Self::Existing(socket) => socket.time,
+            Self::SnapshotEnd { started } => *started,
+            Self::SynAckRetransmit(event) => event.time,
+            Self::FirstRead(event) => event.time,
+            Self::MiniSocketEnd(event) => event.time,
+            Self::Time(time) => *time,
+        }
+    }
 }
 
 /// Events that did not reach the core, as far as a source can count them.

@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use super::live::Consumer;
+use super::consumer::{Consumer, Progress};
 use crate::{
     cli::Shared,
     filter::Filter,
     lifecycle::{Observation, TcpState},
     output::{ConnectionRow, Sink},
     owner::Attribution,
-    source::ClockOffset,
+    source::{ClockOffset, Origin},
 };
 
 pub(super) struct Connections {
@@ -24,20 +24,19 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(super) fn new(shared: &Shared, origin: Origin) -> Self {
         Self {
             sink: Sink::new(io::stdout(), shared.output, shared.time),
             filter: shared.filter(),
-            clock: ClockOffset { to_utc_ns: 0 },
+            clock: origin.clock,
             count: shared.count,
-            attribution: Attribution::new(Duration::ZERO),
+            attribution: origin.attribution,
         }
     }
 }
 
 impl Consumer for Connections {
-    fn begin(&mut self, clock: ClockOffset) -> io::Result<()> {
-        self.clock = clock;
+    fn begin(&mut self) -> io::Result<()> {
         self.sink.begin::<ConnectionRow>()
     }
 
@@ -64,7 +63,7 @@ impl Consumer for Connections {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
         self.sink.flush()
     }
 

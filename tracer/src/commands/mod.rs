@@ -1,9 +1,12 @@
 //! One file per command; each wires source → lifecycle → output.
 
 mod connections;
+mod consumer;
 mod doctor;
-mod live;
+mod input;
+mod pump;
 mod stuck;
+mod trace;
 mod transitions;
 
 use crate::cli::{Cli, Command};
@@ -15,8 +18,12 @@ use crate::cli::{Cli, Command};
 /// One sentence: what could not be done, why, and what to do.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match cli.command.as_ref().unwrap_or(&Command::Connections) {
-        Command::Connections => live::trace(&cli.shared, connections::Connections::new(&cli.shared)),
-        Command::Transitions => live::trace(&cli.shared, transitions::Transitions::new(&cli.shared)),
+        Command::Connections => {
+            trace::trace(&cli.shared, |origin| connections::Connections::new(&cli.shared, origin))
+        }
+        Command::Transitions => {
+            trace::trace(&cli.shared, |origin| transitions::Transitions::new(&cli.shared, origin))
+        }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
     }

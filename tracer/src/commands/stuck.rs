@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use super::live::{self, Consumer};
+use super::{
+    consumer::{Consumer, Progress},
+    trace,
+};
 use crate::{
     cli::{Shared, StuckArguments},
     event::{Endpoint, ExistingSocket, Process, Timestamp},
@@ -19,7 +22,7 @@ use crate::{
     output::{Format, GroupRow, Sink, StuckRow, escape},
     owner::{Attribution, Cgroup},
     source::{
-        ClockOffset,
+        kernel::host::time_wait_model,
         snapshot::{Existing, SocketSnapshot, existing},
     },
 };
@@ -32,7 +35,7 @@ type Entered = HashMap<Ends, (TcpState, Timestamp)>;
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
     let entered = Arc::new(Mutex::new(Entered::new()));
     if shared.duration.is_some() {
-        live::trace_keeping_privileges(shared, Watch { entered: Arc::clone(&entered) })?;
+        trace::trace_keeping_privileges(shared, |_| Watch { entered: Arc::clone(&entered) })?;
     }
     let entered = std::mem::take(&mut *entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let look = existing();
@@ -53,10 +56,6 @@ struct Watch {
 const MAX_WATCHED: usize = 1_000_000;
 
 impl Consumer for Watch {
-    fn begin(&mut self, _clock: ClockOffset) -> io::Result<()> {
-        Ok(())
-    }
-
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         let mut entered = self.entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match observation {
@@ -81,7 +80,7 @@ impl Consumer for Watch {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
         Ok(())
     }
 
@@ -190,7 +189,7 @@ fn process_name(process: Option<&Process>) -> String {
 
 /// Everything that is not a listener, with its age.
 fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
-    let model = live::time_wait_model();
+    let model = time_wait_model();
     let listeners: HashMap<(Option<u32>, u16), Process> = look
         .sockets
         .iter()

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::live::Consumer;
+use super::consumer::{Consumer, Progress};
 use crate::{
     cli::Shared,
     event::{SocketId, Transition},
@@ -14,7 +14,7 @@ use crate::{
     lifecycle::{Connection, Observation},
     output::{Sink, TransitionRow},
     owner::Attribution,
-    source::ClockOffset,
+    source::{ClockOffset, Origin},
 };
 
 /// Most first transitions held back until their ports are known.
@@ -33,13 +33,13 @@ pub(super) struct Transitions {
 }
 
 impl Transitions {
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(super) fn new(shared: &Shared, origin: Origin) -> Self {
         let filter = shared.filter();
         Self {
             sink: Sink::new(io::stdout(), shared.output, shared.time),
-            attribution: filter.cgroup.is_some().then(|| Attribution::new(Duration::ZERO)),
+            attribution: filter.cgroup.is_some().then_some(origin.attribution),
             filter,
-            clock: ClockOffset { to_utc_ns: 0 },
+            clock: origin.clock,
             count: shared.count,
             held: HashMap::new(),
         }
@@ -70,8 +70,7 @@ impl Transitions {
 }
 
 impl Consumer for Transitions {
-    fn begin(&mut self, clock: ClockOffset) -> io::Result<()> {
-        self.clock = clock;
+    fn begin(&mut self) -> io::Result<()> {
         self.sink.begin::<TransitionRow>()
     }
 
@@ -102,7 +101,7 @@ impl Consumer for Transitions {
         self.write(transition, connection, duration_ns)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
         self.sink.flush()
     }
 

@@ -157,6 +157,7 @@ impl Tracker {
                     report(Observation::MiniSocketEnd { event, end });
                 }
             }
+            Event::Time(time) => self.advance_to(*time, report),
         }
     }
 

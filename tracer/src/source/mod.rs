@@ -5,7 +5,11 @@ pub mod snapshot;
 
 use std::io;
 
-use crate::event::{Event, SourceCounts};
+use crate::{
+    event::{Event, SourceCounts},
+    lifecycle::TimeWaitModel,
+    owner::Attribution,
+};
 
 /// What one look at a source brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,19 @@ pub trait Source {
     /// What was delivered and what was missed so far.
     fn counts(&self) -> SourceCounts;
 
-    /// How the host's monotonic clock stood to UTC.
-    fn clock(&self) -> ClockOffset;
+    /// What is known of the host the events come from. Asked for once, before the first event.
+    fn origin(&mut self) -> Origin;
+}
+
+/// The host that events come from, as far as showing them needs it.
+#[derive(Debug)]
+pub struct Origin {
+    /// How its monotonic clock stands to UTC.
+    pub clock: ClockOffset,
+    /// How long its kernel keeps what remains of a closed connection.
+    pub time_wait: TimeWaitModel,
+    /// Its cgroups and containers.
+    pub attribution: Attribution,
 }
 
 /// The distance from `CLOCK_MONOTONIC` to UTC on the traced host.

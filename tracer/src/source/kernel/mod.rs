@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod counters;
 pub mod decode;
+pub mod host;
 pub mod layout;
 pub mod load;
 pub mod privileges;
@@ -22,10 +23,13 @@ use self::{
     load::{LoadOptions, Loaded},
 };
 use super::{
-    ClockOffset, Polled, Source,
+    ClockOffset, Origin, Polled, Source,
     snapshot::{Existing, existing, reconcile},
 };
-use crate::event::{Event, SourceCounts};
+use crate::{
+    event::{Event, SourceCounts, Timestamp},
+    owner::Attribution,
+};
 
 /// Size of the ring buffer unless told otherwise.
 ///
@@ -107,7 +111,7 @@ pub struct KernelSource {
     stop: StopHandle,
     interval: Timespec,
     key: AddressKey,
-    clock: ClockOffset,
+    origin: Option<Origin>,
     counts: SourceCounts,
     /// The look at what existed when tracing began, until it is told.
     existing: Option<Existing>,
@@ -162,7 +166,7 @@ impl KernelSource {
             stop,
             interval,
             key: AddressKey::random(),
-            clock: ClockOffset::measure(),
+            origin: Some(origin()),
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             existing,
@@ -251,6 +255,8 @@ impl Source for KernelSource {
             Err(error) => return Err(error.into()),
         }
         self.drain(deliver);
+        // A quiet host lets time pass, too.
+        deliver(&Event::Time(Timestamp::now()));
         Ok(Polled::Drained)
     }
 
@@ -259,6 +265,7 @@ impl Source for KernelSource {
             loaded.links.clear();
         }
         self.drain(deliver);
+        deliver(&Event::Time(Timestamp::now()));
         Ok(())
     }
 
@@ -266,8 +273,17 @@ impl Source for KernelSource {
         self.counts
     }
 
-    fn clock(&self) -> ClockOffset {
-        self.clock
+    fn origin(&mut self) -> Origin {
+        self.origin.take().unwrap_or_else(origin)
+    }
+}
+
+/// This host, looked at while the privileges are there.
+fn origin() -> Origin {
+    Origin {
+        clock: ClockOffset::measure(),
+        time_wait: host::time_wait_model(),
+        attribution: Attribution::new(Duration::ZERO),
     }
 }
 

@@ -1,0 +1,52 @@
+//! What a command does with what the core reports.
+
+use std::io;
+
+use crate::{
+    event::{Event, SourceCounts, Timestamp},
+    lifecycle::{Observation, Tracker},
+    output::Summary,
+};
+
+/// How far tracing has come, at the end of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Progress<'a> {
+    /// The table of live connections, with its counts.
+    pub(super) tracker: &'a Tracker,
+    /// The source's account.
+    pub(super) source: SourceCounts,
+    /// The traced host's time.
+    pub(super) now: Timestamp,
+}
+
+/// Takes in what one run of a source brings, on the thread that reads the source.
+pub(super) trait Consumer: Send + 'static {
+    /// Called once, before the first event.
+    fn begin(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in one event as the source delivered it, before the core does.
+    fn event(&mut self, _event: &Event) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in one observation.
+    fn observe(&mut self, observation: Observation<'_>) -> io::Result<()>;
+
+    /// Called after each batch, so that what was written can be seen.
+    fn flush(&mut self, progress: Progress<'_>) -> io::Result<()>;
+
+    /// Whether it has had enough.
+    fn done(&self) -> bool;
+
+    /// Whether the run ends when nobody reads stdout any more.
+    fn writes_to_stdout(&self) -> bool {
+        true
+    }
+
+    /// Called once, after the last batch.
+    fn end(&mut self, _summary: &Summary) -> io::Result<()> {
+        Ok(())
+    }
+}

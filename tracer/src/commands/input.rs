@@ -1,0 +1,67 @@
+//! Where a command takes its events from: the live kernel or a recording.
+
+use anyhow::Context as _;
+
+use crate::{
+    cli::Shared,
+    source::{
+        Source,
+        kernel::{KernelSource, StopHandle, privileges},
+    },
+};
+
+/// A source that is ready, and what interrupts its wait.
+pub(super) struct Input {
+    /// The source.
+    pub(super) source: Box<dyn Source + Send>,
+    /// Interrupts its wait; none when it never waits.
+    pub(super) stop: Option<StopHandle>,
+    /// What is told when it begins.
+    pub(super) announcement: Vec<String>,
+}
+
+/// What happens to the privileges once the programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Privileges {
+    /// Given back.
+    Dropped,
+    /// Kept, for a look at the host's sockets later.
+    Kept,
+}
+
+impl Input {
+    /// Opens what the options ask for.
+    pub(super) fn open(shared: &Shared, afterwards: Privileges) -> anyhow::Result<Self> {
+        let source = KernelSource::start(shared.kernel_options())?;
+        if afterwards == Privileges::Dropped {
+            // Before any thread is started: capabilities belong to threads.
+            privileges::keep_only(&[])
+                .context("the capabilities that are not needed any more could not be given back")?;
+        }
+        let stop = source.stop_handle().context("no file descriptor is left to wait for a signal with")?;
+        Ok(Self { announcement: announcement(shared, &source), stop: Some(stop), source: Box::new(source) })
+    }
+}
+
+fn announcement(shared: &Shared, source: &KernelSource) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reason) = source.fallback_reason() {
+        lines.push(format!("falling back to mode tracepoint: {reason}"));
+    }
+    lines.push(format!("tracing TCP in mode {}; Ctrl-C ends it", source.mode().name()));
+    for problem in source.problems() {
+        lines.push(format!("what existed before is incomplete: {problem}"));
+    }
+    if shared.verbose {
+        for refused in source.refused_hooks() {
+            lines.push(format!("{}; {}", refused.error, refused.hook.cost()));
+        }
+        lines.push(format!(
+            "ring buffer {} KiB, events shown within {} ms, at most {} connections",
+            shared.buffer >> 10,
+            shared.latency.as_millis(),
+            shared.max_connections
+        ));
+    }
+    lines
+}

@@ -1,0 +1,138 @@
+//! The thread that moves events from a source through the core to a consumer.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use tokio::sync::oneshot;
+
+use super::consumer::{Consumer, Progress};
+use crate::{
+    event::{Event, Timestamp},
+    lifecycle::{Tracker, TrackerOptions},
+    output::Summary,
+    source::{Polled, Source, kernel::StopHandle},
+};
+
+/// A running pump.
+pub(super) struct Pump {
+    stop: Arc<AtomicBool>,
+    wake: Option<StopHandle>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<(Summary, io::Result<()>)>,
+}
+
+impl Pump {
+    /// Starts a thread that reads `source`; `wake` interrupts its wait.
+    pub(super) fn start(
+        source: Box<dyn Source + Send>,
+        wake: Option<StopHandle>,
+        options: TrackerOptions,
+        consumer: impl Consumer,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, ended) = oneshot::channel();
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("trace".to_owned()).spawn(move || {
+            let outcome = run(source, Tracker::new(options), consumer, &stopped);
+            // The receiver is gone only when a signal has already ended the wait.
+            let _ = sender.send(());
+            outcome
+        })?;
+        Ok(Self { stop, wake, ended, thread })
+    }
+
+    /// Waits until it ends by itself: the source's end, the consumer's, or an error.
+    pub(super) async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Ends it and gives its account; what is still in the source is delivered first.
+    pub(super) fn finish(self) -> (Summary, io::Result<()>) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn run(
+    mut source: Box<dyn Source + Send>,
+    mut tracker: Tracker,
+    mut consumer: impl Consumer,
+    stop: &AtomicBool,
+) -> (Summary, io::Result<()>) {
+    let begun = consumer.begin();
+    let mut state = State { source: &mut *source, tracker: &mut tracker, now: Timestamp(0) };
+    let mut result = begun.and_then(|()| consumer.flush(state.progress()));
+    while result.is_ok() && !stop.load(Ordering::Relaxed) && !consumer.done() {
+        match state.step(&mut consumer, false) {
+            Ok(Polled::End) => break,
+            Ok(Polled::Drained) => {}
+            Err(error) => result = Err(error),
+        }
+    }
+    if result.is_ok() {
+        result = state.step(&mut consumer, true).map(|_| ());
+    }
+    let summary = Summary { source: source.counts(), tracker: tracker.counts(), live: tracker.live() };
+    if result.is_ok() {
+        result = consumer.end(&summary);
+    }
+    (summary, result)
+}
+
+struct State<'a> {
+    source: &'a mut dyn Source,
+    tracker: &'a mut Tracker,
+    now: Timestamp,
+}
+
+impl State<'_> {
+    fn progress(&self) -> Progress<'_> {
+        Progress { tracker: self.tracker, source: self.source.counts(), now: self.now }
+    }
+
+    fn step(&mut self, consumer: &mut impl Consumer, last: bool) -> io::Result<Polled> {
+        let Self { source, tracker, now } = self;
+        let mut written = Ok(());
+        let mut deliver = |event: &Event| {
+            if written.is_err() {
+                return;
+            }
+            written = consumer.event(event);
+            *now = event.time().max(*now);
+            tracker.observe(event, &mut |observation| {
+                if written.is_ok() && !consumer.done() {
+                    written = consumer.observe(observation);
+                }
+            });
+        };
+        let polled =
+            if last { source.finish(&mut deliver).map(|()| Polled::End) } else { source.poll(&mut deliver) };
+        written?;
+        consumer.flush(self.progress())?;
+        if consumer.writes_to_stdout() {
+            stdout_has_reader()?;
+        }
+        polled
+    }
+}
+
+/// A reader that went away ends the program even when there is nothing to write.
+fn stdout_has_reader() -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&now)) {
+        Ok(1) if fds[0].revents().contains(PollFlags::ERR) => Err(io::ErrorKind::BrokenPipe.into()),
+        _ => Ok(()),
+    }
+}

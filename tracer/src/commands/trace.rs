@@ -1,0 +1,74 @@
+//! Tracing until a signal, `--duration`, the source's end or the consumer's: what most commands do.
+
+use std::io;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    consumer::Consumer,
+    input::{Input, Privileges},
+    pump::Pump,
+};
+use crate::{cli::Shared, lifecycle::TrackerOptions, source::Origin};
+
+/// Hands everything that the options' source brings to the consumer, and prints the summary.
+pub(super) fn trace<C: Consumer>(shared: &Shared, consumer: impl FnOnce(Origin) -> C) -> anyhow::Result<()> {
+    run(shared, Input::open(shared, Privileges::Dropped)?, consumer)
+}
+
+/// As [`trace`], for a command that looks at the host's sockets again afterwards.
+pub(super) fn trace_keeping_privileges<C: Consumer>(
+    shared: &Shared,
+    consumer: impl FnOnce(Origin) -> C,
+) -> anyhow::Result<()> {
+    run(shared, Input::open(shared, Privileges::Kept)?, consumer)
+}
+
+fn run<C: Consumer>(
+    shared: &Shared,
+    mut input: Input,
+    consumer: impl FnOnce(Origin) -> C,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the signal handler could not be started")?;
+    // Before anybody is told that tracing has begun, and may want it to end.
+    let (mut terminate, mut interrupt) = {
+        let _guard = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    if !shared.quiet {
+        for line in &input.announcement {
+            eprintln!("tcptrace-bpf: {line}");
+        }
+    }
+    let origin = input.source.origin();
+    let options =
+        TrackerOptions { max_connections: shared.max_connections as usize, time_wait: origin.time_wait };
+    let mut pump = Pump::start(input.source, input.stop, options, consumer(origin))
+        .context("the thread that reads events could not be started")?;
+    runtime.block_on(async {
+        let duration = async {
+            match shared.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = duration => {}
+            () = pump.ended() => {}
+        }
+    });
+    let (summary, result) = pump.finish();
+    if !shared.quiet {
+        eprintln!("tcptrace-bpf: {summary}");
+    }
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("the output cannot be written"),
+    }
+}
