@@ -197,10 +197,12 @@ impl Tracker {
             (TcpState::Listen, TcpState::Closed) => {
                 let since = self.listeners.close(transition.socket, transition.netns, transition.local);
                 let duration_ns = since.map(|since| transition.time.since(since));
+                self.forget_previous_life(transition, report);
                 report(Observation::Transition { transition, duration_ns, connection: None });
             }
-            // `ss -K` on a listener, and MPTCP: no life behind it.
+            // `ss -K` on a listener, and MPTCP: no life behind it, unless that life's end was missed.
             (TcpState::Closed, TcpState::Closed) => {
+                self.forget_previous_life(transition, report);
                 report(Observation::Transition { transition, duration_ns: None, connection: None });
             }
             (TcpState::Closed, TcpState::SynSent) => {
@@ -241,7 +243,8 @@ impl Tracker {
         });
     }
 
-    /// A socket begins a new life while an old one is in the table: its end was missed.
+    /// A socket begins a new life, or ends one that was no connection's, while an old one is in the table: that
+    /// one's end was missed.
     fn forget_previous_life(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.listeners.remove(transition.socket);
         if let Some(mut old) = self.remove(transition.socket) {
