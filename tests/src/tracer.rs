@@ -271,6 +271,17 @@ impl Ended {
             .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
     }
 
+    /// How many handshakes with a listener the program says were abandoned, in the line after the summary;
+    /// none when it does not name the listener.
+    pub fn abandoned_at(&self, listener: &str) -> Option<u64> {
+        let (_, line) = self.stderr.split_once("handshakes abandoned by their clients: ")?;
+        // In several namespaces a listener is named with its own.
+        line.lines().next()?.split(", ").find_map(|part| {
+            let (who, count) = part.rsplit_once(' ')?;
+            count.parse().ok().filter(|_| who.split(' ').next() == Some(listener))
+        })
+    }
+
     /// The line that ends every run.
     pub fn summary(&self) -> Summary {
         let count = |what: &str| {

@@ -19,7 +19,7 @@ use crate::{
     cli::Shared,
     event::Timestamp,
     lifecycle::{Observation, TimeWaitModel, Tracker, TrackerOptions},
-    output::Summary,
+    output::{AbandonedSummary, Summary},
     source::{
         ClockOffset, Polled, Source,
         kernel::{KernelSource, privileges},
@@ -100,9 +100,12 @@ fn run(shared: &Shared, source: KernelSource, consumer: impl Consumer) -> anyhow
     stop.store(true, Ordering::Relaxed);
     handle.wake();
     let outcome = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let (summary, result) = outcome;
+    let (summary, abandoned, result) = outcome;
     if !shared.quiet {
         eprintln!("tcptrace-bpf: {summary}");
+        if let Some(abandoned) = abandoned {
+            eprintln!("tcptrace-bpf: {abandoned}");
+        }
     }
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -140,7 +143,7 @@ fn pump(
     mut tracker: Tracker,
     mut consumer: impl Consumer,
     stop: &AtomicBool,
-) -> (Summary, io::Result<()>) {
+) -> (Summary, Option<AbandonedSummary>, io::Result<()>) {
     let mut result = consumer.begin(source.clock()).and_then(|()| consumer.flush());
     while result.is_ok() && !stop.load(Ordering::Relaxed) && !consumer.done() {
         let polled = step(&mut source, &mut tracker, &mut consumer, false);
@@ -154,7 +157,7 @@ fn pump(
         result = step(&mut source, &mut tracker, &mut consumer, true).map(|_| ());
     }
     let summary = Summary { source: source.counts(), tracker: tracker.counts(), live: tracker.live() };
-    (summary, result)
+    (summary, AbandonedSummary::new(tracker.abandoned()), result)
 }
 
 fn step(
