@@ -13,7 +13,7 @@ const HEAD: &str = "\
 <!-- Written by `cargo xtask vm --write-compatibility`; do not edit. -->
 # Kernels
 
-`cargo xtask vm` boots each of these kernels of Debian in a virtual machine and runs the released program
+`cargo xtask vm` boots each of these kernels of Debian in a virtual machine and runs the program
 there: what `tcptrace-bpf doctor` finds, and whether the tests of the real kernel pass. What a kernel can do is
 tried when the program starts, never concluded from a version, so kernels in between and those of other
 distributions are handled alike; ask yours with `tcptrace-bpf doctor`.
