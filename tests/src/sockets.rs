@@ -72,6 +72,21 @@ pub fn connect(to: SocketAddr) -> Socket {
     try_connect(to).unwrap_or_else(|error| panic!("connect to {to}: {error}"))
 }
 
+/// Begins to connect a new socket and does not wait.
+pub fn begin_connect(to: SocketAddr) -> Socket {
+    let socket = tcp(to);
+    begin_connecting(&socket, to);
+    socket
+}
+
+/// Begins to connect and does not wait.
+pub fn begin_connecting(socket: &Socket, to: SocketAddr) {
+    socket.set_nonblocking(true).expect("every socket takes O_NONBLOCK");
+    let error = socket.connect(&to.into()).expect_err("the answer takes its time");
+    assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS), "connect to {to}: {error}");
+    socket.set_nonblocking(false).expect("every socket takes O_NONBLOCK");
+}
+
 /// Accepts a connection.
 pub fn accept(listener: &Socket) -> Socket {
     let (socket, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));

@@ -2,9 +2,18 @@
 //!
 //! [`EMULATED`] in the environment, with any value but `0`, says that the processor is emulated, which is
 //! some tens of times slower and not evenly so. `cargo xtask vm` sets it in its machines unless they use KVM.
-//! It changes three things and no other: there are fewer connections in scenarios that make many
-//! ([`count`]), every wait has a longer limit ([`limit`]), and a time that a relay imposed and measured may
-//! differ more from the one shown ([`tolerance`]).
+//! It changes these and nothing else:
+//!
+//! - There are fewer connections in scenarios that make many ([`count`]). What they assert stays the same.
+//! - Every wait has a longer limit ([`limit`]). Reaching it is a failure there as well.
+//! - A time that a relay imposed and measured may differ more from the one shown ([`tolerance`]). The relay is a
+//!   thread of the guest: between its note of the time and the kernel's own, its processor may be taken away,
+//!   and gets it back after a turn of the emulator's, not of the guest's scheduler.
+//! - A few milliseconds that a scenario adds to an exact bound are ten times as many ([`slack`]), for the same
+//!   reason. Two scenarios do: the kernel's round-trip sample of a client's handshake, whose bounds are two notes
+//!   of the relay, and the duration that comes back in a SYN cookie, of which the kernel knows milliseconds and up
+//!   to 64 of them are no time. What they tell apart is far more than the 20 and 30 ms: a round trip of 60 ms from
+//!   one that includes lost SYNs, 1 s and more, and a duration from none.
 
 use std::{env, sync::LazyLock, time::Duration};
 

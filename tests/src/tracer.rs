@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
-use crate::{Connection, Namespace, Transition, program::program, speed::limit};
+use crate::{Connection, Namespace, Transition, program::program, rows::Span, speed::limit};
 
 /// Which hook the program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,6 +271,17 @@ impl Ended {
             .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
     }
 
+    /// How many handshakes with a listener the program says were abandoned, in the line after the summary;
+    /// none when it does not name the listener.
+    pub fn abandoned_at(&self, listener: &str) -> Option<u64> {
+        let (_, line) = self.stderr.split_once("handshakes abandoned by their clients: ")?;
+        // In several namespaces a listener is named with its own.
+        line.lines().next()?.split(", ").find_map(|part| {
+            let (who, count) = part.rsplit_once(' ')?;
+            count.parse().ok().filter(|_| who.split(' ').next() == Some(listener))
+        })
+    }
+
     /// The line that ends every run.
     pub fn summary(&self) -> Summary {
         let count = |what: &str| {
@@ -335,8 +346,9 @@ fn assert_plausible(row: &Connection) {
     assert_eq!(row.r#type, "connection");
     assert!(!row.incomplete && !row.gap, "{row:#?}");
     let life = row.lifetime().as_secs_f64() * 1e6;
-    let sum: f64 =
-        row.states.iter().filter(|span| span.source != "modelled").filter_map(|span| span.duration_us).sum();
+    // What is modelled is what the kernel keeps after the end, or a handshake, which is a part of the life.
+    let within = |span: &&Span| span.source != "modelled" || span.state == "syn_received";
+    let sum: f64 = row.states.iter().filter(within).filter_map(|span| span.duration_us).sum();
     // What the kernel keeps of a half-closed connection has no socket, and its span none of its own.
     let unknown = row
         .states

@@ -165,6 +165,12 @@ impl Relay {
         self.lock().segments.iter().find(is_it).copied()
     }
 
+    /// When the `index`th segment of a kind in a direction was handed on, which it must have been.
+    pub fn passed(&self, direction: Direction, kind: Kind, index: usize) -> Instant {
+        let passed = self.segment(direction, kind, index).and_then(|segment| segment.passed);
+        passed.unwrap_or_else(|| panic!("no {kind:?} {index} {direction:?}: {:#?}", self.segments()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,13 +281,14 @@ pub fn sink(namespace: &Namespace) -> File {
     device
 }
 
-/// Lets SYNs of that many clients, which nobody is behind, come to a port of [`SERVER`].
+/// Lets SYNs of that many clients, each with its own address and nobody behind it, come to a port of
+/// [`SERVER`]; at most 2^21.
 pub fn flood(device: &File, port: u16, clients: u32) {
     let server: Ipv4Addr = SERVER.parse().expect("it is an address");
     let mut device = device;
     for client in 0..clients {
-        let [.., high, low] = client.to_be_bytes();
-        let syn = PacketBuilder::ipv4([10, 100, high, low], server.octets(), 64)
+        let [_, net, high, low] = client.to_be_bytes();
+        let syn = PacketBuilder::ipv4([10, 100 + net, high, low], server.octets(), 64)
             .tcp(40_000, port, client, 65_535)
             .syn();
         let mut packet = Vec::with_capacity(syn.size(0));

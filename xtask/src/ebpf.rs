@@ -4,7 +4,7 @@
 
 mod build;
 mod object;
-mod sidecar;
+pub(crate) mod sidecar;
 mod sources;
 mod toolchain;
 

@@ -13,13 +13,14 @@ mod modules;
 mod outcome;
 mod programs;
 mod protocol;
+mod stored;
 
 use std::{env, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use self::{apt::Apt, kernel::Series, machine::Options, outcome::Tested};
+use self::{apt::Apt, kernel::Series, machine::Options, outcome::Tested, stored::Stored};
 use crate::{packages, workspace::Workspace};
 
 /// The Debian packages whose programs are used, and what for.
@@ -46,9 +47,14 @@ pub(crate) struct Arguments {
     #[arg(long)]
     smoke: bool,
 
-    /// Write docs/compatibility.md from what was found
-    #[arg(long, conflicts_with_all = ["kernel", "oldest_newest", "smoke", "tests"])]
+    /// Write docs/compatibility.md from what was found, now or the last time; every series must have been
+    /// tested with the same program
+    #[arg(long, conflicts_with_all = ["smoke", "tests"])]
     write_compatibility: bool,
+
+    /// Boot nothing, and take what was found the last time
+    #[arg(long, requires = "write_compatibility", conflicts_with_all = ["kernel", "oldest_newest"])]
+    stored: bool,
 
     /// Use KVM, where /dev/kvm works; otherwise the processor is emulated
     #[arg(long)]
@@ -77,9 +83,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "the machines are x86_64 and run programs built here, which is not"
     );
     let workspace = Workspace::find()?;
+    let folder = workspace.root().join("target/vm");
+    let outcomes = folder.join("outcomes");
+    let page = workspace.root().join("docs/compatibility.md");
+    if arguments.stored {
+        return compatibility::write(&page, &Stored::read_all(&outcomes)?);
+    }
     let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
     packages::ensure(&names)?;
-    let folder = workspace.root().join("target/vm");
     let apt = Apt::new(folder.join("apt"), &arguments.mirror)?;
     let programs = programs::build(&workspace, !arguments.smoke)?;
     let tools = programs::tools()?;
@@ -91,6 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         emulated: !arguments.kvm,
     };
 
+    let whole = !arguments.smoke && arguments.tests.is_empty();
     let mut tested = Vec::new();
     for series in series(arguments) {
         let kernel = kernel::obtain(&apt, series, &folder.join("kernels"))?;
@@ -100,13 +112,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         initramfs::write(&initramfs, &kernel, &programs, &tools, &wanted)?;
         eprintln!("booting {}", kernel.release);
         let run = machine::run(&kernel, &initramfs, &place, &options)?;
+        if whole {
+            Stored::new(&kernel.release, &programs.tracer, &run)?.write(&outcomes, series)?;
+        }
         let one = Tested::new(kernel.release, run);
         one.explain();
         tested.push(one);
     }
     outcome::print(&tested)?;
     if arguments.write_compatibility {
-        compatibility::write(&workspace.root().join("docs/compatibility.md"), &tested)?;
+        compatibility::write(&page, &Stored::read_all(&outcomes)?)?;
     }
     let failed: Vec<_> = tested.iter().filter(|one| !one.passed()).map(|one| one.release.as_str()).collect();
     ensure!(failed.is_empty(), "not everything passed on {}; the reasons are above", failed.join(", "));

@@ -44,13 +44,7 @@ fn handshake(
     let tracer = Tracer::json("connections", &relay.server, Mode::Btf, &["--local-port", "5000"]);
     let to = sockets::address(&format!("{SERVER}:5000"));
     let listener = relay.server.run("server", || sockets::listen(&to.to_string()));
-    let client = relay.client.run("client", || {
-        let client = sockets::tcp(to);
-        client.set_nonblocking(true).unwrap();
-        let error = client.connect(&to.into()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
-        client
-    });
+    let client = relay.client.run("client", || sockets::begin_connect(to));
     then(&relay, &client);
     drop((client, listener));
     visit(&relay.server);
@@ -70,6 +64,29 @@ fn a_silent_client_is_counted() {
     });
     assert_eq!(rows, []);
     assert_eq!(ended.counted(ABANDONED), Some(1), "{}", ended.stderr);
+    assert_eq!(ended.abandoned_at(&format!("{SERVER}:5000")), Some(1), "{}", ended.stderr);
+}
+
+/// Each listener has its own count, and the worst is named first.
+#[test]
+fn silent_clients_are_counted_by_listener() {
+    let relay = Relay::alone(silence);
+    relay.server.sysctl("net.ipv4.tcp_synack_retries", "1");
+    let tracer = Tracer::connections(&relay.server, Mode::Btf);
+    let [few, many] = [5001, 5002].map(|port| format!("{SERVER}:{port}"));
+    let listeners = [&few, &many].map(|on| relay.server.run("server", || sockets::listen(on)));
+    let clients = [&many, &few, &many, &many]
+        .map(|to| relay.client.run("client", || sockets::begin_connect(sockets::address(to))));
+    // Four that answer, and one again for each.
+    wait::until("the resent SYN-ACKs", || relay.segment(Direction::ToClient, Kind::SynAck, 7));
+    wait::pause(OVERDUE);
+    drop((clients, listeners));
+    visit(&relay.server);
+    let ended = tracer.interrupt();
+    assert_eq!(ended.counted(ABANDONED), Some(4), "{}", ended.stderr);
+    assert_eq!((ended.abandoned_at(&many), ended.abandoned_at(&few)), (Some(3), Some(1)), "{}", ended.stderr);
+    let place = |listener: &str| ended.stderr.find(listener);
+    assert!(place(&many) < place(&few), "{}", ended.stderr);
 }
 
 /// The resend itself does not say that nobody will answer.
@@ -91,6 +108,7 @@ fn a_late_client_is_not_counted() {
     assert_states(row, &["syn_received", "established"]);
     assert!(row.handshake() >= Duration::from_secs(1), "{row:#?}");
     assert_eq!(ended.counted(ABANDONED), None, "{}", ended.stderr);
+    assert!(!ended.stderr.contains(ABANDONED), "{}", ended.stderr);
 }
 
 /// The client's kernel answers a SYN-ACK that it does not know: the handshake is over before a resend,

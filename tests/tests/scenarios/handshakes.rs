@@ -13,7 +13,7 @@ use tcptrace_tests::{
     wait,
 };
 
-use crate::support::{assert_ending, assert_states, assert_time};
+use crate::support::{assert_ending, assert_near, assert_states, assert_time};
 
 const TO_CLIENT: Direction = Direction::ToClient;
 const TO_SERVER: Direction = Direction::ToServer;
@@ -21,13 +21,6 @@ const TO_SERVER: Direction = Direction::ToServer;
 /// Whether it is the `index`th segment of its kind.
 fn is(segment: &Segment, direction: Direction, kind: Kind, index: usize) -> bool {
     (segment.direction, segment.kind, segment.index) == (direction, kind, index)
-}
-
-/// Within [`speed::tolerance`].
-#[track_caller]
-fn assert_near(what: &str, shown: Duration, measured: Duration) {
-    let tolerance = speed::tolerance(measured);
-    assert!(shown.abs_diff(measured) <= tolerance, "{what}: {shown:?} shown, {measured:?} measured");
 }
 
 fn listen(relay: &Relay) -> Socket {
@@ -50,14 +43,6 @@ fn reset(client: Socket, server: &Socket) {
     sockets::reset_on_close(&client);
     drop(client);
     sockets::wait_for_error(server);
-}
-
-/// When a segment was handed on.
-fn passed(relay: &Relay, direction: Direction, kind: Kind, index: usize) -> Instant {
-    let segment = relay.segment(direction, kind, index);
-    segment
-        .and_then(|segment| segment.passed)
-        .unwrap_or_else(|| panic!("no {kind:?} {index}: {:#?}", relay.segments()))
 }
 
 /// The server's row of a connection whose segments follow this rule.
@@ -85,7 +70,7 @@ fn a_servers_handshake_is_the_true_one(
     let delay = Duration::from_millis(delay_ms);
     let relay = Relay::new(delay_ack(delay));
     let row = server_row(&relay, mode, |_| {});
-    let measured = passed(&relay, TO_SERVER, Kind::Ack, 0) - passed(&relay, TO_SERVER, Kind::Syn, 0);
+    let measured = relay.passed(TO_SERVER, Kind::Ack, 0) - relay.passed(TO_SERVER, Kind::Syn, 0);
     assert!(measured >= delay);
     assert_near("handshake", row.handshake(), measured);
     assert_near("syn_received", row.time_in("syn_received"), measured);
@@ -106,7 +91,7 @@ fn a_lost_syn_ack_is_told(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
         _ => Verdict::Pass,
     });
     let row = server_row(&relay, mode, |_| {});
-    let measured = passed(&relay, TO_SERVER, Kind::Ack, 0) - passed(&relay, TO_SERVER, Kind::Syn, 0);
+    let measured = relay.passed(TO_SERVER, Kind::Ack, 0) - relay.passed(TO_SERVER, Kind::Syn, 0);
     assert!(row.syn_retransmits.is_some_and(|count| count >= 1), "{row:#?}");
     if mode == Mode::Btf {
         assert_eq!(row.handshake_caveat.as_deref(), Some("syn_ack_retransmitted"));
@@ -136,7 +121,7 @@ fn a_lost_final_ack_is_told(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
         },
     );
     let row = server_row(&relay, mode, |_| {});
-    let measured = passed(&relay, TO_SERVER, Kind::Ack, 1) - passed(&relay, TO_SERVER, Kind::Syn, 0);
+    let measured = relay.passed(TO_SERVER, Kind::Ack, 1) - relay.passed(TO_SERVER, Kind::Syn, 0);
     assert_near("handshake", row.handshake(), measured);
     assert_time("handshake", row.handshake(), Duration::from_secs(1)..);
     // Only mode btf sees the resend itself, and with it when the first was sent.
@@ -150,7 +135,7 @@ fn a_lost_final_ack_is_told(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
 #[rstest]
 fn a_clients_handshake_is_the_true_one(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
-    #[values(0, 1, 2)] lost: usize,
+    #[values(0, 1, 2, 3)] lost: usize,
 ) {
     let delay = Duration::from_millis(60);
     let relay = Relay::new(move |segment| match segment.kind {
@@ -158,16 +143,19 @@ fn a_clients_handshake_is_the_true_one(
         Kind::SynAck => Verdict::Delay(delay),
         _ => Verdict::Pass,
     });
+    // The wait doubles from the first resend on: 1, 2, 4 s.
+    relay.client.sysctl_if_there("net.ipv4.tcp_syn_linear_timeouts", "0");
     let tracer = Tracer::connections(&relay.client, mode);
     let listener = listen(&relay);
     let (client, start) = connect(&relay);
     reset(client, &sockets::accept(&listener));
     let [row] = &tracer.finish(1)[..] else { unreachable!() };
 
-    let answered = passed(&relay, TO_CLIENT, Kind::SynAck, 0);
+    let answered = relay.passed(TO_CLIENT, Kind::SynAck, 0);
     assert_near("handshake", row.handshake(), answered - start);
     let first = relay.segment(TO_SERVER, Kind::Syn, 0).unwrap();
     assert_time("handshake", row.handshake(), answered - first.arrived..);
+    assert_time("handshake", row.handshake(), Duration::from_secs((1 << lost) - 1) + delay..);
     assert_eq!(row.handshake_source.as_deref(), Some("observed"));
     assert_eq!(row.syn_retransmits, Some(u8::try_from(lost).unwrap()));
     assert_states(row, &["syn_sent", "established"]);
@@ -211,7 +199,7 @@ fn a_syn_cookie_is_told(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let relay = Relay::new(delay_ack(Duration::from_millis(100)));
     relay.server.sysctl("net.ipv4.tcp_syncookies", "2");
     let row = server_row(&relay, mode, |_| {});
-    let measured = passed(&relay, TO_SERVER, Kind::Ack, 0) - passed(&relay, TO_SERVER, Kind::Syn, 0);
+    let measured = relay.passed(TO_SERVER, Kind::Ack, 0) - relay.passed(TO_SERVER, Kind::Syn, 0);
     assert_eq!(row.handshake_caveat.as_deref(), Some("syn_cookie"), "{row:#?}");
     let slack = speed::slack(Duration::from_millis(3));
     assert_time(
@@ -245,7 +233,7 @@ fn deferred_accept_is_told(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     sockets::receive(&server, 5);
     reset(client, &server);
     let [row] = &tracer.finish(1)[..] else { unreachable!() };
-    let measured = passed(&relay, TO_SERVER, Kind::Data, 0) - passed(&relay, TO_SERVER, Kind::Syn, 0);
+    let measured = relay.passed(TO_SERVER, Kind::Data, 0) - relay.passed(TO_SERVER, Kind::Syn, 0);
     assert_near("handshake", row.handshake(), measured);
     assert_time("handshake", row.handshake(), silent..);
     assert_eq!(row.handshake_caveat.as_deref(), Some("first_data"));
@@ -271,33 +259,61 @@ fn fast_open_waits_in_syn_received(#[values(Mode::Btf, Mode::Tracepoint)] mode: 
     let acknowledged = wait::until("the final ACK", || relay.segment(TO_SERVER, Kind::Ack, 0)?.passed);
     reset(client, &server);
     let [row] = &tracer.finish(1)[..] else { unreachable!() };
-    let measured = acknowledged - passed(&relay, TO_SERVER, Kind::Syn, 0);
+    let measured = acknowledged - relay.passed(TO_SERVER, Kind::Syn, 0);
     assert_states(row, &["syn_received", "established"]);
     assert_near("syn_received", row.time_in("syn_received"), measured);
     assert_near("handshake", row.handshake(), measured);
     assert_eq!(row.handshake_caveat, None);
 }
 
-/// The FINs cross: neither side gets the other's before both have closed.
+/// The accept queue is full when the final ACK comes: the client is connected, the server is not, and sends its
+/// SYN-ACK again until the application has made room.
 #[rstest]
-fn both_close_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let relay = Relay::new(|segment| if segment.kind == Kind::Fin { Verdict::Hold } else { Verdict::Pass });
-    let (clients, servers) =
-        (Tracer::connections(&relay.client, mode), Tracer::connections(&relay.server, mode));
-    let listener = listen(&relay);
-    let (client, _) = connect(&relay);
-    let server = sockets::accept(&listener);
-    drop(client);
-    drop(server);
-    for direction in [TO_CLIENT, TO_SERVER] {
-        wait::until("the FIN", || relay.segment(direction, Kind::Fin, 0));
-    }
+fn a_full_accept_queue_prolongs_the_handshake(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    /// With this backlog the queue takes one more.
+    const BACKLOG: usize = 2;
+    // The last to be sent a SYN-ACK while there is room is not the last to acknowledge it.
+    let relay =
+        Relay::new(
+            |segment| {
+                if is(segment, TO_SERVER, Kind::Ack, BACKLOG) { Verdict::Hold } else { Verdict::Pass }
+            },
+        );
+    let tracer = Tracer::connections(&relay.server, mode);
+    let on = format!("{SERVER}:5000");
+    let listener =
+        relay.server.run("server", || sockets::listen_with(&on, i32::try_from(BACKLOG).unwrap(), |_| {}));
+    let early: Vec<_> = (0..BACKLOG).map(|_| connect(&relay).0).collect();
+    let (late, _) = connect(&relay);
+    let last = connect(&relay).0;
+    let established = |count| (relay.server.sockets_in(1 << 1) == count).then_some(());
+    wait::until("a full accept queue", || established(BACKLOG + 1));
     relay.release();
+    // One more than the connections: the SYN-ACK that was sent again, and its answer, which finds no place.
+    let connections = BACKLOG + 2;
+    wait::until("the answer", || relay.segment(TO_SERVER, Kind::Ack, connections)?.passed);
+    assert_eq!(relay.server.sockets_in(1 << 1), BACKLOG + 1);
+    let mut accepted = vec![relay.server.run("server", || sockets::accept(&listener))];
+    wait::until("the late connection", || established(BACKLOG + 2));
+    accepted.extend((1..connections).map(|_| relay.server.run("server", || sockets::accept(&listener))));
+    let late_port = sockets::port(&late);
+    for client in early.into_iter().chain([late, last]) {
+        sockets::reset_on_close(&client);
+    }
+    for server in &accepted {
+        assert_eq!(sockets::wait_for_error(server), libc::ECONNRESET);
+    }
 
-    let [client] = &clients.finish(1)[..] else { unreachable!() };
-    let [server] = &servers.finish(1)[..] else { unreachable!() };
-    assert_states(client, &["syn_sent", "established", "fin_wait_1", "closing", "time_wait"]);
-    assert_states(server, &["syn_received", "established", "fin_wait_1", "closing", "time_wait"]);
-    assert_ending(client, "closed", Some("both"), None);
-    assert_ending(server, "closed", Some("both"), None);
+    let rows = tracer.finish(connections);
+    let row = rows.iter().find(|row| row.remote_port == Some(late_port)).unwrap();
+    let answer = relay.passed(TO_SERVER, Kind::Ack, connections + 1);
+    let measured = answer - relay.passed(TO_SERVER, Kind::Syn, BACKLOG);
+    assert_time("relay", measured, Duration::from_secs(3)..);
+    assert_eq!(row.syn_retransmits, Some(2), "{row:#?}");
+    assert_eq!(row.handshake_caveat.as_deref(), Some("syn_ack_retransmitted"), "{row:#?}");
+    assert_near("handshake", row.handshake(), measured);
+    assert_eq!((row.handshake_rtt_us, row.accept_queue_limit), (None, Some(2)), "{row:#?}");
+    let others = rows.iter().filter(|row| row.remote_port != Some(late_port));
+    assert!(others.clone().all(|row| row.syn_retransmits == Some(0)), "{rows:#?}");
+    assert_eq!(others.count(), BACKLOG + 1);
 }

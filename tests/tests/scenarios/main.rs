@@ -8,6 +8,7 @@
 mod abandoned;
 mod accounting;
 mod closing;
+mod crossing;
 mod filters;
 mod formats;
 mod handshakes;

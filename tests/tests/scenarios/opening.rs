@@ -29,16 +29,6 @@ fn failed_connect(namespace: &Namespace) -> Option<i32> {
     namespace.run("client", || sockets::try_connect(to).unwrap_err()).raw_os_error()
 }
 
-/// Begins to connect and does not wait.
-fn begin_connect(to: &str) -> Socket {
-    let to = sockets::address(to);
-    let socket = sockets::tcp(to);
-    socket.set_nonblocking(true).unwrap();
-    assert_eq!(socket.connect(&to.into()).unwrap_err().raw_os_error(), Some(libc::EINPROGRESS));
-    socket.set_nonblocking(false).unwrap();
-    socket
-}
-
 /// Ends a connection in good order, the first of the two closing first.
 fn end(first: &Socket, second: Socket) {
     first.shutdown(Shutdown::Write).unwrap();
@@ -103,7 +93,7 @@ fn the_client_gives_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     namespace.filter_input("tcp dport 5000 drop");
     let tracer = Tracer::connections(&namespace, mode);
     let start = Instant::now();
-    let socket = namespace.run("client", || begin_connect("127.0.0.1:5000"));
+    let socket = namespace.run("client", || sockets::begin_connect(sockets::address("127.0.0.1:5000")));
     let waited = wait::pause(MOMENT);
     namespace.run("closer", || drop(socket));
     let wall = start.elapsed();
@@ -191,7 +181,7 @@ fn the_accept_queue_fills(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let to = sockets::local(&listener);
     let clients: Vec<_> = namespace.run("client", || (0..3).map(|_| sockets::connect(to)).collect());
     // The fourth finds no place, and the server drops its SYN.
-    let fourth = namespace.run("client", || begin_connect("127.0.0.1:5000"));
+    let fourth = namespace.run("client", || sockets::begin_connect(sockets::address("127.0.0.1:5000")));
     for socket in clients {
         sockets::reset_on_close(&socket);
         drop(socket);

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, ops::RangeBounds, time::Duration};
 
 use socket2::Socket;
-use tcptrace_tests::{Connection, Transition, sockets};
+use tcptrace_tests::{Connection, Transition, sockets, speed};
 
 /// The states of a client that closes first.
 pub(crate) const CLIENT_LIFE: &[&str] = &["syn_sent", "established", "fin_wait_1", "fin_wait_2", "time_wait"];
@@ -54,4 +54,11 @@ pub(crate) fn ends(of: &Socket, to: &Socket) -> (SocketAddr, SocketAddr) {
 /// The edges of one socket's transitions, in order.
 pub(crate) fn edges_of<'a>(rows: &'a [Transition], socket: &str) -> Vec<(&'a str, &'a str)> {
     rows.iter().filter(|row| row.socket == socket).map(Transition::edge).collect()
+}
+
+/// Asserts that a shown duration is within [`speed::tolerance`] of the one measured.
+#[track_caller]
+pub(crate) fn assert_near(what: &str, shown: Duration, measured: Duration) {
+    let tolerance = speed::tolerance(measured);
+    assert!(shown.abs_diff(measured) <= tolerance, "{what}: {shown:?} shown, {measured:?} measured");
 }

@@ -15,7 +15,7 @@ use super::consumer::{Consumer, Progress};
 use crate::{
     event::{Event, Timestamp},
     lifecycle::{Tracker, TrackerOptions},
-    output::Summary,
+    output::{AbandonedSummary, Summary},
     source::{Polled, Source, kernel::StopHandle},
 };
 
@@ -24,7 +24,17 @@ pub(super) struct Pump {
     stop: Arc<AtomicBool>,
     wake: Option<StopHandle>,
     ended: oneshot::Receiver<()>,
-    thread: JoinHandle<(Summary, io::Result<()>)>,
+    thread: JoinHandle<Outcome>,
+}
+
+/// How a pump's run went.
+pub(super) struct Outcome {
+    /// What was seen and what was not.
+    pub(super) summary: Summary,
+    /// Which listeners' clients have abandoned their handshakes; none when none has.
+    pub(super) abandoned: Option<AbandonedSummary>,
+    /// Why it ended early, when it did.
+    pub(super) result: io::Result<()>,
 }
 
 impl Pump {
@@ -53,7 +63,7 @@ impl Pump {
     }
 
     /// Ends it and gives its account; what is still in the source is delivered first.
-    pub(super) fn finish(self) -> (Summary, io::Result<()>) {
+    pub(super) fn finish(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(wake) = &self.wake {
             wake.wake();
@@ -67,7 +77,7 @@ fn run(
     mut tracker: Tracker,
     mut consumer: impl Consumer,
     stop: &AtomicBool,
-) -> (Summary, io::Result<()>) {
+) -> Outcome {
     let begun = consumer.begin();
     let mut state = State { source: &mut *source, tracker: &mut tracker, now: Timestamp(0) };
     let mut result = begun.and_then(|()| consumer.flush(state.progress()));
@@ -85,7 +95,7 @@ fn run(
     if result.is_ok() {
         result = consumer.end(&summary);
     }
-    (summary, result)
+    Outcome { summary, abandoned: AbandonedSummary::new(tracker.abandoned()), result }
 }
 
 struct State<'a> {

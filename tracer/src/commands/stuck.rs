@@ -207,47 +207,49 @@ fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
     };
     let full = look.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
         let ends = (socket.netns, socket.local, socket.remote);
-        of_socket(socket, age(ends, socket.state, socket.state_age_ns))
+        let age = age(ends, socket.state, socket.state_age_ns);
+        of_socket(socket, bare(ends, socket.state, age))
     });
     let remains = look.remains.iter().map(|socket| {
         let ends = (socket.netns, socket.local, socket.remote);
+        let age = age(ends, socket.state, least_age(socket, model));
         let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
-        of_remains(
-            socket,
-            age(ends, socket.state, least_age(socket, model)),
-            listener.filter(|_| socket.request),
-        )
+        of_remains(socket, listener, bare(ends, socket.state, age))
     });
     full.chain(remains).collect()
 }
 
-fn of_socket(socket: &ExistingSocket, age: Age) -> Standing {
+/// What is known of anything that stands still.
+fn bare((netns, local, remote): Ends, state: TcpState, age: Age) -> Standing {
     Standing {
-        state: socket.state,
+        state,
         age,
-        local: socket.local,
-        remote: socket.remote,
-        netns: socket.netns,
-        cgroup_id: socket.cgroup_id,
-        process: socket.process,
-        unread_bytes: socket.info.map(|info| info.unread_bytes),
-        unacked_bytes: socket.info.map(|info| info.unacked_bytes),
+        local,
+        remote,
+        netns,
+        cgroup_id: None,
+        process: None,
+        unread_bytes: None,
+        unacked_bytes: None,
         ends_in_ns: None,
     }
 }
 
-fn of_remains(socket: &SocketSnapshot, age: Age, listener: Option<Process>) -> Standing {
+fn of_socket(socket: &ExistingSocket, bare: Standing) -> Standing {
     Standing {
-        state: socket.state,
-        age,
-        local: socket.local,
-        remote: socket.remote,
-        netns: socket.netns,
-        cgroup_id: None,
-        process: listener,
-        unread_bytes: None,
-        unacked_bytes: None,
+        cgroup_id: socket.cgroup_id,
+        process: socket.process,
+        unread_bytes: socket.info.map(|info| info.unread_bytes),
+        unacked_bytes: socket.info.map(|info| info.unacked_bytes),
+        ..bare
+    }
+}
+
+fn of_remains(socket: &SocketSnapshot, listener: Option<Process>, bare: Standing) -> Standing {
+    Standing {
+        process: listener.filter(|_| socket.request),
         ends_in_ns: socket.timer.filter(|_| socket.mini).map(|timer| u64::from(timer.expires_ms) * 1_000_000),
+        ..bare
     }
 }
 

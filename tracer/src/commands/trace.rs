@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     consumer::Consumer,
     input::{Input, Privileges},
-    pump::Pump,
+    pump::{Outcome, Pump},
 };
 use crate::{cli::Shared, lifecycle::TrackerOptions, source::Origin};
 
@@ -63,9 +63,12 @@ fn run<C: Consumer>(
             () = pump.ended() => {}
         }
     });
-    let (summary, result) = pump.finish();
+    let Outcome { summary, abandoned, result } = pump.finish();
     if !shared.quiet {
         eprintln!("tcptrace-bpf: {summary}");
+        if let Some(abandoned) = abandoned {
+            eprintln!("tcptrace-bpf: {abandoned}");
+        }
     }
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

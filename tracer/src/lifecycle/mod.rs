@@ -1,6 +1,7 @@
 //! The pure core: from events to lifecycles. No I/O, no clock, no kernel: time comes from the events,
 //! so replaying the same events gives the same answers.
 
+mod abandoned;
 mod close_reason;
 mod connection;
 mod half_open;
@@ -14,6 +15,7 @@ mod stuck;
 mod time_wait;
 mod tracker;
 
+pub use abandoned::{AbandonedAt, AbandonedHandshakes};
 pub use close_reason::{CloseReason, ClosedBy, Ending};
 pub use connection::{Connection, Owner, Role};
 pub use half_open::HalfOpen;

@@ -6,6 +6,7 @@ use slab::Slab;
 use super::{
     CloseReason, ClosedConnection, Connection, Ending, Handshake, Observation, Owner, Role, TcpState,
     TimeWaitModel,
+    abandoned::AbandonedHandshakes,
     half_open::{EndpointPair, HalfOpens},
     listeners::Listeners,
     remains::Remains,
@@ -82,6 +83,7 @@ pub struct Tracker {
     hasher: foldhash::fast::FixedState,
     listeners: Listeners,
     half_opens: HalfOpens,
+    abandoned: AbandonedHandshakes,
     remains: Remains,
     /// Connections found by a look at the host, whose socket is not known before their next transition.
     found: HashMap<EndpointPair, SocketId, foldhash::fast::FixedState>,
@@ -106,6 +108,7 @@ impl Tracker {
             hasher: foldhash::fast::FixedState::with_seed(0x7463_7074),
             listeners: Listeners::default(),
             half_opens: HalfOpens::default(),
+            abandoned: AbandonedHandshakes::default(),
             remains: Remains::default(),
             found: HashMap::default(),
             unconfirmed: None,
@@ -140,6 +143,11 @@ impl Tracker {
         self.half_opens.len()
     }
 
+    /// The handshakes that were answered and never completed, by listener.
+    pub fn abandoned(&self) -> &AbandonedHandshakes {
+        &self.abandoned
+    }
+
     /// Takes in one event and reports what follows from it.
     pub fn observe(&mut self, event: &Event, report: &mut dyn FnMut(Observation<'_>)) {
         match event {
@@ -169,6 +177,7 @@ impl Tracker {
         self.now = now;
         while let Some(half_open) = self.half_opens.overdue(now) {
             self.counts.abandoned_handshakes += 1;
+            self.abandoned.count(&half_open);
             report(Observation::Abandoned(half_open));
         }
         while self.remains.expired(now).is_some() {}
@@ -198,10 +207,12 @@ impl Tracker {
             (TcpState::Listen, TcpState::Closed) => {
                 let since = self.listeners.close(transition.socket, transition.netns, transition.local);
                 let duration_ns = since.map(|since| transition.time.since(since));
+                self.forget_previous_life(transition, report);
                 report(Observation::Transition { transition, duration_ns, connection: None });
             }
-            // `ss -K` on a listener, and MPTCP: no life behind it.
+            // `ss -K` on a listener, and MPTCP: no life behind it, unless that life's end was missed.
             (TcpState::Closed, TcpState::Closed) => {
+                self.forget_previous_life(transition, report);
                 report(Observation::Transition { transition, duration_ns: None, connection: None });
             }
             (TcpState::Closed, TcpState::SynSent) => {
@@ -242,7 +253,8 @@ impl Tracker {
         });
     }
 
-    /// A socket begins a new life while an old one is in the table: its end was missed.
+    /// A socket begins a new life, or ends one that was no connection's, while an old one is in the table: that
+    /// one's end was missed.
     fn forget_previous_life(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.listeners.remove(transition.socket);
         if let Some(mut old) = self.remove(transition.socket) {

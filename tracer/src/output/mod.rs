@@ -11,6 +11,6 @@ mod transition;
 pub use connection::ConnectionRow;
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
-pub use summary::Summary;
+pub use summary::{AbandonedSummary, Summary};
 pub use text::{TimeStyle, escape};
 pub use transition::TransitionRow;

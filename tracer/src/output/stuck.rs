@@ -73,12 +73,6 @@ impl Row for GroupRow {
     }
 
     fn line(&self, line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it was a count of nanoseconds"
-        )]
-        let oldest = (self.oldest_us * 1000.0) as u64;
         let states: Vec<String> = self
             .states
             .iter()
@@ -89,7 +83,7 @@ impl Row for GroupRow {
             "{:>6} {}, oldest {}: {}",
             self.count,
             self.group,
-            text::duration(Some(oldest)),
+            text::duration(Some(nanoseconds(self.oldest_us))),
             states.join(", ")
         )
     }
@@ -193,14 +187,14 @@ impl Row for StuckRow {
             write!(line, " container {}", &container[..container.len().min(12)])?;
         }
         if let Some(ends_in) = self.ends_in_us {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "it was a count of nanoseconds"
-            )]
-            let ends_in = (ends_in * 1000.0) as u64;
-            write!(line, " lets go in {}", text::duration(Some(ends_in)))?;
+            write!(line, " lets go in {}", text::duration(Some(nanoseconds(ends_in))))?;
         }
         Ok(())
     }
+}
+
+/// What [`text::microseconds`] was given.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was a count of nanoseconds")]
+fn nanoseconds(microseconds: f64) -> u64 {
+    (microseconds * 1000.0) as u64
 }

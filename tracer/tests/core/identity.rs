@@ -7,7 +7,8 @@ use tcptrace_bpf::{
         DurationSource::Observed,
         Role,
         TcpState::{
-            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, SynReceived, SynSent,
+            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+            SynSent,
         },
     },
     owner::OwnerSource,
@@ -62,13 +63,15 @@ fn a_descriptor_that_connects_again() {
     assert_eq!(observed.steps[3].duration_us, None);
 }
 
-/// Every beginning on a socket that is still in the table.
+/// Every beginning on a socket that is still in the table, and every end of something else.
 #[test]
 fn a_life_whose_end_was_not_seen() {
     let beginnings = [
         Life::client(1).step(5000, SynSent).by(server()),
         Life::server(1).step(5000, SynReceived),
         Life::listener(1, 5000, Some(server())),
+        Life::existing(1, Listen).step(5000, Closed),
+        Life::existing(1, Closed).step(5000, Closed),
     ];
     for (index, beginning) in beginnings.iter().enumerate() {
         let mut tracker = tracker(10);

@@ -41,8 +41,7 @@ impl Reference {
         let known = self.live.contains_key(&socket);
         let begins = matches!((event.from, event.to), (Closed, SynSent | Listen) | (Listen, SynReceived));
         let adds = match (event.from, event.to) {
-            (Closed | Listen, Closed) => None,
-            (Closed, Listen) => {
+            (Closed | Listen, Closed) | (Closed, Listen) => {
                 unseen = u64::from(self.live.remove(&socket).is_some());
                 None
             }

@@ -10,10 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use super::{kernel::Kernel, protocol::Verdict};
 
 /// What a run gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     /// What init reported, in order.
     pub(crate) verdicts: Vec<Verdict>,

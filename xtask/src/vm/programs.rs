@@ -83,7 +83,14 @@ fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Artifact>> {
     cargo
         .current_dir(workspace.root())
         .args(arguments)
-        .args(["--release", "--target", TARGET, "--message-format=json-render-diagnostics", "--target-dir"])
+        .args([
+            "--profile",
+            "vm",
+            "--target",
+            TARGET,
+            "--message-format=json-render-diagnostics",
+            "--target-dir",
+        ])
         .arg(workspace.root().join("target/vm/build"))
         // The guest has no libraries but those of the tools.
         .env("RUSTFLAGS", "-C target-feature=+crt-static")

@@ -62,14 +62,18 @@ pub fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<Existing
     sockets
         .into_iter()
         .filter_map(|mut socket| {
-            if socket.state == TcpState::Listen
-                && let Some(begun) = listening.get_mut(&(socket.netns, socket.local, socket.remote))
-                && let Some(index) = begun
-                    .iter()
-                    .position(|pid| socket.process.is_none_or(|process| *pid == Some(process.pid)))
-            {
-                begun.swap_remove(index);
-                return None;
+            if socket.state == TcpState::Listen {
+                let begun = listening.get_mut(&(socket.netns, socket.local, socket.remote));
+                let began =
+                    |pid: &Option<u32>| socket.process.is_none_or(|process| *pid == Some(process.pid));
+                if let Some(begun) = begun
+                    && let Some(index) = begun.iter().position(began)
+                {
+                    begun.swap_remove(index);
+                    return None;
+                }
+                // No other event is about it: a child, up to 6.14, begins with its listener's ends.
+                return Some(socket);
             }
             match first.get(&(socket.netns, socket.local, socket.remote)) {
                 Some(FirstEvent::Begins) => return None,
@@ -186,6 +190,16 @@ mod tests {
         assert_eq!(kept, [listener(1)]);
         let nobodys = existing(TcpState::Listen, B, "0.0.0.0:0");
         assert_eq!(reconcile(vec![nobodys], &[begins]), []);
+    }
+
+    #[test]
+    fn a_child_that_begins_with_its_listener_s_ends_leaves_the_listener() {
+        let events = [
+            event(7, TcpState::Listen, TcpState::SynReceived, B, "0.0.0.0:0"),
+            event(7, TcpState::SynReceived, TcpState::Established, B, A),
+        ];
+        let listener = existing(TcpState::Listen, B, "0.0.0.0:0");
+        assert_eq!(reconcile(vec![listener, existing(TcpState::Established, B, A)], &events), [listener]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) fn to_end(command: &mut Command, limit: Duration) -> Result<Ended> {
 
 /// The end of a long text: where complaints are.
 pub(crate) fn tail(text: &str) -> String {
-    const LINES: usize = 60;
+    const LINES: usize = 200;
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
