@@ -234,6 +234,13 @@ pub enum Event {
     Transition(Transition),
     /// A socket exists of which no transition was seen yet.
     Existing(ExistingSocket),
+    /// The look that is being told is of this network namespace. Without any, it is of the whole host.
+    SnapshotScope {
+        /// When the look began.
+        started: Timestamp,
+        /// Inode of the namespace.
+        netns: u32,
+    },
     /// Every socket that existed has been told: what was not among them has ended unseen.
     SnapshotEnd {
         /// When the look began.
@@ -255,7 +262,7 @@ impl Event {
         match self {
             Self::Transition(transition) => transition.time,
             Self::Existing(socket) => socket.time,
-            Self::SnapshotEnd { started } => *started,
+            Self::SnapshotScope { started, .. } | Self::SnapshotEnd { started } => *started,
             Self::SynAckRetransmit(event) => event.time,
             Self::FirstRead(event) => event.time,
             Self::MiniSocketEnd(event) => event.time,
@@ -276,6 +283,8 @@ pub struct SourceCounts {
     pub skipped: Option<u64>,
     /// Other records, such as resent SYN-ACKs, that found the ring buffer full.
     pub others_lost: u64,
+    /// Times the view was renewed by a look at the host's sockets, after transitions had been missed.
+    pub renewed: u64,
     /// Records that could not be understood. Always 0 unless the object and the program disagree.
     pub malformed: u64,
 }

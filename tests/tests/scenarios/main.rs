@@ -14,6 +14,7 @@ mod formats;
 mod handshakes;
 mod life;
 mod opening;
+mod overload;
 mod owners;
 mod remains;
 mod robustness;

@@ -89,6 +89,8 @@ pub struct Tracker {
     found: HashMap<EndpointPair, SocketId, foldhash::fast::FixedState>,
     /// While a look at the host is told: the connections it has not confirmed yet.
     unconfirmed: Option<HashMap<EndpointPair, SocketId, foldhash::fast::FixedState>>,
+    /// While a look at the host is told: the network namespaces it is of; none for all.
+    scope: Vec<u32>,
     now: Timestamp,
     eviction_hand: usize,
     counts: TrackerCounts,
@@ -112,6 +114,7 @@ impl Tracker {
             remains: Remains::default(),
             found: HashMap::default(),
             unconfirmed: None,
+            scope: Vec::new(),
             now: Timestamp(0),
             eviction_hand: 0,
             counts: TrackerCounts::default(),
@@ -156,6 +159,7 @@ impl Tracker {
                 self.transition(transition, report);
             }
             Event::Existing(socket) => self.existing(socket, report),
+            Event::SnapshotScope { netns, .. } => self.scope.push(*netns),
             Event::SnapshotEnd { started } => self.snapshot_end(*started, report),
             Event::SynAckRetransmit(event) => self.syn_ack_resent(event, report),
             Event::FirstRead(event) => self.first_read(event),
@@ -465,12 +469,14 @@ impl Tracker {
     }
 
     fn snapshot_end(&mut self, started: Timestamp, report: &mut dyn FnMut(Observation<'_>)) {
+        let scope = std::mem::take(&mut self.scope);
+        let in_scope = |netns: Option<u32>| scope.is_empty() || netns.is_some_and(|it| scope.contains(&it));
         let mut vanished: Vec<SocketId> = self
             .unconfirmed
             .take()
             .unwrap_or_else(|| self.by_ends())
             .into_iter()
-            .filter(|((_, local, _), _)| local.port != 0)
+            .filter(|((netns, local, _), _)| local.port != 0 && in_scope(*netns))
             .map(|(_, socket)| socket)
             .collect();
         // The map has no order of its own, and a replay must be the same every time.

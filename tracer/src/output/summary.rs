@@ -38,6 +38,9 @@ impl fmt::Display for Summary {
         if tracker.unfollowed != 0 {
             write!(formatter, ", {} half-open or in TIME_WAIT beyond the table", tracker.unfollowed)?;
         }
+        if source.renewed != 0 {
+            write!(formatter, ", view renewed {} times by a look at the sockets", source.renewed)?;
+        }
         if source.others_lost != 0 {
             write!(formatter, ", {} other events lost in the ring", source.others_lost)?;
         }

@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod counters;
 pub mod decode;
+mod heal;
 pub mod host;
 pub mod layout;
 pub mod load;
@@ -20,6 +21,7 @@ use rustix::{
 pub use self::load::{Hook, LoadError, Mode, RefusedHook};
 use self::{
     decode::AddressKey,
+    heal::Healing,
     load::{LoadOptions, Loaded},
 };
 use super::{
@@ -115,6 +117,7 @@ pub struct KernelSource {
     counts: SourceCounts,
     /// The look at what existed when tracing began, until it is told.
     existing: Option<Existing>,
+    healing: Healing,
     problems: Vec<String>,
 }
 
@@ -154,7 +157,8 @@ impl KernelSource {
             },
         };
         // After attaching, so that nothing can happen between the look and the first event.
-        let existing = options.snapshot.then(existing);
+        let mut existing = options.snapshot.then(existing);
+        let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
         let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
         let interval =
             Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
@@ -170,6 +174,7 @@ impl KernelSource {
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             existing,
+            healing: Healing::through(channels.unwrap_or_default()),
         })
     }
 
@@ -204,10 +209,19 @@ impl KernelSource {
 
     fn drain(&mut self, deliver: &mut dyn FnMut(&Event)) {
         match self.existing.take() {
-            None => self.read_ring(deliver),
+            None => {
+                let mut healing = std::mem::take(&mut self.healing);
+                self.read_ring(&mut |event| {
+                    healing.event(event);
+                    deliver(event);
+                });
+                self.healing = healing;
+            }
             Some(existing) => self.begin_with(existing, deliver),
         }
         self.update_counts();
+        // After the ring was read: what the look found is older than what comes next.
+        self.counts.renewed += u64::from(self.healing.finish(deliver));
     }
 
     /// Tells what existed, then what happened since tracing began.
@@ -256,7 +270,9 @@ impl Source for KernelSource {
         }
         self.drain(deliver);
         // A quiet host lets time pass, too.
-        deliver(&Event::Time(Timestamp::now()));
+        let now = Timestamp::now();
+        deliver(&Event::Time(now));
+        self.healing.begin_if_due(&self.counts, now)?;
         Ok(Polled::Drained)
     }
 

@@ -68,8 +68,7 @@ pub struct DumpReport {
 /// When the kernel cannot be asked or its answer does not come; sockets may have been handed on
 /// before. Losses on the way are no error but counted in the report.
 pub fn dump(handler: &mut dyn FnMut(SocketSnapshot), filter: &Filter) -> Result<DumpReport, SnapshotError> {
-    let netns = File::open("/proc/thread-self/ns/net").ok().and_then(|file| inode(&file));
-    walk(&connect()?, netns, handler, filter)
+    Channel::here()?.dump(handler, filter)
 }
 
 /// Lists the TCP sockets of the network namespace that `namespace` is open on, as [`dump`] does.
@@ -84,9 +83,54 @@ pub fn dump_namespace(
     handler: &mut dyn FnMut(SocketSnapshot),
     filter: &Filter,
 ) -> Result<DumpReport, SnapshotError> {
-    let namespace = namespace.as_fd();
-    let netns = namespace.try_clone_to_owned().ok().and_then(|fd| inode(&File::from(fd)));
-    walk(&connect_in(namespace)?, netns, handler, filter)
+    Channel::into_namespace(namespace)?.dump(handler, filter)
+}
+
+/// A diagnostics socket. It belongs to the network namespace it was opened in, and needs no privilege once it
+/// is open.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+    netns: Option<u32>,
+}
+
+impl Channel {
+    /// Opens one in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel has no diagnostics sockets, or no descriptor is left.
+    pub fn here() -> Result<Self, SnapshotError> {
+        let netns = File::open("/proc/thread-self/ns/net").ok().and_then(|file| inode(&file));
+        Ok(Self { socket: connect()?, netns })
+    }
+
+    /// Opens one in the network namespace that `namespace` is open on; see [`dump_namespace`].
+    ///
+    /// # Errors
+    /// Those of [`Channel::here`], and when the namespace cannot be entered.
+    pub fn into_namespace(namespace: impl AsFd) -> Result<Self, SnapshotError> {
+        let namespace = namespace.as_fd();
+        let netns = namespace.try_clone_to_owned().ok().and_then(|fd| inode(&File::from(fd)));
+        Ok(Self { socket: connect_in(namespace)?, netns })
+    }
+
+    /// Inode of the network namespace it looks into.
+    pub fn netns(&self) -> Option<u32> {
+        self.netns
+    }
+
+    /// Lists the sockets, as [`dump`] does. After an error the channel is of no more use: the rest of an
+    /// answer may still be in it.
+    ///
+    /// # Errors
+    /// Those of [`dump`].
+    pub fn dump(
+        &self,
+        handler: &mut dyn FnMut(SocketSnapshot),
+        filter: &Filter,
+    ) -> Result<DumpReport, SnapshotError> {
+        walk(&self.socket, self.netns, handler, filter)
+    }
 }
 
 /// Lists the TCP sockets of the network namespace with the file `path`, such as `/proc/PID/ns/net`

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{Filter, SnapshotError, SocketSnapshot, dump, dump_namespace};
+use super::{Channel, Filter, SnapshotError, SocketSnapshot};
 use crate::{
     event::{ExistingSocket, TcpInfo, Timestamp},
     owner::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan},
@@ -24,7 +24,12 @@ pub struct Existing {
     pub namespaces: usize,
     /// Why some namespaces were not, one sentence each, at most a few.
     pub problems: Vec<String>,
+    /// Ways to look into the same namespaces again, without any privilege; those of the first 256.
+    pub channels: Vec<Channel>,
 }
+
+/// Most channels that are kept: each is a descriptor, of which a process has 1,024 by default.
+const MAX_CHANNELS: usize = 256;
 
 /// Lists the sockets of every network namespace that can be found and entered.
 ///
@@ -32,7 +37,7 @@ pub struct Existing {
 pub fn existing() -> Existing {
     let mut found = Existing { started: Timestamp::now(), ..Existing::default() };
     let mut sockets = Vec::new();
-    collect(&mut found, &mut sockets, "this network namespace", |handler| dump(handler, &Filter::default()));
+    collect(&mut found, &mut sockets, "this network namespace", Channel::here());
     let own: HashSet<u32> = own_namespace().into_iter().collect();
     match enumerate_netns(Path::new("/proc"), NetnsLimits::default()) {
         Err(error) => found.problem(format!("the network namespaces cannot be listed: {error}")),
@@ -51,9 +56,7 @@ pub fn existing() -> Existing {
                 match namespace.open() {
                     // It ended meanwhile, and its sockets with it.
                     Err(_) => {}
-                    Ok(fd) => collect(&mut found, &mut sockets, &name(), |handler| {
-                        dump_namespace(&fd, handler, &Filter::default())
-                    }),
+                    Ok(fd) => collect(&mut found, &mut sockets, &name(), Channel::into_namespace(&fd)),
                 }
             }
         }
@@ -82,24 +85,69 @@ impl Existing {
     }
 }
 
+/// Adds what `channel` shows to `sockets`, listing it again when the list was disturbed. False when it was
+/// disturbed to the end.
+fn list(channel: &Channel, sockets: &mut Vec<SocketSnapshot>) -> Result<bool, SnapshotError> {
+    let before = sockets.len();
+    for _ in 0..ATTEMPTS {
+        sockets.truncate(before);
+        if !channel.dump(&mut |socket| sockets.push(socket), &Filter::default())?.interrupted {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What a look through channels found: the sockets of those namespaces, without their processes.
+#[derive(Debug, Default)]
+pub struct Relook {
+    /// The full sockets, each once.
+    pub sockets: Vec<ExistingSocket>,
+    /// The namespaces whose list is whole.
+    pub namespaces: Vec<u32>,
+    /// When the look began.
+    pub started: Timestamp,
+    /// The channels that can be used again.
+    pub channels: Vec<Channel>,
+}
+
+/// Looks again into the namespaces behind `channels`. It needs no privilege and never fails: a namespace that
+/// cannot be listed as a whole is left out, and its channel closed.
+pub fn relook(channels: Vec<Channel>) -> Relook {
+    let mut found = Relook { started: Timestamp::now(), ..Relook::default() };
+    for channel in channels {
+        let mut sockets = Vec::new();
+        let whole = list(&channel, &mut sockets);
+        match (whole, channel.netns()) {
+            (Ok(true), Some(netns)) => {
+                let full = sockets.iter().filter(|socket| socket.is_full());
+                found.sockets.extend(full.map(|socket| describe(socket, None, found.started)));
+                found.namespaces.push(netns);
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => continue,
+        }
+        found.channels.push(channel);
+    }
+    found
+}
+
 fn collect(
     found: &mut Existing,
     sockets: &mut Vec<SocketSnapshot>,
     name: &str,
-    mut list: impl FnMut(&mut dyn FnMut(SocketSnapshot)) -> Result<super::DumpReport, SnapshotError>,
+    channel: Result<Channel, SnapshotError>,
 ) {
-    let before = sockets.len();
-    for attempt in 1..=ATTEMPTS {
-        sockets.truncate(before);
-        match list(&mut |socket| sockets.push(socket)) {
-            Err(error) => return found.problem(format!("{name}: {error}")),
-            Ok(report) if report.interrupted && attempt < ATTEMPTS => {}
-            Ok(report) => {
-                found.namespaces += 1;
-                if report.interrupted {
-                    found.problem(format!("{name}: the list of sockets was disturbed and may lack some"));
-                }
-                return;
+    let listed = channel.and_then(|channel| Ok((list(&channel, sockets)?, channel)));
+    match listed {
+        Err(error) => found.problem(format!("{name}: {error}")),
+        Ok((whole, channel)) => {
+            found.namespaces += 1;
+            if !whole {
+                found.problem(format!("{name}: the list of sockets was disturbed and may lack some"));
+            }
+            if found.channels.len() < MAX_CHANNELS {
+                found.channels.push(channel);
             }
         }
     }

@@ -21,9 +21,9 @@ mod tcp_info;
 #[cfg(test)]
 mod tests;
 
-pub use dump::{DumpReport, dump, dump_namespace, dump_namespace_at};
+pub use dump::{Channel, DumpReport, dump, dump_namespace, dump_namespace_at};
 pub use error::SnapshotError;
-pub use existing::{Existing, existing};
+pub use existing::{Existing, Relook, existing, relook};
 pub use filter::{Filter, StateSet};
 pub use reconcile::reconcile;
 pub use socket::{Activity, Memory, Sending, Shutdown, SocketSnapshot, Timer, TimerKind};
