@@ -69,7 +69,8 @@ pub struct Summary {
     pub seen: u64,
     /// Transitions that found the ring buffer full.
     pub lost: u64,
-    /// Times the kernel skipped the program; none before 5.12, which does not count them.
+    /// Times the kernel skipped the program; none where it does not count them: before 5.12, in mode tracepoint
+    /// before 6.7.
     pub skipped: Option<u64>,
 }
 
