@@ -164,7 +164,9 @@ fn listeners_that_share_a_port(
     });
     let ids: std::collections::BTreeSet<u32> = served.values().copied().collect();
     assert!(ids.iter().all(|id| [first.id(), second.id()].contains(id)));
-    let rows = tracer.rows::<Connection>(2 * CONNECTIONS);
+    let Some(ended) = tracer.many(mode, 2 * CONNECTIONS) else { return };
+    let rows = ended.rows::<Connection>();
+    assert_eq!(rows.len(), 2 * CONNECTIONS);
     for row in rows.iter().filter(|row| row.role == "client") {
         assert_owned(row, own(), "client", "connect");
     }
