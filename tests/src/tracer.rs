@@ -233,8 +233,8 @@ impl Tracer {
 
     /// Waits for that many connections, and ends it. For scenarios with many.
     ///
-    /// None, which is said as [`not_possible`], when lines are missing or marked as gaps in mode tracepoint and the
-    /// kernel has skipped the program, or does not count whether it has: an interrupt that comes while the program
+    /// None, which is said as [`not_possible`], when the kernel has skipped the program in mode tracepoint, or lines
+    /// are missing or marked as gaps and it does not count whether it has: an interrupt that comes while the program
     /// runs is enough for that, and the slower the machine, the more come.
     pub fn many(self, mode: Mode, count: usize) -> Option<Ended> {
         let came = Self::try_wait(&self.stdout, |captured| captured.lines >= count);
@@ -242,15 +242,21 @@ impl Tracer {
         let ended = self.interrupt();
         let skipped = ended.summary().skipped;
         let whole = came && ended.rows::<Connection>().iter().all(|row| !row.gap);
-        if whole || mode == Mode::Btf || skipped == Some(0) {
-            assert!(came, "{} of {count} lines: {}", ended.line_count(), ended.stderr);
-            return Some(ended);
+        let reason = match skipped {
+            _ if mode == Mode::Btf => None,
+            Some(0) => None,
+            Some(skipped) => Some(format!("it skipped {skipped} runs of the program")),
+            None if whole => None,
+            None => {
+                Some("transitions are missing, and it does not count the runs that it skipped".to_owned())
+            }
+        };
+        if let Some(reason) = reason {
+            not_possible(&reason);
+            return None;
         }
-        not_possible(&match skipped {
-            None => "some transitions are missing, and it does not count the runs that it skipped".to_owned(),
-            Some(skipped) => format!("it skipped {skipped} runs of the program, and lines are missing"),
-        });
-        None
+        assert!(came, "{} of {count} lines: {}", ended.line_count(), ended.stderr);
+        Some(ended)
     }
 
     /// Waits for exactly that many connections, and ends it.
