@@ -234,7 +234,11 @@ fn the_peer_never_owns_a_broken_end(
                 go.open();
                 stay();
             }
-            Break::ByServer => sockets::reset_on_close(&server),
+            Break::ByServer => {
+                // A reset before `connect` has returned would fail that.
+                go.wait();
+                sockets::reset_on_close(&server);
+            }
             Break::Unread => sockets::wait_for_data(&server),
         }
         drop(server);
@@ -251,7 +255,10 @@ fn the_peer_never_owns_a_broken_end(
                 // The server's data is left unread.
                 sockets::wait_for_data(&client);
             }
-            Break::ByServer => drop(sockets::wait_for_error(&client)),
+            Break::ByServer => {
+                go.open();
+                sockets::wait_for_error(&client);
+            }
             Break::Unread => {
                 sockets::send(&client, b"unread");
                 sockets::wait_for_error(&client);
