@@ -131,6 +131,20 @@ impl Namespace {
         });
     }
 
+    /// A counter of the namespace's network stack by its name in a file of `/proc/net` such as `snmp`, of the group
+    /// `Tcp` or `TcpExt`.
+    pub fn counter(&self, file: &str, group: &str, name: &str) -> u64 {
+        let path = format!("/proc/thread-self/net/{file}");
+        let text =
+            self.run("count", || fs::read_to_string(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // A line of names, then one of numbers.
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        let value = pairs.find(|(known, _)| *known == name).and_then(|(_, value)| value.parse().ok());
+        value.unwrap_or_else(|| panic!("no {group} {name} in {path}"))
+    }
+
     /// How many TCP sockets of the namespace are in the states of this mask (`1 << state` as the kernel
     /// numbers them).
     pub fn sockets_in(&self, states: u32) -> usize {

@@ -13,7 +13,12 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
-use crate::{Connection, Namespace, Transition, program::program, rows::Span, speed::limit};
+use crate::{
+    Connection, Namespace, Transition,
+    program::program,
+    rows::Span,
+    speed::{limit, not_possible},
+};
 
 /// Which hook the program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +74,8 @@ pub struct Summary {
     pub seen: u64,
     /// Transitions that found the ring buffer full.
     pub lost: u64,
-    /// Times the kernel skipped the program; none before 5.12, which does not count them.
+    /// Times the kernel skipped the program; none where it does not count them: before 5.12, in mode tracepoint
+    /// before 6.7.
     pub skipped: Option<u64>,
 }
 
@@ -163,17 +169,22 @@ impl Tracer {
     }
 
     fn wait(&self, stream: &Stream, what: &str, holds: impl Fn(&Captured) -> bool) {
+        assert!(Self::try_wait(stream, holds), "the program did not bring {what}: {self:?}");
+    }
+
+    /// Whether the stream brings it before the limit.
+    fn try_wait(stream: &Stream, holds: impl Fn(&Captured) -> bool) -> bool {
         let (captured, changed) = &**stream;
         let end = Instant::now() + limit();
         let mut guard = captured.lock().unwrap_or_else(PoisonError::into_inner);
         while !holds(&guard) {
             let left = end.saturating_duration_since(Instant::now());
             if guard.ended || left.is_zero() {
-                drop(guard);
-                panic!("the program did not bring {what}: {self:?}");
+                return false;
             }
             guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     /// Sends it a signal.
@@ -218,6 +229,34 @@ impl Tracer {
         let rows: Vec<T> = self.interrupt().rows();
         assert_eq!(rows.len(), count, "more lines than the scenario makes: {rows:#?}");
         rows
+    }
+
+    /// Waits for that many connections, and ends it. For scenarios with many.
+    ///
+    /// None, which is said as [`not_possible`], when the kernel has skipped the program in mode tracepoint, or lines
+    /// are missing or marked as gaps and it does not count whether it has: an interrupt that comes while the program
+    /// runs is enough for that, and the slower the machine, the more come.
+    pub fn many(self, mode: Mode, count: usize) -> Option<Ended> {
+        let came = Self::try_wait(&self.stdout, |captured| captured.lines >= count);
+        assert!(came || mode == Mode::Tracepoint, "the program did not bring {count} lines: {self:?}");
+        let ended = self.interrupt();
+        let skipped = ended.summary().skipped;
+        let whole = came && ended.rows::<Connection>().iter().all(|row| !row.gap);
+        let reason = match skipped {
+            _ if mode == Mode::Btf => None,
+            Some(0) => None,
+            Some(skipped) => Some(format!("it skipped {skipped} runs of the program")),
+            None if whole => None,
+            None => {
+                Some("transitions are missing, and it does not count the runs that it skipped".to_owned())
+            }
+        };
+        if let Some(reason) = reason {
+            not_possible(&reason);
+            return None;
+        }
+        assert!(came, "{} of {count} lines: {}", ended.line_count(), ended.stderr);
+        Some(ended)
     }
 
     /// Waits for exactly that many connections, and ends it.

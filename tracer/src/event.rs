@@ -279,7 +279,8 @@ pub struct SourceCounts {
     /// Transitions that found the ring buffer full.
     pub lost: u64,
     /// Times the kernel skipped the program because it interrupted another one
-    /// (`recursion_misses`); none where the kernel does not count them (before 5.12).
+    /// (`recursion_misses`); none where the kernel does not count them (before 5.12, on a
+    /// classic tracepoint before 6.7).
     pub skipped: Option<u64>,
     /// Other records, such as resent SYN-ACKs, that found the ring buffer full.
     pub others_lost: u64,

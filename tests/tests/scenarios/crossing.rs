@@ -17,10 +17,9 @@ const TO_SERVER: Direction = Direction::ToServer;
 /// Both connect to each other, and neither gets the other's SYN before it has sent its own.
 #[rstest]
 fn both_connect_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let syn_delay = Duration::from_millis(90);
     let answer_delay = Duration::from_millis(150);
     let relay = Relay::new(move |segment: &Segment| match segment.kind {
-        Kind::Syn => Verdict::Delay(syn_delay),
+        Kind::Syn => Verdict::Hold,
         Kind::SynAck | Kind::Ack => Verdict::Delay(answer_delay),
         _ => Verdict::Pass,
     });
@@ -37,6 +36,10 @@ fn both_connect_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
             (socket, start)
         })
     });
+    for direction in [TO_CLIENT, TO_SERVER] {
+        wait::until("the SYN", || relay.segment(direction, Kind::Syn, 0));
+    }
+    relay.release();
     for (namespace, ..) in sides {
         wait::until("the connection", || (namespace.sockets_in(1 << 1) == 1).then_some(()));
     }

@@ -79,7 +79,8 @@ fn a_thousand_connections_end_after_the_start(
     end.open();
     client.wait();
     server.wait();
-    let (clients, servers) = by_client_port(tracer.rows(2 * OPEN), to.port());
+    let Some(ended) = tracer.many(mode, 2 * OPEN) else { return };
+    let (clients, servers) = by_client_port(ended.rows(), to.port());
     assert_eq!((clients.len(), servers.len()), (OPEN, OPEN));
     assert!(clients.keys().eq(servers.keys()));
     for row in clients.values() {
@@ -156,8 +157,7 @@ fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint
     let closed = closed.into_inner().unwrap();
     // Every socket has ended by now: TIME_WAIT (6), LISTEN (10).
     wait::until("the last", || (namespace.sockets_in(!(1 << 6 | 1 << 5 | 1 << 10)) == 0).then_some(()));
-    tracer.wait_for_lines(2 * (closed.len() - after));
-    let ended = tracer.interrupt();
+    let Some(ended) = tracer.many(mode, 2 * (closed.len() - after)) else { return };
     let summary = ended.summary();
     assert_eq!(summary.lost, 0, "{summary:?}");
     let (clients, servers) = by_client_port(ended.rows(), 9999);

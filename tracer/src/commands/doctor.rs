@@ -52,9 +52,9 @@ fn write(checks: &[Check], format: Format) -> io::Result<()> {
             }
             Format::Table | Format::Wide => {
                 let mark = if found { "found  " } else { "missing" };
-                writeln!(out, "{mark}  {:<20} {detail}", check.name)?;
+                writeln!(out, "{mark}  {:<23} {detail}", check.name)?;
                 if let Some(cost) = cost {
-                    writeln!(out, "         {:<20} costs: {cost}", "")?;
+                    writeln!(out, "         {:<23} costs: {cost}", "")?;
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::{
 
 /// Things that the program's doctor may miss on a kernel that is in order. Without anything else, some program
 /// of ours was refused that should not have been.
-const MAY_BE_MISSING: [&str; 1] = ["skip counter"];
+const MAY_BE_MISSING: [&str; 2] = ["skip counter", "skip counter tracepoint"];
 
 /// A kernel that was booted.
 pub(crate) struct Tested {
@@ -49,6 +49,8 @@ pub(crate) struct Test {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: usize,
+    /// Those of the passed that did so only when run again alone.
+    pub(crate) alone: usize,
     pub(crate) failed: usize,
     pub(crate) not_possible: usize,
 }
@@ -56,6 +58,9 @@ pub(crate) struct Counts {
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} passed", self.passed)?;
+        if self.alone != 0 {
+            write!(f, " ({} only alone)", self.alone)?;
+        }
         if self.failed != 0 {
             write!(f, ", {} failed", self.failed)?;
         }
@@ -107,6 +112,10 @@ impl Tested {
         for test in self.tests.iter().filter(|test| which(test)) {
             match test.outcome {
                 Outcome::Passed => counts.passed += 1,
+                Outcome::PassedAlone { .. } => {
+                    counts.passed += 1;
+                    counts.alone += 1;
+                }
                 Outcome::NotPossible { .. } => counts.not_possible += 1,
                 Outcome::Failed { .. } => counts.failed += 1,
             }
@@ -130,8 +139,13 @@ impl Tested {
                 Outcome::NotPossible { reason } => {
                     eprintln!("{}: {suite}: {name}: not possible: {reason}", self.release);
                 }
-                Outcome::Failed { reason } => {
-                    eprintln!("{}: {suite}: {name}: FAILED after {seconds:.1} s", self.release);
+                Outcome::PassedAlone { reason } | Outcome::Failed { reason } => {
+                    let result = if matches!(outcome, Outcome::Failed { .. }) {
+                        "FAILED"
+                    } else {
+                        "passed only alone"
+                    };
+                    eprintln!("{}: {suite}: {name}: {result} after {seconds:.1} s", self.release);
                     for line in reason.lines() {
                         eprintln!("    {line}");
                     }
@@ -213,7 +227,10 @@ mod tests {
         assert!(one.passed());
         assert_eq!(one.count(own).to_string(), "1 passed");
         assert_eq!(one.count(|test| !own(test)).to_string(), "0 passed, 1 not possible");
-        assert!(!tested(vec![test("owner", Outcome::Failed { reason })]).passed());
+        assert!(!tested(vec![test("owner", Outcome::Failed { reason: reason.clone() })]).passed());
+        let one = tested(vec![test("owner", Outcome::PassedAlone { reason })]);
+        assert!(one.passed());
+        assert_eq!(one.count(|_| true).to_string(), "1 passed (1 only alone)");
     }
 
     #[test]

@@ -77,6 +77,11 @@ pub(crate) enum Verdict {
 pub(crate) enum Outcome {
     /// As it should.
     Passed,
+    /// As it should, but not before it was run a second time, with the machine for itself.
+    PassedAlone {
+        /// Its complaint the first time.
+        reason: String,
+    },
     /// The kernel lacks what it needs.
     NotPossible {
         /// What that is.

@@ -11,6 +11,8 @@ use std::{
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tracer_ebpf::Counters;
 
+use super::btf::Btf;
+
 /// The kernel side's counters, mapped into memory.
 #[derive(Debug)]
 pub struct MappedCounters {
@@ -60,25 +62,42 @@ impl Drop for MappedCounters {
 /// Read from the program's entry in `/proc/self/fdinfo`, opened while the process still has its
 /// privileges.
 #[derive(Debug)]
-pub struct SkipCounter(File);
+pub struct SkipCounter {
+    file: File,
+    counts: bool,
+}
 
 impl SkipCounter {
-    /// Opens the counter of the program behind `program`.
+    /// Opens the counter of the program behind `program`. `counts` is whether the kernel counts every skip of a
+    /// program of this type, which the counter itself does not tell.
     ///
     /// # Errors
     ///
     /// When `/proc` is not mounted.
-    pub fn open(program: impl AsFd) -> io::Result<Self> {
-        File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).map(Self)
+    pub fn open(program: impl AsFd, counts: bool) -> io::Result<Self> {
+        let file = File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
+        Ok(Self { file, counts })
     }
 
-    /// The count now; `None` when this kernel does not keep one (before 5.12).
+    /// The count now; `None` when this kernel does not keep one: before 5.12, for a classic tracepoint before 6.7.
     pub fn read(&mut self) -> Option<u64> {
+        if !self.counts {
+            return None;
+        }
         let mut text = String::with_capacity(512);
-        self.0.rewind().ok()?;
-        self.0.read_to_string(&mut text).ok()?;
+        self.file.rewind().ok()?;
+        self.file.read_to_string(&mut text).ok()?;
         recursion_misses(&text)
     }
+}
+
+/// Whether the kernel counts the skipped runs of programs on classic tracepoints.
+///
+/// It does since 6.7 (`trace_call_bpf`, "bpf: Count missed stats in `trace_call_bpf`"); before, the counter is there
+/// and stays 0. The change itself leaves no trace in the kernel's types, but a field that the same series of
+/// changes brought does.
+pub fn tracepoint_skips_are_counted(types: &Btf) -> bool {
+    types.offset_of("bpf_link_info", "kprobe_multi.missed").is_some()
 }
 
 fn recursion_misses(fdinfo: &str) -> Option<u64> {

@@ -14,7 +14,7 @@ use tracer_ebpf::{Config, CtxLayout, SocketLayout, Wire as _};
 
 use super::{
     btf::{self, Btf, BtfError},
-    counters::{MappedCounters, SkipCounter},
+    counters::{MappedCounters, SkipCounter, tracepoint_skips_are_counted},
     layout,
     tracefs::{self, TracefsError},
 };
@@ -236,7 +236,7 @@ fn load_btf_with(socket: SocketLayout, typed_task: bool, options: LoadOptions) -
     let program: &mut BtfTracePoint = program(&mut ebpf, "transition_btf")?;
     program.load(TRACEPOINT.1, &types).map_err(refused)?;
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
-    let skipped = SkipCounter::open(program.fd().map_err(refused)?).map_err(LoadError::Counters)?;
+    let skipped = SkipCounter::open(program.fd().map_err(refused)?, true).map_err(LoadError::Counters)?;
     let mut loaded = finish(ebpf, AttachedLink::Btf(link), skipped)?;
     for hook in Hook::ALL {
         if hook == Hook::FirstRead && !options.first_reads {
@@ -271,8 +271,9 @@ fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLi
 fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     let ctx = tracefs::record_layout()?;
     // With BTF the program also reads the socket; without, the tracepoint's own record must do.
+    let types = read_btf().ok();
     let socket =
-        read_btf().ok().and_then(|btf| layout::socket_layout(&btf).ok()).unwrap_or(SocketLayout::ABSENT);
+        types.as_ref().and_then(|types| layout::socket_layout(types).ok()).unwrap_or(SocketLayout::ABSENT);
     // The hooks beside the transitions need typed arguments, which only mode btf has.
     let options = LoadOptions { first_reads: false, ..options };
     let mut ebpf = load_object(&config(ctx, socket, options), options)?;
@@ -282,7 +283,9 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     program.load().map_err(refused)?;
     let link =
         program.attach(TRACEPOINT.0, TRACEPOINT.1).and_then(|id| program.take_link(id)).map_err(refused)?;
-    let skipped = SkipCounter::open(program.fd().map_err(refused)?).map_err(LoadError::Counters)?;
+    // Without types there is no telling.
+    let counts = types.as_ref().is_some_and(tracepoint_skips_are_counted);
+    let skipped = SkipCounter::open(program.fd().map_err(refused)?, counts).map_err(LoadError::Counters)?;
     finish(ebpf, AttachedLink::Tracepoint(link), skipped)
 }
 

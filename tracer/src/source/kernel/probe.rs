@@ -94,21 +94,32 @@ pub fn all() -> Vec<Check> {
             },
             cost: "no fallback for mode btf",
         },
-        Check {
-            name: "skip counter",
-            finding: match skip_count {
-                Ok(Some(_)) => Finding::Found("recursion_misses of the program".to_owned()),
-                Ok(None) => {
-                    Finding::Missing("this kernel does not count skipped runs (5.12 does)".to_owned())
-                }
-                Err(_) => Finding::Missing("no program could be loaded".to_owned()),
-            },
-            cost: "events that the kernel skipped are not counted",
-        },
+        skip_check("skip counter", "5.12", skip_count.is_ok(), skip_count.ok().flatten()),
+        skip_check(
+            "skip counter tracepoint",
+            "6.7",
+            tracepoint_mode.is_ok(),
+            tracepoint_mode.ok().and_then(|mut loaded| loaded.skipped.read()),
+        ),
     ];
     checks.push(self_test());
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
     checks
+}
+
+/// `since` is the first kernel that keeps a count.
+fn skip_check(name: &'static str, since: &str, loaded: bool, count: Option<u64>) -> Check {
+    Check {
+        name,
+        finding: match count {
+            Some(_) => Finding::Found("recursion_misses of the program".to_owned()),
+            None if loaded => {
+                Finding::Missing(format!("this kernel does not count skipped runs ({since} does)"))
+            }
+            None => Finding::Missing("no program could be loaded".to_owned()),
+        },
+        cost: "events that the kernel skipped are not counted",
+    }
 }
 
 /// The transitions of one loopback connection: two of its listener, five of each end.

@@ -34,6 +34,9 @@ const EMULATED_VARIABLE: &str = "TCPTRACE_TEST_EMULATED";
 /// Tests at once. The machine has two processors.
 const THREADS: &str = "4";
 
+/// Failed tests of a suite that are run again; with more, something is wrong.
+const MOST_AGAIN: usize = 12;
+
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -50,24 +53,47 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
             continue;
         }
         let start = Instant::now();
-        let (output, trouble) = all(plan, suite)?;
+        let (output, trouble) = run_tests(plan, suite, THREADS, &plan.filters)?;
         eprintln!("{}: {} tests in {:.1} s", suite.name, names.len(), start.elapsed().as_secs_f64());
+        let mut again = 0;
         for name in names {
-            let (outcome, took) = output.of(name, trouble.as_deref());
+            let (mut outcome, took) = output.of(name, trouble.as_deref());
+            if let Outcome::Failed { reason } = &outcome
+                && again < MOST_AGAIN
+            {
+                again += 1;
+                outcome = alone(plan, suite, name, reason)?;
+            }
             report.test(&suite.name, name, outcome, took)?;
         }
     }
     Ok(())
 }
 
-/// Runs all tests of a suite; gives what they printed, and how the run ended when not by itself.
-fn all(plan: &Plan, suite: &Suite) -> Result<(Output, Option<String>)> {
+/// Runs a failed test again, with the machine for itself: an emulated one is easily too busy for several at once.
+fn alone(plan: &Plan, suite: &Suite, name: &str, reason: &str) -> Result<Outcome> {
+    let only = [name.to_owned(), "--exact".to_owned()];
+    let (output, trouble) = run_tests(plan, suite, "1", &only)?;
+    Ok(match output.of(name, trouble.as_deref()).0 {
+        Outcome::Passed => Outcome::PassedAlone { reason: reason.to_owned() },
+        other => other,
+    })
+}
+
+/// Runs the tests of a suite that `which` selects; gives what they printed, and how the run ended when not by
+/// itself.
+fn run_tests(
+    plan: &Plan,
+    suite: &Suite,
+    threads: &str,
+    which: &[String],
+) -> Result<(Output, Option<String>)> {
     const STDERR: &str = "/tmp/stderr";
     let mut command = Command::new(&suite.path);
     let stderr = File::create(STDERR).with_context(|| format!("{STDERR} cannot be made"))?;
     command
-        .args(["--show-output", "--test-threads", THREADS])
-        .args(&plan.filters)
+        .args(["--show-output", "--test-threads", threads])
+        .args(which)
         .env("PATH", run::PATH)
         .env(PROGRAM_VARIABLE, &plan.program)
         .env(EMULATED_VARIABLE, if plan.emulated { "1" } else { "0" })
