@@ -141,7 +141,9 @@ mod tests {
             let text = String::from_utf8(completion(shell)).unwrap();
             for (_, command) in commands(&command) {
                 assert!(text.contains(command.get_name()), "{shell} lacks {}", command.get_name());
-                for long in command.get_arguments().filter(|it| !it.is_hide_set()).filter_map(clap::Arg::get_long) {
+                for long in
+                    command.get_arguments().filter(|it| !it.is_hide_set()).filter_map(clap::Arg::get_long)
+                {
                     // Fish writes `-l long`.
                     assert!(text.contains(long), "{shell} lacks --{long}");
                 }
@@ -157,7 +159,8 @@ mod tests {
         }
         let page = format!("{PAGES}/tcptrace-bpf.1");
         for path in COMPLETIONS.map(|(_, path)| path).into_iter().chain([page.as_str()]) {
-            let [first, second] = folders.each_ref().map(|folder| fs::read(folder.path().join(path)).unwrap());
+            let [first, second] =
+                folders.each_ref().map(|folder| fs::read(folder.path().join(path)).unwrap());
             assert!(!first.is_empty(), "{path}");
             assert!(first == second, "{path} differs");
         }

@@ -57,7 +57,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // The profile of the program, whose dependencies are then built once.
     process::run(
         cargo(&workspace)
-            .args(["run", "--quiet", "--locked", "--package", "tcptrace-bpf", "--example", "manual", "--profile"])
+            .args([
+                "run",
+                "--quiet",
+                "--locked",
+                "--package",
+                "tcptrace-bpf",
+                "--example",
+                "manual",
+                "--profile",
+            ])
             .args([profile, "--"])
             .arg(&staged),
     )?;
@@ -75,7 +84,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// The version in the workspace's manifest.
 fn version(workspace: &Workspace) -> Result<String> {
     let manifest = workspace.root().join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).with_context(|| format!("could not read {}", manifest.display()))?;
+    let text =
+        fs::read_to_string(&manifest).with_context(|| format!("could not read {}", manifest.display()))?;
     let manifest: toml::Table = text.parse().context("Cargo.toml of the workspace is not TOML")?;
     let version = manifest
         .get("workspace")
@@ -95,7 +105,8 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
         "--bin",
         "tcptrace-bpf",
     ]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.root().join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.root().join("target"), PathBuf::from);
     Ok(target.join("release/tcptrace-bpf"))
 }
 

@@ -4,6 +4,7 @@ mod dist;
 mod ebpf;
 mod packages;
 mod process;
+mod scale;
 mod test;
 mod vm;
 mod workspace;
@@ -22,6 +23,7 @@ struct Arguments {
 enum Command {
     Dist(dist::Arguments),
     Ebpf(ebpf::Arguments),
+    Scale(scale::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -30,6 +32,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
+        Command::Scale(arguments) => scale::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }

@@ -25,7 +25,8 @@ pub(super) fn timestamp(root: &Path) -> Result<u64> {
             format!("SOURCE_DATE_EPOCH is `{text}`: give it whole seconds since 1970, or leave it unset")
         });
     }
-    let committed = process::probe(Command::new("git").current_dir(root).args(["log", "-1", "--format=%ct"]))?;
+    let committed =
+        process::probe(Command::new("git").current_dir(root).args(["log", "-1", "--format=%ct"]))?;
     Ok(committed.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
@@ -117,8 +118,9 @@ mod tests {
     #[test]
     fn the_bytes_depend_on_names_and_contents_alone() {
         let roots = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let [first, second] = [(&roots[0], false), (&roots[1], true)]
-            .map(|(root, reversed)| fs::read(pack(&folder(root.path(), reversed), 1_700_000_000).unwrap()).unwrap());
+        let [first, second] = [(&roots[0], false), (&roots[1], true)].map(|(root, reversed)| {
+            fs::read(pack(&folder(root.path(), reversed), 1_700_000_000).unwrap()).unwrap()
+        });
         assert!(first == second, "{} and {} bytes differ", first.len(), second.len());
 
         let root = tempfile::tempdir().unwrap();
@@ -139,7 +141,10 @@ mod tests {
         );
         let listed = String::from_utf8(listed.stdout).unwrap();
         let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert!(lines.iter().all(|line| line[1] == "0/0" && line[3..5] == ["2023-11-14", "22:13:20"]), "{listed}");
+        assert!(
+            lines.iter().all(|line| line[1] == "0/0" && line[3..5] == ["2023-11-14", "22:13:20"]),
+            "{listed}"
+        );
         let modes: Vec<(&str, &str)> = lines.iter().map(|line| (line[5], line[0])).collect();
         assert_eq!(
             modes,
@@ -162,8 +167,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let packed = pack(&folder(root.path(), false), 0).unwrap();
         write_sums(root.path(), &[&packed]).unwrap();
-        let checked =
-            output(Command::new("sha256sum").current_dir(root.path()).args(["--check", "--strict", "SHA256SUMS"]));
+        let checked = output(Command::new("sha256sum").current_dir(root.path()).args([
+            "--check",
+            "--strict",
+            "SHA256SUMS",
+        ]));
         assert_eq!(String::from_utf8(checked.stdout).unwrap(), "tool-1.0.tar.gz: OK\n");
     }
 }
