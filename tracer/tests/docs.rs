@@ -25,17 +25,20 @@ use tcptrace_bpf::{
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/close-reasons.md",
     "docs/handshakes.md",
+    "docs/investigating-handshakes.md",
     "docs/limitations.md",
     "docs/modes.md",
+    "docs/operating.md",
     "docs/output.md",
     "docs/requirements.md",
+    "docs/scale.md",
 ];
 
 fn root() -> PathBuf {

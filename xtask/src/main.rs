@@ -1,8 +1,10 @@
 //! `cargo xtask`: what cargo alone cannot do in this workspace. One file per subcommand.
 
+mod dist;
 mod ebpf;
 mod packages;
 mod process;
+mod scale;
 mod test;
 mod vm;
 mod workspace;
@@ -19,14 +21,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Dist(dist::Arguments),
     Ebpf(ebpf::Arguments),
+    Scale(scale::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Dist(arguments) => dist::run(&arguments),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
+        Command::Scale(arguments) => scale::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }

@@ -1,0 +1,38 @@
+//! What `deploy/` holds is held against the program: metrics, labels, options, and the tools that will read it.
+//!
+//! `promtool` (Debian: prometheus) and `systemd-analyze` (systemd) take part; `cargo xtask test` installs them.
+//! A static build is what `cargo xtask vm` takes to machines without the sources.
+#![cfg(not(target_feature = "crt-static"))]
+
+mod dashboard;
+mod promql;
+mod reference;
+mod rules;
+mod unit;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_owned()
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Runs a tool in a folder of the repository and demands success; what it printed on both streams.
+fn tool(package: &str, folder: &str, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .current_dir(root().join(folder))
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}; Debian has it in the package {package}"));
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{program} {arguments:?}:\n{text}");
+    text
+}

@@ -1,0 +1,123 @@
+//! What docs/metrics.md says there is. That page is made from the code and held against it elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::read;
+
+/// Every metric with what may be asked of it.
+pub(crate) struct Reference {
+    metrics: BTreeMap<String, Metric>,
+    values: BTreeMap<String, BTreeSet<String>>,
+    opt_in: BTreeSet<String>,
+    /// Upper bounds of classic buckets, by metric.
+    bounds: BTreeMap<String, BTreeSet<String>>,
+}
+
+struct Metric {
+    histogram: bool,
+    labels: BTreeSet<String>,
+    /// Whether the opt-in labels are added to it.
+    owned: bool,
+}
+
+/// Labels that Prometheus adds to every series.
+const TARGET: [&str; 2] = ["job", "instance"];
+
+impl Reference {
+    pub(crate) fn read() -> Self {
+        let text = read("docs/metrics.md");
+        let metrics: BTreeMap<_, _> = rows(&text, "metric")
+            .into_iter()
+            .map(|row| {
+                let metric = Metric {
+                    histogram: row[1] == "histogram",
+                    labels: code(&row[2]).into_iter().collect(),
+                    owned: row[2].contains('+'),
+                };
+                (code(&row[0]).remove(0), metric)
+            })
+            .collect();
+        let mut values = BTreeMap::new();
+        for row in rows(&text, "label") {
+            let listed: BTreeSet<_> = code(&row[1]).into_iter().collect();
+            for label in code(&row[0]) {
+                values.insert(label, listed.clone());
+            }
+        }
+        let opt_in = rows(&text, "option").into_iter().flat_map(|row| code(&row[1])).collect();
+        let mut bounds = BTreeMap::new();
+        for line in text.lines().filter(|line| line.starts_with("- `tcptrace_")) {
+            let (names, listed) = line.rsplit_once(": ").expect("names, a colon, bounds");
+            let listed: BTreeSet<String> = listed.split(", ").map(str::to_owned).collect();
+            for name in code(names) {
+                bounds.insert(name, listed.clone());
+            }
+        }
+        let reference = Self { metrics, values, opt_in, bounds };
+        assert!(reference.metrics.len() > 20, "only {} metrics in docs/metrics.md", reference.metrics.len());
+        assert!(reference.opt_in.len() >= 5, "{:?}", reference.opt_in);
+        reference
+    }
+
+    /// The metric behind the name of a series; a histogram has three of those.
+    fn metric(&self, series: &str) -> Option<(&str, &Metric)> {
+        let found =
+            |name: &str| self.metrics.get_key_value(name).map(|(name, metric)| (name.as_str(), metric));
+        found(series).filter(|(_, metric)| !metric.histogram).or_else(|| {
+            let (name, _) = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| series.strip_suffix(suffix).map(|name| (name, suffix)))?;
+            found(name).filter(|(_, metric)| metric.histogram)
+        })
+    }
+
+    /// Whether there is such a series.
+    pub(crate) fn has(&self, series: &str) -> bool {
+        series == "up" || self.metric(series).is_some()
+    }
+
+    /// Whether the series has the label.
+    pub(crate) fn has_label(&self, series: &str, label: &str) -> bool {
+        TARGET.contains(&label)
+            || self.metric(series).is_some_and(|(_, metric)| {
+                metric.labels.contains(label)
+                    || (metric.owned && self.opt_in.contains(label))
+                    || (label == "le" && series.ends_with("_bucket"))
+            })
+    }
+
+    /// Whether the label of that series can have the value, as far as its values are known.
+    pub(crate) fn has_value(&self, series: &str, label: &str, value: &str) -> bool {
+        if label == "le" {
+            let name = self.metric(series).expect("asked after `has`").0;
+            return value == "+Inf" || self.bounds.get(name).is_some_and(|bounds| bounds.contains(value));
+        }
+        // The mode and the kernel are described in a sentence.
+        let known = self.values.get(label);
+        let closed = !TARGET.contains(&label) && label != "label";
+        known.is_none_or(|values| values.contains(value)) || !closed
+    }
+}
+
+/// The rows of the table whose first column has this title.
+fn rows(text: &str, title: &str) -> Vec<Vec<String>> {
+    let rows: Vec<Vec<String>> = text
+        .lines()
+        .skip_while(|line| cells(line).first().is_none_or(|first| first != title))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(cells)
+        .collect();
+    assert!(!rows.is_empty(), "docs/metrics.md has no table whose first column is `{title}`");
+    rows
+}
+
+fn cells(line: &str) -> Vec<String> {
+    let inner = line.strip_prefix('|').and_then(|line| line.trim_end().strip_suffix('|'));
+    inner.map_or_else(Vec::new, |inner| inner.split('|').map(|cell| cell.trim().to_owned()).collect())
+}
+
+/// The words in backticks.
+fn code(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}

@@ -1,0 +1,122 @@
+//! The systemd unit and the configuration beside it.
+
+use std::{fs, process::Command};
+
+use clap::CommandFactory as _;
+use tcptrace_bpf::cli::Cli;
+
+use crate::{read, root, tool};
+
+const UNIT: &str = "deploy/systemd/tcptrace-bpf.service";
+const PROGRAM: &str = "/usr/local/bin/tcptrace-bpf";
+
+/// The worst that `systemd-analyze security` may say, in tenths.
+const MOST_EXPOSURE: &str = "25";
+
+/// The values of a setting, in order.
+fn settings<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
+    unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect()
+}
+
+#[test]
+fn its_command_lines_are_taken() {
+    let unit = read(UNIT);
+    let mut lines = settings(&unit, "ExecStart");
+    lines.extend(settings(&unit, "ExecReload").iter().filter(|line| line.starts_with(PROGRAM)));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        let words = line.split_whitespace();
+        let matches =
+            Cli::command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(matches.subcommand_name(), Some("serve"), "{line}");
+    }
+}
+
+#[test]
+fn the_example_configuration_is_taken() {
+    let file = root().join("deploy/systemd/tcptrace-bpf.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf"))
+        .args(["serve", "--check", "--config"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn every_setting_of_the_example_is_taken_with_its_value() {
+    // All but the listening address stands behind a `#`; taken away, the file still has to be right.
+    let example = read("deploy/systemd/tcptrace-bpf.toml");
+    let whole: String = example
+        .lines()
+        .map(|line| match line.strip_prefix("#") {
+            Some(setting) if !setting.starts_with([' ', '#']) => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert!(whole.lines().filter(|line| line.contains(" = ")).count() > 5, "{whole}");
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("networks.txt", "10.0.0.0/8 office\n"), ("services.txt", "web 80,443\n")] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let file = folder.path().join("whole.toml");
+    fs::write(&file, whole.replace("/etc/tcptrace-bpf", folder.path().to_str().unwrap())).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf"))
+        .args(["serve", "--check", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn every_capability_is_explained_and_no_other_is_given() {
+    let unit = read(UNIT);
+    let [ambient, bounding] =
+        ["AmbientCapabilities", "CapabilityBoundingSet"].map(|name| settings(&unit, name));
+    assert_eq!(ambient, bounding);
+    for capability in ambient[0].split_whitespace() {
+        let explained = unit.lines().any(|line| line.starts_with(&format!("# {capability} ")));
+        assert!(explained, "{capability} without a comment");
+    }
+    assert!(!ambient[0].contains("CAP_SYS_ADMIN"), "{ambient:?}");
+}
+
+#[test]
+fn systemd_takes_it() {
+    // As it will be installed, but with the program that is here, which `verify` looks for.
+    let folder = tempfile::tempdir().unwrap();
+    let unit = read(UNIT).replace(PROGRAM, env!("CARGO_BIN_EXE_tcptrace-bpf"));
+    let file = folder.path().join("tcptrace-bpf.service");
+    fs::write(&file, unit).unwrap();
+    let drop_ins = folder.path().join("tcptrace-bpf.service.d");
+    fs::create_dir(&drop_ins).unwrap();
+    fs::write(drop_ins.join("other-namespaces.conf"), read("deploy/systemd/other-namespaces.conf")).unwrap();
+    let said = tool("systemd", ".", "systemd-analyze", &["verify", "--man=no", file.to_str().unwrap()]);
+    assert!(!said.contains("tcptrace-bpf.service"), "{said}");
+}
+
+#[test]
+fn it_is_as_closed_as_the_documentation_says() {
+    let said = tool(
+        "systemd",
+        ".",
+        "systemd-analyze",
+        &["security", "--offline=true", "--no-pager", &format!("--threshold={MOST_EXPOSURE}"), UNIT],
+    );
+    let score = said
+        .lines()
+        .find_map(|line| {
+            line.split_once("Overall exposure level for tcptrace-bpf.service: ")?.1.split(' ').next()
+        })
+        .unwrap_or_else(|| panic!("no score in: {said}"));
+    let version = tool("systemd", ".", "systemd-analyze", &["--version"]);
+    // Other versions weigh other things.
+    if version.starts_with("systemd 252") {
+        let stated = format!("`systemd-analyze security` of systemd 252 gives the unit {score}");
+        assert!(
+            read("docs/operating.md").replace('\n', " ").contains(&stated),
+            "docs/operating.md: {stated}"
+        );
+    }
+}
