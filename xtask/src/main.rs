@@ -1,5 +1,6 @@
 //! `cargo xtask`: what cargo alone cannot do in this workspace. One file per subcommand.
 
+mod bench;
 mod ebpf;
 mod packages;
 mod process;
@@ -19,6 +20,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Ebpf(ebpf::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
@@ -26,6 +28,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),

@@ -1,0 +1,143 @@
+//! The library, fed with events from memory.
+
+use std::{
+    hint::black_box,
+    io,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use tcptrace_bpf::{
+    event::Event,
+    lifecycle::{Observation, Tracker, TrackerOptions},
+    output::{ConnectionRow, Format, Sink, TimeStyle, TransitionRow},
+    source::ClockOffset,
+};
+
+use crate::{allocations, workload::Workload};
+
+/// Events that are made before, and then taken in at one go: about what the ring buffer holds.
+const BATCH: usize = 16_384;
+
+/// How much of the way from event to output is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// The table of connections alone.
+    Core,
+    /// A line of JSON for every transition.
+    TransitionsJson,
+    /// A line of JSON for every connection.
+    ConnectionsJson,
+    /// A line of the table for every transition.
+    TransitionsTable,
+    /// A line of the table for every connection.
+    ConnectionsTable,
+}
+
+/// What a replay took.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Events taken in.
+    pub events: u64,
+    /// The time that took, without that to make them.
+    pub time: Duration,
+    /// How often memory was obtained meanwhile; 0 unless the program installed
+    /// [`Counting`](allocations::Counting).
+    pub allocations: u64,
+    /// Lines that were written.
+    pub rows: u64,
+}
+
+/// A workload, the table it is fed to, and the output behind.
+pub struct Replay {
+    workload: Workload,
+    events: Vec<Event>,
+    tracker: Tracker,
+    output: Output,
+}
+
+impl Replay {
+    /// Begins with `live` connections established.
+    pub fn new(live: usize, stage: Stage) -> Self {
+        let mut workload = Workload::new(live);
+        let mut tracker = Tracker::new(TrackerOptions::default());
+        tracker.observe(&workload.listener(), &mut |_| {});
+        for event in workload.establish() {
+            tracker.observe(&event, &mut |_| {});
+        }
+        Self { workload, events: Vec::with_capacity(BATCH), tracker, output: Output::new(stage) }
+    }
+
+    /// Takes in at least so many events.
+    ///
+    /// # Errors
+    ///
+    /// None: the lines go nowhere.
+    pub fn run(&mut self, events: u64) -> io::Result<Taken> {
+        let rows = self.output.sink.rows();
+        let mut taken = Taken { events: 0, time: Duration::ZERO, allocations: 0, rows: 0 };
+        while taken.events < events {
+            self.workload.fill(&mut self.events, BATCH);
+            let before = allocations::calls();
+            let start = Instant::now();
+            take_in(&self.events, &mut self.tracker, &mut self.output)?;
+            taken.time += start.elapsed();
+            taken.allocations += allocations::calls() - before;
+            taken.events += BATCH as u64;
+        }
+        taken.rows = self.output.sink.rows() - rows;
+        Ok(taken)
+    }
+}
+
+/// What is measured, under a name that callgrind can be told.
+#[inline(never)]
+fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::Result<()> {
+    let mut written = Ok(());
+    for event in events {
+        tracker.observe(event, &mut |observation| {
+            if written.is_ok() {
+                written = output.take(&observation);
+            }
+        });
+    }
+    written?;
+    output.sink.flush()
+}
+
+struct Output {
+    stage: Stage,
+    sink: Sink<io::Sink>,
+    clock: ClockOffset,
+}
+
+impl Output {
+    fn new(stage: Stage) -> Self {
+        let format = match stage {
+            Stage::Core | Stage::TransitionsJson | Stage::ConnectionsJson => Format::Json,
+            Stage::TransitionsTable | Stage::ConnectionsTable => Format::Wide,
+        };
+        Self {
+            stage,
+            sink: Sink::new(io::sink(), format, TimeStyle::Utc),
+            clock: ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 },
+        }
+    }
+
+    fn take(&mut self, observation: &Observation<'_>) -> io::Result<()> {
+        match (self.stage, observation) {
+            (Stage::Core, observation) => {
+                black_box(observation);
+                Ok(())
+            }
+            (
+                Stage::TransitionsJson | Stage::TransitionsTable,
+                Observation::Transition { transition, duration_ns, connection },
+            ) => self.sink.write(&TransitionRow::new(transition, *connection, *duration_ns, self.clock)),
+            (Stage::ConnectionsJson | Stage::ConnectionsTable, Observation::Closed(closed)) => {
+                self.sink.write(&ConnectionRow::new(closed, None, self.clock))
+            }
+            _ => Ok(()),
+        }
+    }
+}
