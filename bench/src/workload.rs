@@ -70,7 +70,6 @@ impl Workload {
     }
 
     /// The next event of a connection chosen at random.
-    #[expect(clippy::cast_possible_truncation, reason = "less than the number of connections")]
     pub fn next_event(&mut self) -> Event {
         // xorshift64* (Marsaglia 2003, Vigna 2016): as fast as a load should be.
         self.random ^= self.random >> 12;
@@ -106,7 +105,6 @@ impl Workload {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "remainders of numbers that fit")]
     fn step(&mut self, slot: usize) -> Event {
         let step = usize::from(self.steps[slot]);
         let life = self.lives[slot];

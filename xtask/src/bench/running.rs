@@ -246,11 +246,12 @@ pub(super) fn programs_of(process: u32) -> Vec<ProgramRuns> {
         .flatten()
         .filter_map(|file| fs::read_to_string(file.path()).ok())
         .filter_map(|text| {
-            let number = |name| field(&text, name).unwrap_or(0);
+            let number = |name| field(&text, name);
             let runs = ProgramRuns {
-                time: number("run_time_ns:"),
-                count: number("run_cnt:"),
-                skipped: number("recursion_misses:"),
+                time: number("run_time_ns:")?,
+                // A link to a program names it too, and has no counts.
+                count: number("run_cnt:")?,
+                skipped: number("recursion_misses:").unwrap_or(0),
             };
             Some((field(&text, "prog_id:")?, runs))
         })
