@@ -18,7 +18,7 @@ mod running;
 mod startup;
 mod tracers;
 
-use std::{collections::BTreeSet, fs};
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -121,15 +121,6 @@ fn measure(bench: &Bench, part: Part) -> Result<Section> {
         Part::Replay => replay::measure(bench),
         Part::Startup => startup::measure(bench),
     }
-}
-
-/// The names of those of the tracers that this build lacks, for the reader of a table.
-fn not_in_this_build(missing: &BTreeSet<&str>) -> String {
-    if missing.is_empty() {
-        return String::new();
-    }
-    let names: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
-    format!("Not in this build: {}.\n", names.join(", "))
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what the command is for")]

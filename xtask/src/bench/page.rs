@@ -62,8 +62,13 @@ impl Target {
     }
 
     /// One for something that this build does not have.
-    pub(super) fn not_measured(what: impl Into<String>, why: &str) -> Self {
-        Self { what: what.into(), wanted: "—".to_owned(), found: why.to_owned(), met: None }
+    pub(super) fn not_in_this_build(what: impl Into<String>, wanted: &str) -> Self {
+        Self {
+            what: what.into(),
+            wanted: wanted.to_owned(),
+            found: "not in this build".to_owned(),
+            met: None,
+        }
     }
 
     fn new(what: impl Into<String>, wanted: String, found: f64, unit: &str, met: bool) -> Self {
@@ -137,7 +142,10 @@ mod tests {
             ["a", "at most 120 ns", "133 ns", "**missed**"]
         );
         assert_eq!(Target::at_least("b", 0.97, 0.981, "").row(), ["b", "at least 0.97", "0.98", "met"]);
-        assert_eq!(Target::not_measured("c", "not in this build").row()[3], "not measured");
+        assert_eq!(
+            Target::not_in_this_build("c", "at most 1").row()[2..],
+            ["not in this build", "not measured"]
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// After which a tracer whose programs are loaded is taken to have attached them, and to be idle.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// After which a tracer that was told to end is told again.
+const AGAIN: Duration = Duration::from_secs(3);
+
 /// Processor time, seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CpuTime {
@@ -179,17 +182,17 @@ impl Running {
 
     /// Ends it as Ctrl-C does.
     pub(super) fn interrupt(mut self) -> Result<Vec<String>> {
-        for process in self.processes()?.into_iter().rev() {
-            let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-            if let Some(pid) = pid {
-                // One that has just ended needs no signal.
-                let _ = kill_process(pid, Signal::INT);
-            }
-        }
         let end = Instant::now() + LIMIT;
+        let mut next = Instant::now();
         while self.child.try_wait().context("the tracer cannot be waited for")?.is_none() {
-            if Instant::now() > end {
-                bail!("a tracer did not end within {} s", LIMIT.as_secs());
+            let now = Instant::now();
+            if now > end {
+                bail!("process {} and its own did not end within {} s", self.child.id(), LIMIT.as_secs());
+            }
+            // Some do not hear the first one.
+            if now >= next {
+                self.send_to_all(Signal::INT)?;
+                next = now + AGAIN;
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -197,6 +200,16 @@ impl Running {
             self.said.push(line);
         }
         Ok(std::mem::take(&mut self.said))
+    }
+
+    fn send_to_all(&self, signal: Signal) -> Result<()> {
+        for process in self.processes()?.into_iter().rev() {
+            if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+                // One that has just ended needs no signal.
+                let _ = kill_process(pid, signal);
+            }
+        }
+        Ok(())
     }
 
     /// Ends it and reads its summary.
@@ -226,13 +239,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for process in self.processes().unwrap_or_default().into_iter().rev() {
-            if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw)
-                && matches!(self.child.try_wait(), Ok(None))
-            {
-                // One that has just ended needs no signal.
-                let _ = kill_process(pid, Signal::KILL);
-            }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // What cannot be listed or has just ended needs no signal.
+            let _ = self.send_to_all(Signal::KILL);
         }
         // It has been waited for already, or cannot be.
         let _ = self.child.wait();
