@@ -11,7 +11,6 @@ use serde_json::json;
 use tcptrace_bench::{
     allocations::Counting,
     replay::{Replay, Stage},
-    workload::BALANCE,
 };
 
 #[global_allocator]
@@ -37,9 +36,9 @@ enum Load {
         /// Connections open at once
         #[arg(long, default_value_t = 10_000)]
         live: usize,
-        /// Events before, until everything has its final size
-        #[arg(long, default_value_t = BALANCE)]
-        before: u64,
+        /// Microseconds between two events; the less, the more connections are in TIME_WAIT
+        #[arg(long, default_value_t = 50)]
+        spacing: u64,
     },
     /// Fills the table of connections and says what memory that takes
     Memory {
@@ -71,9 +70,10 @@ enum Load {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().load {
-        Load::Replay { stage, events, live, before } => {
-            let mut replay = Replay::new(live, stage);
-            replay.run(before)?;
+        Load::Replay { stage, events, live, spacing } => {
+            let spacing = Duration::from_micros(spacing);
+            let mut replay = Replay::new(live, spacing, stage);
+            replay.settle(spacing)?;
             let taken = replay.run(events)?;
             print(&json!({
                 "events": taken.events,

@@ -4,12 +4,15 @@ use std::{fs, hint::black_box};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use tcptrace_bench::{allocations, workload::Workload};
+use tcptrace_bench::{
+    allocations,
+    workload::{self, Workload},
+};
 use tcptrace_bpf::lifecycle::{Tracker, TrackerOptions};
 
 /// Fills a table with established connections.
 pub(crate) fn fill(live: usize) -> Result<Value> {
-    let mut workload = Workload::new(live);
+    let mut workload = Workload::new(live, workload::BUSY);
     let (resident, in_use) = (resident_bytes()?, allocations::bytes_in_use());
     let mut tracker =
         Tracker::new(TrackerOptions { max_connections: live.max(1), ..TrackerOptions::default() });

@@ -14,7 +14,10 @@ use tcptrace_bpf::{
     source::ClockOffset,
 };
 
-use crate::{allocations, workload::Workload};
+use crate::{
+    allocations,
+    workload::{Workload, balance},
+};
 
 /// Events that are made before, and then taken in at one go: about what the ring buffer holds.
 const BATCH: usize = 16_384;
@@ -57,15 +60,28 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Begins with `live` connections established.
-    pub fn new(live: usize, stage: Stage) -> Self {
-        let mut workload = Workload::new(live);
+    /// Begins with `live` connections established; `spacing` is the time between two events.
+    pub fn new(live: usize, spacing: Duration, stage: Stage) -> Self {
+        let mut workload = Workload::new(live, spacing);
         let mut tracker = Tracker::new(TrackerOptions::default());
         tracker.observe(&workload.listener(), &mut |_| {});
         for event in workload.establish() {
             tracker.observe(&event, &mut |_| {});
         }
         Self { workload, events: Vec::with_capacity(BATCH), tracker, output: Output::new(stage) }
+    }
+
+    /// Takes in so many events that nothing grows any more.
+    ///
+    /// # Errors
+    ///
+    /// None: the lines go nowhere.
+    pub fn settle(&mut self, spacing: Duration) -> io::Result<()> {
+        for _ in 0..balance(spacing).div_ceil(BATCH as u64) {
+            self.workload.fill(&mut self.events, BATCH);
+            take_in(&self.events, &mut self.tracker, &mut self.output)?;
+        }
+        Ok(())
     }
 
     /// Takes in at least so many events.
@@ -80,7 +96,7 @@ impl Replay {
             self.workload.fill(&mut self.events, BATCH);
             let before = allocations::calls();
             let start = Instant::now();
-            take_in(&self.events, &mut self.tracker, &mut self.output)?;
+            measured(&self.events, &mut self.tracker, &mut self.output)?;
             taken.time += start.elapsed();
             taken.allocations += allocations::calls() - before;
             taken.events += BATCH as u64;
@@ -92,6 +108,10 @@ impl Replay {
 
 /// What is measured, under a name that callgrind can be told.
 #[inline(never)]
+fn measured(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::Result<()> {
+    take_in(events, tracker, output)
+}
+
 fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::Result<()> {
     let mut written = Ok(());
     for event in events {

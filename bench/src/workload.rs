@@ -4,7 +4,10 @@
 //! ends, the next begins on the same socket, as the kernel reuses its memory. Half are clients that close first and
 //! leave a TIME_WAIT, half are servers that their peers close.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use tcptrace_bpf::{
     event::{AcceptQueue, Endpoint, Event, Process, SocketFlags, SocketId, TcpInfo, Timestamp, Transition},
@@ -13,16 +16,19 @@ use tcptrace_bpf::{
     },
 };
 
-/// Nanoseconds between two events: 20,000 transitions a second, so that some 140,000 connections are in TIME_WAIT
-/// once it is in balance.
-pub const SPACING_NS: u64 = 50_000;
+/// Time between two events that makes a busy host: 20,000 transitions a second, so that some 140,000 connections
+/// are in TIME_WAIT once it is in balance.
+pub const BUSY: Duration = Duration::from_micros(50);
 
 /// Events after which the table, and what remains of closed connections, has its final size: a little more than the
 /// 68.5 s after which the latest end of a TIME_WAIT is past.
-pub const BALANCE: u64 = 70_000_000_000 / SPACING_NS;
+pub fn balance(spacing: Duration) -> u64 {
+    70_000_000_000 / nanoseconds(spacing)
+}
 
-/// The transitions of one life.
-pub const TRANSITIONS_PER_LIFE: u64 = 5;
+fn nanoseconds(spacing: Duration) -> u64 {
+    u64::try_from(spacing.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
 
 const NETNS: u32 = 4_026_531_840;
 const LISTENER: SocketId = SocketId(1);
@@ -40,18 +46,20 @@ pub struct Workload {
     lives: Vec<u64>,
     begun: u64,
     time: u64,
+    spacing: u64,
     random: u64,
 }
 
 impl Workload {
-    /// A host with `live` connections at once, at least 1.
-    pub fn new(live: usize) -> Self {
+    /// A host with `live` connections at once, at least 1, and so much time between two events.
+    pub fn new(live: usize, spacing: Duration) -> Self {
         let live = live.max(1);
         Self {
             steps: vec![0; live],
             lives: (0..live as u64).collect(),
             begun: live as u64,
             time: 1_000_000_000_000,
+            spacing: nanoseconds(spacing),
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -87,7 +95,7 @@ impl Workload {
     }
 
     fn transition(&mut self, socket: SocketId, from: TcpState, to: TcpState) -> Transition {
-        self.time += SPACING_NS;
+        self.time += self.spacing;
         Transition {
             time: Timestamp(self.time),
             socket,
