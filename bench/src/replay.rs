@@ -1,12 +1,9 @@
 //! The library, fed with events from memory.
 
-use std::{
-    hint::black_box,
-    io,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, io, time::Duration};
 
 use clap::ValueEnum;
+use rustix::time::{ClockId, clock_gettime};
 use tcptrace_bpf::{
     event::Event,
     lifecycle::{Observation, Tracker, TrackerOptions},
@@ -42,7 +39,7 @@ pub enum Stage {
 pub struct Taken {
     /// Events taken in.
     pub events: u64,
-    /// The time that took, without that to make them.
+    /// The processor time that took, without that to make them.
     pub time: Duration,
     /// How often memory was obtained meanwhile; 0 unless the program installed
     /// [`Counting`](allocations::Counting).
@@ -95,9 +92,9 @@ impl Replay {
         while taken.events < events {
             self.workload.fill(&mut self.events, BATCH);
             let before = allocations::calls();
-            let start = Instant::now();
+            let start = processor_time();
             measured(&self.events, &mut self.tracker, &mut self.output)?;
-            taken.time += start.elapsed();
+            taken.time += processor_time().saturating_sub(start);
             taken.allocations += allocations::calls() - before;
             taken.events += BATCH as u64;
         }
@@ -123,6 +120,12 @@ fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::
     }
     written?;
     output.sink.flush()
+}
+
+/// Of this thread: what others do on the machine meanwhile is not in it.
+fn processor_time() -> Duration {
+    // The kernel gives no negative time.
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 struct Output {

@@ -25,7 +25,7 @@ use tcptrace_bpf::{
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -35,6 +35,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/limitations.md",
     "docs/modes.md",
     "docs/output.md",
+    "docs/performance.md",
     "docs/requirements.md",
 ];
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     Bench,
-    load::{Load, Traffic},
+    load::{self, Load, Traffic},
     page::{Section, Table, Target},
     running::Running,
 };
@@ -26,6 +26,9 @@ const MILLION_MB: f64 = 300.0;
 
 /// Connections that one process of the load may hold: two descriptors each, of some 20,000.
 const EACH: u64 = 9_000;
+
+/// Connections whose transitions are more than the ring buffer holds.
+const WARM_UP: u64 = 5_000;
 
 /// What the load of memory says.
 #[derive(Deserialize)]
@@ -95,7 +98,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
 #[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
 fn real(bench: &Bench) -> Result<(u64, f64)> {
     let running = tracer(bench, "connections")?;
-    thread::sleep(Duration::from_secs(1));
+    // Goes through the whole ring buffer once, so that its pages are not counted as the connections'.
+    load::churn(&bench.programs, WARM_UP, None)?;
+    running.cpu_time_when_idle()?;
     let before = running.memory("Rss:")?;
     let processes = bench.scale(5, 1);
     let mut loads =

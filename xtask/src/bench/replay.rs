@@ -56,7 +56,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "Replay",
         text: "Whole lives of clients and servers, 10,000 open at once and chosen at random, and some 140,000 connections \
-               in TIME_WAIT. The lines go nowhere. The time to make the events is not in it. Allocations are \
+               in TIME_WAIT. The lines go nowhere. The time is the processor's, without that to make the events. Allocations are \
                those after everything has its final size."
             .to_owned(),
         tables: vec![table],
