@@ -3,7 +3,6 @@
 use std::{hint::black_box, io, time::Duration};
 
 use clap::ValueEnum;
-use rustix::time::{ClockId, clock_gettime};
 use tcptrace_bpf::{
     event::Event,
     lifecycle::{Observation, Tracker, TrackerOptions},
@@ -123,9 +122,15 @@ fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::
 }
 
 /// Of this thread: what others do on the machine meanwhile is not in it.
+///
+/// By the C library, because valgrind hides from rustix what that reads the clock with.
 fn processor_time() -> Duration {
-    // The kernel gives no negative time.
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to `time` only.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(status, 0, "every kernel has a clock for a thread's processor time");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 struct Output {

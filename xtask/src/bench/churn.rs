@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rates = vec![Sample::default(); tracers.len()];
     let mut kept = vec![Sample::default(); tracers.len()];
     let mut alone = Sample::default();
-    for _ in 0..bench.scale(7, 2) {
+    for _ in 0..bench.scale(5, 2) {
         let mut before = rate(bench)?;
         alone.push(before);
         for (index, tracer) in tracers.iter().enumerate() {

@@ -21,7 +21,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut targets = Vec::new();
     for tracer in own.iter().chain(tracers::PEERS) {
         let (mut user, mut system, mut both) = (Sample::default(), Sample::default(), Sample::default());
-        for _ in 0..bench.scale(5, 1) {
+        for _ in 0..bench.scale(3, 1) {
             let running = Running::start(&mut tracer.command(&bench.programs))?;
             let before = running.cpu_time()?;
             let done = load::churn(&bench.programs, bench.scale(50_000, 10_000), None)?;

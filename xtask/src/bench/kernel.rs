@@ -57,7 +57,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut targets = Vec::new();
     for tracer in own.iter().chain(tracers::PEERS) {
         let mut figures = Figures::default();
-        for _ in 0..bench.scale(7, 2) {
+        for _ in 0..bench.scale(5, 2) {
             one(bench, &mut tracer.command(&bench.programs), &mut empty, &mut figures)?;
         }
         table.row([

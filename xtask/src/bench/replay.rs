@@ -35,7 +35,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut targets = Vec::new();
     for (stage, name, least) in STAGES {
         let (mut rate, mut time, mut allocations) = (Sample::default(), Sample::default(), Sample::default());
-        for _ in 0..bench.scale(7, 2) {
+        for _ in 0..bench.scale(5, 2) {
             let events = bench.scale("3000000", "1000000");
             let mut load = Load::start(&bench.programs, &["replay", "--stage", stage, "--events", events])?;
             let taken: Taken = load.answer()?;

@@ -27,7 +27,7 @@ const LATENCY_MS: f64 = 60.0;
 #[expect(clippy::cast_precision_loss, reason = "a size of some millions")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut start = Sample::default();
-    for _ in 0..bench.scale(15, 5) {
+    for _ in 0..bench.scale(11, 5) {
         let mut command = Command::new(&bench.programs.tracer);
         command.arg("connections").stdin(Stdio::null()).stdout(Stdio::null());
         let mut running = Running::spawn(&mut command)?;
