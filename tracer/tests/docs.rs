@@ -25,7 +25,7 @@ use tcptrace_bpf::{
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -37,6 +37,7 @@ const DOCUMENTS: [&str; 13] = [
     "docs/modes.md",
     "docs/operating.md",
     "docs/output.md",
+    "docs/performance.md",
     "docs/requirements.md",
     "docs/scale.md",
 ];
@@ -258,7 +259,8 @@ fn hooks() {
 
 #[test]
 fn every_part_of_the_summary() {
-    let source = SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, renewed: 5, malformed: 6 };
+    let source =
+        SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, renewed: 5, malformed: 6 };
     let tracker = TrackerCounts {
         transitions: 1,
         closed: 2,

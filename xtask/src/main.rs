@@ -1,5 +1,6 @@
 //! `cargo xtask`: what cargo alone cannot do in this workspace. One file per subcommand.
 
+mod bench;
 mod dist;
 mod ebpf;
 mod packages;
@@ -21,6 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Dist(dist::Arguments),
     Ebpf(ebpf::Arguments),
     Scale(scale::Arguments),
@@ -30,6 +32,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments),

@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("jq", "reads the JSON output as a user's script would"),
     ("prometheus", "promtool checks the rules of deploy/ and runs their unit tests"),
     ("systemd", "systemd-analyze checks the unit of deploy/ and says how closed it is"),
+    ("valgrind", "counts instructions"),
 ];
 
 /// Installs what the tests need, then runs all of them, those on the kernel as root.

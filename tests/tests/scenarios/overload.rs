@@ -8,9 +8,7 @@ use tcptrace_tests::{Connection, Mode, Namespace, Tracer, sockets, wait};
 const CONNECTIONS: usize = 200;
 
 #[rstest]
-fn connections_whose_ends_were_lost_are_ended_by_a_look(
-    #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
-) {
+fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     namespace.ip("link set lo up");
     let tracer = Tracer::json("connections", &namespace, mode, &["--buffer", "4K"]);

@@ -87,11 +87,8 @@ impl HalfOpens {
 
     /// Takes out one that is overdue at `now`.
     pub(super) fn overdue(&mut self, now: Timestamp) -> Option<HalfOpen> {
-        while let Some(Reverse((deadline, key))) = self.deadlines.peek().copied() {
-            if deadline > now {
-                return None;
-            }
-            self.deadlines.pop();
+        while self.deadlines.peek().is_some_and(|Reverse((deadline, _))| *deadline <= now) {
+            let Reverse((deadline, key)) = self.deadlines.pop()?;
             // A later resend has moved the deadline, or the handshake was completed.
             if self.followed.get(&key).is_some_and(|half_open| half_open.deadline() == deadline) {
                 return self.followed.remove(&key);

@@ -1,6 +1,6 @@
 //! The mini-sockets that closed connections have left: TIME_WAIT, and FIN_WAIT2 without an application.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
@@ -41,10 +41,17 @@ pub struct RemainEnd {
 /// The mini-sockets by their ends.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
-    followed: HashMap<EndpointPair, Remain, foldhash::fast::RandomState>,
-    forgotten: BinaryHeap<Reverse<(Timestamp, EndpointPair)>>,
+    followed: ByEnds,
+    time_waits: Queue,
+    fin_waits: Queue,
     time_wait: usize,
 }
+
+type ByEnds = HashMap<EndpointPair, Remain, foldhash::fast::RandomState>;
+
+/// Mini-sockets of one state in the order in which they are forgotten: all have the same time, so that is the order
+/// in which they came. Those that ended early are still among them.
+type Queue = VecDeque<(Timestamp, EndpointPair)>;
 
 impl Remains {
     /// A connection has ended and left a mini-socket. False when there are too many to follow it.
@@ -52,16 +59,23 @@ impl Remains {
         if self.followed.len() >= MAX_FOLLOWED {
             return false;
         }
+        let (queue, longest) = match after.state {
+            TcpState::TimeWait => (&mut self.time_waits, LONGEST_TIME_WAIT_NS),
+            _ => (&mut self.fin_waits, LONGEST_FIN_WAIT_2_NS),
+        };
         let deadline = Timestamp(since.0.saturating_add(after.duration_ns));
-        let longest =
-            if after.state == TcpState::TimeWait { LONGEST_TIME_WAIT_NS } else { LONGEST_FIN_WAIT_2_NS };
         let forgotten = Timestamp(since.0.saturating_add(longest.max(after.duration_ns)));
+        // Keeps the order where a damaged recording goes back in time.
+        let forgotten = queue.back().map_or(forgotten, |(last, _)| forgotten.max(*last));
         let remain = Remain { state: after.state, since, deadline, forgotten };
         if let Some(old) = self.followed.insert(key, remain) {
             self.time_wait -= usize::from(old.state == TcpState::TimeWait);
         }
         self.time_wait += usize::from(after.state == TcpState::TimeWait);
-        self.forgotten.push(Reverse((forgotten, key)));
+        if queue.len() >= 2 * MAX_FOLLOWED {
+            queue.retain(|(forgotten, key)| is_followed(&self.followed, key, *forgotten));
+        }
+        queue.push_back((forgotten, key));
         true
     }
 
@@ -84,18 +98,18 @@ impl Remains {
     /// Takes out one whose end must have been missed at `now`; it is the model's. Not before: the kernel's
     /// own end comes after the model's, as its timers are late.
     pub(super) fn expired(&mut self, now: Timestamp) -> Option<RemainEnd> {
-        while let Some(Reverse((forgotten, key))) = self.forgotten.peek().copied() {
-            if forgotten > now {
-                return None;
-            }
-            self.forgotten.pop();
-            if self.followed.get(&key).is_some_and(|remain| remain.forgotten == forgotten) {
-                let remain = self.take(&key)?;
-                return Some(RemainEnd {
-                    state: remain.state,
-                    duration_ns: remain.deadline.since(remain.since),
-                    source: DurationSource::Modelled,
-                });
+        for queue in [&mut self.time_waits, &mut self.fin_waits] {
+            while queue.front().is_some_and(|(forgotten, _)| *forgotten <= now) {
+                let (forgotten, key) = queue.pop_front()?;
+                if is_followed(&self.followed, &key, forgotten) {
+                    let remain = self.followed.remove(&key)?;
+                    self.time_wait -= usize::from(remain.state == TcpState::TimeWait);
+                    return Some(RemainEnd {
+                        state: remain.state,
+                        duration_ns: remain.deadline.since(remain.since),
+                        source: DurationSource::Modelled,
+                    });
+                }
             }
         }
         None
@@ -111,6 +125,11 @@ impl Remains {
         self.time_wait -= usize::from(remain.state == TcpState::TimeWait);
         Some(remain)
     }
+}
+
+/// Whether it is still there, and not another one with the same ends.
+fn is_followed(followed: &ByEnds, key: &EndpointPair, forgotten: Timestamp) -> bool {
+    followed.get(key).is_some_and(|remain| remain.forgotten == forgotten)
 }
 
 #[cfg(test)]
@@ -164,6 +183,31 @@ mod tests {
             let end = MiniSocketEnd { time, state: TcpState::TimeWait, local, remote, netns };
             assert_eq!(remains.ended(&end).unwrap().duration_ns, seconds * SECOND);
         }
+    }
+
+    #[test]
+    fn each_kind_is_forgotten_after_its_own_time() {
+        let mut remains = Remains::default();
+        let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
+        remains.insert(key(1), Timestamp(SECOND), fin_wait);
+        remains.insert(key(2), Timestamp(2 * SECOND), time_wait());
+        // Time went back: it is kept as long as the one before.
+        remains.insert(key(3), Timestamp(0), time_wait());
+        let now = Timestamp(71 * SECOND);
+        let ended = std::iter::from_fn(|| remains.expired(now)).map(|end| end.state).collect::<Vec<_>>();
+        assert_eq!(ended, [TcpState::TimeWait; 2]);
+        assert_eq!(remains.counts(), (0, 1));
+        assert_eq!(remains.expired(Timestamp(140 * SECOND)).map(|end| end.state), Some(TcpState::FinWait2));
+    }
+
+    #[test]
+    fn ends_that_are_reused_forever_take_no_more_than_their_limit() {
+        let mut remains = Remains::default();
+        for time in 0..3 * MAX_FOLLOWED as u64 {
+            assert!(remains.insert(key(1), Timestamp(time), time_wait()));
+            remains.reused(&key(1));
+        }
+        assert!(remains.time_waits.len() <= 2 * MAX_FOLLOWED);
     }
 
     #[test]

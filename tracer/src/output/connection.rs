@@ -1,14 +1,19 @@
 //! A connection that ended as a row.
 
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
-use serde::Serialize;
+use arrayvec::ArrayVec;
+use serde::{Serialize, Serializer};
 
 use super::{
     TimeStyle, errno,
     sink::Row,
-    text::{self, EndpointText, escape},
-    transition::{known_address, known_port, network_type, optional},
+    text::{self, EndpointText, Escaped, OrDash, ProcessName, Rfc3339},
+    transition::{known_address, known_port, network_type},
 };
 use crate::{
     event::{Endpoint, Timestamp},
@@ -19,18 +24,18 @@ use crate::{
 
 /// A connection, ready to be written; its JSON form is the contract in docs/output.md.
 #[derive(Clone, Debug, Serialize)]
-pub struct ConnectionRow {
+pub struct ConnectionRow<'a> {
     r#type: &'static str,
     role: &'static str,
     network_type: &'static str,
-    local_address: String,
+    local_address: IpAddr,
     local_port: Option<u16>,
-    remote_address: Option<String>,
+    remote_address: Option<IpAddr>,
     remote_port: Option<u16>,
-    opened: Option<String>,
-    closed: Option<String>,
+    opened: Option<Rfc3339>,
+    closed: Option<Rfc3339>,
     duration_us: Option<f64>,
-    states: Vec<StateRow>,
+    states: States,
     handshake_us: Option<f64>,
     handshake_source: Option<&'static str>,
     handshake_caveat: Option<&'static str>,
@@ -38,7 +43,7 @@ pub struct ConnectionRow {
     syn_retransmits: Option<u8>,
     close_reason: &'static str,
     closed_by: Option<&'static str>,
-    error: Option<String>,
+    error: Option<Cow<'static, str>>,
     bytes_sent: Option<u64>,
     bytes_received: Option<u64>,
     segments_sent: Option<u32>,
@@ -50,21 +55,35 @@ pub struct ConnectionRow {
     accept_queue: Option<u32>,
     accept_queue_limit: Option<u32>,
     pid: Option<u32>,
-    process: Option<String>,
+    process: Option<ProcessName>,
     uid: Option<u32>,
     owner_source: &'static str,
     cgroup_id: Option<u64>,
-    cgroup: Option<String>,
-    container_id: Option<String>,
+    cgroup: Option<Escaped<'a>>,
+    container_id: Option<&'a str>,
     container_runtime: Option<&'static str>,
-    pod_uid: Option<String>,
-    unit: Option<String>,
+    pod_uid: Option<&'a str>,
+    unit: Option<Escaped<'a>>,
     netns: Option<u32>,
     time_wait_reused: bool,
     incomplete: bool,
     gap: bool,
     #[serde(skip)]
     shown: Shown,
+}
+
+/// The states of a lifecycle: those of its history, and what the kernel keeps of it afterwards.
+#[derive(Clone, Debug)]
+struct States(ArrayVec<StateSpan, 8>);
+
+impl Serialize for States {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|span| StateRow {
+            state: span.state.name(),
+            duration_us: span.duration_ns.map(text::microseconds),
+            source: span.source.name(),
+        }))
+    }
 }
 
 /// One state of a lifecycle.
@@ -84,18 +103,16 @@ struct Shown {
     remote: Endpoint,
     duration_ns: Option<u64>,
     handshake_ns: Option<u64>,
-    spans: Vec<StateSpan>,
 }
 
-impl ConnectionRow {
+impl<'a> ConnectionRow<'a> {
     /// Describes a connection; `cgroup` is the one its socket was made in.
-    pub fn new(closed: &ClosedConnection<'_>, cgroup: Option<&Cgroup>, clock: ClockOffset) -> Self {
+    pub fn new(closed: &ClosedConnection<'_>, cgroup: Option<&'a Cgroup>, clock: ClockOffset) -> Self {
         let connection = closed.connection;
         let (local, remote) = (connection.local, connection.remote);
         let handshake = connection.handshake;
         // A source without a duration would say how nothing was obtained.
         let timed = handshake.filter(|handshake| handshake.duration_ns.is_some());
-        let spans: Vec<StateSpan> = closed.states().collect();
         let info = closed.info;
         let owner = connection.owner;
         let container = cgroup.and_then(|cgroup| cgroup.owner.container.as_ref());
@@ -103,21 +120,14 @@ impl ConnectionRow {
             r#type: "connection",
             role: connection.role.name(),
             network_type: network_type(local),
-            local_address: local.address.to_string(),
+            local_address: local.address,
             local_port: known_port(local),
             remote_address: known_address(remote),
             remote_port: known_port(remote),
             opened: closed.opened().map(|time| text::rfc3339(time, clock)),
             closed: closed.end_seen.then(|| text::rfc3339(closed.closed, clock)),
             duration_us: closed.duration_ns().map(text::microseconds),
-            states: spans
-                .iter()
-                .map(|span| StateRow {
-                    state: span.state.name(),
-                    duration_us: span.duration_ns.map(text::microseconds),
-                    source: span.source.name(),
-                })
-                .collect(),
+            states: States(closed.states().collect()),
             handshake_us: timed.and_then(|handshake| handshake.duration_ns).map(text::microseconds),
             handshake_source: timed.map(|handshake| handshake.source.name()),
             handshake_caveat: handshake.and_then(|handshake| handshake.caveat).map(HandshakeCaveat::name),
@@ -125,7 +135,7 @@ impl ConnectionRow {
             syn_retransmits: handshake.and_then(|handshake| handshake.retransmits),
             close_reason: closed.ending.reason.name(),
             closed_by: closed.ending.closed_by.map(ClosedBy::name),
-            error: closed.ending.error.map(|error| errno::name(error).into_owned()),
+            error: closed.ending.error.map(errno::name),
             bytes_sent: info.map(|info| info.bytes_sent),
             bytes_received: info.map(|info| info.bytes_received),
             segments_sent: info.map(|info| info.segments_sent),
@@ -137,15 +147,15 @@ impl ConnectionRow {
             accept_queue: connection.accept_queue.map(|queue| queue.length),
             accept_queue_limit: connection.accept_queue.map(|queue| queue.limit),
             pid: owner.process.map(|process| process.pid),
-            process: owner.process.map(|process| escape(process.name())),
+            process: owner.process.map(ProcessName),
             uid: owner.process.map(|process| process.uid),
             owner_source: owner.source.name(),
             cgroup_id: connection.cgroup_id,
-            cgroup: cgroup.map(|cgroup| escape(cgroup.path.as_bytes())),
-            container_id: container.map(|container| container.id.clone()),
+            cgroup: cgroup.map(|cgroup| Escaped(cgroup.path.as_bytes())),
+            container_id: container.map(|container| container.id.as_str()),
             container_runtime: container.map(|container| container.runtime.name()),
-            pod_uid: cgroup.and_then(|cgroup| cgroup.owner.pod_uid.clone()),
-            unit: cgroup.and_then(|cgroup| cgroup.owner.unit.as_ref()).map(|unit| escape(unit.as_bytes())),
+            pod_uid: cgroup.and_then(|cgroup| cgroup.owner.pod_uid.as_deref()),
+            unit: cgroup.and_then(|cgroup| cgroup.owner.unit.as_ref()).map(|unit| Escaped(unit.as_bytes())),
             netns: connection.netns,
             time_wait_reused: connection.reused_time_wait,
             incomplete: connection.incomplete,
@@ -157,13 +167,12 @@ impl ConnectionRow {
                 remote,
                 duration_ns: closed.duration_ns(),
                 handshake_ns: timed.and_then(|handshake| handshake.duration_ns),
-                spans,
             },
         }
     }
 }
 
-impl Row for ConnectionRow {
+impl Row for ConnectionRow<'_> {
     const COLUMNS: &'static [&'static str] = &[
         "type",
         "role",
@@ -228,14 +237,13 @@ impl Row for ConnectionRow {
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
         if time != TimeStyle::None {
-            line.push_str(&text::time_of_day(shown.closed, shown.clock, time));
-            line.push(' ');
+            write!(line, "{} ", text::time_of_day(shown.closed, shown.clock, time))?;
         }
         write!(
             line,
             "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
-            optional(self.pid),
-            self.process.as_deref().unwrap_or("-"),
+            OrDash(self.pid),
+            OrDash(self.process),
             self.role,
             EndpointText(shown.local),
             EndpointText(shown.remote),
@@ -250,10 +258,10 @@ impl Row for ConnectionRow {
                 line,
                 " {:<7} {:>4} {:>8} ",
                 self.closed_by.unwrap_or("-"),
-                optional(self.retransmits),
+                OrDash(self.retransmits),
                 text::duration(self.srtt_us.map(|rtt| u64::from(rtt) * 1000)),
             )?;
-            write_states(line, &shown.spans)?;
+            write_states(line, &self.states.0)?;
         }
         Ok(())
     }

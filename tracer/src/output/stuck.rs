@@ -1,14 +1,17 @@
 //! What stands still, as rows: a group, then its oldest connections.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 use serde::Serialize;
 
 use super::{
     TimeStyle,
     sink::Row,
-    text::{self, EndpointText, escape},
-    transition::{known_address, known_port, network_type, optional},
+    text::{self, EndpointText, OrDash, escape},
+    transition::{known_address, known_port, network_type},
 };
 use crate::{
     event::Endpoint,
@@ -97,9 +100,9 @@ pub struct StuckRow {
     age_us: f64,
     age_source: &'static str,
     network_type: &'static str,
-    local_address: String,
+    local_address: IpAddr,
     local_port: Option<u16>,
-    remote_address: Option<String>,
+    remote_address: Option<IpAddr>,
     remote_port: Option<u16>,
     pid: Option<u32>,
     process: Option<String>,
@@ -123,7 +126,7 @@ impl StuckRow {
             age_us: text::microseconds(standing.age.nanoseconds()),
             age_source: standing.age.source(),
             network_type: network_type(standing.local),
-            local_address: standing.local.address.to_string(),
+            local_address: standing.local.address,
             local_port: known_port(standing.local),
             remote_address: known_address(standing.remote),
             remote_port: known_port(standing.remote),
@@ -176,8 +179,8 @@ impl Row for StuckRow {
             format!("{at_least}{}", text::duration(Some(age))),
             EndpointText(local),
             EndpointText(remote),
-            optional(self.unread_bytes),
-            optional(self.unacked_bytes),
+            OrDash(self.unread_bytes),
+            OrDash(self.unacked_bytes),
         )?;
         match (self.pid, &self.process) {
             (Some(pid), Some(process)) => write!(line, "{process} ({pid})")?,

@@ -1,37 +1,40 @@
 //! A transition as a row.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 use serde::Serialize;
 
 use super::{
     TimeStyle,
     sink::Row,
-    text::{self, EndpointText, escape},
+    text::{self, EndpointText, OrDash, ProcessName, Rfc3339, SocketText},
 };
 use crate::{
-    event::{Endpoint, MiniSocketEnd, SocketId, Timestamp, Transition},
+    event::{Endpoint, MiniSocketEnd, Transition},
     lifecycle::{Connection, RemainEnd, TcpState},
     owner::OwnerSource,
     source::ClockOffset,
 };
 
 /// A transition, ready to be written; its JSON form is the contract in docs/output.md.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TransitionRow {
     r#type: &'static str,
-    time: String,
-    socket: Option<String>,
+    time: Rfc3339,
+    socket: Option<SocketText>,
     network_type: &'static str,
-    local_address: String,
+    local_address: IpAddr,
     local_port: Option<u16>,
-    remote_address: Option<String>,
+    remote_address: Option<IpAddr>,
     remote_port: Option<u16>,
     from: &'static str,
     to: &'static str,
     duration_us: Option<f64>,
     pid: Option<u32>,
-    comm: Option<String>,
+    comm: Option<ProcessName>,
     owner_source: &'static str,
     cgroup_id: Option<u64>,
     netns: Option<u32>,
@@ -40,10 +43,8 @@ pub struct TransitionRow {
 }
 
 /// What the table shows in another form than JSON.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Shown {
-    time: Timestamp,
-    clock: ClockOffset,
     local: Endpoint,
     remote: Endpoint,
     from: TcpState,
@@ -59,7 +60,7 @@ impl TransitionRow {
             time: text::rfc3339(event.time, clock),
             socket: None,
             network_type: network_type(event.local),
-            local_address: event.local.address.to_string(),
+            local_address: event.local.address,
             local_port: known_port(event.local),
             remote_address: known_address(event.remote),
             remote_port: known_port(event.remote),
@@ -72,8 +73,6 @@ impl TransitionRow {
             cgroup_id: None,
             netns: event.netns,
             shown: Shown {
-                time: event.time,
-                clock,
                 local: event.local,
                 remote: event.remote,
                 from: end.state,
@@ -102,9 +101,9 @@ impl TransitionRow {
         Self {
             r#type: "transition",
             time: text::rfc3339(transition.time, clock),
-            socket: Some(socket_text(transition.socket)),
+            socket: Some(SocketText(transition.socket)),
             network_type: network_type(local),
-            local_address: local.address.to_string(),
+            local_address: local.address,
             local_port: known_port(local),
             remote_address: known_address(remote),
             remote_port: known_port(remote),
@@ -112,25 +111,13 @@ impl TransitionRow {
             to: transition.to.name(),
             duration_us: duration_ns.map(text::microseconds),
             pid: process.map(|process| process.pid),
-            comm: process.map(|process| escape(process.name())),
+            comm: process.map(ProcessName),
             owner_source: owner_source.name(),
             cgroup_id: transition.cgroup_id.or(connection.and_then(|connection| connection.cgroup_id)),
             netns: transition.netns,
-            shown: Shown {
-                time: transition.time,
-                clock,
-                local,
-                remote,
-                from: transition.from,
-                to: transition.to,
-                duration_ns,
-            },
+            shown: Shown { local, remote, from: transition.from, to: transition.to, duration_ns },
         }
     }
-}
-
-pub(super) fn socket_text(socket: SocketId) -> String {
-    format!("{:016x}", socket.0)
 }
 
 pub(super) fn network_type(local: Endpoint) -> &'static str {
@@ -142,8 +129,8 @@ pub(super) fn known_port(endpoint: Endpoint) -> Option<u16> {
 }
 
 /// A remote end without a port is no end: a listener's, or one the kernel has not filled in yet.
-pub(super) fn known_address(remote: Endpoint) -> Option<String> {
-    (remote.port != 0).then(|| remote.address.to_string())
+pub(super) fn known_address(remote: Endpoint) -> Option<IpAddr> {
+    (remote.port != 0).then_some(remote.address)
 }
 
 fn best(now: Endpoint, known: Option<Endpoint>) -> Endpoint {
@@ -188,14 +175,13 @@ impl Row for TransitionRow {
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
         if time != TimeStyle::None {
-            line.push_str(&text::time_of_day(shown.time, shown.clock, time));
-            line.push(' ');
+            write!(line, "{} ", text::time_of_day(self.time.time, self.time.clock, time))?;
         }
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
-            optional(self.pid),
-            self.comm.as_deref().unwrap_or("-"),
+            OrDash(self.pid),
+            OrDash(self.comm),
             EndpointText(shown.local),
             EndpointText(shown.remote),
             shown.from.kernel_name(),
@@ -207,15 +193,11 @@ impl Row for TransitionRow {
                 line,
                 "  {:<8} {:>10} {:>8} {:<16}",
                 self.owner_source,
-                optional(self.netns),
-                optional(self.cgroup_id),
-                self.socket.as_deref().unwrap_or("-")
+                OrDash(self.netns),
+                OrDash(self.cgroup_id),
+                OrDash(self.socket)
             )?;
         }
         Ok(())
     }
-}
-
-pub(super) fn optional<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

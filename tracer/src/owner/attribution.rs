@@ -8,6 +8,10 @@ use crate::event::Process;
 /// Most processes whose cgroup is remembered, on hosts where it has to be asked of the process.
 const MAX_PROCESSES: usize = 16_384;
 
+/// How long what was asked of a process is believed. Process ids come round no faster, and asking again for
+/// each connection of a busy client would cost more than all else.
+const BELIEVED: Duration = Duration::from_secs(1);
+
 /// Finds cgroups by their id, or by a process where the id says nothing.
 ///
 /// On hosts with cgroup v1 every socket is in the root of the v2 hierarchy, and only its process knows
@@ -15,7 +19,14 @@ const MAX_PROCESSES: usize = 16_384;
 #[derive(Debug)]
 pub struct Attribution {
     paths: Option<CgroupPaths>,
-    by_process: HashMap<u32, Option<Arc<Cgroup>>>,
+    by_process: HashMap<u32, Asked>,
+}
+
+/// What a process answered, and when.
+#[derive(Debug)]
+struct Asked {
+    cgroup: Option<Arc<Cgroup>>,
+    at: Duration,
 }
 
 impl Attribution {
@@ -28,7 +39,10 @@ impl Attribution {
     pub fn note(&mut self, cgroup_id: Option<u64>, process: Option<&Process>, now: Duration) {
         if let Some(process) = process {
             // The number may have belonged to another process before.
-            self.by_process.remove(&process.pid);
+            let pid = process.pid;
+            if self.by_process.get(&pid).is_some_and(|asked| now.saturating_sub(asked.at) >= BELIEVED) {
+                self.by_process.remove(&pid);
+            }
         }
         let _ = self.cgroup(cgroup_id, process, now);
     }
@@ -44,19 +58,19 @@ impl Attribution {
         if by_id.as_ref().is_some_and(|cgroup| cgroup.path != "/") {
             return by_id;
         }
-        process.and_then(|process| self.of_process(process.pid)).or(by_id)
+        process.and_then(|process| self.of_process(process.pid, now)).or(by_id)
     }
 
-    fn of_process(&mut self, pid: u32) -> Option<Arc<Cgroup>> {
+    fn of_process(&mut self, pid: u32, now: Duration) -> Option<Arc<Cgroup>> {
         if let Some(known) = self.by_process.get(&pid) {
-            return known.clone();
+            return known.cgroup.clone();
         }
         if self.by_process.len() >= MAX_PROCESSES {
             self.by_process.clear();
         }
         let cgroup = cgroup_of_process(Path::new("/proc"), pid)
             .map(|path| Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path }));
-        self.by_process.insert(pid, cgroup.clone());
+        self.by_process.insert(pid, Asked { cgroup: cgroup.clone(), at: now });
         cgroup
     }
 }
@@ -75,9 +89,15 @@ mod tests {
 
         let gone = Process { pid: u32::MAX, ..own };
         assert_eq!(attribution.cgroup(None, Some(&gone), now), None);
-        attribution.by_process.insert(u32::MAX, Some(Arc::clone(&found)));
-        assert_eq!(attribution.cgroup(None, Some(&gone), now), Some(found));
-        attribution.note(None, Some(&gone), now);
+        attribution.by_process.insert(u32::MAX, Asked { cgroup: Some(Arc::clone(&found)), at: now });
+        assert_eq!(attribution.cgroup(None, Some(&gone), now), Some(Arc::clone(&found)));
+        attribution.note(None, Some(&gone), now + BELIEVED / 2);
+        assert_eq!(
+            attribution.cgroup(None, Some(&gone), now),
+            Some(found),
+            "the same process connects again"
+        );
+        attribution.note(None, Some(&gone), now + BELIEVED);
         assert_eq!(attribution.cgroup(None, Some(&gone), now), None, "a new process with an old number");
     }
 }

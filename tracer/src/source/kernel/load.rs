@@ -199,6 +199,21 @@ pub struct LoadOptions {
 ///
 /// Why the mode does not work on this kernel or with these privileges.
 pub fn load(mode: Mode, options: LoadOptions) -> Result<Loaded, LoadError> {
+    let loaded = load_with(mode, options);
+    give_memory_back();
+    loaded
+}
+
+/// The kernel's types took some 20 MB while they were read; the C library would keep that for later.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn load_with(mode: Mode, options: LoadOptions) -> Result<Loaded, LoadError> {
     match mode {
         Mode::Btf => load_btf(options),
         // A scratch thread, because mounting tracefs gives the thread a mount namespace of its own.

@@ -1,0 +1,40 @@
+//! What the table of connections takes.
+
+use std::{fs, hint::black_box};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use tcptrace_bench::{
+    allocations,
+    workload::{self, Workload},
+};
+use tcptrace_bpf::lifecycle::{Tracker, TrackerOptions};
+
+/// Fills a table with established connections.
+pub(crate) fn fill(live: usize) -> Result<Value> {
+    let mut workload = Workload::new(live, workload::BUSY);
+    let (resident, in_use) = (resident_bytes()?, allocations::bytes_in_use());
+    let mut tracker =
+        Tracker::new(TrackerOptions { max_connections: live.max(1), ..TrackerOptions::default() });
+    tracker.observe(&workload.listener(), &mut |_| {});
+    for event in workload.establish() {
+        tracker.observe(&event, &mut |_| {});
+    }
+    let value = json!({
+        "live": tracker.live(),
+        "resident_bytes": resident_bytes()?.saturating_sub(resident),
+        "allocated_bytes": allocations::bytes_in_use().saturating_sub(in_use),
+    });
+    black_box(&tracker);
+    Ok(value)
+}
+
+fn resident_bytes() -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/statm").context("/proc/self/statm cannot be read")?;
+    let pages: u64 = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|field| field.parse().ok())
+        .context("/proc/self/statm has no second number")?;
+    Ok(pages * rustix::param::page_size() as u64)
+}

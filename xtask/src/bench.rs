@@ -1,0 +1,129 @@
+//! `cargo xtask bench`: what tracing costs, measured on this machine beside other tracers.
+//!
+//! Timing on a machine that others use as well says little, so what is compared runs in turns, close together, and
+//! the figures are medians with their spread. The loads are `bench/`; each part is a file here.
+
+mod churn;
+mod cpu;
+mod kernel;
+mod load;
+mod loss;
+mod machine;
+mod memory;
+mod numbers;
+mod page;
+mod programs;
+mod replay;
+mod running;
+mod startup;
+mod tracers;
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use self::{page::Section, programs::Programs};
+use crate::{packages, workspace::Workspace};
+
+/// The Debian packages whose programs are used, and what for.
+const PACKAGES: &[(&str, &str)] = &[
+    ("iproute2", "brings up the loopback interface of the load's namespace"),
+    ("libbpf-tools", "tcpstates and tcplife, which are measured beside"),
+    ("bpftrace", "is measured beside"),
+    ("bsdutils", "script, the terminal that tcpstates writes to"),
+    ("util-linux", "unshare, for a tracefs that only the other tracers see"),
+];
+
+/// Measures what tracing costs, beside other tracers; needs root.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Fewer and shorter runs, for a look at the whole; the figures are worth less
+    #[arg(long)]
+    quick: bool,
+
+    /// Only these parts
+    #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
+    only: Vec<Part>,
+
+    /// Write docs/performance.md from what was measured
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    write: bool,
+}
+
+/// One subject of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Time in the kernel for each transition
+    Kernel,
+    /// How much of a host's rate of connections is kept
+    Churn,
+    /// Processor time of the program
+    Cpu,
+    /// What is lost, and whether every loss is counted
+    Loss,
+    /// Memory
+    Memory,
+    /// Speed of the library alone
+    Replay,
+    /// Time to start, latency, size
+    Startup,
+}
+
+/// What every part is given.
+struct Bench {
+    programs: Programs,
+    quick: bool,
+}
+
+impl Bench {
+    /// The first, or the second where only a look is wanted.
+    fn scale<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "measuring means tracing, which takes root: run `sudo -E cargo xtask bench`"
+    );
+    let workspace = Workspace::find()?;
+    let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
+    packages::ensure(&names)?;
+    let bench = Bench { programs: Programs::build(&workspace)?, quick: arguments.quick };
+    let machine = machine::describe(&bench.programs)?;
+
+    let mut sections = Vec::new();
+    for part in Part::value_variants() {
+        if arguments.only.is_empty() || arguments.only.contains(part) {
+            eprintln!("measuring {part:?}");
+            sections.push(measure(&bench, *part).with_context(|| format!("{part:?} could not be measured"))?);
+        }
+    }
+    let page = page::write(&machine, &sections);
+    print(&page);
+    if arguments.write {
+        let path = workspace.root().join("docs/performance.md");
+        fs::write(&path, page).with_context(|| format!("could not write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn measure(bench: &Bench, part: Part) -> Result<Section> {
+    match part {
+        Part::Kernel => kernel::measure(bench),
+        Part::Churn => churn::measure(bench),
+        Part::Cpu => cpu::measure(bench),
+        Part::Loss => loss::measure(bench),
+        Part::Memory => memory::measure(bench),
+        Part::Replay => replay::measure(bench),
+        Part::Startup => startup::measure(bench),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+fn print(page: &str) {
+    println!("{page}");
+}

@@ -1,0 +1,82 @@
+//! How much of a host's rate of connections is kept while a tracer runs.
+
+use anyhow::Result;
+
+use super::{
+    Bench, load,
+    numbers::Sample,
+    page::{Section, Table, Target},
+    running::Running,
+    tracers::{self, TCPSTATES},
+};
+
+/// What `serve` has to keep, as it is left on.
+const SERVE: f64 = 0.97;
+/// What the other commands have to keep.
+const OTHERS: f64 = 0.90;
+/// How much more than tcpstates any of them has to keep.
+const BESIDE_TCPSTATES: f64 = 2.5;
+
+/// More connections than a run has time for.
+const MANY: u64 = 10_000_000;
+
+/// Measures every tracer in turns with none.
+pub(super) fn measure(bench: &Bench) -> Result<Section> {
+    let (own, missing) = tracers::own(&bench.programs);
+    let tracers: Vec<_> = own.iter().chain(tracers::PEERS).collect();
+    let mut rates = vec![Sample::default(); tracers.len()];
+    let mut kept = vec![Sample::default(); tracers.len()];
+    let mut alone = Sample::default();
+    for _ in 0..bench.scale(5, 2) {
+        let mut before = rate(bench)?;
+        alone.push(before);
+        for (index, tracer) in tracers.iter().enumerate() {
+            let running = Running::start(&mut tracer.command(&bench.programs))?;
+            let traced = rate(bench)?;
+            running.interrupt()?;
+            let after = rate(bench)?;
+            alone.push(after);
+            rates[index].push(traced);
+            kept[index].push(traced / f64::midpoint(before, after));
+            before = after;
+        }
+    }
+
+    let mut table = Table::new(&["tracer", "connections per second", "kept"]);
+    table.row(["none".to_owned(), alone.text(0), String::new()]);
+    for (index, tracer) in tracers.iter().enumerate() {
+        table.row([tracer.name.to_owned(), rates[index].text(0), kept[index].text(2)]);
+    }
+    let peer = tracers.iter().position(|tracer| tracer.name == TCPSTATES);
+    let by_tcpstates = peer.map_or(f64::NAN, |index| kept[index].median());
+    let mut targets = Vec::new();
+    for (index, tracer) in tracers.iter().enumerate().filter(|(_, tracer)| tracer.ours) {
+        let kept = kept[index].median();
+        let limit = if tracer.name.ends_with("serve") { SERVE } else { OTHERS };
+        targets.push(Target::at_least(format!("churn kept, {}", tracer.name), limit, kept, ""));
+        let what = format!("churn kept, {}, times what tcpstates keeps", tracer.name);
+        targets.push(Target::at_least(what, BESIDE_TCPSTATES, kept / by_tcpstates, ""));
+    }
+    for command in missing {
+        let what = format!("churn kept, tcptrace-bpf {command}");
+        let wanted = if command == "serve" { SERVE } else { OTHERS };
+        targets.push(Target::not_in_this_build(what, &format!("at least {wanted:.2}")));
+    }
+    Ok(Section {
+        title: "Churn",
+        text: "One client opens and closes connections over loopback as fast as it can, one server accepts them; both \
+             share the processors with the tracer. Each run with a tracer stands between two without, and \"kept\" is \
+             its rate by their mean. The kernel's statistics are off. Every tracer writes to where nothing is \
+             kept."
+            .to_owned(),
+        tables: vec![table],
+        targets,
+    })
+}
+
+/// Connections a second.
+#[expect(clippy::cast_precision_loss, reason = "a count of a few seconds")]
+fn rate(bench: &Bench) -> Result<f64> {
+    let done = load::churn(&bench.programs, MANY, Some(bench.scale(2_000, 700)))?;
+    Ok(done.connections as f64 / done.seconds)
+}

@@ -1,0 +1,53 @@
+//! Processor time of the whole program for each million transitions.
+
+use anyhow::Result;
+
+use super::{
+    Bench, load,
+    numbers::Sample,
+    page::{Section, Table, Target},
+    running::Running,
+    tracers,
+};
+
+/// Seconds for a million transitions, of the program as it is left on.
+const LIMIT_S: f64 = 1.0;
+
+/// Measures every tracer.
+#[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
+pub(super) fn measure(bench: &Bench) -> Result<Section> {
+    let (own, missing) = tracers::own(&bench.programs);
+    let mut table = Table::new(&["tracer", "seconds", "in user space", "in the kernel"]);
+    let mut targets = Vec::new();
+    for tracer in own.iter().chain(tracers::PEERS) {
+        let (mut user, mut system, mut both) = (Sample::default(), Sample::default(), Sample::default());
+        for _ in 0..bench.scale(3, 1) {
+            let running = Running::start(&mut tracer.command(&bench.programs))?;
+            let before = running.cpu_time()?;
+            let done = load::churn(&bench.programs, bench.scale(50_000, 10_000), None)?;
+            let after = running.cpu_time_when_idle()?;
+            running.interrupt()?;
+            let millions = done.transitions as f64 / 1e6;
+            user.push((after.user - before.user) / millions);
+            system.push((after.system - before.system) / millions);
+            both.push((after.user + after.system - before.user - before.system) / millions);
+        }
+        table.row([tracer.name.to_owned(), both.text(2), user.text(2), system.text(2)]);
+        if tracer.ours {
+            let what = format!("processor time for a million transitions, {}", tracer.name);
+            targets.push(Target::at_most(what, LIMIT_S, both.median(), "s"));
+        }
+    }
+    targets.extend(missing.iter().map(|command| {
+        let what = format!("processor time for a million transitions, tcptrace-bpf {command}");
+        Target::not_in_this_build(what, &format!("at most {LIMIT_S:.2} s"))
+    }));
+    Ok(Section {
+        title: "Processor time",
+        text: "Of all processes of a tracer, for each million transitions of the churn. Their programs in the kernel run on \
+             the account of the traced processes and are not in it; \"Time in the kernel\" has those."
+            .to_owned(),
+        tables: vec![table],
+        targets,
+    })
+}

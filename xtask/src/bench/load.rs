@@ -1,0 +1,155 @@
+//! The loads of `bench/`: a conversation in lines over their standard input and output.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+use super::programs::Programs;
+
+/// What a load of connections says when it is ready.
+#[derive(Deserialize)]
+struct Ready {
+    netns: u32,
+}
+
+/// What a load of connections has done.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Done {
+    /// Connections made.
+    pub(super) connections: u64,
+    /// Their transitions at both ends.
+    #[serde(default)]
+    pub(super) transitions: u64,
+    /// How long that took.
+    #[serde(default)]
+    pub(super) seconds: f64,
+}
+
+/// Transitions of a load besides those of its connections: its listener begins and ends.
+pub(super) const LISTENER_TRANSITIONS: u64 = 2;
+
+/// A load that waits for an order; killed when dropped.
+pub(super) struct Load {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Load {
+    /// Starts a load.
+    pub(super) fn start(programs: &Programs, arguments: &[&str]) -> Result<Self> {
+        let mut child = Command::new(&programs.load)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} could not be started", programs.load.display()))?;
+        let orders = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().context("standard output is piped")?);
+        Ok(Self { child, orders, answers })
+    }
+
+    /// Reads one line.
+    pub(super) fn answer<T: for<'a> Deserialize<'a>>(&mut self) -> Result<T> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).context("a load cannot be read")?;
+        ensure!(!line.is_empty(), "a load ended early; its own message is above");
+        serde_json::from_str(&line).with_context(|| format!("a load said something else: {line}"))
+    }
+
+    /// Gives the order to go on.
+    pub(super) fn order(&mut self) -> Result<()> {
+        let orders = self.orders.as_mut().context("the load was ended")?;
+        orders.write_all(b"\n").and_then(|()| orders.flush()).context("a load has ended early")
+    }
+
+    /// Lets it end, and waits for that.
+    pub(super) fn end(mut self) -> Result<()> {
+        drop(self.orders.take());
+        let status = self.child.wait().context("a load cannot be waited for")?;
+        ensure!(status.success(), "a load ended with {status}; its own message is above");
+        Ok(())
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It has ended already, as a rule.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Connections in a namespace of their own.
+pub(super) struct Traffic {
+    load: Load,
+    netns: u32,
+}
+
+impl Traffic {
+    /// Prepares connections one after the other, for so long or so many.
+    pub(super) fn churn(programs: &Programs, connections: u64, milliseconds: Option<u64>) -> Result<Self> {
+        let connections = connections.to_string();
+        let time = milliseconds.map(|time| time.to_string());
+        let mut arguments = vec!["churn", "--connections", &connections];
+        if let Some(time) = &time {
+            arguments.extend(["--milliseconds", time]);
+        }
+        Self::start(programs, &arguments)
+    }
+
+    /// Prepares connections with a pause between them, milliseconds on average.
+    pub(super) fn paced(programs: &Programs, connections: u64, pause: u64) -> Result<Self> {
+        let (connections, pause) = (connections.to_string(), pause.to_string());
+        Self::start(programs, &["churn", "--connections", &connections, "--pause", &pause])
+    }
+
+    /// Prepares connections that are open together.
+    pub(super) fn hold(programs: &Programs, connections: u64) -> Result<Self> {
+        Self::start(programs, &["hold", "--connections", &connections.to_string()])
+    }
+
+    fn start(programs: &Programs, arguments: &[&str]) -> Result<Self> {
+        let mut load = Load::start(programs, arguments)?;
+        let Ready { netns } = load.answer()?;
+        Ok(Self { load, netns })
+    }
+
+    /// The inode of its network namespace.
+    pub(super) fn netns(&self) -> u32 {
+        self.netns
+    }
+
+    /// Lets it begin what is next, without waiting.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.load.order()
+    }
+
+    /// Waits until that is done.
+    pub(super) fn done(&mut self) -> Result<Done> {
+        self.load.answer()
+    }
+
+    /// Ends it.
+    pub(super) fn end(self) -> Result<()> {
+        self.load.end()
+    }
+}
+
+/// Runs a churn from beginning to end.
+pub(super) fn churn(programs: &Programs, connections: u64, milliseconds: Option<u64>) -> Result<Done> {
+    let mut traffic = Traffic::churn(programs, connections, milliseconds)?;
+    traffic.begin()?;
+    let done = traffic.done()?;
+    traffic.end()?;
+    Ok(done)
+}

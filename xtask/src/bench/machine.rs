@@ -1,0 +1,43 @@
+//! Where it was measured, and what.
+
+use std::{fs, process::Command, thread};
+
+use anyhow::Result;
+
+use super::{page::Table, programs::Programs};
+use crate::process;
+
+/// The machine and the versions.
+pub(super) fn describe(programs: &Programs) -> Result<Table> {
+    let mut table = Table::new(&["", ""]);
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    let cpus = thread::available_parallelism().map_or(0, usize::from);
+    row("processor", format!("{} × {}", cpus, first(&read("/proc/cpuinfo"), "model name")));
+    row("memory", first(&read("/proc/meminfo"), "MemTotal"));
+    let system = rustix::system::uname();
+    row("kernel", format!("{} {}", system.release().to_string_lossy(), system.machine().to_string_lossy()));
+    row("load of the last minute, at the beginning", word(&read("/proc/loadavg"), 0));
+    row("tcptrace-bpf", version(Command::new(&programs.tracer).arg("--version"))?);
+    row("bpftrace", version(Command::new("bpftrace").arg("--version"))?);
+    let package = ["--show", "--showformat=${Version}", "libbpf-tools"];
+    row("libbpf-tools", version(Command::new("dpkg-query").args(package))?);
+    Ok(table)
+}
+
+fn version(command: &mut Command) -> Result<String> {
+    let text = process::probe(command)?.unwrap_or_else(|| "unknown".to_owned());
+    Ok(text.split_whitespace().last().unwrap_or("unknown").to_owned())
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn first(text: &str, name: &str) -> String {
+    let found = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split(':').nth(1));
+    found.unwrap_or("unknown").trim().to_owned()
+}
+
+fn word(text: &str, index: usize) -> String {
+    text.split_whitespace().nth(index).unwrap_or("unknown").to_owned()
+}

@@ -1,0 +1,130 @@
+//! Memory: of the idle program, and for each connection that is open.
+
+use std::{
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::{
+    Bench,
+    load::{self, Load, Traffic},
+    page::{Section, Table, Target},
+    running::Running,
+};
+
+const MB: f64 = 1e6;
+/// Of the idle program.
+const IDLE_MB: f64 = 20.0;
+/// For each open connection.
+const CONNECTION_BYTES: f64 = 250.0;
+/// For a million of them.
+const MILLION_MB: f64 = 300.0;
+
+/// Connections that one process of the load may hold: two descriptors each, of some 20,000.
+const EACH: u64 = 9_000;
+
+/// Connections whose transitions are more than the ring buffer holds.
+const WARM_UP: u64 = 5_000;
+
+/// What the load of memory says.
+#[derive(Deserialize)]
+struct Filled {
+    live: u64,
+    resident_bytes: u64,
+    allocated_bytes: u64,
+}
+
+/// Measures both.
+#[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
+pub(super) fn measure(bench: &Bench) -> Result<Section> {
+    let mut targets = Vec::new();
+    let mut idle = Table::new(&["program", "resident (RSS), MB", "its share (PSS), MB"]);
+    for command in ["connections", "serve"].into_iter().filter(|command| bench.programs.has(command)) {
+        let running = tracer(bench, command)?;
+        thread::sleep(Duration::from_secs(1));
+        let (rss, pss) = (running.memory("Rss:")? as f64 / MB, running.memory("Pss:")? as f64 / MB);
+        running.interrupt()?;
+        idle.row([format!("tcptrace-bpf {command}, idle"), format!("{rss:.1}"), format!("{pss:.1}")]);
+        targets.push(Target::at_most(format!("resident memory, idle, {command}"), IDLE_MB, rss, "MB"));
+    }
+
+    let mut table = Table::new(&["connections open", "resident, MB", "bytes for each"]);
+    for live in [10_000_u32, 100_000, 1_000_000] {
+        let mut load = Load::start(&bench.programs, &["memory", "--live", &format!("{live}")])?;
+        let filled: Filled = load.answer()?;
+        load.end()?;
+        let each = filled.resident_bytes as f64 / filled.live as f64;
+        table.row([
+            format!("{live}, generated, the table alone"),
+            format!("{:.1}", filled.resident_bytes as f64 / MB),
+            format!(
+                "{each:.0} (obtained from the allocator: {:.0})",
+                filled.allocated_bytes as f64 / f64::from(live)
+            ),
+        ]);
+        targets.push(Target::at_most(
+            format!("memory for each of {live} connections"),
+            CONNECTION_BYTES,
+            each,
+            "bytes",
+        ));
+        if live == 1_000_000 {
+            let resident = filled.resident_bytes as f64 / MB;
+            targets.push(Target::at_most("memory for a million connections", MILLION_MB, resident, "MB"));
+        }
+    }
+    let (entries, grown) = real(bench)?;
+    table.row([
+        format!("{entries}, real, both ends on this host, the whole program"),
+        format!("{:.1}", grown / MB),
+        format!("{:.0}", grown / entries as f64),
+    ]);
+    Ok(Section {
+        title: "Memory",
+        text: "The idle program with its ring buffer mapped and what the host has of connections. Then the table of \
+               connections filled through the library, and the growth of the running program while real connections are \
+               open, each of which has two ends here."
+            .to_owned(),
+        tables: vec![idle, table],
+        targets,
+    })
+}
+
+/// Opens real connections; gives their ends and by how many bytes the program grew.
+#[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
+fn real(bench: &Bench) -> Result<(u64, f64)> {
+    let running = tracer(bench, "connections")?;
+    // Goes through the whole ring buffer once, so that its pages are not counted as the connections'.
+    load::churn(&bench.programs, WARM_UP, None)?;
+    running.cpu_time_when_idle()?;
+    let before = running.memory("Rss:")?;
+    let processes = bench.scale(5, 1);
+    let mut loads =
+        (0..processes).map(|_| Traffic::hold(&bench.programs, EACH)).collect::<Result<Vec<_>>>()?;
+    let mut connections = 0;
+    for load in &mut loads {
+        load.begin()?;
+        connections += load.done()?.connections;
+    }
+    running.cpu_time_when_idle()?;
+    let grown = running.memory("Rss:")?.saturating_sub(before);
+    for load in &mut loads {
+        load.begin()?;
+        load.done()?;
+    }
+    loads.into_iter().try_for_each(Traffic::end)?;
+    running.interrupt()?;
+    Ok((2 * connections, grown as f64))
+}
+
+fn tracer(bench: &Bench, command: &str) -> Result<Running> {
+    let mut process = Command::new(&bench.programs.tracer);
+    process.arg(command).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut running = Running::spawn(&mut process)?;
+    running.wait_for("tracing TCP")?;
+    Ok(running)
+}

@@ -1,0 +1,160 @@
+//! The report, in Markdown: `docs/performance.md`.
+
+use std::fmt::Write as _;
+
+const HEAD: &str = "\
+<!-- Written by `cargo xtask bench --write`; do not edit. -->
+# Performance
+
+What tracing costs, as `cargo xtask bench` measured it on the machine below. Every figure is a median, with the
+least and the greatest in brackets where there were several runs; it is worth as much as the machine was quiet.
+`sudo -E cargo xtask bench` repeats all of it elsewhere, `--quick` in a few minutes.
+";
+
+/// A table.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table with these columns.
+    pub(super) fn new(columns: &[&str]) -> Self {
+        Self { rows: vec![columns.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// One more row.
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    fn write(&self, page: &mut String) {
+        for (index, row) in self.rows.iter().enumerate() {
+            page.push_str("| ");
+            page.push_str(&row.join(" | "));
+            page.push_str(" |\n");
+            if index == 0 {
+                page.push_str(&"|---".repeat(row.len()));
+                page.push_str("|\n");
+            }
+        }
+    }
+}
+
+/// What is wanted, and what was found.
+#[derive(Debug)]
+pub(super) struct Target {
+    what: String,
+    wanted: String,
+    found: String,
+    met: Option<bool>,
+}
+
+impl Target {
+    /// A figure that must not be greater.
+    pub(super) fn at_most(what: impl Into<String>, limit: f64, found: f64, unit: &str) -> Self {
+        Self::new(what, format!("at most {}", amount(limit, unit)), found, unit, found <= limit)
+    }
+
+    /// A figure that must not be less.
+    pub(super) fn at_least(what: impl Into<String>, limit: f64, found: f64, unit: &str) -> Self {
+        Self::new(what, format!("at least {}", amount(limit, unit)), found, unit, found >= limit)
+    }
+
+    /// One for something that this build does not have.
+    pub(super) fn not_in_this_build(what: impl Into<String>, wanted: &str) -> Self {
+        Self {
+            what: what.into(),
+            wanted: wanted.to_owned(),
+            found: "not in this build".to_owned(),
+            met: None,
+        }
+    }
+
+    fn new(what: impl Into<String>, wanted: String, found: f64, unit: &str, met: bool) -> Self {
+        Self { what: what.into(), wanted, found: amount(found, unit), met: Some(met) }
+    }
+
+    fn row(&self) -> [String; 4] {
+        let met = match self.met {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "not measured",
+        };
+        [self.what.clone(), self.wanted.clone(), self.found.clone(), met.to_owned()]
+    }
+}
+
+/// A number with as many digits as it is worth.
+fn amount(value: f64, unit: &str) -> String {
+    let decimals = match value.abs() {
+        size if size >= 100.0 || size == 0.0 => 0,
+        size if size >= 10.0 => 1,
+        _ => 2,
+    };
+    let blank = if unit.is_empty() { "" } else { " " };
+    format!("{value:.decimals$}{blank}{unit}")
+}
+
+/// One part of the report.
+#[derive(Debug, Default)]
+pub(super) struct Section {
+    /// Its heading.
+    pub(super) title: &'static str,
+    /// How it was measured, and what to know about it.
+    pub(super) text: String,
+    /// What was measured.
+    pub(super) tables: Vec<Table>,
+    /// What was wanted of it.
+    pub(super) targets: Vec<Target>,
+}
+
+/// The whole page.
+pub(super) fn write(machine: &Table, sections: &[Section]) -> String {
+    let mut page = HEAD.to_owned();
+    page.push('\n');
+    machine.write(&mut page);
+    let mut targets = Table::new(&["target", "wanted", "found", ""]);
+    for target in sections.iter().flat_map(|section| &section.targets) {
+        targets.row(target.row());
+    }
+    page.push_str("\n## Targets\n\n");
+    targets.write(&mut page);
+    for section in sections {
+        // Writing to a string cannot fail.
+        let _ = write!(page, "\n## {}\n\n{}\n", section.title, section.text.trim_end());
+        for table in &section.tables {
+            page.push('\n');
+            table.write(&mut page);
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_say_whether_they_are_met() {
+        assert_eq!(
+            Target::at_most("a", 120.0, 133.4, "ns").row(),
+            ["a", "at most 120 ns", "133 ns", "**missed**"]
+        );
+        assert_eq!(Target::at_least("b", 0.97, 0.981, "").row(), ["b", "at least 0.97", "0.98", "met"]);
+        assert_eq!(
+            Target::not_in_this_build("c", "at most 1").row()[2..],
+            ["not in this build", "not measured"]
+        );
+    }
+
+    #[test]
+    fn a_page_has_its_parts() {
+        let mut table = Table::new(&["x", "y"]);
+        table.row(["1".to_owned(), "2".to_owned()]);
+        let section =
+            Section { title: "Part", text: "How.".to_owned(), tables: vec![table], targets: Vec::new() };
+        let page = write(&Table::new(&["", "machine"]), &[section]);
+        assert!(page.ends_with("## Part\n\nHow.\n\n| x | y |\n|---|---|\n| 1 | 2 |\n"), "{page}");
+    }
+}

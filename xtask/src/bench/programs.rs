@@ -1,0 +1,69 @@
+//! The programs that are measured, as they are released.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+use crate::{process, workspace::Workspace};
+
+/// Our own programs.
+pub(super) struct Programs {
+    /// The tracer.
+    pub(super) tracer: PathBuf,
+    /// The loads.
+    pub(super) load: PathBuf,
+    /// What `tcptrace-bpf help` prints.
+    help: String,
+}
+
+/// What cargo says about a thing it built, as far as it matters here.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+impl Programs {
+    /// Builds both.
+    pub(super) fn build(workspace: &Workspace) -> Result<Self> {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .current_dir(workspace.root())
+            .args(["build", "--release", "-p", "tcptrace-bpf", "-p", "tcptrace-bench", "--bins"])
+            .arg("--message-format=json-render-diagnostics")
+            .stderr(Stdio::inherit());
+        let output = cargo.output().context("could not start cargo")?;
+        ensure!(output.status.success(), "cargo could not build the programs; its own message is above");
+        // Its other messages have other fields.
+        let built: Vec<Artifact> = serde_json::Deserializer::from_slice(&output.stdout)
+            .into_iter::<serde_json::Value>()
+            .filter_map(|message| serde_json::from_value(message.ok()?).ok())
+            .collect();
+        let program = |name: &str| {
+            let found = built.iter().find(|one| one.target.name == name && one.executable.is_some());
+            found
+                .and_then(|one| one.executable.clone())
+                .with_context(|| format!("cargo does not say where it put {name}"))
+        };
+        let (tracer, load) = (program("tcptrace-bpf")?, program("tcptrace-bench")?);
+        let help = process::probe(Command::new(&tracer).arg("help"))?
+            .with_context(|| format!("{} does not print its usage", tracer.display()))?;
+        Ok(Self { tracer, load, help })
+    }
+
+    /// Whether the tracer has this subcommand.
+    pub(super) fn has(&self, command: &str) -> bool {
+        self.help
+            .lines()
+            .any(|line| line.starts_with("  ") && line.split_whitespace().next() == Some(command))
+    }
+}
