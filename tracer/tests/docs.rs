@@ -25,7 +25,7 @@ use tcptrace_bpf::{
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -33,6 +33,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/close-reasons.md",
     "docs/handshakes.md",
     "docs/limitations.md",
+    "docs/metrics.md",
     "docs/modes.md",
     "docs/output.md",
     "docs/requirements.md",

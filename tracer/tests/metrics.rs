@@ -1,5 +1,7 @@
 //! The page of metrics, from events through the core: what was done is what is counted.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "core/script.rs"]
 #[expect(dead_code, reason = "the scripts of the core's tests; these need a part of them")]
 mod script;
@@ -41,6 +43,12 @@ impl Bench {
         self.tracker.observe(event, &mut |observation| recorder.observe(&observation));
     }
 
+    fn take_all(&mut self, events: &[Event]) {
+        for event in events {
+            self.take(event);
+        }
+    }
+
     fn page(&mut self, format: Format) -> Vec<u8> {
         let source =
             SourceCounts { lost: 3, skipped: Some(4), others_lost: 5, malformed: 6, ..Default::default() };
@@ -59,7 +67,7 @@ fn page_of(lives: impl IntoIterator<Item = Life>) -> String {
     let mut bench = Bench::new(RecorderOptions::default());
     let mut events: Vec<Event> = lives.into_iter().flat_map(|life| life.events()).collect();
     events.sort_by_key(Event::time);
-    events.iter().for_each(|event| bench.take(event));
+    bench.take_all(&events);
     bench.text()
 }
 
@@ -172,7 +180,7 @@ fn what_is_there_and_what_is_stuck() {
     let listener = Life::listener(9, 0, Some(curl));
     let mut bench = Bench::new(RecorderOptions::default());
     for life in lives.chain([listener]) {
-        life.events().iter().for_each(|event| bench.take(event));
+        bench.take_all(&life.events());
     }
     let established = r#"tcptrace_connections{state="established"} 1"#;
     assert_lines(
@@ -222,7 +230,7 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
         .step(800, TcpState::FinWait2)
         .step(900, TcpState::Closed)
         .flags(SocketFlags { attached: false, ..fins() });
-    client.events().iter().for_each(|event| bench.take(event));
+    bench.take_all(&client.events());
     assert_lines(
         &bench.text(),
         &[
@@ -274,7 +282,7 @@ fn opt_in_labels_say_whose_it_is() {
     let listener = Life::listener(9, 0, Some(process(8, "n\"gi\\nx")));
     let client = Life::connected_client(1, process(7, "curl"));
     for life in [listener, Life::accepted(2), client] {
-        life.events().iter().for_each(|event| bench.take(event));
+        bench.take_all(&life.events());
     }
     let page = bench.text();
     assert_lines(
@@ -293,9 +301,9 @@ fn opt_in_labels_say_whose_it_is() {
 /// A hostile crowd: a million peers, each of them new to every label that has a value of theirs.
 #[test]
 fn a_million_peers_take_no_more_room() {
-    let networks: String = (0..200).map(|index| format!("10.{}.{}.0/24\n", index / 20, index % 20)).collect();
-    let services: String = (1..200).map(|port| format!("service-{port} {port}\n")).collect();
-    let (networks, services) = (list(&networks), list(&services));
+    let networks: Vec<_> = (0..200).map(|index| format!("10.{}.{}.0/24", index / 20, index % 20)).collect();
+    let services: Vec<_> = (1..200).map(|port| format!("service-{port} {port}")).collect();
+    let (networks, services) = (list(&networks.join("\n")), list(&services.join("\n")));
     let mut requests: Vec<_> = Label::ALL.into_iter().map(|label| (label, None)).collect();
     requests[4].1 = Some(networks.path().to_owned());
     requests[5].1 = Some(services.path().to_owned());

@@ -11,6 +11,7 @@ use slab::Slab;
 use super::{
     Label, LabelLimits, LabelTable, ListError, Networks, Services,
     labels::{NO_VALUE, OTHER_VALUE},
+    snapshot::OwnerCounts,
     tally::{Standing, Tally},
 };
 use crate::{
@@ -330,12 +331,12 @@ impl Owners {
     }
 
     /// A copy of every combination's labels and counts.
-    pub(super) fn copy(&self) -> Vec<(Vec<(&'static str, String)>, Tally, Standing)> {
+    pub(super) fn copy(&self) -> Vec<OwnerCounts> {
         self.slots
             .iter()
             .map(|(_, slot)| {
                 let labels = self.labels_of(slot).map(|(name, value)| (name, value.to_owned())).collect();
-                (labels, slot.tally.clone(), slot.standing)
+                OwnerCounts { labels, tally: slot.tally.clone(), standing: slot.standing }
             })
             .collect()
     }
@@ -407,8 +408,8 @@ mod tests {
 
     fn count(owners: &Owners, labels: &[(&str, &str)]) -> Option<u64> {
         let wanted: Vec<_> = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let found = owners.copy().into_iter().find(|(labels, ..)| *labels == wanted);
-        found.map(|(_, tally, _)| tally.handshakes[1][0])
+        let found = owners.copy().into_iter().find(|it| it.labels == wanted);
+        found.map(|it| it.tally.handshakes[1][0])
     }
 
     fn count_one(owners: &mut Owners, facts: Facts, now: Timestamp) {

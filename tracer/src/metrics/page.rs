@@ -17,6 +17,7 @@ use super::{
     catalog::{self, Description},
     histogram::{HANDSHAKE_BOUNDS, SCHEMA, ZERO_THRESHOLD, seconds},
     names::{EVENT_TYPES, NETWORK_TYPES, ROLES},
+    snapshot::OwnerCounts,
     tally::{ByState, OPENERS},
 };
 use crate::lifecycle::{CloseReason, TcpState};
@@ -141,8 +142,8 @@ impl Family<'_> {
     }
 }
 
-fn family<'a>(
-    encoder: &'a mut DescriptorEncoder<'_>,
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
     description: &'static Description,
     write: impl FnOnce(&mut Family<'_>) -> fmt::Result,
 ) -> fmt::Result {
@@ -184,7 +185,7 @@ impl Page {
         let Snapshot { totals, owners, labelled, .. } = &*self.snapshot;
         let empty = Histogram::new(HANDSHAKE_BOUNDS);
         family(encoder, &catalog::HANDSHAKE_DURATION, |family| {
-            for (owner, tally, _) in owners {
+            for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, by_network) in ROLES.iter().zip(&tally.durations) {
                     for (network, histogram) in NETWORK_TYPES.iter().zip(by_network) {
                         let always = !labelled && ROLES[..2].contains(role);
@@ -203,7 +204,7 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::HANDSHAKES, |family| {
-            for (owner, tally, _) in owners {
+            for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, counts) in ROLES.iter().zip(&tally.handshakes) {
                     for (outcome, &count) in Outcome::ALL.iter().zip(counts) {
                         if shown(*labelled, count) {
@@ -215,7 +216,7 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::SYN_RETRANSMITS, |family| {
-            for (owner, tally, _) in owners {
+            for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, &count) in ROLES[..OPENERS].iter().zip(&tally.syn_retransmits) {
                     if shown(*labelled, count) {
                         family.owned_counter(&[role.name()], owner, count)?;
@@ -246,7 +247,7 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::CONNECTIONS, |family| {
-            for (owner, _, standing) in owners {
+            for OwnerCounts { labels: owner, standing, .. } in owners {
                 for state in TcpState::ALL.into_iter().filter(|&state| state != TcpState::Closed) {
                     let count = self.connections(state, &standing.connections);
                     if shown(*labelled, count) {
@@ -257,7 +258,7 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::STUCK, |family| {
-            for (owner, _, standing) in owners {
+            for OwnerCounts { labels: owner, standing, .. } in owners {
                 for state in TcpState::ALL.into_iter().filter(|&state| thresholds.of(state).is_some()) {
                     let count = u64::from(standing.stuck[state as usize]);
                     if shown(*labelled, count) {
@@ -290,7 +291,7 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::CONNECTIONS_CLOSED, |family| {
-            for (owner, tally, _) in owners {
+            for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, counts) in ROLES.iter().zip(&tally.closed) {
                     for (reason, &count) in CloseReason::ALL.iter().zip(counts) {
                         if shown(*labelled, count) {
@@ -303,7 +304,7 @@ impl Page {
         })?;
         for (description, received) in [(&catalog::BYTES_SENT, false), (&catalog::BYTES_RECEIVED, true)] {
             family(encoder, description, |family| {
-                for (owner, tally, _) in owners {
+                for OwnerCounts { labels: owner, tally, .. } in owners {
                     let bytes = if received { tally.bytes_received } else { tally.bytes_sent };
                     if shown(*labelled, bytes) {
                         family.owned_counter(&[], owner, bytes)?;

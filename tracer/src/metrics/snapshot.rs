@@ -9,11 +9,19 @@ use crate::{
     lifecycle::{Thresholds, TrackerCounts},
 };
 
+/// The counts of one combination of opt-in labels.
+#[derive(Clone, Debug)]
+pub(super) struct OwnerCounts {
+    pub(super) labels: Vec<(&'static str, String)>,
+    pub(super) tally: Tally,
+    pub(super) standing: Standing,
+}
+
 /// The counts of one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(super) totals: Box<Totals>,
-    pub(super) owners: Vec<(Vec<(&'static str, String)>, Tally, Standing)>,
+    pub(super) owners: Vec<OwnerCounts>,
     pub(super) labelled: bool,
     pub(super) thresholds: Thresholds,
     pub(super) listeners: usize,

@@ -55,12 +55,15 @@ impl Drop for MappedCounters {
     }
 }
 
-/// How often the kernel skipped a program because it interrupted another one.
+/// How often the kernel skipped a program because it interrupted another one, and how long it ran.
 ///
 /// Read from the program's entry in `/proc/self/fdinfo`, opened while the process still has its
 /// privileges.
 #[derive(Debug)]
-pub struct SkipCounter(File);
+pub struct SkipCounter {
+    fdinfo: File,
+    run_time_ns: Option<u64>,
+}
 
 impl SkipCounter {
     /// Opens the counter of the program behind `program`.
@@ -69,20 +72,29 @@ impl SkipCounter {
     ///
     /// When `/proc` is not mounted.
     pub fn open(program: impl AsFd) -> io::Result<Self> {
-        File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).map(Self)
+        let fdinfo = File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
+        Ok(Self { fdinfo, run_time_ns: None })
     }
 
     /// The count now; `None` when this kernel does not keep one (before 5.12).
     pub fn read(&mut self) -> Option<u64> {
         let mut text = String::with_capacity(512);
-        self.0.rewind().ok()?;
-        self.0.read_to_string(&mut text).ok()?;
-        recursion_misses(&text)
+        self.fdinfo.rewind().ok()?;
+        self.fdinfo.read_to_string(&mut text).ok()?;
+        // It stays 0 while the kernel keeps no statistics.
+        self.run_time_ns = field(&text, "run_time_ns:").filter(|&time| time > 0);
+        field(&text, "recursion_misses:")
+    }
+
+    /// Nanoseconds that the program had run at the last [`read`](Self::read); `None` unless the kernel keeps
+    /// BPF statistics.
+    pub fn run_time_ns(&self) -> Option<u64> {
+        self.run_time_ns
     }
 }
 
-fn recursion_misses(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+fn field(fdinfo: &str, name: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -92,8 +104,8 @@ mod tests {
     #[test]
     fn finds_the_count_among_the_others() {
         let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t42\nverified_insns:\t99\n";
-        assert_eq!(recursion_misses(text), Some(42));
-        assert_eq!(recursion_misses("pos:\t0\nprog_type:\t26\n"), None);
-        assert_eq!(recursion_misses("recursion_misses:\tmany\n"), None);
+        assert_eq!(field(text, "recursion_misses:"), Some(42));
+        assert_eq!(field("pos:\t0\nprog_type:\t26\n", "recursion_misses:"), None);
+        assert_eq!(field("recursion_misses:\tmany\n", "recursion_misses:"), None);
     }
 }

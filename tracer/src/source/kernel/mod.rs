@@ -154,7 +154,10 @@ impl KernelSource {
             },
         };
         // After attaching, so that nothing can happen between the look and the first event.
-        let existing = options.snapshot.then(existing);
+        let mut existing = options.snapshot.then(existing);
+        if let (Some(existing), Some(netns)) = (&mut existing, options.only_netns) {
+            existing.sockets.retain(|socket| socket.netns == Some(netns));
+        }
         let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
         let interval =
             Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
@@ -271,6 +274,10 @@ impl Source for KernelSource {
 
     fn counts(&self) -> SourceCounts {
         self.counts
+    }
+
+    fn run_time_ns(&self) -> Option<u64> {
+        self.loaded.as_ref()?.skipped.run_time_ns()
     }
 
     fn origin(&mut self) -> Origin {
