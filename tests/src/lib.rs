@@ -10,6 +10,8 @@
 )]
 
 mod alone;
+pub mod daemon;
+pub mod http;
 pub mod namespace;
 pub mod process;
 pub mod program;
@@ -20,6 +22,7 @@ pub mod tracer;
 pub mod tun;
 pub mod wait;
 
+pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use rows::{Connection, Stuck, StuckGroup, Transition};

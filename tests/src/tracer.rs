@@ -158,6 +158,12 @@ impl Tracer {
         self.child.id()
     }
 
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        let captured = self.stderr.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&captured.bytes).into_owned()
+    }
+
     /// Waits for text on stderr.
     pub fn wait_for_stderr(&self, text: &str) {
         self.wait(&self.stderr, text, |captured| String::from_utf8_lossy(&captured.bytes).contains(text));

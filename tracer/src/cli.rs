@@ -1,5 +1,11 @@
 //! The command line: the contract of names and meanings that users script against.
 
+mod serve;
+mod settings;
+
+pub use serve::{LabelRequest, ListenAddress, LogFormat, LogLevel, ServeArguments};
+pub use settings::SettingsError;
+
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -39,6 +45,8 @@ pub enum Command {
     Transitions,
     /// Connections that stay too long in a state, with their owner
     Stuck(StuckArguments),
+    /// The daemon: metrics and health over HTTP
+    Serve(ServeArguments),
     /// What this kernel and these privileges allow, what is missing, and what that costs
     Doctor,
 }
@@ -181,7 +189,7 @@ impl Shared {
             },
             buffer_bytes: self.buffer,
             poll_interval: self.latency,
-            only_netns: None,
+            only_netns: self.filter.netns,
             first_reads: true,
             snapshot: !self.no_snapshot,
         }

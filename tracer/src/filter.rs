@@ -15,7 +15,8 @@ use crate::{
 pub struct PortSet(Vec<std::ops::RangeInclusive<u16>>);
 
 impl PortSet {
-    fn contains(&self, port: u16) -> bool {
+    /// Whether it holds a port.
+    pub fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))
     }
 }

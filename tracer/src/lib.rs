@@ -8,6 +8,7 @@ pub mod commands;
 pub mod event;
 pub mod filter;
 pub mod lifecycle;
+pub mod metrics;
 pub mod output;
 pub mod owner;
 pub mod source;

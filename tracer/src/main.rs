@@ -2,11 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tcptrace_bpf::{cli::Cli, commands};
+use tcptrace_bpf::{
+    cli::{Cli, SettingsError},
+    commands,
+};
 
 fn main() -> ExitCode {
-    match commands::run(&Cli::parse()) {
+    let cli = match Cli::read(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(cli) => cli,
+        Err(SettingsError::Usage(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("tcptrace-bpf: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tcptrace-bpf: {error:#}");

@@ -25,7 +25,7 @@ use tcptrace_bpf::{
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 15] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -34,6 +34,7 @@ const DOCUMENTS: [&str; 14] = [
     "docs/handshakes.md",
     "docs/investigating-handshakes.md",
     "docs/limitations.md",
+    "docs/metrics.md",
     "docs/modes.md",
     "docs/operating.md",
     "docs/output.md",

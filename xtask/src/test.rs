@@ -16,9 +16,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "drops or rejects single segments, to hold a connection in a chosen state"),
     ("bpftool", "loads the object by libbpf, a second opinion beside aya"),
     ("jq", "reads the JSON output as a user's script would"),
-    ("prometheus", "promtool checks the rules of deploy/ and runs their unit tests"),
     ("systemd", "systemd-analyze checks the unit of deploy/ and says how closed it is"),
     ("valgrind", "counts instructions"),
+    ("curl", "looks at the daemon over TLS"),
+    ("openssl", "makes the certificate for that"),
+    ("prometheus", "scrapes the daemon and is asked by PromQL; promtool checks the page and the rules"),
 ];
 
 /// Installs what the tests need, then runs all of them, those on the kernel as root.

@@ -15,6 +15,9 @@ pub(super) struct Progress<'a> {
     pub(super) tracker: &'a Tracker,
     /// The source's account.
     pub(super) source: SourceCounts,
+    /// Processor time that the program at every transition took, nanoseconds; none unless the kernel keeps
+    /// BPF statistics.
+    pub(super) run_time_ns: Option<u64>,
     /// The traced host's time.
     pub(super) now: Timestamp,
 }

@@ -16,6 +16,8 @@ pub(super) struct Input {
     pub(super) source: Box<dyn Source + Send>,
     /// Interrupts its wait; none when it never waits.
     pub(super) stop: Option<StopHandle>,
+    /// The mode that a live kernel is traced in.
+    pub(super) mode: Option<&'static str>,
     /// What is told when it begins.
     pub(super) announcement: Vec<String>,
 }
@@ -39,7 +41,12 @@ impl Input {
                 .context("the capabilities that are not needed any more could not be given back")?;
         }
         let stop = source.stop_handle().context("no file descriptor is left to wait for a signal with")?;
-        Ok(Self { announcement: announcement(shared, &source), stop: Some(stop), source: Box::new(source) })
+        Ok(Self {
+            mode: Some(source.mode().name()),
+            announcement: announcement(shared, &source),
+            stop: Some(stop),
+            source: Box::new(source),
+        })
     }
 }
 

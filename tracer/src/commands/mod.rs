@@ -5,6 +5,7 @@ mod consumer;
 mod doctor;
 mod input;
 mod pump;
+mod serve;
 mod stuck;
 mod trace;
 mod transitions;
@@ -25,6 +26,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             trace::trace(&cli.shared, |origin| transitions::Transitions::new(&cli.shared, origin))
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
+        Command::Serve(arguments) => serve::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
     }
 }

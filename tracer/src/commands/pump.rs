@@ -106,7 +106,12 @@ struct State<'a> {
 
 impl State<'_> {
     fn progress(&self) -> Progress<'_> {
-        Progress { tracker: self.tracker, source: self.source.counts(), now: self.now }
+        Progress {
+            tracker: self.tracker,
+            source: self.source.counts(),
+            run_time_ns: self.source.run_time_ns(),
+            now: self.now,
+        }
     }
 
     fn step(&mut self, consumer: &mut impl Consumer, last: bool) -> io::Result<Polled> {

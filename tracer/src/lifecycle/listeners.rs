@@ -96,6 +96,11 @@ impl Listeners {
         group.iter().all(|listener| listener.process.is_some_and(|it| it.pid == first.pid)).then_some(first)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_endpoint.values().map(Vec::len).sum()
+    }
+
     fn at(&self, netns: Option<u32>, local: Endpoint) -> Option<&Vec<Listener>> {
         // A listener on `::` takes IPv4 too, unless it is told not to; one on `0.0.0.0` never IPv6.
         let any: &[IpAddr] = if local.address.is_ipv4() {

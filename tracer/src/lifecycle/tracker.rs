@@ -136,6 +136,26 @@ impl Tracker {
         self.entries.iter().map(|(_, entry)| (entry.socket, &entry.connection))
     }
 
+    /// How many places [`walk`](Self::walk) goes through; at least as many as there are connections.
+    pub fn places(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    /// Visits the connections in `count` places of the table from `from` on. Gives the place to go on from,
+    /// or none at the end.
+    pub fn walk(&self, from: usize, count: usize, visit: &mut dyn FnMut(&Connection)) -> Option<usize> {
+        let end = from.saturating_add(count).min(self.entries.capacity());
+        for entry in (from..end).filter_map(|place| self.entries.get(place)) {
+            visit(&entry.connection);
+        }
+        (end < self.entries.capacity()).then_some(end)
+    }
+
+    /// How many listening sockets are known.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
     /// How many mini-sockets closed connections have left: in TIME_WAIT, and in FIN_WAIT2.
     pub fn mini_sockets(&self) -> (usize, usize) {
         self.remains.counts()

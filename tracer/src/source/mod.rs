@@ -39,6 +39,11 @@ pub trait Source {
     /// What was delivered and what was missed so far.
     fn counts(&self) -> SourceCounts;
 
+    /// Processor time that the program at every transition took, nanoseconds; none where nothing counts it.
+    fn run_time_ns(&self) -> Option<u64> {
+        None
+    }
+
     /// What is known of the host the events come from. Asked for once, before the first event.
     fn origin(&mut self) -> Origin;
 }

@@ -57,14 +57,15 @@ impl Drop for MappedCounters {
     }
 }
 
-/// How often the kernel skipped a program because it interrupted another one.
+/// How often the kernel skipped a program because it interrupted another one, and how long it ran.
 ///
 /// Read from the program's entry in `/proc/self/fdinfo`, opened while the process still has its
 /// privileges.
 #[derive(Debug)]
 pub struct SkipCounter {
-    file: File,
+    fdinfo: File,
     counts: bool,
+    run_time_ns: Option<u64>,
 }
 
 impl SkipCounter {
@@ -75,19 +76,24 @@ impl SkipCounter {
     ///
     /// When `/proc` is not mounted.
     pub fn open(program: impl AsFd, counts: bool) -> io::Result<Self> {
-        let file = File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
-        Ok(Self { file, counts })
+        let fdinfo = File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
+        Ok(Self { fdinfo, counts, run_time_ns: None })
     }
 
     /// The count now; `None` when this kernel does not keep one: before 5.12, for a classic tracepoint before 6.7.
     pub fn read(&mut self) -> Option<u64> {
-        if !self.counts {
-            return None;
-        }
         let mut text = String::with_capacity(512);
-        self.file.rewind().ok()?;
-        self.file.read_to_string(&mut text).ok()?;
-        recursion_misses(&text)
+        self.fdinfo.rewind().ok()?;
+        self.fdinfo.read_to_string(&mut text).ok()?;
+        // It stays 0 while the kernel keeps no statistics.
+        self.run_time_ns = field(&text, "run_time_ns:").filter(|&time| time > 0);
+        field(&text, "recursion_misses:").filter(|_| self.counts)
+    }
+
+    /// Nanoseconds that the program had run at the last [`read`](Self::read); `None` unless the kernel keeps
+    /// BPF statistics.
+    pub fn run_time_ns(&self) -> Option<u64> {
+        self.run_time_ns
     }
 }
 
@@ -100,8 +106,8 @@ pub fn tracepoint_skips_are_counted(types: &Btf) -> bool {
     types.offset_of("bpf_link_info", "kprobe_multi.missed").is_some()
 }
 
-fn recursion_misses(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+fn field(fdinfo: &str, name: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -111,8 +117,8 @@ mod tests {
     #[test]
     fn finds_the_count_among_the_others() {
         let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t42\nverified_insns:\t99\n";
-        assert_eq!(recursion_misses(text), Some(42));
-        assert_eq!(recursion_misses("pos:\t0\nprog_type:\t26\n"), None);
-        assert_eq!(recursion_misses("recursion_misses:\tmany\n"), None);
+        assert_eq!(field(text, "recursion_misses:"), Some(42));
+        assert_eq!(field("pos:\t0\nprog_type:\t26\n", "recursion_misses:"), None);
+        assert_eq!(field("recursion_misses:\tmany\n", "recursion_misses:"), None);
     }
 }

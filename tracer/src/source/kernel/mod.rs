@@ -158,6 +158,10 @@ impl KernelSource {
         };
         // After attaching, so that nothing can happen between the look and the first event.
         let mut existing = options.snapshot.then(existing);
+        if let (Some(existing), Some(netns)) = (&mut existing, options.only_netns) {
+            existing.sockets.retain(|socket| socket.netns == Some(netns));
+            existing.channels.retain(|channel| channel.netns() == Some(netns));
+        }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
         let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
         let interval =
@@ -287,6 +291,10 @@ impl Source for KernelSource {
 
     fn counts(&self) -> SourceCounts {
         self.counts
+    }
+
+    fn run_time_ns(&self) -> Option<u64> {
+        self.loaded.as_ref()?.skipped.run_time_ns()
     }
 
     fn origin(&mut self) -> Origin {

@@ -1,0 +1,359 @@
+//! Where `serve` takes its options from: the command line, then variables, then a file.
+//!
+//! What is not on the command line is put there, and the whole is read again: so a value means the same
+//! wherever it stands, and no option can be forgotten.
+
+use std::{ffi::OsString, fs, path::Path};
+
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, parser::ValueSource};
+
+use super::{Cli, Command};
+
+/// Shared options that a daemon has no use for.
+const NOT_FOR_SERVE: &[&str] = &[
+    "output",
+    "count",
+    "time",
+    "local-port",
+    "remote-port",
+    "local",
+    "remote",
+    "pid",
+    "comm",
+    "cgroup",
+    "role",
+    "state",
+    "failed",
+    "min-duration",
+    "ipv4",
+    "ipv6",
+];
+
+/// Options that only the command line can have.
+const ONLY_HERE: &[&str] = &["config", "check", "help", "version"];
+
+/// Why the options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The command line is wrong.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// An option that means nothing here.
+    #[error(
+        "`serve` has no use for --{0}: it counts everything, and --label and --netns choose what it tells apart"
+    )]
+    NoUse(String),
+    /// The file cannot be read.
+    #[error(
+        "the configuration {path} cannot be read: {error}; check its path and that this user may read it"
+    )]
+    Read {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("the configuration {path} is no TOML: {error}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// The parser's reason.
+        error: String,
+    },
+    /// A key that is no option.
+    #[error("the configuration {path} has the unknown key `{key}`; {remedy}")]
+    Unknown {
+        /// The file.
+        path: String,
+        /// The key.
+        key: String,
+        /// What was probably meant.
+        remedy: String,
+    },
+    /// A value that does not fit its option.
+    #[error("{place}: {reason}")]
+    Value {
+        /// The file and key, or the variable.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Cli {
+    /// Reads the command line, and for `serve` what stands behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] names what is wrong and where.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, SettingsError> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let matches = Self::command().try_get_matches_from(&arguments)?;
+        let cli = Self::from_arg_matches(&matches)?;
+        match (&cli.command, matches.subcommand()) {
+            (Some(Command::Serve(_)), Some((_, given))) => layered(&arguments, given, &variable),
+            _ => Ok(cli),
+        }
+    }
+}
+
+fn layered(
+    arguments: &[OsString],
+    given: &ArgMatches,
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Cli, SettingsError> {
+    let is_given =
+        |option: &Arg| given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let options = options();
+    if let Some(useless) =
+        options.iter().find(|option| NOT_FOR_SERVE.contains(&name(option)) && is_given(option))
+    {
+        return Err(SettingsError::NoUse(name(useless).to_owned()));
+    }
+    let path = given.get_one::<std::path::PathBuf>("config").cloned();
+    let path = path.or_else(|| variable(&variable_of("config")).filter(|it| !it.is_empty()).map(Into::into));
+    let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+    let shown = path.as_deref().unwrap_or(Path::new("")).display().to_string();
+
+    let settable: Vec<&Arg> = options.iter().filter(|option| is_settable(option)).collect();
+    if let Some(key) = file.keys().find(|key| settable.iter().all(|option| name(option) != key.as_str())) {
+        return Err(unknown(shown, key, &settable));
+    }
+    let mut all = arguments.to_vec();
+    for option in settable {
+        if is_given(option) {
+            continue;
+        }
+        let variable_name = variable_of(name(option));
+        let (place, more) =
+            match (variable(&variable_name).filter(|it| !it.is_empty()), file.get(name(option))) {
+                (Some(value), _) => {
+                    let more = of_text(option, &value);
+                    (variable_name, more)
+                }
+                (None, Some(value)) => {
+                    (format!("the configuration {shown}, key `{}`", name(option)), of_toml(option, value))
+                }
+                (None, None) => continue,
+            };
+        let more = more.map_err(|reason| SettingsError::Value { place: place.clone(), reason })?;
+        // Alone first, so that the place of a wrong value can be told.
+        let alone = ["tcptrace-bpf".into(), "serve".into()].into_iter().chain(more.iter().cloned());
+        Cli::command().try_get_matches_from(alone).map_err(|error| {
+            let text = error.to_string();
+            let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            SettingsError::Value { place, reason }
+        })?;
+        all.extend(more);
+    }
+    let matches = Cli::command().try_get_matches_from(all)?;
+    Ok(Cli::from_arg_matches(&matches)?)
+}
+
+/// Every option of `serve`, the shared ones among them.
+fn options() -> Vec<Arg> {
+    let mut command = Cli::command();
+    command.build();
+    command.find_subcommand("serve").map(|serve| serve.get_arguments().cloned().collect()).unwrap_or_default()
+}
+
+fn name(option: &Arg) -> &str {
+    option.get_long().unwrap_or_default()
+}
+
+fn is_settable(option: &Arg) -> bool {
+    !NOT_FOR_SERVE.contains(&name(option)) && !ONLY_HERE.contains(&name(option))
+}
+
+fn variable_of(name: &str) -> String {
+    format!("TCPTRACE_{}", name.replace('-', "_").to_uppercase())
+}
+
+fn read(path: &Path) -> Result<toml::Table, SettingsError> {
+    let shown = path.display().to_string();
+    let text =
+        fs::read_to_string(path).map_err(|error| SettingsError::Read { path: shown.clone(), error })?;
+    text.parse().map_err(|error: toml::de::Error| SettingsError::Syntax {
+        path: shown,
+        error: error.to_string().trim_end().to_owned(),
+    })
+}
+
+fn unknown(path: String, key: &str, settable: &[&Arg]) -> SettingsError {
+    // An option's name with underscores is the likeliest mistake.
+    let plain = key.replace('_', "-");
+    let nearest = settable
+        .iter()
+        .map(|option| (strsim::jaro_winkler(&plain, name(option)), name(option)))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.7);
+    let remedy = if let Some((_, name)) = nearest {
+        format!("did you mean `{name}`?")
+    } else {
+        let names: Vec<_> = settable.iter().map(|option| name(option)).collect();
+        format!("there are {}", names.join(", "))
+    };
+    SettingsError::Unknown { path, key: key.to_owned(), remedy }
+}
+
+/// The arguments that a variable stands for.
+fn of_text(option: &Arg, value: &OsString) -> Result<Vec<OsString>, String> {
+    if option.get_action().takes_values() {
+        return Ok(vec![argument(option, value)]);
+    }
+    match value.to_string_lossy().as_ref() {
+        "1" | "true" | "yes" | "on" => Ok(vec![format!("--{}", name(option)).into()]),
+        "0" | "false" | "no" | "off" => Ok(Vec::new()),
+        other => Err(format!("`{other}` is neither true nor false")),
+    }
+}
+
+/// The arguments that a key stands for.
+fn of_toml(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
+    if let toml::Value::Boolean(on) = value
+        && !option.get_action().takes_values()
+    {
+        return Ok(if *on { vec![format!("--{}", name(option)).into()] } else { Vec::new() });
+    }
+    if !option.get_action().takes_values() {
+        return Err("it is neither true nor false".to_owned());
+    }
+    let values = match value {
+        toml::Value::Array(values) => values.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    values
+        .iter()
+        .map(|value| match value {
+            toml::Value::String(text) => Ok(argument(option, &text.into())),
+            toml::Value::Integer(number) => Ok(argument(option, &number.to_string().into())),
+            other => Err(format!("a {} is no value of an option: write it in quotes", other.type_str())),
+        })
+        .collect()
+}
+
+fn argument(option: &Arg, value: &OsString) -> OsString {
+    let mut argument = OsString::from(format!("--{}=", name(option)));
+    argument.push(value);
+    argument
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{LogFormat, ModeArgument, ServeArguments};
+    use std::{collections::HashMap, io::Write as _};
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn read_with(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        toml: &str,
+    ) -> Result<(Cli, ServeArguments), SettingsError> {
+        let file = file(toml);
+        let config = file.path().to_str().unwrap();
+        let variables: HashMap<String, OsString> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+        let fixed = ["tcptrace-bpf", "serve", "--config", config];
+        let all = fixed.iter().chain(arguments).map(OsString::from);
+        let cli = Cli::read(all, |name| variables.get(name).cloned())?;
+        let Some(Command::Serve(serve)) = cli.command.clone() else { panic!("{cli:?}") };
+        Ok((cli, serve))
+    }
+
+    #[test]
+    fn flag_before_variable_before_file() {
+        let toml = "label-limit = 7\nlog-format = \"json\"\nmode = \"btf\"\nno-snapshot = true\n\
+                    listen = [\"127.0.0.1:1\", \"unix:/x\"]\n";
+        let variables = [("TCPTRACE_LABEL_LIMIT", "8"), ("TCPTRACE_MODE", "tracepoint")];
+        let (cli, serve) = read_with(&["--label-limit", "9"], &variables, toml).unwrap();
+        assert_eq!((serve.label_limit, serve.log_format), (9, LogFormat::Json));
+        assert_eq!((cli.shared.mode, cli.shared.no_snapshot), (ModeArgument::Tracepoint, true));
+        assert_eq!(
+            serve.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["127.0.0.1:1", "unix:/x"]
+        );
+        let (_, serve) = read_with(&[], &variables, toml).unwrap();
+        assert_eq!(serve.label_limit, 8);
+        let (cli, serve) = read_with(&[], &[("TCPTRACE_NO_SNAPSHOT", "0")], toml).unwrap();
+        assert_eq!((cli.shared.no_snapshot, serve.label_limit), (false, 7));
+        let (_, serve) = read_with(&[], &[], "").unwrap();
+        assert_eq!(serve.listen[0].to_string(), "127.0.0.1:10793");
+    }
+
+    #[test]
+    fn every_option_has_its_key() {
+        for option in options() {
+            let name = name(&option);
+            if !is_settable(&option) {
+                continue;
+            }
+            let value = match name {
+                "listen" => "\"127.0.0.1:1\"",
+                "web-config" => "\"/etc/web.yml\"",
+                "label" => "[\"process\", \"local_port\"]",
+                "label-expiry" | "duration" | "latency" => "\"5m\"",
+                "threshold" => "\"close_wait=5m\"",
+                "log-format" => "\"json\"",
+                "log-level" => "\"debug\"",
+                "mode" => "\"btf\"",
+                "buffer" => "\"8M\"",
+                "netns" => "\"self\"",
+                "label-limit" | "max-connections" => "5",
+                _ if !option.get_action().takes_values() => "true",
+                "input" => "\"/a/recording\"",
+                other => panic!("give this test a value for the option --{other}"),
+            };
+            if let Err(error) = read_with(&[], &[], &format!("{name} = {value}\n")) {
+                panic!("{name}: {error}");
+            }
+        }
+        for name in NOT_FOR_SERVE.iter().chain(ONLY_HERE) {
+            assert!(options().iter().any(|option| super::name(option) == *name), "{name} is no option");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_a_remedy() {
+        for (toml, parts) in [
+            ("lisen = \"127.0.0.1:1\"\n", &["unknown key `lisen`", "did you mean `listen`?"][..]),
+            ("label_limit = 5\n", &["`label_limit`", "`label-limit`"]),
+            ("xyzzy = 5\n", &["`xyzzy`", "there are listen"]),
+            ("output = \"json\"\n", &["unknown key `output`"]),
+            ("mode = \"kprobe\"\n", &["key `mode`", "invalid value 'kprobe'"]),
+            ("label-limit = 0\n", &["key `label-limit`", "0"]),
+            ("label-limit = 1.5\n", &["key `label-limit`", "float"]),
+            ("no-snapshot = \"yes\"\n", &["key `no-snapshot`", "neither true nor false"]),
+            ("label = [\"proces\"]\n", &["key `label`", "`proces`", "process"]),
+            ("listen = \n", &["no TOML"]),
+        ] {
+            let error = read_with(&[], &[], toml).unwrap_err().to_string();
+            for part in parts {
+                assert!(error.contains(part), "{part} not in: {error}");
+            }
+        }
+        let error = read_with(&[], &[("TCPTRACE_BUFFER", "1")], "").unwrap_err().to_string();
+        assert!(error.contains("TCPTRACE_BUFFER") && error.contains("4K"), "{error}");
+        let error = read_with(&["--failed"], &[], "").unwrap_err().to_string();
+        assert!(error.contains("no use for --failed"), "{error}");
+        let all = ["tcptrace-bpf", "serve", "--config", "/no/such/file"].map(OsString::from);
+        let error = Cli::read(all, |_| None).unwrap_err().to_string();
+        assert!(error.contains("/no/such/file") && error.contains("check its path"), "{error}");
+    }
+
+    #[test]
+    fn other_commands_look_at_nothing_else() {
+        let all = ["tcptrace-bpf", "transitions"].map(OsString::from);
+        let cli = Cli::read(all, |name| panic!("{name}")).unwrap();
+        assert_eq!(cli.command, Some(Command::Transitions));
+    }
+}

@@ -1,0 +1,138 @@
+//! The sockets that HTTP is served on.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::{fs::PermissionsExt as _, net as unix},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::cli::ListenAddress;
+
+/// A socket that is bound and not served yet.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Tcp(std::net::TcpListener, SocketAddr),
+    Unix(unix::UnixListener, SocketFile),
+}
+
+/// A socket that clients are accepted from.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket, which goes with it.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The directory may have been closed to this process; then it stays and is taken over next time.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Bound {
+    /// Binds.
+    pub(super) fn new(address: &ListenAddress) -> anyhow::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => {
+                let listener =
+                    std::net::TcpListener::bind(address).with_context(|| match address.port() {
+                        0 => format!("cannot listen on {address}: choose another --listen"),
+                        port => format!(
+                            "cannot listen on {address}: free port {port}, or choose another --listen"
+                        ),
+                    })?;
+                let bound = listener.local_addr().unwrap_or(*address);
+                Ok(Self::Tcp(listener, bound))
+            }
+            ListenAddress::Unix(path) => {
+                let listener = bind_unix(path).with_context(|| {
+                    format!(
+                        "cannot listen on unix:{}: end who uses it, or choose another --listen",
+                        path.display()
+                    )
+                })?;
+                Ok(Self::Unix(listener, SocketFile(path.clone())))
+            }
+        }
+    }
+
+    /// Gives the socket to the runtime that this is called in.
+    pub(super) fn listen(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(listener, address) => {
+                listener.set_nonblocking(true)?;
+                Listener::Tcp(TcpListener::from_std(listener)?, address)
+            }
+            Self::Unix(listener, file) => {
+                listener.set_nonblocking(true)?;
+                Listener::Unix(UnixListener::from_std(listener)?, file)
+            }
+        })
+    }
+}
+
+impl Listener {
+    /// Where it listens, for the log.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Tcp(_, address) => address.to_string(),
+            Self::Unix(_, SocketFile(path)) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+/// Takes over the file of a socket that nobody serves any more.
+fn bind_unix(path: &Path) -> io::Result<unix::UnixListener> {
+    let listener = match unix::UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            fs::remove_file(path)?;
+            unix::UnixListener::bind(path)
+        }
+        other => other,
+    }?;
+    // The owner and the group, as the directory lets them in.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    unix::UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_used_port_is_named() {
+        let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = used.local_addr().unwrap();
+        let error = format!("{:#}", Bound::new(&ListenAddress::Tcp(address)).unwrap_err());
+        assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+    }
+
+    #[test]
+    fn an_abandoned_socket_is_taken_over_and_a_used_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = ListenAddress::Unix(path.clone());
+        drop(unix::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let bound = Bound::new(&address).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let error = format!("{:#}", Bound::new(&address).unwrap_err());
+        assert!(error.contains("end who uses it"), "{error}");
+        drop(bound);
+        assert!(!path.exists());
+        fs::write(&path, "a file of somebody").unwrap();
+        assert!(Bound::new(&address).is_err() && path.exists());
+    }
+}
