@@ -10,4 +10,5 @@ pub mod filter;
 pub mod lifecycle;
 pub mod output;
 pub mod owner;
+pub mod recording;
 pub mod source;

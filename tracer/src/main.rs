@@ -6,7 +6,11 @@ use clap::Parser as _;
 use tcptrace_bpf::{cli::Cli, commands};
 
 fn main() -> ExitCode {
-    match commands::run(&Cli::parse()) {
+    let cli = Cli::parse();
+    if let Err(wrong) = cli.check() {
+        wrong.exit();
+    }
+    match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tcptrace-bpf: {error:#}");

@@ -5,6 +5,8 @@ mod consumer;
 mod doctor;
 mod input;
 mod pump;
+mod record;
+mod replay;
 mod stuck;
 mod trace;
 mod transitions;
@@ -25,6 +27,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             trace::trace(&cli.shared, |origin| transitions::Transitions::new(&cli.shared, origin))
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
+        Command::Record(arguments) => record::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
     }
 }

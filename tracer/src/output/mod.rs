@@ -12,5 +12,5 @@ pub use connection::ConnectionRow;
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::Summary;
-pub use text::{TimeStyle, escape};
+pub use text::{TimeStyle, escape, utc};
 pub use transition::TransitionRow;

@@ -61,6 +61,11 @@ pub(super) fn rfc3339(time: Timestamp, clock: ClockOffset) -> String {
     format!("{:.9}", wall(time, clock))
 }
 
+/// A time in UTC to the second.
+pub fn utc(time: Timestamp, clock: ClockOffset) -> String {
+    wall(time, clock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A time of day with microseconds, and the date only where the reader cannot guess it.
 pub(super) fn time_of_day(time: Timestamp, clock: ClockOffset, style: TimeStyle) -> String {
     let zone = match style {
