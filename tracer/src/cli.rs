@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    export::{FileFormat, Table},
     filter::{Filter, PortSet, parse_network, parse_state},
     lifecycle::{DEFAULT_MAX_CONNECTIONS, GroupBy, Role, TcpState},
     output::{Format, TimeStyle},
@@ -42,6 +43,8 @@ pub enum Command {
     Stuck(StuckArguments),
     /// Write the event stream to a file, for every command's --input
     Record(RecordArguments),
+    /// Turn a recording into Parquet or CSV files
+    Export(ExportArguments),
     /// What this kernel and these privileges allow, what is missing, and what that costs
     Doctor,
 }
@@ -85,6 +88,58 @@ impl RecordArguments {
     pub fn rotation(&self) -> Rotation {
         let max_files = self.max_files.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         Rotation { max_files, ..self.rotate.unwrap_or_default() }
+    }
+}
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ExportArguments {
+    /// The recording: one file, or several of one run
+    #[arg(value_name = "RECORDING", required = true)]
+    pub recording: Vec<PathBuf>,
+    /// Where to: a folder, which gets a file for each host and hour, or a file by its .parquet or .csv
+    #[arg(long, value_name = "FOLDER|FILE")]
+    pub to: PathBuf,
+    /// Form of the files; that of the file's name, else parquet
+    #[arg(long, value_enum)]
+    pub format: Option<FileFormat>,
+    /// What to export
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Table::Connections, Table::Transitions])]
+    pub what: Vec<Table>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl ExportArguments {
+    /// The form of the files.
+    pub fn format(&self) -> FileFormat {
+        self.format.or(self.format_of_name()).unwrap_or(FileFormat::Parquet)
+    }
+
+    /// Whether everything goes to one file.
+    pub fn is_one_file(&self) -> bool {
+        self.format_of_name().is_some()
+    }
+
+    fn format_of_name(&self) -> Option<FileFormat> {
+        let extension = self.to.extension()?;
+        [FileFormat::Parquet, FileFormat::Csv].into_iter().find(|format| extension == format.extension())
+    }
+
+    fn wrong(&self) -> Option<&'static str> {
+        let again = (1..self.what.len()).any(|at| self.what[..at].contains(&self.what[at]));
+        if again {
+            Some("--what names a table twice")
+        } else if self.is_one_file() && self.what.len() > 1 {
+            Some(
+                "one file holds one table: give --what connections or --what transitions, or a folder to --to",
+            )
+        } else if self.is_one_file() && self.format_of_name() != Some(self.format()) {
+            Some("the name of the file and --format do not agree")
+        } else {
+            None
+        }
     }
 }
 
@@ -215,6 +270,11 @@ impl Cli {
                 "`record` records everything: give the filters to the command that reads the recording"
             }
             Some(Command::Doctor) if reads => "`doctor` looks at this host: it takes no --input",
+            Some(Command::Export(_)) if reads => "`export` takes its recordings without --input",
+            Some(Command::Export(arguments)) => match arguments.wrong() {
+                Some(wrong) => wrong,
+                None => return Ok(()),
+            },
             _ => return Ok(()),
         };
         Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, wrong))
@@ -376,6 +436,10 @@ mod tests {
             (&["record", "a", "-i", "b"][..], "--input"),
             (&["record", "a", "--local-port", "80"], "filters"),
             (&["doctor", "-i", "a"], "--input"),
+            (&["export", "a", "--to", "b", "-i", "c"], "--input"),
+            (&["export", "a", "--to", "b.csv"], "--what connections"),
+            (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
+            (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),
         ] {
             let cli = Cli::try_parse_from(["tcptrace-bpf"].iter().chain(arguments)).unwrap();
             let error = cli.check().unwrap_err();

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod commands;
 pub mod event;
+pub mod export;
 pub mod filter;
 pub mod lifecycle;
 pub mod output;

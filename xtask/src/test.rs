@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "drops or rejects single segments, to hold a connection in a chosen state"),
     ("bpftool", "loads the object by libbpf, a second opinion beside aya"),
     ("jq", "reads the JSON output as a user's script would"),
+    ("python3-venv", "pyarrow and DuckDB, from PyPI, read recordings and exports"),
 ];
 
 /// Installs what the tests need, then runs all of them, those on the kernel as root.

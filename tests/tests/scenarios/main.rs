@@ -14,6 +14,7 @@ mod handshakes;
 mod life;
 mod opening;
 mod owners;
+mod recording;
 mod remains;
 mod robustness;
 mod running;

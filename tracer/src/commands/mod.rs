@@ -3,6 +3,7 @@
 mod connections;
 mod consumer;
 mod doctor;
+mod export;
 mod input;
 mod pump;
 mod record;
@@ -28,6 +29,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Record(arguments) => record::run(&cli.shared, arguments),
+        Command::Export(arguments) => export::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
     }
 }

@@ -24,7 +24,7 @@ const QUIET_INTERVAL_NS: u64 = 10_000_000_000;
 pub(super) fn run(shared: &Shared, arguments: &RecordArguments) -> anyhow::Result<()> {
     // Before tracing begins, and before the privileges are given back.
     let mut target = Target::new(&arguments.file, arguments.rotation(), arguments.force)?;
-    let output = target.next()?;
+    let output = target.next_file()?;
     let rotates = target.rotation().is_on();
     let first = target.files().next().map(std::path::Path::to_owned);
     let consumer = |origin| Record::new(shared, target, output, origin);
@@ -93,7 +93,7 @@ impl Record {
     /// Ends the file and begins the next with what is open now, so that it can be read alone.
     fn rotate(&mut self, progress: Progress<'_>) -> io::Result<()> {
         self.finish_file()?;
-        let output = self.target.next().map_err(io::Error::other)?;
+        let output = self.target.next_file().map_err(io::Error::other)?;
         self.header.part += 1;
         self.header.started = progress.now;
         self.before = progress.source;

@@ -2,6 +2,7 @@
 
 mod connection;
 mod errno;
+mod exit_report;
 mod sink;
 mod stuck;
 mod summary;
@@ -9,6 +10,7 @@ mod text;
 mod transition;
 
 pub use connection::ConnectionRow;
+pub use exit_report::ExitReport;
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::Summary;

@@ -18,7 +18,7 @@ pub struct Attribution(Lookups);
 #[derive(Debug)]
 enum Lookups {
     /// This host's.
-    Live { paths: Option<CgroupPaths>, by_process: HashMap<u32, Option<Arc<Cgroup>>> },
+    Live { paths: Option<Box<CgroupPaths>>, by_process: HashMap<u32, Option<Arc<Cgroup>>> },
     /// A recording's.
     Recorded(RecordedCgroups),
 }
@@ -27,7 +27,7 @@ impl Attribution {
     /// Walks the cgroup hierarchy once. `now` is the time of a clock that does not go back.
     pub fn new(now: Duration) -> Self {
         Self(Lookups::Live {
-            paths: CgroupPaths::new(CgroupLimits::default(), now).ok(),
+            paths: CgroupPaths::new(CgroupLimits::default(), now).ok().map(Box::new),
             by_process: HashMap::new(),
         })
     }

@@ -265,7 +265,7 @@ impl Columns {
         self.owner(process.as_ref(), *cgroup_id, begins, *time, attribution);
         self.accept_queue(*accept_queue);
         if let Some(flags) = flags {
-            self.flags(flags);
+            self.flags(*flags);
         }
         if let Some(info) = info {
             self.info(info);
@@ -384,8 +384,8 @@ impl Columns {
         }
     }
 
-    fn flags(&mut self, flags: &SocketFlags) {
-        let SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached } = *flags;
+    fn flags(&mut self, flags: SocketFlags) {
+        let SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached } = flags;
         self.error.put(self.rows, error);
         let values = [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached];
         for (column, value) in self.flags.iter_mut().zip(values) {

@@ -13,13 +13,24 @@ use std::{
 pub(super) struct SyncedFile {
     file: File,
     path: PathBuf,
+    /// None before the first write, or where no thread can be had.
     written: Option<SyncSender<()>>,
+    begun: bool,
 }
 
 impl SyncedFile {
     pub(super) fn new(file: File, path: PathBuf) -> Self {
+        Self { file, path, written: None, begun: false }
+    }
+
+    /// The thread begins with the first write: the file is made while the process still has its
+    /// capabilities, and a thread keeps those that it is started with.
+    fn begin(&mut self) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
         let (written, seen) = sync_channel(1);
-        let synced = file.try_clone().ok().and_then(|copy| {
+        let synced = self.file.try_clone().ok().and_then(|copy| {
             let sync = move || {
                 while seen.recv().is_ok() {
                     // What the disk refuses is told by the next write.
@@ -28,7 +39,7 @@ impl SyncedFile {
             };
             thread::Builder::new().name("sync".to_owned()).spawn(sync).ok()
         });
-        Self { file, path, written: synced.map(|_| written) }
+        self.written = synced.map(|_| written);
     }
 }
 
@@ -43,6 +54,7 @@ impl Write for SyncedFile {
                 ),
             )
         })?;
+        self.begin();
         if let Some(sender) = &self.written {
             // Full: a call is due already, and will include this write.
             let _ = sender.try_send(());

@@ -128,7 +128,7 @@ impl Target {
     /// # Errors
     ///
     /// When it cannot be made.
-    pub fn next(&mut self) -> Result<Output, TargetError> {
+    pub fn next_file(&mut self) -> Result<Output, TargetError> {
         self.made += 1;
         let Some(path) = &self.path else { return Ok(Box::new(io::stdout())) };
         let path = if self.rotation.is_on() { part_name(path, self.made) } else { path.clone() };
@@ -194,12 +194,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.arrows");
         let mut target = Target::new(&path, Rotation::default(), false).unwrap();
-        target.next().unwrap().write_all(b"old").unwrap();
+        target.next_file().unwrap().write_all(b"old").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let error = Target::new(&path, Rotation::default(), false).unwrap_err().to_string();
         assert!(error.contains("exists already") && error.contains("--force"), "{error}");
         let mut target = Target::new(&path, Rotation::default(), true).unwrap();
-        target.next().unwrap().write_all(b"new").unwrap();
+        target.next_file().unwrap().write_all(b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
@@ -210,7 +210,7 @@ mod tests {
             let path = folder.path().join(name);
             let mut target = Target::new(&path, EVERY, false).unwrap();
             for _ in 0..4 {
-                target.next().unwrap();
+                target.next_file().unwrap();
             }
             let mut names: Vec<_> =
                 fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let path = Path::new("/no/such/folder/a.arrows");
-        let Err(error) = Target::new(path, Rotation::default(), false).unwrap().next() else { panic!() };
+        let Err(error) = Target::new(path, Rotation::default(), false).unwrap().next_file() else { panic!() };
         assert!(error.to_string().contains("/no/such/folder/a.arrows"), "{error}");
     }
 }
