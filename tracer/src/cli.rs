@@ -6,16 +6,18 @@ mod settings;
 pub use serve::{LabelRequest, ListenAddress, LogFormat, LogLevel, ServeArguments};
 pub use settings::SettingsError;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    export::{FileFormat, Table},
     filter::{Filter, PortSet, parse_network, parse_state},
     lifecycle::{DEFAULT_MAX_CONNECTIONS, GroupBy, Role, TcpState},
     output::{Format, TimeStyle},
     owner::{self, CgroupSubtree},
+    recording::Rotation,
     source::kernel::{DEFAULT_BUFFER_BYTES, KernelOptions, Mode, ModeChoice},
 };
 
@@ -47,6 +49,10 @@ pub enum Command {
     Stuck(StuckArguments),
     /// The daemon: metrics and health over HTTP
     Serve(ServeArguments),
+    /// Write the event stream to a file, for every command's --input
+    Record(RecordArguments),
+    /// Turn a recording into Parquet or CSV files
+    Export(ExportArguments),
     /// What this kernel and these privileges allow, what is missing, and what that costs
     Doctor,
 }
@@ -68,9 +74,89 @@ pub struct StuckArguments {
     pub time_wait: bool,
 }
 
+/// Options of `record`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct RecordArguments {
+    /// Where to; `-` is stdout. With --rotate its name gets a number, as in trace.0001.arrows
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Begin another file at this size, such as 100M, or after this time, such as 1h
+    #[arg(long, value_name = "SIZE|TIME", value_parser = parse_rotation)]
+    pub rotate: Option<Rotation>,
+    /// Keep this many files; the oldest are removed
+    #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_files: Option<u32>,
+}
+
+impl RecordArguments {
+    /// When another file is begun, and how many are kept.
+    pub fn rotation(&self) -> Rotation {
+        let max_files = self.max_files.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        Rotation { max_files, ..self.rotate.unwrap_or_default() }
+    }
+}
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ExportArguments {
+    /// The recording: one file, or several of one run
+    #[arg(value_name = "RECORDING", required = true)]
+    pub recording: Vec<PathBuf>,
+    /// Where to: a folder, which gets a file for each host and hour, or a file by its .parquet or .csv
+    #[arg(long, value_name = "FOLDER|FILE")]
+    pub to: PathBuf,
+    /// Form of the files; that of the file's name, else parquet
+    #[arg(long, value_enum)]
+    pub format: Option<FileFormat>,
+    /// What to export
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Table::Connections, Table::Transitions])]
+    pub what: Vec<Table>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl ExportArguments {
+    /// The form of the files.
+    pub fn format(&self) -> FileFormat {
+        self.format.or(self.format_of_name()).unwrap_or(FileFormat::Parquet)
+    }
+
+    /// Whether everything goes to one file.
+    pub fn is_one_file(&self) -> bool {
+        self.format_of_name().is_some()
+    }
+
+    fn format_of_name(&self) -> Option<FileFormat> {
+        let extension = self.to.extension()?;
+        [FileFormat::Parquet, FileFormat::Csv].into_iter().find(|format| extension == format.extension())
+    }
+
+    fn wrong(&self) -> Option<&'static str> {
+        let again = (1..self.what.len()).any(|at| self.what[..at].contains(&self.what[at]));
+        if again {
+            Some("--what names a table twice")
+        } else if self.is_one_file() && self.what.len() > 1 {
+            Some(
+                "one file holds one table: give --what connections or --what transitions, or a folder to --to",
+            )
+        } else if self.is_one_file() && self.format_of_name() != Some(self.format()) {
+            Some("the name of the file and --format do not agree")
+        } else {
+            None
+        }
+    }
+}
+
 /// Options that every command shares.
 #[derive(Args, Clone, Debug)]
 pub struct Shared {
+    /// Read a recording instead of the kernel, `-` from stdin; given again, the next file of its run
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub input: Vec<PathBuf>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t, global = true)]
     pub output: Format,
@@ -110,7 +196,7 @@ pub struct Shared {
 }
 
 /// What is shown; a filter never hides anything from the lifecycle.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "Filters")]
 pub struct FilterArguments {
     /// Local ports and ranges, such as 80,443,8000-8099
@@ -178,6 +264,38 @@ pub enum RoleArgument {
     Server,
 }
 
+impl Cli {
+    /// Checks what the definition of the options cannot say.
+    ///
+    /// # Errors
+    ///
+    /// Wrong usage.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        let reads = !self.shared.input.is_empty();
+        let wrong = match &self.command {
+            Some(Command::Record(_)) if reads => "`record` records the kernel: it takes no --input",
+            Some(Command::Record(_)) if !self.shared.filter.is_default() => {
+                "`record` records everything: give the filters to the command that reads the recording"
+            }
+            Some(Command::Doctor) if reads => "`doctor` looks at this host: it takes no --input",
+            Some(Command::Export(_)) if reads => "`export` takes its recordings without --input",
+            Some(Command::Export(arguments)) => match arguments.wrong() {
+                Some(wrong) => wrong,
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, wrong))
+    }
+}
+
+impl FilterArguments {
+    /// Whether everything is shown.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Shared {
     /// How to trace.
     pub fn kernel_options(&self) -> KernelOptions {
@@ -234,6 +352,26 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is not a duration above zero: use 100ms, 10s, 1m30s or 2h"))
 }
 
+/// Reads a size such as `100M` or a time such as `1h`: sizes end in a capital letter, times in a small one.
+fn parse_rotation(text: &str) -> Result<Rotation, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is neither a size from 64K on, such as 100M or 2G, nor a time from 1s on, such as 10m or 1h"
+        )
+    };
+    if text.ends_with(|last: char| last.is_ascii_lowercase()) {
+        let age = parse_duration(text).map_err(|_| wrong())?;
+        let age_ns =
+            u64::try_from(age.as_nanos()).ok().filter(|&age| age >= 1_000_000_000).ok_or_else(wrong)?;
+        return Ok(Rotation { age_ns: Some(age_ns), ..Rotation::default() });
+    }
+    let bytes = parse_size::Config::new().with_binary().parse_size(text).map_err(|_| wrong())?;
+    if bytes < 64 << 10 {
+        return Err(wrong());
+    }
+    Ok(Rotation { bytes: Some(bytes), ..Rotation::default() })
+}
+
 /// Reads a state and its longest time, such as `close_wait=60s`, in nanoseconds.
 fn parse_threshold(text: &str) -> Result<(TcpState, u64), String> {
     let (state, time) = text
@@ -264,7 +402,6 @@ const _: () = assert!(DEFAULT_BUFFER_BYTES == 4 << 20, "the default is spelt out
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {
@@ -287,6 +424,38 @@ mod tests {
         let cli = Cli::try_parse_from(["tcptrace-bpf"]).unwrap();
         assert_eq!(cli.shared.buffer, DEFAULT_BUFFER_BYTES);
         assert_eq!(cli.shared.latency, crate::source::kernel::DEFAULT_POLL_INTERVAL);
+    }
+
+    #[test]
+    fn rotation_is_by_size_or_by_time() {
+        let rotation = |text| parse_rotation(text).map(|rotation| (rotation.bytes, rotation.age_ns));
+        assert_eq!(rotation("100M"), Ok((Some(100 << 20), None)));
+        assert_eq!(rotation("65536"), Ok((Some(1 << 16), None)));
+        assert_eq!(rotation("1h"), Ok((None, Some(3_600_000_000_000))));
+        assert_eq!(rotation("10m"), Ok((None, Some(600_000_000_000))));
+        for wrong in ["1K", "10ms", "soon", "", "M", "-1h"] {
+            assert!(rotation(wrong).unwrap_err().contains("100M"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_wrong_usage() {
+        for (arguments, part) in [
+            (&["record", "a", "-i", "b"][..], "--input"),
+            (&["record", "a", "--local-port", "80"], "filters"),
+            (&["doctor", "-i", "a"], "--input"),
+            (&["export", "a", "--to", "b", "-i", "c"], "--input"),
+            (&["export", "a", "--to", "b.csv"], "--what connections"),
+            (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
+            (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),
+        ] {
+            let cli = Cli::try_parse_from(["tcptrace-bpf"].iter().chain(arguments)).unwrap();
+            let error = cli.check().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        let cli = Cli::try_parse_from(["tcptrace-bpf", "record", "a", "-n", "3"]).unwrap();
+        assert!(cli.check().is_ok());
     }
 
     #[test]

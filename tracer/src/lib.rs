@@ -6,9 +6,11 @@
 pub mod cli;
 pub mod commands;
 pub mod event;
+pub mod export;
 pub mod filter;
 pub mod lifecycle;
 pub mod metrics;
 pub mod output;
 pub mod owner;
+pub mod recording;
 pub mod source;

@@ -22,10 +22,11 @@ use tcptrace_bpf::{
     },
     output::{ConnectionRow, GroupRow, Row, StuckRow, Summary, TransitionRow},
     owner::{OwnerSource, Runtime},
+    recording::{BATCH_ROWS, COLUMNS, Header, Kind},
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -39,6 +40,7 @@ const DOCUMENTS: [&str; 15] = [
     "docs/operating.md",
     "docs/output.md",
     "docs/performance.md",
+    "docs/recordings.md",
     "docs/requirements.md",
     "docs/scale.md",
 ];
@@ -283,6 +285,21 @@ fn every_part_of_the_summary() {
 }
 
 #[test]
+fn recordings_are_described_as_they_are() {
+    let text = read("docs/recordings.md");
+    let documented = table(&section(&text, "Columns"), "column");
+    assert_eq!(names(&documented), COLUMNS.map(|column| column.name));
+    for (row, column) in documented.iter().zip(COLUMNS) {
+        assert_eq!(row[1..], [column.kind.name(), column.unit, column.about], "{}", column.name);
+    }
+    assert_eq!(names(&table(&section(&text, "Kinds"), "kind")), Kind::ALL.map(Kind::name));
+    assert_eq!(names(&table(&section(&text, "Metadata"), "key")), Header::KEYS);
+    let rows = BATCH_ROWS.to_string();
+    let (thousands, rest) = rows.split_at(rows.len() - 3);
+    assert!(text.contains(&format!("{thousands},{rest} rows")), "{rows}");
+}
+
+#[test]
 fn commands() {
     let documented = names(&table(&section(&read("README.md"), "Commands"), "command"));
     let command = Cli::command();
@@ -302,6 +319,7 @@ fn defined_options() -> BTreeMap<String, clap::Arg> {
                 .filter(|command| command.get_name() != "help")
                 .flat_map(clap::Command::get_arguments),
         )
+        .filter(|option| !option.is_positional())
         .map(|option| (option.get_long().expect("every option has a long name").to_owned(), option.clone()))
         .collect()
 }

@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "looks at the daemon over TLS"),
     ("openssl", "makes the certificate for that"),
     ("prometheus", "scrapes the daemon and is asked by PromQL; promtool checks the page and the rules"),
+    ("python3-venv", "pyarrow and DuckDB, from PyPI, read recordings and exports"),
 ];
 
 /// Installs what the tests need, then runs all of them, those on the kernel as root.

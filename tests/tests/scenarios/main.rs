@@ -17,6 +17,7 @@ mod opening;
 mod overload;
 mod owners;
 mod prometheus;
+mod recording;
 mod remains;
 mod robustness;
 mod running;

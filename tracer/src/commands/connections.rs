@@ -10,7 +10,7 @@ use crate::{
     cli::Shared,
     filter::Filter,
     lifecycle::{Observation, TcpState},
-    output::{ConnectionRow, Sink},
+    output::{ConnectionRow, ExitReport, Sink, Summary},
     owner::Attribution,
     source::{ClockOffset, Origin},
 };
@@ -21,6 +21,8 @@ pub(super) struct Connections {
     clock: ClockOffset,
     count: Option<u64>,
     attribution: Attribution,
+    /// None where nobody wants it.
+    report: Option<ExitReport>,
 }
 
 impl Connections {
@@ -31,6 +33,7 @@ impl Connections {
             clock: origin.clock,
             count: shared.count,
             attribution: origin.attribution,
+            report: (!shared.quiet).then(ExitReport::default),
         }
     }
 }
@@ -57,6 +60,9 @@ impl Consumer for Connections {
                 if !self.filter.shows_cgroup(cgroup.as_deref()) {
                     return Ok(());
                 }
+                if let Some(report) = &mut self.report {
+                    report.take(&closed);
+                }
                 self.sink.write(&ConnectionRow::new(&closed, cgroup.as_deref(), self.clock))
             }
             _ => Ok(()),
@@ -69,5 +75,12 @@ impl Consumer for Connections {
 
     fn done(&self) -> bool {
         self.count.is_some_and(|count| self.sink.rows() >= count)
+    }
+
+    fn end(&mut self, _summary: &Summary) -> io::Result<()> {
+        for line in self.report.iter().flat_map(ExitReport::lines) {
+            eprintln!("tcptrace-bpf: {line}");
+        }
+        Ok(())
     }
 }

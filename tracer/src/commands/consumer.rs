@@ -48,7 +48,12 @@ pub(super) trait Consumer: Send + 'static {
         true
     }
 
-    /// Called once, after the last batch.
+    /// Called once, after the last batch, with the table as the run leaves it.
+    fn finish(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Called once, at the very end.
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         Ok(())
     }

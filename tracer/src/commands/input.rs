@@ -1,12 +1,15 @@
 //! Where a command takes its events from: the live kernel or a recording.
 
 use anyhow::Context as _;
+use caps::Capability;
 
+use super::replay::Replay;
 use crate::{
     cli::Shared,
     source::{
         Source,
         kernel::{KernelSource, StopHandle, privileges},
+        recording::RecordingSource,
     },
 };
 
@@ -20,6 +23,8 @@ pub(super) struct Input {
     pub(super) mode: Option<&'static str>,
     /// What is told when it begins.
     pub(super) announcement: Vec<String>,
+    /// It ends by itself, after `--duration` of its own time.
+    pub(super) recorded: bool,
 }
 
 /// What happens to the privileges once the programs are attached.
@@ -29,23 +34,43 @@ pub(super) enum Privileges {
     Dropped,
     /// Kept, for a look at the host's sockets later.
     Kept,
+    /// Given back, except what root needs to create files in somebody else's folder.
+    ToCreateFiles,
 }
 
 impl Input {
     /// Opens what the options ask for.
     pub(super) fn open(shared: &Shared, afterwards: Privileges) -> anyhow::Result<Self> {
-        let source = KernelSource::start(shared.kernel_options())?;
-        if afterwards == Privileges::Dropped {
-            // Before any thread is started: capabilities belong to threads.
-            privileges::keep_only(&[])
-                .context("the capabilities that are not needed any more could not be given back")?;
+        if !shared.input.is_empty() {
+            return Self::recording(shared);
         }
+        let source = KernelSource::start(shared.kernel_options())?;
+        // Before any thread is started: capabilities belong to threads.
+        match afterwards {
+            Privileges::Dropped => privileges::keep_only(&[]),
+            Privileges::ToCreateFiles => privileges::keep_only(&[Capability::CAP_DAC_OVERRIDE]),
+            Privileges::Kept => Ok(()),
+        }
+        .context("the capabilities that are not needed any more could not be given back")?;
         let stop = source.stop_handle().context("no file descriptor is left to wait for a signal with")?;
         Ok(Self {
             mode: Some(source.mode().name()),
             announcement: announcement(shared, &source),
             stop: Some(stop),
             source: Box::new(source),
+            recorded: false,
+        })
+    }
+
+    fn recording(shared: &Shared) -> anyhow::Result<Self> {
+        let source = RecordingSource::open(&shared.input, shared.duration)?;
+        let announcement = vec![Replay::announcement(&shared.input, source.header())];
+        Ok(Self {
+            mode: None,
+            announcement,
+            stop: None,
+            source: Box::new(Replay::new(source, shared.quiet)),
+            recorded: true,
         })
     }
 }

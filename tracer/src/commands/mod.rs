@@ -3,8 +3,11 @@
 mod connections;
 mod consumer;
 mod doctor;
+mod export;
 mod input;
 mod pump;
+mod record;
+mod replay;
 mod serve;
 mod stuck;
 mod trace;
@@ -27,6 +30,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Serve(arguments) => serve::run(&cli.shared, arguments),
+        Command::Record(arguments) => record::run(&cli.shared, arguments),
+        Command::Export(arguments) => export::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
     }
 }

@@ -91,6 +91,9 @@ fn run(
     if result.is_ok() {
         result = state.step(&mut consumer, true).map(|_| ());
     }
+    if result.is_ok() {
+        result = consumer.finish(state.progress());
+    }
     let summary = Summary { source: source.counts(), tracker: tracker.counts(), live: tracker.live() };
     if result.is_ok() {
         result = consumer.end(&summary);

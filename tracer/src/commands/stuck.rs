@@ -2,7 +2,9 @@
 //!
 //! One look at the host tells what there is, who holds it and what waits in its queues; sock_diag does
 //! not tell since when, only a lower bound. With `--duration` the transitions are traced before that
-//! look, and what entered its state meanwhile has an exact age.
+//! look, and what entered its state meanwhile has an exact age. Of a recording the moment is its end.
+
+mod recorded;
 
 use std::{
     collections::HashMap,
@@ -33,6 +35,9 @@ type Ends = (Option<u32>, Endpoint, Endpoint);
 type Entered = HashMap<Ends, (TcpState, Timestamp)>;
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
+    if !shared.input.is_empty() {
+        return recorded::run(shared, arguments);
+    }
     let entered = Arc::new(Mutex::new(Entered::new()));
     if shared.duration.is_some() {
         trace::trace_keeping_privileges(shared, |_| Watch { entered: Arc::clone(&entered) })?;
@@ -44,7 +49,12 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
             eprintln!("tcptrace-bpf: the list is incomplete: {problem}");
         }
     }
-    report(shared, arguments, &look, &entered)
+    let of = format!(
+        "{} sockets in {} network namespaces",
+        look.sockets.len() + look.remains.len(),
+        look.namespaces
+    );
+    report(shared, arguments, standing(&look, &entered), Attribution::new(Duration::ZERO), &of)
 }
 
 /// Remembers since when.
@@ -92,8 +102,9 @@ impl Consumer for Watch {
 fn report(
     shared: &Shared,
     arguments: &StuckArguments,
-    look: &Existing,
-    entered: &Entered,
+    standing: Vec<Standing>,
+    attribution: Attribution,
+    of: &str,
 ) -> anyhow::Result<()> {
     let mut thresholds = Thresholds::default();
     for (state, limit) in &arguments.threshold {
@@ -102,9 +113,9 @@ fn report(
     if arguments.time_wait && thresholds.of(TcpState::TimeWait).is_none() {
         thresholds.set(TcpState::TimeWait, 0);
     }
-    let mut cgroups = Cgroups(Attribution::new(Duration::ZERO));
+    let mut cgroups = Cgroups(attribution);
     let filter = shared.filter();
-    let standing: Vec<Standing> = standing(look, entered)
+    let standing: Vec<Standing> = standing
         .into_iter()
         .filter(|standing| {
             filter.shows_standing(standing)
@@ -125,12 +136,7 @@ fn report(
     }
     if !shared.quiet {
         let count: usize = groups.iter().map(|group| group.members.len()).sum();
-        eprintln!(
-            "tcptrace-bpf: {count} stuck in {} groups, of {} sockets in {} network namespaces",
-            groups.len(),
-            look.sockets.len() + look.remains.len(),
-            look.namespaces
-        );
+        eprintln!("tcptrace-bpf: {count} stuck in {} groups, of {of}", groups.len());
     }
     Ok(())
 }

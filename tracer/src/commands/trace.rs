@@ -25,6 +25,14 @@ pub(super) fn trace_keeping_privileges<C: Consumer>(
     run(shared, Input::open(shared, Privileges::Kept)?, consumer)
 }
 
+/// As [`trace`], for a command that goes on to create files.
+pub(super) fn trace_creating_files<C: Consumer>(
+    shared: &Shared,
+    consumer: impl FnOnce(Origin) -> C,
+) -> anyhow::Result<()> {
+    run(shared, Input::open(shared, Privileges::ToCreateFiles)?, consumer)
+}
+
 fn run<C: Consumer>(
     shared: &Shared,
     mut input: Input,
@@ -51,7 +59,8 @@ fn run<C: Consumer>(
         .context("the thread that reads events could not be started")?;
     runtime.block_on(async {
         let duration = async {
-            match shared.duration {
+            // That of a recording is of its own time, and the source's business.
+            match shared.duration.filter(|_| !input.recorded) {
                 Some(duration) => tokio::time::sleep(duration).await,
                 None => std::future::pending().await,
             }
@@ -72,6 +81,10 @@ fn run<C: Consumer>(
     }
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("the output cannot be written"),
+        other => other.context(if input.recorded {
+            "the recording cannot be read, or the output not written"
+        } else {
+            "the output cannot be written"
+        }),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     event::{SocketId, Transition},
     filter::Filter,
     lifecycle::{Connection, Observation},
-    output::{Sink, TransitionRow},
+    output::{ExitReport, Sink, Summary, TransitionRow},
     owner::Attribution,
     source::{ClockOffset, Origin},
 };
@@ -30,6 +30,8 @@ pub(super) struct Transitions {
     held: HashMap<SocketId, Transition>,
     /// Only when the filter asks for a cgroup.
     attribution: Option<Attribution>,
+    /// None where nobody wants it.
+    report: Option<ExitReport>,
 }
 
 impl Transitions {
@@ -42,6 +44,7 @@ impl Transitions {
             clock: origin.clock,
             count: shared.count,
             held: HashMap::new(),
+            report: (!shared.quiet).then(ExitReport::default),
         }
     }
 
@@ -84,6 +87,12 @@ impl Consumer for Transitions {
             {
                 return self.sink.write(&TransitionRow::of_mini_socket(event, &end, self.clock));
             }
+            Observation::Closed(closed) if self.filter.shows_connection(&closed) => {
+                if let Some(report) = &mut self.report {
+                    report.take(&closed);
+                }
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         if self.filter.asks_for_ports() {
@@ -107,5 +116,12 @@ impl Consumer for Transitions {
 
     fn done(&self) -> bool {
         self.count.is_some_and(|count| self.sink.rows() >= count)
+    }
+
+    fn end(&mut self, _summary: &Summary) -> io::Result<()> {
+        for line in self.report.iter().flat_map(ExitReport::lines) {
+            eprintln!("tcptrace-bpf: {line}");
+        }
+        Ok(())
     }
 }

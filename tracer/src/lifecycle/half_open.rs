@@ -97,6 +97,11 @@ impl HalfOpens {
         None
     }
 
+    /// Those that are followed.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &HalfOpen> + '_ {
+        self.followed.values()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.followed.len()
     }

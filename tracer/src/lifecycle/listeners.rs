@@ -88,6 +88,13 @@ impl Listeners {
         Some(since)
     }
 
+    /// Where each listens, and its process.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Option<u32>, Endpoint, Option<Process>)> + '_ {
+        self.by_endpoint.iter().flat_map(|(&(netns, local), group)| {
+            group.iter().map(move |listener| (netns, local, listener.process))
+        })
+    }
+
     /// The process that listens where a connection arrived: on its address, else on any address.
     /// None when several processes share the port, because nothing tells which one it was.
     pub(super) fn owner(&self, netns: Option<u32>, local: Endpoint) -> Option<Process> {

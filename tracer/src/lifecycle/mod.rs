@@ -22,7 +22,7 @@ pub use half_open::HalfOpen;
 pub use handshake::{Handshake, HandshakeCaveat};
 pub use history::{History, StateSpan};
 pub use observation::{ClosedConnection, Observation};
-pub use remains::RemainEnd;
+pub use remains::{Remain, RemainEnd};
 pub use state::TcpState;
 pub use stuck::{Age, Group, GroupBy, Standing, Thresholds, stuck};
 pub use time_wait::{AfterClose, TimeWaitModel};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use super::{AfterClose, DurationSource, TcpState, half_open::EndpointPair};
-use crate::event::{MiniSocketEnd, Timestamp};
+use crate::event::{Endpoint, MiniSocketEnd, Timestamp};
 
 /// Most mini-sockets followed: the kernel's own default limit (`tcp_max_tw_buckets`) on a large host.
 const MAX_FOLLOWED: usize = 262_144;
@@ -16,9 +16,26 @@ const MAX_FOLLOWED: usize = 262_144;
 const LONGEST_TIME_WAIT_NS: u64 = 60_000_000_000 / 8 * 9 + 1_000_000_000;
 const LONGEST_FIN_WAIT_2_NS: u64 = 2 * LONGEST_TIME_WAIT_NS;
 
-/// A mini-socket.
+/// A mini-socket that is there now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Remain {
+pub struct Remain {
+    /// Its state: TIME_WAIT or FIN_WAIT2.
+    pub state: TcpState,
+    /// When the connection ended and left it.
+    pub since: Timestamp,
+    /// When the kernel's timers let it end.
+    pub deadline: Timestamp,
+    /// The local end.
+    pub local: Endpoint,
+    /// The remote end.
+    pub remote: Endpoint,
+    /// Inode of its network namespace.
+    pub netns: Option<u32>,
+}
+
+/// A mini-socket as it is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Followed {
     state: TcpState,
     since: Timestamp,
     /// When the model lets it end.
@@ -47,7 +64,7 @@ pub(super) struct Remains {
     time_wait: usize,
 }
 
-type ByEnds = HashMap<EndpointPair, Remain, foldhash::fast::RandomState>;
+type ByEnds = HashMap<EndpointPair, Followed, foldhash::fast::RandomState>;
 
 /// Mini-sockets of one state in the order in which they are forgotten: all have the same time, so that is the order
 /// in which they came. Those that ended early are still among them.
@@ -67,7 +84,7 @@ impl Remains {
         let forgotten = Timestamp(since.0.saturating_add(longest.max(after.duration_ns)));
         // Keeps the order where a damaged recording goes back in time.
         let forgotten = queue.back().map_or(forgotten, |(last, _)| forgotten.max(*last));
-        let remain = Remain { state: after.state, since, deadline, forgotten };
+        let remain = Followed { state: after.state, since, deadline, forgotten };
         if let Some(old) = self.followed.insert(key, remain) {
             self.time_wait -= usize::from(old.state == TcpState::TimeWait);
         }
@@ -77,6 +94,14 @@ impl Remains {
         }
         queue.push_back((forgotten, key));
         true
+    }
+
+    /// Those that are there now.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Remain> + '_ {
+        self.followed.iter().map(|(&(netns, local, remote), followed)| {
+            let Followed { state, since, deadline, forgotten: _ } = *followed;
+            Remain { state, since, deadline, local, remote, netns }
+        })
     }
 
     /// The kernel told that a mini-socket ended.
@@ -120,7 +145,7 @@ impl Remains {
         (self.time_wait, self.followed.len() - self.time_wait)
     }
 
-    fn take(&mut self, key: &EndpointPair) -> Option<Remain> {
+    fn take(&mut self, key: &EndpointPair) -> Option<Followed> {
         let remain = self.followed.remove(key)?;
         self.time_wait -= usize::from(remain.state == TcpState::TimeWait);
         Some(remain)

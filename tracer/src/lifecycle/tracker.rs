@@ -4,15 +4,18 @@ use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use super::{
-    CloseReason, ClosedConnection, Connection, Ending, Handshake, Observation, Owner, Role, TcpState,
-    TimeWaitModel,
+    CloseReason, ClosedConnection, Connection, Ending, HalfOpen, Handshake, Observation, Owner, Remain, Role,
+    TcpState, TimeWaitModel,
     abandoned::AbandonedHandshakes,
     half_open::{EndpointPair, HalfOpens},
     listeners::Listeners,
     remains::Remains,
 };
 use crate::{
-    event::{Event, ExistingSocket, FirstRead, Process, SocketId, SynAckRetransmit, Timestamp, Transition},
+    event::{
+        Endpoint, Event, ExistingSocket, FirstRead, Process, SocketId, SynAckRetransmit, Timestamp,
+        Transition,
+    },
     owner::OwnerSource,
 };
 
@@ -169,6 +172,21 @@ impl Tracker {
     /// The handshakes that were answered and never completed, by listener.
     pub fn abandoned(&self) -> &AbandonedHandshakes {
         &self.abandoned
+    }
+
+    /// Where somebody listens, and who: once for each listener, in no particular order.
+    pub fn listeners(&self) -> impl Iterator<Item = (Option<u32>, Endpoint, Option<Process>)> + '_ {
+        self.listeners.iter()
+    }
+
+    /// The mini-sockets that closed connections have left, in no particular order.
+    pub fn remains(&self) -> impl Iterator<Item = Remain> + '_ {
+        self.remains.iter()
+    }
+
+    /// The handshakes that wait for their final ACK after a resend, in no particular order.
+    pub fn half_opens(&self) -> impl Iterator<Item = &HalfOpen> + '_ {
+        self.half_opens.iter()
     }
 
     /// Takes in one event and reports what follows from it.
@@ -350,6 +368,10 @@ impl Tracker {
         report(Observation::Transition { transition, duration_ns, connection: Some(connection) });
         self.counts.closed += 1;
         if let Some(entry) = self.remove(transition.socket) {
+            if !self.found.is_empty() {
+                // One that a look found under the identity it still had.
+                self.found.remove(&entry.connection.ends());
+            }
             if let Some(after) = after
                 && !self.remains.insert(entry.connection.ends(), transition.time, after)
             {

@@ -98,7 +98,7 @@ impl Recorder {
             }
             Event::FirstRead(_) => 3,
             Event::MiniSocketEnd(_) => 4,
-            Event::SnapshotEnd { .. } | Event::Time(_) => return,
+            Event::SnapshotScope { .. } | Event::SnapshotEnd { .. } | Event::Time(_) => return,
         };
         self.totals.events[place] += 1;
     }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod errno;
+mod exit_report;
 mod sink;
 mod stuck;
 mod summary;
@@ -9,8 +10,9 @@ mod text;
 mod transition;
 
 pub use connection::ConnectionRow;
+pub use exit_report::ExitReport;
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::{AbandonedSummary, Summary};
-pub use text::{TimeStyle, escape};
+pub use text::{TimeStyle, escape, utc};
 pub use transition::TransitionRow;

@@ -139,6 +139,11 @@ pub(super) fn rfc3339(time: Timestamp, clock: ClockOffset) -> Rfc3339 {
     Rfc3339 { time, clock }
 }
 
+/// A time in UTC to the second.
+pub fn utc(time: Timestamp, clock: ClockOffset) -> String {
+    wall(time, clock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A time of day with microseconds, and the date only where the reader cannot guess it.
 pub(super) fn time_of_day(time: Timestamp, clock: ClockOffset, style: TimeStyle) -> impl fmt::Display {
     let zone = match style {

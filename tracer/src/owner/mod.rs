@@ -34,6 +34,7 @@ mod netns_spec;
 mod process_cgroup;
 mod process_files;
 mod process_scan;
+mod recorded;
 mod source;
 
 pub use attribution::Attribution;
@@ -44,4 +45,5 @@ pub use netns::{NetNamespaces, NetNs, NetnsLimits, enumerate_netns};
 pub use netns_spec::{NetnsError, NetnsSpec, parse_spec};
 pub use process_cgroup::{cgroup_of_process, parse_process_cgroup};
 pub use process_scan::{ProcessInfo, ScanCounts, ScanLimits, SocketOwners, scan};
+pub use recorded::RecordedCgroups;
 pub use source::OwnerSource;

@@ -1,6 +1,7 @@
 //! Where events come from. Nothing downstream can tell one source from another.
 
 pub mod kernel;
+pub mod recording;
 pub mod snapshot;
 
 use std::io;
@@ -57,6 +58,31 @@ pub struct Origin {
     pub time_wait: TimeWaitModel,
     /// Its cgroups and containers.
     pub attribution: Attribution,
+    /// Its names.
+    pub host: Host,
+}
+
+/// The names of a host and of what traced it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Its node name, as `uname -n` gives it.
+    pub name: String,
+    /// The release of its kernel, as `uname -r` gives it.
+    pub kernel: String,
+    /// The mode it was traced in.
+    pub mode: String,
+}
+
+impl Host {
+    /// This host, traced in `mode`.
+    pub fn this(mode: &str) -> Self {
+        let names = rustix::system::uname();
+        Self {
+            name: names.nodename().to_string_lossy().into_owned(),
+            kernel: names.release().to_string_lossy().into_owned(),
+            mode: mode.to_owned(),
+        }
+    }
 }
 
 /// The distance from `CLOCK_MONOTONIC` to UTC on the traced host.

@@ -25,7 +25,7 @@ use self::{
     load::{LoadOptions, Loaded},
 };
 use super::{
-    ClockOffset, Origin, Polled, Source,
+    ClockOffset, Host, Origin, Polled, Source,
     snapshot::{Existing, existing, reconcile},
 };
 use crate::{
@@ -174,7 +174,7 @@ impl KernelSource {
             stop,
             interval,
             key: AddressKey::random(),
-            origin: Some(origin()),
+            origin: Some(origin(mode)),
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             existing,
@@ -298,16 +298,17 @@ impl Source for KernelSource {
     }
 
     fn origin(&mut self) -> Origin {
-        self.origin.take().unwrap_or_else(origin)
+        self.origin.take().unwrap_or_else(|| origin(self.mode))
     }
 }
 
 /// This host, looked at while the privileges are there.
-fn origin() -> Origin {
+fn origin(mode: Mode) -> Origin {
     Origin {
         clock: ClockOffset::measure(),
         time_wait: host::time_wait_model(),
         attribution: Attribution::new(Duration::ZERO),
+        host: Host::this(mode.name()),
     }
 }
 

@@ -25,5 +25,6 @@ pub use dump::{Channel, DumpReport, dump, dump_namespace, dump_namespace_at};
 pub use error::SnapshotError;
 pub use existing::{Existing, Relook, existing, relook};
 pub use filter::{Filter, StateSet};
+pub use netlink::sockets_in;
 pub use reconcile::reconcile;
 pub use socket::{Activity, Memory, Sending, Shutdown, SocketSnapshot, Timer, TimerKind};

@@ -2,7 +2,11 @@
 //!
 //! Numbers are in host order, as everywhere in netlink; only addresses and ports are not.
 
-use super::filter::Filter;
+use super::{
+    SocketSnapshot,
+    decode::{self, DecodeError},
+    filter::Filter,
+};
 
 /// `AF_INET`.
 pub(super) const AF_INET: u8 = 2;
@@ -130,6 +134,16 @@ impl<'a> Messages<'a> {
         };
         Some(Framed { message, interrupted: flags & NLM_F_DUMP_INTR != 0 })
     }
+}
+
+/// The sockets that one datagram of the answer to request `sequence` tells of.
+pub fn sockets_in(datagram: &[u8], sequence: u32) -> Vec<Result<SocketSnapshot, DecodeError>> {
+    messages(datagram, sequence)
+        .filter_map(|framed| match framed.message {
+            Message::Socket(body) => Some(decode::message(body)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The attributes (`struct nlattr`) in `bytes`: their types without flags, and their payloads.

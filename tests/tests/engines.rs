@@ -1,0 +1,231 @@
+//! Recordings and exports as other programs see them: pyarrow and DuckDB, from PyPI, read what this one writes,
+//! and find the same counts and values.
+//!
+//! A static build is what goes to virtual machines, which have neither Python nor a network.
+#![cfg(not(target_feature = "crt-static"))]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tcptrace_bpf::{
+    event::{Endpoint, Event, Process, SocketFlags, SocketId, SourceCounts, TcpInfo, Timestamp, Transition},
+    lifecycle::{TcpState, TimeWaitModel},
+    owner::{Attribution, RecordedCgroups},
+    recording::{Header, Writer},
+    source::{ClockOffset, Host},
+};
+use tcptrace_tests::program::program;
+
+/// 2026-11-21T05:59:59Z: the second half of the connections ends in the next hour.
+const START_NS: i128 = 1_795_240_799_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+const CONNECTIONS: u64 = 20_000;
+
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot start: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// A Python that has pyarrow and DuckDB; made once in the build directory.
+fn python() -> PathBuf {
+    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engines");
+    let python = environment.join("bin/python");
+    let ready = environment.join("ready");
+    if !ready.exists() {
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+        succeed(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "pyarrow>=17",
+            "duckdb>=1",
+        ]));
+        fs::write(ready, "").unwrap();
+    }
+    python
+}
+
+/// Runs a script that prints one JSON value.
+fn ask(script: &str, arguments: &[&Path]) -> Value {
+    let output = succeed(Command::new(python()).arg("-c").arg(script).args(arguments));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Clients that are refused, every tenth, or served: 1 ms, 2 ms, ... of handshake, and bytes to match.
+fn write_recording(path: &Path) {
+    let header = Header {
+        tool_version: "0.0.0".into(),
+        wire_version: 1,
+        host: Host { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        clock: ClockOffset { to_utc_ns: START_NS },
+        time_wait: TimeWaitModel::default(),
+        started: Timestamp(0),
+        run: "0123456789abcdef".into(),
+        part: 1,
+    };
+    let mut attribution = Attribution::recorded(RecordedCgroups::default());
+    let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
+    let mut seen = 0;
+    for index in 0..CONNECTIONS {
+        // Two seconds in all.
+        let start = index * (2 * SECOND / CONNECTIONS);
+        let handshake = 1_000 * (1 + index % 50);
+        let mut step = |time, from, to, error, bytes: Option<u64>| {
+            let end = |port| Endpoint { address: "192.0.2.7".parse().unwrap(), port };
+            let process = Process { pid: 42, uid: 1000, comm: *b"client\0\0\0\0\0\0\0\0\0\0" };
+            let transition = Transition {
+                time: Timestamp(time),
+                socket: SocketId(index),
+                cookie: None,
+                from,
+                to,
+                local: end(if to == TcpState::SynSent { 0 } else { 1024 + u16::try_from(index).unwrap() }),
+                remote: end(443),
+                process: (to == TcpState::SynSent).then_some(process),
+                netns: Some(4_026_531_840),
+                cgroup_id: None,
+                accept_queue: None,
+                flags: (to == TcpState::Closed).then_some(SocketFlags { error, ..SocketFlags::default() }),
+                info: bytes.map(|bytes_sent| TcpInfo { bytes_sent, ..TcpInfo::default() }),
+            };
+            writer.event(&Event::Transition(transition), &mut attribution).unwrap();
+            seen += 1;
+        };
+        step(start, TcpState::Closed, TcpState::SynSent, 0, None);
+        if index % 10 == 0 {
+            step(start + handshake, TcpState::SynSent, TcpState::Closed, 111, Some(0));
+        } else {
+            step(start + handshake, TcpState::SynSent, TcpState::Established, 0, Some(0));
+            step(start + 2 * handshake, TcpState::Established, TcpState::Closed, 104, Some(index));
+        }
+    }
+    let counts = SourceCounts { seen, lost: 3, skipped: None, others_lost: 0, renewed: 0, malformed: 0 };
+    writer.finish(&counts, &mut attribution).unwrap();
+}
+
+const PYARROW: &str = r#"
+import json, sys
+import pyarrow.compute as pc, pyarrow.ipc as ipc
+table = ipc.open_stream(sys.argv[1]).read_all()
+kinds = {v["values"]: v["counts"] for v in pc.value_counts(table["kind"].cast("string")).to_pylist()}
+rows = table.select(["kind", "time", "from_state", "to_state", "local_port", "process", "error", "lost",
+    "skipped", "seen", "bytes_sent"])
+print(json.dumps({
+    "kinds": kinds,
+    "sent": pc.sum(table["bytes_sent"]).as_py(),
+    "refused": pc.sum(pc.equal(table["error"], 111)).as_py(),
+    "first": {k: str(v) if k == "time" else v for k, v in rows.slice(0, 1).to_pylist()[0].items()},
+    "last": {k: v for k, v in rows.slice(rows.num_rows - 1).to_pylist()[0].items() if k != "time"},
+    "host": table.schema.metadata[b"tcptrace.host"].decode(),
+    "unit": table.schema.field("bytes_sent").metadata[b"unit"].decode(),
+}))
+"#;
+
+#[test]
+fn pyarrow_reads_a_recording() {
+    let folder = folder("pyarrow");
+    let path = folder.join("a.arrows");
+    write_recording(&path);
+    let found = ask(PYARROW, &[&path]);
+    assert_eq!(found["kinds"], serde_json::json!({ "transition": 58_000, "counts": 1 }));
+    let sent: u64 = (0..CONNECTIONS).filter(|index| index % 10 != 0).sum();
+    assert_eq!((found["sent"].as_u64(), found["refused"].as_u64()), (Some(sent), Some(2_000)));
+    let first = &found["first"];
+    assert_eq!(first["time"], "2026-11-21 05:59:59+00:00");
+    assert_eq!(
+        (first["from_state"].as_str(), first["to_state"].as_str()),
+        (Some("closed"), Some("syn_sent"))
+    );
+    assert_eq!((first["local_port"].clone(), first["process"].as_str()), (Value::Null, Some("client")));
+    let last = &found["last"];
+    assert_eq!((last["seen"].as_u64(), last["lost"].as_u64()), (Some(58_000), Some(3)));
+    assert_eq!(last["skipped"], Value::Null, "unknown is no number");
+    assert_eq!((found["host"].as_str(), found["unit"].as_str()), (Some("web-1"), Some("bytes")));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+const DUCKDB: &str = r#"
+import json, sys
+import duckdb
+import pyarrow.parquet as pq, glob
+folder = sys.argv[1]
+connections = f"read_parquet('{folder}/connections/**/*.parquet', hive_partitioning = true)"
+transitions = f"read_parquet('{folder}/transitions/**/*.parquet', hive_partitioning = true)"
+rows = lambda query: duckdb.sql(query).fetchall()
+file = glob.glob(f"{folder}/connections/**/*.parquet", recursive = True)[0]
+print(json.dumps({
+    "by_hour": rows(f"SELECT host, date::VARCHAR, hour::INT, count(*) FROM {connections} GROUP BY ALL ORDER BY ALL"),
+    "by_reason": rows(f"SELECT close_reason, count(*), sum(bytes_sent)::BIGINT FROM {connections} GROUP BY ALL ORDER BY 2"),
+    "handshake": rows(f"SELECT min(handshake_us), max(handshake_us) FROM {connections} WHERE close_reason <> 'refused'"),
+    "state": rows(f"SELECT s.state, count(*) FROM (SELECT unnest(states) AS s FROM {connections}) GROUP BY ALL ORDER BY 2"),
+    "first": rows(f"SELECT epoch_ns(min(opened)), min(opened)::VARCHAR FROM {connections}")[0][0],
+    "transitions": rows(f"SELECT count(*), count(DISTINCT socket) FROM {transitions}"),
+    "unit": pq.read_schema(file).field("duration_us").metadata[b"unit"].decode(),
+}))
+"#;
+
+#[test]
+fn duckdb_reads_an_export() {
+    let folder = folder("duckdb");
+    let path = folder.join("a.arrows");
+    write_recording(&path);
+    let out = folder.join("out");
+    let export = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("export").arg(&path).args(arguments);
+        command
+    };
+    let output = succeed(&mut export(&["--to", out.to_str().unwrap()]));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("20000 connections in 2 files"), "{told}");
+
+    let found = ask(DUCKDB, &[&out]);
+    let half = CONNECTIONS / 2;
+    assert_eq!(
+        found["by_hour"],
+        serde_json::json!([["web-1", "2026-11-21", 5, half], ["web-1", "2026-11-21", 6, half]])
+    );
+    let sent: u64 = (0..CONNECTIONS).filter(|index| index % 10 != 0).sum();
+    assert_eq!(
+        found["by_reason"],
+        serde_json::json!([["refused", 2_000, 0], ["reset_by_peer", 18_000, sent]])
+    );
+    // Of the refused ones 1, 11, 21, 31 and 41 us.
+    assert_eq!(found["handshake"], serde_json::json!([[2.0, 50.0]]));
+    assert_eq!(found["state"], serde_json::json!([["established", 18_000], ["syn_sent", 20_000]]));
+    assert_eq!(found["first"].as_i64().map(i128::from), Some(START_NS));
+    assert_eq!(found["transitions"], serde_json::json!([[58_000, 20_000]]));
+    assert_eq!(found["unit"], "us");
+
+    // The same again is refused, and nothing half-written stays.
+    let again = export(&["--to", out.to_str().unwrap()]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+
+    let csv = folder.join("c.csv");
+    succeed(&mut export(&["--to", csv.to_str().unwrap(), "--what", "connections"]));
+    let text = fs::read_to_string(&csv).unwrap();
+    let replayed = succeed(Command::new(program()).arg("-i").arg(&path).args(["-o", "csv", "--quiet"]));
+    assert!(text.as_bytes() == replayed.stdout, "CSV is what -o csv writes");
+    assert_eq!(text.lines().count(), 1 + 20_000);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    path
+}

@@ -1,0 +1,323 @@
+//! `record` and `--input`: a recording of a live run replays as the run was seen, however it was ended.
+
+use std::{
+    ffi::CString,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use rstest::rstest;
+use rustix::process::Signal;
+use serde_json::{Map, Value};
+use tcptrace_tests::{
+    Connection, Mode, Namespace, Stuck, StuckGroup, Tracer,
+    program::program,
+    sockets::{self, Pair},
+    tracer::Ended,
+    wait,
+};
+
+/// A folder for recordings, removed with what is in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tcptrace-recording-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is found in the temporary folder.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn record(file: &str, mode: Mode, options: &[&str]) -> Tracer {
+    let fixed = ["record", file, "--mode", mode.name(), "--duration", "10m"];
+    Tracer::start(fixed.iter().chain(options))
+}
+
+fn run(arguments: &[&str]) -> Ended {
+    let ended = Tracer::start_unready(arguments).wait_for_end();
+    assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {}", ended.stderr);
+    ended
+}
+
+/// A command on a recording, showing one namespace.
+fn replay(file: &str, command: &str, namespace: &Namespace, options: &[&str]) -> Ended {
+    let netns = namespace.inode().to_string();
+    let fixed = ["-i", file, command, "-o", "json", "--netns", &netns];
+    run(&fixed.iter().chain(options).copied().collect::<Vec<_>>())
+}
+
+/// Opens and resets a connection.
+fn visit(namespace: &Namespace) {
+    let Pair { client, server, listener: _listener } = sockets::pair(namespace, "127.0.0.1:0");
+    sockets::reset_on_close(&client);
+    drop(client);
+    sockets::wait_for_error(&server);
+}
+
+/// Several kinds of life and end: 2 + 2 + 1 connections.
+fn traffic(namespace: &Namespace) {
+    visit(namespace);
+    let Pair { client, server, listener } = sockets::pair(namespace, "[::1]:0");
+    sockets::send(&client, b"hello");
+    sockets::receive(&server, 5);
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    sockets::wait_for_end(&server);
+    drop(server);
+    sockets::wait_for_end(&client);
+    let nobody = sockets::local(&listener);
+    drop((client, listener));
+    let refused = namespace.run("refused", || sockets::try_connect(nobody).map(drop));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// Lines without what is each process's own, sorted: the key that hides the sockets' addresses, and the
+/// distance from the monotonic clock to UTC, which each measures for itself to some nanoseconds.
+fn comparable(ended: &Ended) -> Vec<String> {
+    let mut lines: Vec<String> = ended
+        .rows::<Map<String, Value>>()
+        .into_iter()
+        .map(|mut row| {
+            for own in ["socket", "time", "opened", "closed"] {
+                row.remove(own);
+            }
+            serde_json::to_string(&row).unwrap()
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[rstest]
+fn a_replay_gives_the_lines_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let folder = Folder::new(&format!("replay-{}", mode.name()));
+    let file = folder.file("a.arrows");
+    let namespace = Namespace::new();
+    let recorder = record(&file, mode, &[]);
+    let connections = Tracer::connections(&namespace, mode);
+    let transitions = Tracer::transitions(&namespace, mode);
+    traffic(&namespace);
+    connections.wait_for_lines(5);
+    let (connections, transitions) = (connections.interrupt(), transitions.interrupt());
+    let recorded = recorder.interrupt();
+    assert!(recorded.stderr.contains("events recorded"), "{}", recorded.stderr);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    for (command, live) in [("connections", &connections), ("transitions", &transitions)] {
+        let first = replay(&file, command, &namespace, &[]);
+        assert_eq!(comparable(&first), comparable(live), "{command}");
+        assert_eq!(first.stdout, replay(&file, command, &namespace, &[]).stdout, "the same every time");
+        assert!(first.stderr.contains(&format!("mode {}", mode.name())), "{}", first.stderr);
+        assert_eq!(first.summary().seen, recorded.summary().seen);
+        assert!(!first.stderr.contains("end marker"), "{}", first.stderr);
+    }
+    // A recording can be read without any privilege: it is a file.
+    let as_nobody = Command::new(program())
+        .args(["-i", "-", "-o", "json", "--netns", &namespace.inode().to_string()])
+        .stdin(fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(as_nobody.stdout, replay(&file, "connections", &namespace, &[]).stdout);
+}
+
+#[test]
+fn killed_it_keeps_what_was_written() {
+    let folder = Folder::new("killed");
+    let file = folder.file("a.arrows");
+    let namespace = Namespace::new();
+    let recorder = record(&file, Mode::Btf, &[]);
+    visit(&namespace);
+    // It is written within a second, and can be read while it grows.
+    let seen = wait::until("both connections in the file", || {
+        let ended = replay(&file, "connections", &namespace, &[]);
+        (ended.line_count() == 2).then_some(ended)
+    });
+    assert!(seen.stderr.contains("it was cut off or is still being written"), "{}", seen.stderr);
+    recorder.signal(Signal::KILL);
+    assert!(!recorder.wait_for_end().status.success());
+    let after = replay(&file, "connections", &namespace, &[]);
+    assert_eq!(after.stdout, seen.stdout);
+    assert!(after.stderr.contains("without its end marker"), "{}", after.stderr);
+
+    // The file is there now, and is not overwritten by mistake.
+    let refused = Tracer::start_unready(["record", &file]).wait_for_end();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("exists already") && refused.stderr.contains("--force"));
+}
+
+/// A file system of its own, which nobody else sees.
+fn mount_small_disk(at: &Path) {
+    let text = |text: &str| CString::new(text).unwrap();
+    let (kind, options) = (text("tmpfs"), text("size=48k"));
+    let at = CString::new(at.to_str().unwrap()).unwrap();
+    let root = text("/");
+    // SAFETY: strings that end in NUL and live long enough; only this thread changes its namespace.
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "unshare: {}", std::io::Error::last_os_error());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        assert_eq!(
+            libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), private, std::ptr::null()),
+            0
+        );
+        let mounted = libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast());
+        assert_eq!(mounted, 0, "mount: {}", std::io::Error::last_os_error());
+    }
+}
+
+#[test]
+fn a_full_disk_ends_it_with_a_sentence() {
+    let folder = Folder::new("full");
+    let file = folder.file("a.arrows");
+    let namespace = Namespace::new();
+    thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            mount_small_disk(&folder.0);
+            // The program inherits the mount from this thread.
+            let tracer = record(&file, Mode::Btf, &[]);
+            let full = wait::until("a full disk", || {
+                visit(&namespace);
+                fs::metadata(&file).unwrap().len().ge(&(40 << 10)).then_some(())
+            });
+            let () = full;
+            for _ in 0..400 {
+                visit(&namespace);
+            }
+            let ended = tracer.wait_for_end();
+            assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+            let sentence = ended.stderr.lines().last().unwrap();
+            for part in [file.as_str(), "No space left on device", "reads up to its last batch"] {
+                assert!(sentence.contains(part), "{part} not in: {sentence}");
+            }
+            let rows = replay(&file, "connections", &namespace, &[]);
+            assert!(rows.line_count() > 2, "{}", rows.stderr);
+            assert!(rows.stderr.contains("the recording end"), "{}", rows.stderr);
+        });
+        work.join().unwrap();
+    });
+}
+
+#[test]
+fn rotated_files_stand_alone_and_together() {
+    let folder = Folder::new("rotated");
+    let file = folder.file("a.arrows");
+    let part = |number: u32| folder.file(&format!("a.{number:04}.arrows"));
+    let namespace = Namespace::new();
+    let recorder = record(&file, Mode::Btf, &["--rotate", "1s", "--max-files", "2"]);
+    let Pair { client, server, listener } = sockets::pair(&namespace, "127.0.0.1:0");
+    wait::until("the third file", || {
+        visit(&namespace);
+        thread::sleep(Duration::from_millis(20));
+        Path::new(&part(3)).exists().then_some(())
+    });
+    assert!(!Path::new(&part(1)).exists(), "two files are kept");
+    let ends = (sockets::port(&client), sockets::port(&server));
+    drop((client, server, listener));
+    recorder.interrupt();
+    let mut kept: Vec<PathBuf> =
+        fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    kept.sort();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+
+    // The connection began two files ago: its end is known from the last file alone.
+    let [before, last] = &kept[..] else { unreachable!() };
+    let rows: Vec<Connection> = replay(last.to_str().unwrap(), "connections", &namespace, &[]).rows();
+    let kept_open: Vec<&Connection> =
+        rows.iter().filter(|row| row.ports() == ends || row.ports() == (ends.1, ends.0)).collect();
+    assert_eq!(kept_open.len(), 2, "{rows:#?}");
+    assert!(kept_open.iter().all(|row| row.incomplete && row.close_reason == "closed"), "{kept_open:#?}");
+
+    let netns = namespace.inode().to_string();
+    let both =
+        run(&["-i", last.to_str().unwrap(), "-i", before.to_str().unwrap(), "-o", "json", "--netns", &netns]);
+    assert!(both.line_count() >= rows.len());
+    assert!(!both.stderr.contains("not given"), "{}", both.stderr);
+    let together: Vec<Connection> = both.rows();
+    assert_eq!(together.iter().filter(|row| row.ports() == ends).count(), 1);
+}
+
+#[test]
+fn stuck_names_what_stood_still_at_the_end() {
+    let folder = Folder::new("stuck");
+    let file = folder.file("a.arrows");
+    let namespace = Namespace::new();
+    let recorder = record(&file, Mode::Btf, &[]);
+    let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:0");
+    let port = sockets::port(&server);
+    drop(client);
+    sockets::wait_for_end(&server);
+    wait::pause(Duration::from_millis(300));
+    recorder.interrupt();
+
+    let ended = replay(&file, "stuck", &namespace, &["--threshold", "close_wait=200ms,fin_wait_2=1h"]);
+    let rows: Vec<Value> = ended.rows();
+    let [group, row] = &rows[..] else { panic!("{rows:#?}") };
+    let group: StuckGroup = serde_json::from_value(group.clone()).unwrap();
+    let row: Stuck = serde_json::from_value(row.clone()).unwrap();
+    assert_eq!(group.count, 1);
+    assert_eq!((row.state.as_str(), row.local_port), ("close_wait", Some(port)));
+    assert_eq!(row.pid, Some(std::process::id()));
+    let row: Value = rows[1].clone();
+    assert_eq!(row["age_source"], "observed");
+    assert!(ended.stderr.contains("when the recording ended"), "{}", ended.stderr);
+}
+
+#[rstest]
+#[case::record(&["record", "a", "-i", "b"])]
+#[case::doctor(&["doctor", "-i", "b"])]
+#[case::filter(&["record", "a", "--local-port", "80"])]
+#[case::max_files(&["record", "a", "--max-files", "3"])]
+#[case::rotate(&["record", "a", "--rotate", "soon"])]
+#[case::export(&["export", "a", "--to", "b.parquet"])]
+fn what_makes_no_sense_is_wrong_usage(#[case] arguments: &[&str]) {
+    let ended = Tracer::start_unready(arguments).wait_for_end();
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+}
+
+#[rstest]
+#[case::absent("/no/such/file", b"", "cannot open the recording /no/such/file")]
+#[case::text("", b"hello, world", "it is no Arrow stream")]
+#[case::empty("", b"", "it ends before the first event")]
+fn what_is_no_recording_is_refused_in_a_sentence(
+    #[case] path: &str,
+    #[case] content: &[u8],
+    #[case] part: &str,
+) {
+    let folder = Folder::new(&format!("none-{}", content.len() + path.len()));
+    let file = if path.is_empty() { folder.file("x") } else { path.to_owned() };
+    if path.is_empty() {
+        fs::write(&file, content).unwrap();
+    }
+    let ended = Tracer::start_unready(["-i", &file]).wait_for_end();
+    assert_eq!((ended.status.code(), ended.text().as_str()), (Some(1), ""));
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains(part), "{}", ended.stderr);
+}
+
+#[test]
+fn the_end_says_how_connections_ended() {
+    let namespace = Namespace::new();
+    let tracer = Tracer::connections(&namespace, Mode::Btf);
+    traffic(&namespace);
+    tracer.wait_for_lines(5);
+    let ended = tracer.interrupt();
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    let [.., reasons, slowest, summary] = &lines[..] else { panic!("{lines:?}") };
+    assert!(reasons.contains("how connections ended: 2 closed"), "{reasons}");
+    assert!(reasons.contains("1 refused"), "{reasons}");
+    assert!(slowest.contains("slowest handshakes: ") && slowest.contains(" to "), "{slowest}");
+    assert!(summary.contains("transitions seen"), "{summary}");
+}

@@ -1,0 +1,251 @@
+//! Which file a row goes to, and making it.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{columns::nanoseconds, parquet_file::ParquetFile, schema::Table};
+use crate::output::{Format, Row, Sink, TimeStyle};
+
+/// The form of the exported files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FileFormat {
+    /// Parquet, compressed by Zstandard
+    Parquet,
+    /// Comma-separated values, as `-o csv` writes them
+    Csv,
+}
+
+impl FileFormat {
+    /// The end of the file names.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+/// Why something cannot be exported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// A file is there already.
+    #[error("{} exists already: remove it, overwrite it with --force, or export to another place", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be made or written.
+    #[error("cannot write {}: {cause}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// One file.
+    File(PathBuf),
+    /// A folder with a file for each host and hour: `TABLE/host=NAME/date=DAY/hour=HH/RUN.parquet`.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The recorded host.
+        host: String,
+        /// The name of the files, which no other recording's have.
+        name: String,
+    },
+}
+
+/// Hours whose files are open at once: events come in their order, but for those from several processors.
+const OPEN_HOURS: usize = 2;
+
+/// The files of one table.
+pub struct Partitions {
+    table: Table,
+    format: FileFormat,
+    destination: Destination,
+    force: bool,
+    /// By hour since 1970, the oldest first.
+    open: VecDeque<(i64, Partial)>,
+    made: u32,
+    rows: u64,
+}
+
+/// A file that has its name when it is whole, so that no engine reads half of one.
+struct Partial {
+    path: PathBuf,
+    temporary: PathBuf,
+    content: Content,
+}
+
+enum Content {
+    Parquet(Box<ParquetFile>),
+    Csv(Sink<File>),
+}
+
+impl Partitions {
+    /// Nothing yet.
+    pub fn new(table: Table, format: FileFormat, destination: Destination, force: bool) -> Self {
+        Self { table, format, destination, force, open: VecDeque::new(), made: 0, rows: 0 }
+    }
+
+    /// How many rows were written.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// How many files were begun.
+    pub fn files(&self) -> u32 {
+        self.made
+    }
+
+    /// Writes a row of this table.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be made or written.
+    pub fn write<R: Row>(&mut self, row: &R) -> Result<(), ExportError> {
+        let value = serde_json::to_value(row).unwrap_or_default();
+        let hour = match &self.destination {
+            Destination::File(_) => 0,
+            // A connection whose end was not seen has no time; it is with those that had just ended.
+            Destination::Folder { .. } => {
+                let time = value[self.table.time_column()].as_str().and_then(nanoseconds);
+                match (time, self.open.back()) {
+                    (Some(time), _) => time.div_euclid(3_600_000_000_000),
+                    (None, Some((hour, _))) => *hour,
+                    (None, None) => 0,
+                }
+            }
+        };
+        self.rows += 1;
+        let partial = self.partial(hour)?;
+        let written = match &mut partial.content {
+            Content::Parquet(file) => file.push(&value),
+            Content::Csv(sink) => sink.write(row),
+        };
+        written.map_err(|cause| ExportError::Write { path: partial.path.clone(), cause })
+    }
+
+    /// Finishes every file.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be written.
+    pub fn finish(&mut self) -> Result<(), ExportError> {
+        if self.made == 0 && matches!(self.destination, Destination::File(_)) {
+            // A file was asked for: one without rows says that there were none.
+            self.partial(0)?;
+        }
+        while let Some((_, partial)) = self.open.pop_front() {
+            partial.finish()?;
+        }
+        Ok(())
+    }
+
+    fn partial(&mut self, hour: i64) -> Result<&mut Partial, ExportError> {
+        let at = self.open.iter().position(|(open, _)| *open == hour);
+        let at = if let Some(at) = at {
+            at
+        } else {
+            if self.open.len() >= OPEN_HOURS
+                && let Some((_, oldest)) = self.open.pop_front()
+            {
+                oldest.finish()?;
+            }
+            self.made += 1;
+            let partial = Partial::new(self.path(hour), self.table, self.format, self.force)?;
+            self.open.push_back((hour, partial));
+            self.open.len() - 1
+        };
+        Ok(&mut self.open[at].1)
+    }
+
+    fn path(&self, hour: i64) -> PathBuf {
+        match &self.destination {
+            Destination::File(path) => path.clone(),
+            Destination::Folder { path, host, name } => {
+                let start = jiff::Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or_default();
+                path.join(self.table.name())
+                    .join(format!("host={}", folder_name(host)))
+                    .join(format!("date={}", start.strftime("%Y-%m-%d")))
+                    .join(format!("hour={}", start.strftime("%H")))
+                    .join(format!("{name}-{}.{}", self.made, self.format.extension()))
+            }
+        }
+    }
+}
+
+/// A host's name as the name of a folder; whatever else stands in the metadata of a recording.
+fn folder_name(host: &str) -> String {
+    let kept = |it: char| if it.is_ascii_alphanumeric() || "-_.".contains(it) { it } else { '_' };
+    let name: String = host.chars().take(255).map(kept).collect();
+    if name.is_empty() { "unknown".to_owned() } else { name }
+}
+
+impl Partial {
+    fn new(path: PathBuf, table: Table, format: FileFormat, force: bool) -> Result<Self, ExportError> {
+        if !force && path.try_exists().unwrap_or(false) {
+            return Err(ExportError::Exists(path));
+        }
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".partial");
+        let temporary = PathBuf::from(temporary);
+        let content = create(&temporary).and_then(|file| {
+            Ok(match format {
+                FileFormat::Parquet => Content::Parquet(Box::new(ParquetFile::new(file, table)?)),
+                FileFormat::Csv => {
+                    let mut sink = Sink::new(file, Format::Csv, TimeStyle::Utc);
+                    match table {
+                        Table::Connections => sink.begin::<crate::output::ConnectionRow>()?,
+                        Table::Transitions => sink.begin::<crate::output::TransitionRow>()?,
+                    }
+                    Content::Csv(sink)
+                }
+            })
+        });
+        match content {
+            Ok(content) => Ok(Self { path, temporary, content }),
+            Err(cause) => Err(ExportError::Write { path, cause }),
+        }
+    }
+
+    fn finish(self) -> Result<(), ExportError> {
+        let Self { path, temporary, content } = self;
+        let finished = match content {
+            Content::Parquet(file) => file.finish(),
+            Content::Csv(mut sink) => sink.flush(),
+        };
+        finished
+            .and_then(|()| fs::rename(temporary, &path))
+            .map_err(|cause| ExportError::Write { path, cause })
+    }
+}
+
+/// As a recording, it holds addresses and names of processes: it is its owner's.
+fn create(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_one_folder_whatever_its_name() {
+        assert_eq!(folder_name("web-1.example"), "web-1.example");
+        assert_eq!(folder_name("../../etc"), ".._.._etc");
+        assert_eq!(folder_name(""), "unknown");
+    }
+}

@@ -1,0 +1,152 @@
+//! The columns of a recording.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Metadata, Schema, SchemaRef, TimeUnit};
+
+/// How a column is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// One of a few fixed names: a dictionary of UTF-8 with 8-bit indices.
+    Name,
+    /// Text that repeats: a dictionary of UTF-8 with 32-bit indices.
+    Text,
+    /// 16 bytes.
+    Bytes16,
+    /// A moment: nanoseconds since 1970-01-01T00:00:00Z, marked as UTC.
+    Time,
+    /// An unsigned integer of 64 bits.
+    U64,
+    /// An unsigned integer of 32 bits.
+    U32,
+    /// An unsigned integer of 16 bits.
+    U16,
+    /// An unsigned integer of 8 bits.
+    U8,
+    /// True or false.
+    Bool,
+}
+
+impl ColumnType {
+    /// Arrow's name for it.
+    pub fn data_type(self) -> DataType {
+        let dictionary = |keys| DataType::Dictionary(Box::new(keys), Box::new(DataType::Utf8));
+        match self {
+            Self::Name => dictionary(DataType::Int8),
+            Self::Text => dictionary(DataType::Int32),
+            Self::Bytes16 => DataType::FixedSizeBinary(16),
+            Self::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+            Self::U64 => DataType::UInt64,
+            Self::U32 => DataType::UInt32,
+            Self::U16 => DataType::UInt16,
+            Self::U8 => DataType::UInt8,
+            Self::Bool => DataType::Boolean,
+        }
+    }
+
+    /// The name in the documentation.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Name | Self::Text => "text",
+            Self::Bytes16 => "16 bytes",
+            Self::Time => "timestamp (ns, UTC)",
+            Self::U64 => "uint64",
+            Self::U32 => "uint32",
+            Self::U16 => "uint16",
+            Self::U8 => "uint8",
+            Self::Bool => "bool",
+        }
+    }
+}
+
+/// A column: its contract.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// How it is stored.
+    pub kind: ColumnType,
+    /// The unit of its numbers, empty where there is none.
+    pub unit: &'static str,
+    /// What it means.
+    pub about: &'static str,
+}
+
+const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about: &'static str) -> Column {
+    Column { name, kind, unit, about }
+}
+
+/// The columns, in their order. Every column but the first two is null where it does not apply or is not
+/// known.
+pub const COLUMNS: [Column; 50] = {
+    use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
+    [
+        column("kind", Name, "", "what the row tells"),
+        column("time", Time, "ns", "when; of a look at the host, when the look began"),
+        column("socket", U64, "", "identity of the socket, of the listener for a SYN-ACK"),
+        column("cookie", U64, "", "the kernel's socket cookie"),
+        column("from_state", Name, "", "the state left"),
+        column("to_state", Name, "", "the state entered; of an existing socket, the state it is in"),
+        column("local_address", Text, "", "the local address"),
+        column("local_port", U16, "", "the local port"),
+        column("remote_address", Text, "", "the remote address"),
+        column("remote_port", U16, "", "the remote port"),
+        column("pid", U32, "", "process id in the initial pid namespace"),
+        column("uid", U32, "", "user id of the process"),
+        column("process", Text, "", "name of the process, odd bytes escaped"),
+        column("process_raw", Bytes16, "", "name of the process, where `process` had to escape something"),
+        column("netns", U32, "", "inode of the network namespace"),
+        column("cgroup_id", U64, "", "id of the socket's cgroup"),
+        column("cgroup", Text, "", "path of the socket's cgroup, looked up while recording"),
+        column("process_cgroup", Text, "", "path of the process's cgroup, where the socket's says nothing"),
+        column("accept_queue", U32, "connections", "connections that wait for accept()"),
+        column("accept_queue_limit", U32, "connections", "the most that may wait"),
+        column("error", U16, "", "errno of the socket, 0 for none"),
+        column("shutdown_receive", Bool, "", "the application shut down receiving"),
+        column("shutdown_send", Bool, "", "the application shut down sending"),
+        column("peer_fin", Bool, "", "the peer's FIN was received"),
+        column("linger_zero", Bool, "", "SO_LINGER with a time of 0 is set"),
+        column("attached", Bool, "", "an application holds a descriptor"),
+        column("bytes_sent", U64, "bytes", "payload sent, without retransmissions"),
+        column("bytes_received", U64, "bytes", "payload received in order"),
+        column("segments_sent", U32, "segments", "segments sent"),
+        column("segments_received", U32, "segments", "segments received"),
+        column("data_segments_received", U32, "segments", "segments with payload received"),
+        column("retransmits", U32, "segments", "segments sent again"),
+        column("srtt_us", U32, "us", "smoothed round-trip time"),
+        column("min_rtt_us", U32, "us", "minimum round-trip time"),
+        column("mss", U32, "bytes", "maximum segment size in use"),
+        column("user_timeout_ms", U32, "ms", "TCP_USER_TIMEOUT"),
+        column("unacked_bytes", U32, "bytes", "written and not yet acknowledged"),
+        column("unread_bytes", U32, "bytes", "received and not yet read"),
+        column("segments_in_flight", U32, "segments", "segments in flight"),
+        column("pending_retransmits", U8, "segments", "resends of the segment that waits"),
+        column("probes", U8, "probes", "keepalive or zero-window probes unanswered"),
+        column("soft_error", U16, "", "errno of an ICMP error that was only noted, 0 for none"),
+        column("state_age_ns", U64, "ns", "how long an existing socket has at least been in its state"),
+        column("attempts", U8, "", "how often the SYN-ACK has been sent again"),
+        column("first_sent", Time, "ns", "when the SYN-ACK was first sent"),
+        column("seen", U64, "transitions", "transitions since the file began"),
+        column("lost", U64, "transitions", "found the ring buffer full since the file began"),
+        column("skipped", U64, "", "times the kernel skipped the program since the file began"),
+        column("others_lost", U64, "events", "other events that found it full since the file began"),
+        column("renewed", U64, "", "looks at the sockets after events were missed, since the file began"),
+        column("malformed", U64, "records", "records that could not be understood since the file began"),
+    ]
+};
+
+/// The schema with this metadata.
+pub fn arrow_schema(metadata: Metadata) -> SchemaRef {
+    let fields: Vec<Field> = COLUMNS
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            let mut about = Metadata::from([("description", column.about)]);
+            if !column.unit.is_empty() {
+                about.insert("unit", column.unit);
+            }
+            Field::new(column.name, column.kind.data_type(), index > 1).with_metadata(about)
+        })
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, metadata))
+}

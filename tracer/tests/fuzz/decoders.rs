@@ -1,0 +1,178 @@
+//! What the kernel sends: records of the ring buffer, netlink, BTF, and the format of a tracepoint.
+
+use std::net::{TcpListener, TcpStream};
+
+use tcptrace_bpf::source::{
+    kernel::{
+        btf::Btf,
+        decode::{self, AddressKey},
+        tracefs::parse_format,
+    },
+    snapshot::{decode::message, sockets_in},
+};
+use tracer_ebpf::{
+    AF_INET, AF_INET6, Record, RecordKind, RecordWithInfo, TcpInfo, Wire as _, flags, tcp_state,
+};
+
+use super::mutate::{Random, mutate};
+
+fn each_mutation(samples: &[Vec<u8>], count: usize, mut try_it: impl FnMut(&[u8])) {
+    let mut random = Random::new(0x7463_7074_7261_6365);
+    for index in 0..count {
+        try_it(&mutate(&samples[index % samples.len()], &mut random));
+    }
+}
+
+fn record(kind: RecordKind) -> Record {
+    Record {
+        time_ns: 5_000_000_000,
+        socket: 0xffff_8880_1234_5678,
+        cookie: 9,
+        value: 77,
+        local_address: [127; 16],
+        remote_address: [1; 16],
+        comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+        flags: flags::PROCESS | flags::NETNS | flags::SOCKET_FIELDS | flags::ACCEPT_QUEUE | flags::CGROUP,
+        netns: 4_026_531_840,
+        tgid: 42,
+        uid: 1000,
+        accept_queue: 1,
+        accept_queue_limit: 128,
+        local_port: 4242,
+        remote_port: 443,
+        error: 111,
+        shutdown: 3,
+        attempts: 2,
+        kind: kind as u8,
+        old_state: tcp_state::SYN_SENT,
+        new_state: tcp_state::CLOSE,
+        family: if kind as u8 % 2 == 0 { AF_INET } else { AF_INET6 },
+        reserved: 0,
+    }
+}
+
+#[test]
+fn records_of_the_ring_buffer() {
+    let kinds = [
+        RecordKind::Transition,
+        RecordKind::SynAckRetransmit,
+        RecordKind::FirstRead,
+        RecordKind::TimeWaitEnd,
+    ];
+    let mut samples: Vec<Vec<u8>> = kinds.iter().map(|kind| record(*kind).as_bytes().to_vec()).collect();
+    let plain = record(RecordKind::Transition);
+    let info = TcpInfo { srtt_us: 10, min_rtt_us: u32::MAX, ..TcpInfo::default() };
+    let record = Record { flags: plain.flags | flags::INFO, ..plain };
+    samples.push(RecordWithInfo { record, info }.as_bytes().to_vec());
+    for sample in &samples {
+        assert!(decode::event(sample, AddressKey::random()).is_some());
+    }
+    let key = AddressKey::random();
+    let mut understood = 0;
+    each_mutation(&samples, 100_000, |bytes| understood += usize::from(decode::event(bytes, key).is_some()));
+    assert!(understood > 10_000, "{understood}");
+}
+
+/// The list that this kernel gives of its own sockets: one datagram, as it came.
+fn netlink_datagrams() -> Vec<Vec<u8>> {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let _client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )
+    .expect("sock_diag needs no privilege");
+    let mut request = Vec::new();
+    request.extend(72_u32.to_ne_bytes());
+    request.extend(20_u16.to_ne_bytes());
+    request.extend(0x301_u16.to_ne_bytes());
+    request.extend([7, 0, 0, 0, 0, 0, 0, 0]);
+    // IPv4, TCP, INET_DIAG_INFO and INET_DIAG_SKMEMINFO, every state.
+    request.extend([2, 6, 0x42, 0]);
+    request.extend(0xfff_u32.to_ne_bytes());
+    request.resize(72, 0);
+    rustix::net::send(&socket, &request, SendFlags::empty()).expect("the kernel takes requests");
+    let mut buffer = vec![0; 1 << 16];
+    let (read, _) =
+        rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty()).expect("the kernel answers");
+    buffer.truncate(read);
+    vec![buffer]
+}
+
+#[test]
+fn netlink() {
+    let samples = netlink_datagrams();
+    let found = sockets_in(&samples[0], 7);
+    assert!(found.iter().any(Result::is_ok), "{found:?}");
+    // The first messages are enough to be changed.
+    let samples: Vec<Vec<u8>> = samples.iter().map(|it| it[..it.len().min(1500)].to_vec()).collect();
+    each_mutation(&samples, 50_000, |bytes| {
+        let _ = sockets_in(bytes, 7);
+        let _ = message(bytes.get(16..).unwrap_or_default());
+    });
+}
+
+/// `struct sock { int sk_err; struct inner { short a; } in; unsigned bits : 3; }`, and a pointer to it.
+fn btf() -> Vec<u8> {
+    let strings = b"\0sock\0sk_err\0int\0inner\0a\0in\0bits\0";
+    let name = |text: &str| {
+        let whole = format!("\0{text}\0");
+        let at = strings.windows(whole.len()).position(|window| window == whole.as_bytes());
+        u32::try_from(at.expect("it is there") + 1).expect("it is short")
+    };
+    let mut words: Vec<u32> = Vec::new();
+    let info = |kind: u32, members: u32, flag: u32| (kind << 24) | members | (flag << 31);
+    words.extend([name("int"), info(1, 0, 0), 4, 32]);
+    words.extend([name("inner"), info(4, 1, 0), 4, name("a"), 1, 0]);
+    words.extend([name("sock"), info(4, 3, 1), 12]);
+    words.extend([name("sk_err"), 1, 0, name("in"), 2, 32, name("bits"), 1, (3 << 24) | 64]);
+    words.extend([0, info(2, 0, 0), 3]);
+    let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("it is short");
+    let header = [24, 0, length(&types), length(&types), length(strings)];
+    let mut bytes = vec![];
+    bytes.extend(0xeb9f_u16.to_ne_bytes());
+    bytes.extend([1, 0]);
+    bytes.extend(header.iter().flat_map(|word: &u32| word.to_ne_bytes()));
+    bytes.extend(types);
+    bytes.extend(strings);
+    bytes
+}
+
+#[test]
+fn kernel_types() {
+    let samples = [btf()];
+    let good = Btf::parse(samples[0].clone()).expect("the sample is BTF");
+    assert_eq!((good.offset_of("sock", "sk_err"), good.offset_of("sock", "in.a")), (Some(0), Some(4)));
+    each_mutation(&samples, 100_000, |bytes| {
+        if let Ok(btf) = Btf::parse(bytes.to_vec()) {
+            for path in ["sk_err", "in.a", "bits", "in.in.in", "nothing"] {
+                let _ = btf.offset_of("sock", path);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_format_of_a_tracepoint() {
+    let format = "name: inet_sock_set_state\nID: 1428\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+        \tfield:const void * skaddr;\toffset:8;\tsize:8;\tsigned:0;\n\
+        \tfield:int oldstate;\toffset:16;\tsize:4;\tsigned:1;\n\
+        \tfield:int newstate;\toffset:20;\tsize:4;\tsigned:1;\n\
+        \tfield:__u16 sport;\toffset:24;\tsize:2;\tsigned:0;\n\
+        \tfield:__u16 dport;\toffset:26;\tsize:2;\tsigned:0;\n\
+        \tfield:__u16 family;\toffset:28;\tsize:2;\tsigned:0;\n\
+        \tfield:__u16 protocol;\toffset:30;\tsize:2;\tsigned:0;\n\
+        \tfield:__u8 saddr[4];\toffset:32;\tsize:4;\tsigned:0;\n\
+        \tfield:__u8 daddr[4];\toffset:36;\tsize:4;\tsigned:0;\n\
+        \tfield:__u8 saddr_v6[16];\toffset:40;\tsize:16;\tsigned:0;\n\
+        \tfield:__u8 daddr_v6[16];\toffset:56;\tsize:16;\tsigned:0;\n";
+    assert!(parse_format(format).is_ok());
+    each_mutation(&[format.as_bytes().to_vec()], 50_000, |bytes| {
+        let _ = parse_format(&String::from_utf8_lossy(bytes));
+    });
+}

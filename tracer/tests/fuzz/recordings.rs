@@ -1,0 +1,137 @@
+//! Recordings.
+
+use std::net::IpAddr;
+
+use tcptrace_bpf::{
+    event::{
+        AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
+        SourceCounts, SynAckRetransmit, TcpInfo, Timestamp, Transition,
+    },
+    lifecycle::{TcpState, TimeWaitModel},
+    owner::{Attribution, RecordedCgroups},
+    recording::{Header, Writer},
+    source::{
+        ClockOffset, Host,
+        recording::{Reader, RowContent, Rows},
+    },
+};
+
+use super::{
+    allocations::largest,
+    mutate::{Random, mutate},
+};
+
+/// The file unpacked at LZ4's best, and what a reader needs besides; far less than the lengths that lie.
+const MOST: usize = 24 << 20;
+
+fn end(number: u64) -> Endpoint {
+    let [.., a, b] = number.to_be_bytes();
+    Endpoint { address: IpAddr::from([10, 0, a, b]), port: u16::from(b) + 1 }
+}
+
+fn events(count: u64) -> Vec<Event> {
+    let process = Process { pid: 7, uid: 0, comm: *b"worker\xff\0\0\0\0\0\0\0\0\0" };
+    let mut events = vec![
+        Event::Existing(ExistingSocket {
+            time: Timestamp(1),
+            cookie: 5,
+            state: TcpState::Listen,
+            state_age_ns: Some(3),
+            local: end(1),
+            remote: Endpoint { address: IpAddr::from([0, 0, 0, 0]), port: 0 },
+            process: Some(process),
+            netns: Some(1),
+            cgroup_id: Some(2),
+            info: None,
+        }),
+        Event::SnapshotEnd { started: Timestamp(1) },
+    ];
+    for time in 2..count {
+        events.push(match time % 5 {
+            0 => Event::FirstRead(FirstRead { time: Timestamp(time), socket: SocketId(time), process }),
+            1 => Event::SynAckRetransmit(SynAckRetransmit {
+                time: Timestamp(time),
+                listener: SocketId(1),
+                local: end(1),
+                remote: end(time),
+                netns: None,
+                attempts: 1,
+                first_sent: Some(Timestamp(time - 1)),
+                accept_queue: Some(AcceptQueue { length: 1, limit: 2 }),
+            }),
+            _ => Event::Transition(Transition {
+                time: Timestamp(time),
+                socket: SocketId(time),
+                cookie: None,
+                from: TcpState::SynSent,
+                to: TcpState::Closed,
+                local: end(time),
+                remote: end(time * 7),
+                process: (time % 2 == 0).then_some(process),
+                netns: Some(1),
+                cgroup_id: Some(time % 3),
+                accept_queue: None,
+                flags: Some(SocketFlags::default()),
+                info: Some(TcpInfo { bytes_sent: time, ..TcpInfo::default() }),
+            }),
+        });
+    }
+    events
+}
+
+fn sample(count: u64, batch: usize) -> Vec<u8> {
+    let header = Header {
+        tool_version: "1".into(),
+        wire_version: 1,
+        host: Host { name: "host".into(), kernel: "6.18".into(), mode: "btf".into() },
+        clock: ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 },
+        time_wait: TimeWaitModel::default(),
+        started: Timestamp(0),
+        run: "run".into(),
+        part: 1,
+    };
+    let mut attribution = Attribution::recorded(RecordedCgroups::default());
+    let mut writer = Writer::new(Vec::new(), &header).expect("memory takes all");
+    let counts = SourceCounts { seen: count, ..SourceCounts::default() };
+    for batch in events(count).chunks(batch) {
+        for event in batch {
+            writer.event(event, &mut attribution).expect("memory takes all");
+        }
+        writer.flush(&counts, &mut attribution).expect("memory takes all");
+    }
+    writer.finish(&counts, &mut attribution).expect("memory takes all")
+}
+
+/// How many rows were understood; none when it is no recording.
+fn read(bytes: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(bytes).ok()?;
+    let clock = reader.header().clock;
+    let cgroups = RecordedCgroups::default();
+    let mut understood = 0;
+    while let Some(batch) = reader.next_batch().expect("memory can be read") {
+        let Some(mut rows) = Rows::new(&batch, clock) else { continue };
+        for row in 0..rows.len() {
+            understood += usize::from(rows.content(row, &cgroups) != RowContent::Unknown);
+        }
+    }
+    Some(understood)
+}
+
+#[test]
+fn recordings() {
+    let samples = [sample(40, 1000), sample(300, 100), sample(3, 1)];
+    for (sample, rows) in samples.iter().zip([41, 301, 4]) {
+        // The events, and the account once.
+        assert_eq!(read(sample), Some(rows));
+    }
+    let mut random = Random::new(0x7265_636f_7264);
+    let (mut read_some, mut refused) = (0, 0);
+    for index in 0..6_000 {
+        match read(&mutate(&samples[index % samples.len()], &mut random)) {
+            None => refused += 1,
+            Some(rows) => read_some += usize::from(rows > 0),
+        }
+    }
+    assert!(refused > 500 && read_some > 1_000, "{refused} refused, {read_some} read");
+    assert!(largest() < MOST, "{} bytes were asked for at once", largest());
+}

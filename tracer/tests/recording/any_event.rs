@@ -1,0 +1,168 @@
+//! Events of every kind with any values.
+
+use std::net::IpAddr;
+
+use proptest::{option, prelude::*};
+use tcptrace_bpf::{
+    event::{
+        AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, MiniSocketEnd, Process, SocketFlags,
+        SocketId, SynAckRetransmit, TcpInfo, Timestamp, Transition,
+    },
+    lifecycle::TcpState,
+};
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp)
+}
+
+fn state() -> impl Strategy<Value = TcpState> {
+    prop::sample::select(TcpState::ALL.to_vec())
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let some = |text: &str| Just(text.parse::<IpAddr>().unwrap());
+    let address = prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from),
+        some("0.0.0.0"),
+        some("::"),
+        some("::ffff:10.0.0.1"),
+    ];
+    (address, prop_oneof![Just(0), any::<u16>()]).prop_map(|(address, port)| Endpoint { address, port })
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    let plain = "[a-z:/ _-]{0,15}".prop_map(|name| {
+        let mut comm = [0; 16];
+        comm[..name.len()].copy_from_slice(name.as_bytes());
+        comm
+    });
+    let comm = prop_oneof![any::<[u8; 16]>(), plain, Just(*b"a\\x1b\0\0\0\0\0\0\0\0\0\0\0")];
+    (any::<u32>(), any::<u32>(), comm).prop_map(|(pid, uid, comm)| Process { pid, uid, comm })
+}
+
+fn queue() -> impl Strategy<Value = AcceptQueue> {
+    any::<(u32, u32)>().prop_map(|(length, limit)| AcceptQueue { length, limit })
+}
+
+fn flags() -> impl Strategy<Value = SocketFlags> {
+    any::<(u16, [bool; 5])>().prop_map(|(error, [a, b, c, d, e])| SocketFlags {
+        error,
+        shutdown_receive: a,
+        shutdown_send: b,
+        peer_fin: c,
+        linger_zero: d,
+        attached: e,
+    })
+}
+
+fn info() -> impl Strategy<Value = TcpInfo> {
+    let known = any::<([u64; 2], [u32; 8], u8, u8, u16)>();
+    let perhaps = any::<(Option<u32>, Option<u32>, Option<u32>)>();
+    (known, perhaps).prop_map(|((large, words, pending, probes, soft), (srtt, rtt, timeout))| TcpInfo {
+        bytes_sent: large[0],
+        bytes_received: large[1],
+        segments_sent: words[0],
+        segments_received: words[1],
+        data_segments_received: words[2],
+        retransmits: words[3],
+        srtt_us: srtt,
+        min_rtt_us: rtt,
+        mss: words[4],
+        user_timeout_ms: timeout,
+        unacked_bytes: words[5],
+        unread_bytes: words[6],
+        segments_in_flight: words[7],
+        pending_retransmits: pending,
+        probes,
+        soft_error: soft,
+    })
+}
+
+fn transition() -> impl Strategy<Value = Event> {
+    let who = (time(), any::<u64>(), any::<Option<u64>>(), state(), state());
+    let what = (endpoint(), endpoint(), option::of(process()), any::<Option<u32>>(), any::<Option<u64>>());
+    let more = (option::of(queue()), option::of(flags()), option::of(info()));
+    (who, what, more).prop_map(
+        |(
+            (time, socket, cookie, from, to),
+            (local, remote, process, netns, cgroup_id),
+            (accept_queue, flags, info),
+        )| {
+            Event::Transition(Transition {
+                time,
+                socket: SocketId(socket),
+                cookie,
+                from,
+                to,
+                local,
+                remote,
+                process,
+                netns,
+                cgroup_id,
+                accept_queue,
+                flags,
+                info,
+            })
+        },
+    )
+}
+
+fn existing() -> impl Strategy<Value = Event> {
+    let who = (time(), any::<u64>(), state(), any::<Option<u64>>(), endpoint(), endpoint());
+    let what = (option::of(process()), any::<Option<u32>>(), any::<Option<u64>>(), option::of(info()));
+    (who, what).prop_map(
+        |((time, cookie, state, state_age_ns, local, remote), (process, netns, cgroup_id, info))| {
+            Event::Existing(ExistingSocket {
+                time,
+                cookie,
+                state,
+                state_age_ns,
+                local,
+                remote,
+                process,
+                netns,
+                cgroup_id,
+                info,
+            })
+        },
+    )
+}
+
+fn syn_ack() -> impl Strategy<Value = Event> {
+    let who = (time(), any::<u64>(), endpoint(), endpoint(), any::<Option<u32>>());
+    (who, any::<u8>(), option::of(time()), option::of(queue())).prop_map(
+        |((time, listener, local, remote, netns), attempts, first_sent, accept_queue)| {
+            Event::SynAckRetransmit(SynAckRetransmit {
+                time,
+                listener: SocketId(listener),
+                local,
+                remote,
+                netns,
+                attempts,
+                first_sent,
+                accept_queue,
+            })
+        },
+    )
+}
+
+/// Any event.
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => transition(),
+        2 => existing(),
+        1 => time().prop_map(|started| Event::SnapshotEnd { started }),
+        1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::SnapshotScope { started, netns }),
+        2 => syn_ack(),
+        1 => (time(), any::<u64>(), process()).prop_map(|(time, socket, process)| {
+            Event::FirstRead(FirstRead { time, socket: SocketId(socket), process })
+        }),
+        1 => (time(), state(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
+            |(time, state, local, remote, netns)| {
+                Event::MiniSocketEnd(MiniSocketEnd { time, state, local, remote, netns })
+            }
+        ),
+        1 => time().prop_map(Event::Time),
+    ]
+}

@@ -1,0 +1,159 @@
+//! Files that were cut off, damaged, or are something else.
+
+use proptest::prelude::*;
+use tcptrace_bpf::{
+    event::{Endpoint, Event, SocketId, SourceCounts, Timestamp, Transition},
+    lifecycle::TcpState,
+    recording::Header,
+    source::recording::{Missing, Reader},
+};
+
+use super::support::{Content, header, read, recorded};
+
+pub(crate) fn opening(time: Timestamp) -> Transition {
+    let end = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
+    Transition {
+        time,
+        socket: SocketId(time.0),
+        cookie: None,
+        from: TcpState::Closed,
+        to: TcpState::SynSent,
+        local: end(4000),
+        remote: end(80),
+        process: None,
+        netns: Some(7),
+        cgroup_id: None,
+        accept_queue: None,
+        flags: None,
+        info: None,
+    }
+}
+
+fn openings(range: std::ops::Range<u64>) -> Vec<Event> {
+    range.map(|time| Event::Transition(opening(Timestamp(time)))).collect()
+}
+
+const COUNTS: SourceCounts =
+    SourceCounts { seen: 30, lost: 4, skipped: Some(3), others_lost: 2, renewed: 5, malformed: 1 };
+
+#[test]
+fn cut_at_every_byte_it_reads_and_says_what_is_missing() {
+    let batches = [openings(0..10), openings(10..20), openings(20..30)];
+    let slices: Vec<&[Event]> = batches.iter().map(Vec::as_slice).collect();
+    let whole = recorded(&header(), &slices, &COUNTS);
+    // Where the first, the second and the third batch end.
+    let ends: Vec<usize> = (1..=3).map(|count| recorded_length(&slices[..count])).collect();
+    let schema = recorded_length(&[]);
+    assert_eq!(whole.len(), ends[2] + 8, "the end marker has 8 bytes");
+
+    for length in ends[0]..whole.len() {
+        let content = read(&whole[..length]);
+        let last = ends.iter().filter(|&&end| end <= length).count();
+        assert_eq!(content.events, batches[..last].concat(), "cut at {length}");
+        let end = if last == 0 { schema } else { ends[last - 1] };
+        let unused = (length - end) as u64;
+        let missing = if unused == 0 { Missing::EndMarker } else { Missing::RestOfBatch { unused } };
+        assert_eq!(content.missing, Some(missing), "cut at {length}");
+    }
+    let content = read(&whole);
+    assert_eq!((content.events.len(), content.counts, content.missing), (30, COUNTS, None));
+    for length in 0..schema {
+        assert!(Reader::new(&whole[..length]).is_err(), "cut at {length}");
+    }
+}
+
+/// Without the end marker.
+fn recorded_length(batches: &[&[Event]]) -> usize {
+    let counts = if batches.len() == 3 { COUNTS } else { SourceCounts::default() };
+    recorded(&header(), batches, &counts).len() - 8
+}
+
+#[test]
+fn each_sentence_says_what_and_how_much() {
+    let sentences: Vec<String> = [
+        Missing::EndMarker,
+        Missing::RestOfBatch { unused: 17 },
+        Missing::Damaged { at: 5, why: "why".into(), unused: 9 },
+        Missing::AfterEnd { unused: 3 },
+    ]
+    .iter()
+    .map(ToString::to_string)
+    .collect();
+    assert!(sentences[0].contains("without its end marker: it was cut off or is still being written"));
+    assert!(sentences[1].contains("inside a batch: 17 bytes after the last complete one are not used"));
+    assert!(sentences[2].contains("damaged after byte 5 (why): 9 bytes are not used"));
+    assert!(sentences[3].contains("3 bytes after the end"));
+}
+
+/// What a power cut leaves where the blocks were never written.
+#[test]
+fn zeros_are_no_end_marker() {
+    let events = openings(0..10);
+    let mut bytes = recorded(&header(), &[&events], &COUNTS);
+    bytes.truncate(bytes.len() - 8);
+    bytes.extend([0; 5000]);
+    let Content { events: read, missing, .. } = read(&bytes);
+    assert_eq!(read, events);
+    assert!(matches!(missing, Some(Missing::Damaged { unused: 5000, .. })), "{missing:?}");
+}
+
+#[test]
+fn what_follows_the_end_is_told() {
+    let events = openings(0..10);
+    let mut bytes = recorded(&header(), &[&events], &COUNTS);
+    bytes.extend(b"more");
+    let content = read(&bytes);
+    assert_eq!((content.events, content.missing), (events, Some(Missing::AfterEnd { unused: 4 })));
+}
+
+#[test]
+fn something_else_is_refused_in_a_sentence() {
+    let newer = {
+        let mut bytes = recorded(&header(), &[], &SourceCounts::default());
+        let key = b"tcptrace.format";
+        let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+        // The value is somewhere near its key; a digit alone in padding.
+        let value = (at.saturating_sub(64)..at + 64)
+            .find(|&index| bytes[index..].starts_with(b"\x01\0\0\x001\0"))
+            .unwrap();
+        bytes[value + 4] = b'9';
+        bytes
+    };
+    for (bytes, part) in [
+        (&b""[..], "ends before the first event"),
+        (b"{\"type\":\"connection\"}\n", "no Arrow stream"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f", "no Arrow stream"),
+        (b"ARROW1\0\0\xff\xff\xff\xff", "no Arrow stream"),
+        (&newer, "format version 9"),
+    ] {
+        let error = Reader::new(bytes).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(!error.contains('\n'));
+    }
+}
+
+/// The lengths are those of a file that is much larger.
+#[test]
+fn lengths_that_are_lies_cost_nothing() {
+    let events = openings(0..10);
+    let bytes = recorded(&header(), &[&events], &COUNTS);
+    let schema = recorded(&Header { ..header() }, &[], &SourceCounts::default()).len() - 8;
+    for lie in [0x7fff_ffff_u32, 0x003f_ffff, 0xffff_ffff] {
+        let mut bytes = bytes.clone();
+        bytes[schema + 4..schema + 8].copy_from_slice(&lie.to_le_bytes());
+        let content = read(&bytes);
+        assert_eq!(content.events, []);
+        assert!(content.missing.is_some());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        if let Ok(mut reader) = Reader::new(&bytes[..]) {
+            while reader.next_batch().unwrap().is_some() {}
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Recordings as files: several of one run, a limit, and what they do not hold.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use tcptrace_bpf::{
+    event::{Endpoint, Event, ExistingSocket, SourceCounts, Timestamp},
+    lifecycle::{Observation, TcpState, Tracker, TrackerOptions},
+    recording::Header,
+    source::recording::RecordingSource,
+};
+
+use super::{
+    damage::opening,
+    support::{header, recorded, replay},
+};
+
+struct Run {
+    folder: tempfile::TempDir,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, header: &Header, events: &[Event], counts: &SourceCounts) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, recorded(header, &[events], counts)).unwrap();
+        path
+    }
+}
+
+fn part(number: u32) -> Header {
+    Header { part: number, ..header() }
+}
+
+fn at(time: u64) -> Event {
+    Event::Transition(opening(Timestamp(time)))
+}
+
+fn found(time: u64) -> Event {
+    let end = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
+    Event::Existing(ExistingSocket {
+        time: Timestamp(time),
+        cookie: 3,
+        state: TcpState::Established,
+        state_age_ns: None,
+        local: end(1),
+        remote: end(2),
+        process: None,
+        netns: None,
+        cgroup_id: None,
+        info: None,
+    })
+}
+
+fn snapshot(time: u64) -> Event {
+    Event::SnapshotEnd { started: Timestamp(time) }
+}
+
+fn counts(lost: u64, skipped: Option<u64>) -> SourceCounts {
+    SourceCounts { seen: 1, lost, skipped, ..SourceCounts::default() }
+}
+
+#[test]
+fn the_files_of_a_run_are_one() {
+    let run = Run::new();
+    let first = run.file("a.1", &part(1), &[found(1), snapshot(1), at(2)], &counts(1, Some(2)));
+    let second = run.file("a.2", &part(2), &[found(3), snapshot(3), at(4)], &counts(10, Some(20)));
+    let fourth = run.file("a.4", &part(4), &[found(5), snapshot(5), at(6)], &counts(100, None));
+
+    let (events, sum, problems) = replay(&[&second, &first], None);
+    assert_eq!(events, [found(1), snapshot(1), at(2), at(4)], "what the second file begins with is known");
+    assert_eq!((sum.seen, sum.lost, sum.skipped), (2, 11, Some(22)));
+    assert_eq!(problems, [""; 0]);
+
+    let (events, _, _) = replay(&[&second], None);
+    assert_eq!(events, [found(3), snapshot(3), at(4)], "each file stands alone");
+
+    let (events, sum, problems) = replay(&[&first, &second, &fourth], None);
+    assert_eq!(events, [found(1), snapshot(1), at(2), at(4), found(5), snapshot(5), at(6)]);
+    assert_eq!((sum.lost, sum.skipped), (111, None));
+    assert!(problems.len() == 1 && problems[0].contains("1 files that were not given"), "{problems:?}");
+
+    let other = run.file("b", &Header { run: "other".into(), ..part(3) }, &[], &counts(0, None));
+    for (paths, word) in
+        [(vec![first.clone(), other], "different runs"), (vec![first.clone(), first], "twice")]
+    {
+        let Err(error) = RecordingSource::open(&paths, None) else { panic!("{word}") };
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_limit_is_of_the_recorded_time() {
+    let run = Run::new();
+    let path = run.file("a", &header(), &[at(1_000), at(1_500), at(1_501)], &counts(7, Some(0)));
+    let (events, ..) = replay(&[&path], Some(Duration::from_nanos(500)));
+    assert_eq!(events, [at(1_000), at(1_500), Event::Time(Timestamp(1_500))]);
+    let (events, ..) = replay(&[&path], Some(Duration::from_secs(500)));
+    assert_eq!(events.len(), 3);
+}
+
+#[test]
+fn what_a_file_lacks_is_told_with_its_name() {
+    let run = Run::new();
+    let path = run.file("cut", &header(), &[at(1_000)], &counts(7, Some(0)));
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
+    let (events, _, problems) = replay(&[&path], None);
+    assert_eq!(events, [at(1_000)]);
+    assert!(problems[0].contains("cut: the recording ended without its end marker"), "{problems:?}");
+}
+
+#[test]
+fn a_file_that_is_none_is_named_with_the_reason() {
+    let run = Run::new();
+    let path = run.folder.path().join("x");
+    let Err(absent) = RecordingSource::open(std::slice::from_ref(&path), None) else { panic!() };
+    assert!(absent.to_string().contains("cannot open the recording"), "{absent}");
+    fs::write(&path, b"hello, world").unwrap();
+    let Err(error) = RecordingSource::open(&[path], None) else { panic!() };
+    assert!(error.to_string().contains("x as a recording: it is no Arrow stream"), "{error}");
+}
+
+/// A file that continues another tells of connections under the identity that they go on with.
+#[test]
+fn a_connection_from_a_file_before_goes_on() {
+    let socket = opening(Timestamp(0)).socket;
+    let mut tracker = Tracker::new(TrackerOptions::default());
+    let Event::Existing(mut existing) = found(1) else { panic!() };
+    existing.cookie = !socket.0;
+    let mut closed = opening(Timestamp(9));
+    closed.socket = socket;
+    (closed.from, closed.to) = (TcpState::Established, TcpState::Closed);
+    let again = |time| {
+        let mut again = opening(Timestamp(time));
+        (again.local, again.remote, again.netns) = (existing.local, existing.remote, existing.netns);
+        again.socket = socket;
+        again
+    };
+    (closed.local, closed.remote, closed.netns) = (existing.local, existing.remote, existing.netns);
+    let mut ends = 0;
+    for event in
+        [Event::Existing(existing), snapshot(1), Event::Transition(closed), Event::Transition(again(10))]
+    {
+        tracker.observe(&event, &mut |observation| {
+            ends += i32::from(matches!(observation, Observation::Closed(_)))
+        });
+    }
+    assert_eq!((ends, tracker.counts().unmatched, tracker.live()), (1, 0, 1));
+    // The same ends on another socket: what was found once is not found again.
+    let mut other = again(11);
+    other.socket.0 += 1;
+    tracker.observe(&Event::Transition(other), &mut |observation| {
+        ends += i32::from(matches!(observation, Observation::Closed(_)));
+    });
+    assert_eq!((ends, tracker.counts().unseen_ends, tracker.live()), (1, 0, 2));
+}
