@@ -155,7 +155,7 @@ impl Tracker {
     }
 
     /// How many listening sockets are known.
-    pub fn listeners(&self) -> usize {
+    pub fn listening(&self) -> usize {
         self.listeners.len()
     }
 

@@ -234,7 +234,7 @@ impl Recorder {
             owners: self.owners.copy(),
             labelled: self.owners.labelled(),
             thresholds: self.thresholds,
-            listeners: tracker.listeners(),
+            listeners: tracker.listening(),
             time_wait,
             fin_wait_2,
             queues,

@@ -78,7 +78,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 
 /// The columns, in their order. Every column but the first two is null where it does not apply or is not
 /// known.
-pub const COLUMNS: [Column; 50] = {
+pub const COLUMNS: [Column; 51] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "what the row tells"),

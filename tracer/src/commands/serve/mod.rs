@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::{clients::Clients, feed::Counting, listen::Bound, pages::Site, web_config::Web};
 use super::{
     input::{Input, Privileges},
-    pump::Pump,
+    pump::{Outcome, Pump},
 };
 use crate::{
     cli::{ServeArguments, Shared},
@@ -79,8 +79,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let ended =
         runtime.block_on(serve(shared, arguments, bound, web, Site::new(feed, agent, started), &mut pump));
     systemd::stopping();
-    let (summary, result) = pump.finish();
+    let Outcome { summary, abandoned, result } = pump.finish();
     tracing::info!("{summary}");
+    if let Some(abandoned) = abandoned {
+        tracing::info!("{abandoned}");
+    }
     ended?;
     result.context("the events cannot be read any more")
 }
