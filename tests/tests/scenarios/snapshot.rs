@@ -15,13 +15,11 @@ use socket2::Socket;
 use tcptrace_tests::{
     Connection, Mode, Namespace, Process, Tracer,
     process::{Gate, stay},
-    sockets, wait,
+    sockets, speed, wait,
 };
 
 use crate::support::{assert_ending, assert_states};
 
-/// Connections that are open when tracing begins.
-const OPEN: usize = 1000;
 const ESTABLISHED: u32 = 1 << 1;
 
 /// Asserts what holds for everything whose beginning was not seen: nothing is invented.
@@ -58,30 +56,31 @@ fn a_thousand_connections_end_after_the_start(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[values(true, false)] snapshot: bool,
 ) {
+    let count = speed::count(1000, 200);
     let namespace = Namespace::alone();
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:0", 1024, |_| {}));
     let to = sockets::local(&listener);
     let end = Gate::new();
     let server = Process::start(&namespace, "holder-s", || {
-        let open: Vec<Socket> = (0..OPEN).map(|_| sockets::accept(&listener)).collect();
+        let open: Vec<Socket> = (0..count).map(|_| sockets::accept(&listener)).collect();
         open.iter().for_each(sockets::wait_for_end);
         drop(open);
     });
     let client = Process::start(&namespace, "holder-c", || {
-        let open: Vec<Socket> = (0..OPEN).map(|_| sockets::connect(to)).collect();
+        let open: Vec<Socket> = (0..count).map(|_| sockets::connect(to)).collect();
         end.wait();
         drop(open);
     });
-    wait::until("all connections", || (namespace.sockets_in(ESTABLISHED) == 2 * OPEN).then_some(()));
+    wait::until("all connections", || (namespace.sockets_in(ESTABLISHED) == 2 * count).then_some(()));
     let ids = (client.id(), server.id());
     let options: &[&str] = if snapshot { &[] } else { &["--no-snapshot"] };
     let tracer = Tracer::json("connections", &namespace, mode, options);
     end.open();
     client.wait();
     server.wait();
-    let Some(ended) = tracer.many(mode, 2 * OPEN) else { return };
+    let Some(ended) = tracer.many(mode, 2 * count) else { return };
     let (clients, servers) = by_client_port(ended.rows(), to.port());
-    assert_eq!((clients.len(), servers.len()), (OPEN, OPEN));
+    assert_eq!((clients.len(), servers.len()), (count, count));
     assert!(clients.keys().eq(servers.keys()));
     for row in clients.values() {
         assert_incomplete(row);
