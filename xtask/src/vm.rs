@@ -26,6 +26,7 @@ use crate::{packages, workspace::Workspace};
 /// The Debian packages whose programs are used, and what for.
 const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "emulates the machine"),
+    ("binutils", "strips what goes into the guest"),
     ("xz-utils", "unpacks modules"),
     ("zstd", "unpacks modules"),
     ("iproute2", "ip and ss, which the tests start in the guest"),
@@ -93,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&names)?;
     let apt = Apt::new(folder.join("apt"), &arguments.mirror)?;
     let programs = programs::build(&workspace, !arguments.smoke)?;
-    let tools = programs::tools()?;
+    let tools = programs::tools(&programs)?;
     let options = Options { kvm: arguments.kvm, limit: Duration::from_secs(arguments.limit) };
 
     let wanted = initramfs::Wanted {
