@@ -145,7 +145,10 @@ fn pyarrow_reads_a_recording() {
     assert_eq!((found["sent"].as_u64(), found["refused"].as_u64()), (Some(sent), Some(2_000)));
     let first = &found["first"];
     assert_eq!(first["time"], "2026-11-21 05:59:59+00:00");
-    assert_eq!((first["from_state"].as_str(), first["to_state"].as_str()), (Some("closed"), Some("syn_sent")));
+    assert_eq!(
+        (first["from_state"].as_str(), first["to_state"].as_str()),
+        (Some("closed"), Some("syn_sent"))
+    );
     assert_eq!((first["local_port"].clone(), first["process"].as_str()), (Value::Null, Some("client")));
     let last = &found["last"];
     assert_eq!((last["seen"].as_u64(), last["lost"].as_u64()), (Some(58_000), Some(3)));
