@@ -48,7 +48,9 @@ impl Input {
         // Before any thread is started: capabilities belong to threads.
         match afterwards {
             Privileges::Dropped => privileges::keep_only(&[]),
-            Privileges::ToCreateFiles => privileges::keep_only(&[Capability::CAP_DAC_OVERRIDE]),
+            Privileges::ToCreateFiles => {
+                privileges::keep_only(&[Capability::CAP_DAC_OVERRIDE, Capability::CAP_CHOWN])
+            }
             Privileges::Kept => Ok(()),
         }
         .context("the capabilities that are not needed any more could not be given back")?;

@@ -108,14 +108,14 @@ pub(super) fn nanoseconds(text: &str) -> Option<i64> {
 pub(super) struct Columns {
     table: Table,
     schema: SchemaRef,
-    columns: Vec<Column>,
+    builders: Vec<Column>,
     rows: usize,
 }
 
 impl Columns {
     pub(super) fn new(table: Table) -> Self {
-        let columns = table.columns().iter().map(|column| Column::new(column.kind)).collect();
-        Self { table, schema: table.schema(), columns, rows: 0 }
+        let builders = table.columns().iter().map(|column| Column::new(column.kind)).collect();
+        Self { table, schema: table.schema(), builders, rows: 0 }
     }
 
     pub(super) fn schema(&self) -> &SchemaRef {
@@ -127,7 +127,7 @@ impl Columns {
     }
 
     pub(super) fn push(&mut self, row: &Value) {
-        for (column, builder) in self.table.columns().iter().zip(&mut self.columns) {
+        for (column, builder) in self.table.columns().iter().zip(&mut self.builders) {
             builder.push(&row[column.name]);
         }
         self.rows += 1;
@@ -135,7 +135,7 @@ impl Columns {
 
     pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         self.rows = 0;
-        let arrays = self.columns.iter_mut().map(Column::finish).collect();
+        let arrays = self.builders.iter_mut().map(Column::finish).collect();
         RecordBatch::try_new(SchemaRef::clone(&self.schema), arrays)
     }
 }

@@ -3,18 +3,15 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arrow_array::{
-    ArrayRef, DictionaryArray, RecordBatch,
-    builder::{BooleanBuilder, FixedSizeBinaryBuilder, PrimitiveBuilder},
-    types::{
-        ArrowPrimitiveType, Int8Type, Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
-        UInt64Type,
-    },
+    ArrayRef, RecordBatch,
+    builder::{ArrayBuilder as _, FixedSizeBinaryBuilder},
+    types::{TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
 };
 use arrow_schema::{ArrowError, SchemaRef};
 
 use super::{
     Kind,
-    interner::{Interner, fixed},
+    sparse::{Name, Sparse, SparseBool, Text},
     to_utc,
 };
 use crate::{
@@ -27,104 +24,6 @@ use crate::{
     owner::Attribution,
     source::ClockOffset,
 };
-
-/// A column that most rows leave out: absent values are filled in when the next one comes, so that they
-/// cost nothing.
-#[derive(Debug)]
-struct Sparse<T: ArrowPrimitiveType>(PrimitiveBuilder<T>);
-
-impl<T: ArrowPrimitiveType> Default for Sparse<T> {
-    fn default() -> Self {
-        Self(PrimitiveBuilder::with_capacity(0))
-    }
-}
-
-impl<T: ArrowPrimitiveType> Sparse<T> {
-    fn put(&mut self, row: usize, value: T::Native) {
-        use arrow_array::builder::ArrayBuilder as _;
-        let absent = row - self.0.len();
-        if absent != 0 {
-            self.0.append_nulls(absent);
-        }
-        self.0.append_value(value);
-    }
-
-    fn put_known(&mut self, row: usize, value: Option<T::Native>) {
-        if let Some(value) = value {
-            self.put(row, value);
-        }
-    }
-
-    fn finish(&mut self, rows: usize) -> arrow_array::PrimitiveArray<T> {
-        use arrow_array::builder::ArrayBuilder as _;
-        self.0.append_nulls(rows - self.0.len());
-        self.0.finish()
-    }
-
-    fn array(&mut self, rows: usize) -> ArrayRef {
-        Arc::new(self.finish(rows))
-    }
-}
-
-/// As [`Sparse`], for true and false.
-#[derive(Debug, Default)]
-struct SparseBool(BooleanBuilder);
-
-impl SparseBool {
-    fn put(&mut self, row: usize, value: bool) {
-        use arrow_array::builder::ArrayBuilder as _;
-        self.0.append_nulls(row - self.0.len());
-        self.0.append_value(value);
-    }
-
-    fn array(&mut self, rows: usize) -> ArrayRef {
-        use arrow_array::builder::ArrayBuilder as _;
-        self.0.append_nulls(rows - self.0.len());
-        Arc::new(self.0.finish())
-    }
-}
-
-/// Text that repeats.
-#[derive(Debug)]
-struct Text<K> {
-    keys: Sparse<Int32Type>,
-    interner: Interner<K>,
-}
-
-impl<K: std::hash::Hash + Eq> Default for Text<K> {
-    fn default() -> Self {
-        Self { keys: Sparse::default(), interner: Interner::default() }
-    }
-}
-
-impl<K: std::hash::Hash + Eq> Text<K> {
-    fn put(&mut self, row: usize, key: K, text: impl FnOnce() -> String) {
-        let index = self.interner.index(key, text);
-        self.keys.put(row, index);
-    }
-
-    fn array(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        let keys = self.keys.finish(rows);
-        self.interner.finish(keys)
-    }
-}
-
-/// One of a few names, by its place among them.
-#[derive(Debug)]
-struct Name {
-    keys: Sparse<Int8Type>,
-    names: ArrayRef,
-}
-
-impl Name {
-    fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { keys: Sparse::default(), names: fixed(names) }
-    }
-
-    fn array(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        Ok(Arc::new(DictionaryArray::try_new(self.keys.finish(rows), Arc::clone(&self.names))?))
-    }
-}
 
 /// The rows of a batch while they are collected.
 #[derive(Debug)]
@@ -238,7 +137,7 @@ impl Columns {
     }
 
     fn begin(&mut self, kind: Kind, time: Timestamp) {
-        self.kind.keys.put(self.rows, kind as i8);
+        self.kind.put(self.rows, kind as i8);
         self.time.put(self.rows, to_utc(time, self.clock));
     }
 
@@ -262,10 +161,10 @@ impl Columns {
         self.begin(Kind::Transition, *time);
         self.socket.put(row, socket.0);
         self.cookie.put_known(row, *cookie);
-        self.from.keys.put(row, place(*from));
-        self.to.keys.put(row, place(*to));
+        self.from.put(row, place(*from));
+        self.to.put(row, place(*to));
         self.ends(*local, *remote, *netns);
-        let begins = matches!(from, TcpState::Closed | TcpState::Listen);
+        let begins = matches!((from, to), (TcpState::Closed, TcpState::SynSent | TcpState::Listen));
         self.owner(process.as_ref(), *cgroup_id, begins, *time, attribution);
         self.accept_queue(*accept_queue);
         if let Some(flags) = flags {
@@ -292,7 +191,7 @@ impl Columns {
         let row = self.rows;
         self.begin(Kind::Existing, *time);
         self.cookie.put(row, *cookie);
-        self.to.keys.put(row, place(*state));
+        self.to.put(row, place(*state));
         self.state_age.put_known(row, *state_age_ns);
         self.ends(*local, *remote, *netns);
         self.owner(process.as_ref(), *cgroup_id, false, *time, attribution);
@@ -322,7 +221,7 @@ impl Columns {
     fn mini_socket_end(&mut self, event: &MiniSocketEnd) {
         let MiniSocketEnd { time, state, local, remote, netns } = event;
         self.begin(Kind::MiniSocketEnd, *time);
-        self.from.keys.put(self.rows, place(*state));
+        self.from.put(self.rows, place(*state));
         self.ends(*local, *remote, *netns);
     }
 
@@ -352,8 +251,8 @@ impl Columns {
         let mut telling = false;
         if let Some(id) = cgroup_id {
             self.cgroup_id.put(row, id);
-            if let Some(index) = self.cgroup.interner.known(&id) {
-                self.cgroup.keys.put(row, index);
+            if let Some(index) = self.cgroup.known(&id) {
+                self.cgroup.put_known(row, index);
                 telling = self.root_id != Some(id);
             } else if let Some(cgroup) = attribution.of_id(id, now) {
                 telling = cgroup.path != "/";
@@ -447,14 +346,10 @@ impl Columns {
         let rows = std::mem::take(&mut self.rows);
         let mut raw = FixedSizeBinaryBuilder::with_capacity(0, 16);
         for (row, comm) in self.process_raw.drain(..) {
-            use arrow_array::builder::ArrayBuilder as _;
             raw.append_nulls(row - raw.len());
             raw.append_value(comm)?;
         }
-        {
-            use arrow_array::builder::ArrayBuilder as _;
-            raw.append_nulls(rows - raw.len());
-        }
+        raw.append_nulls(rows - raw.len());
         let mut columns: Vec<ArrayRef> = vec![
             self.kind.array(rows)?,
             Arc::new(self.time.finish(rows).with_timezone("UTC")),

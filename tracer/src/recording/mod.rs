@@ -11,6 +11,7 @@ mod header;
 mod interner;
 mod kind;
 mod schema;
+mod sparse;
 mod synced;
 mod target;
 mod wall;

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Gid, Uid};
+
 use super::synced::SyncedFile;
 
 /// When another file is begun, and how many are kept.
@@ -149,8 +151,22 @@ impl Target {
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
-    let regular = fs::metadata(path).map_or(true, |it| it.is_file());
-    if regular { options.create_new(true).open(path) } else { options.open(path) }
+    if fs::metadata(path).is_ok_and(|it| !it.is_file()) {
+        return options.open(path);
+    }
+    let file = options.create_new(true).open(path)?;
+    if let Some((user, group)) = caller() {
+        // Without the capability the file stays root's, as any that root makes.
+        let _ = rustix::fs::fchown(&file, Some(user), Some(group));
+    }
+    Ok(file)
+}
+
+/// Who called sudo: recording takes root, reading the file does not.
+fn caller() -> Option<(Uid, Gid)> {
+    let id = |name| std::env::var(name).ok()?.parse::<u32>().ok().filter(|&id| id != u32::MAX);
+    let ids = (Uid::from_raw(id("SUDO_UID")?), Gid::from_raw(id("SUDO_GID")?));
+    rustix::process::geteuid().is_root().then_some(ids)
 }
 
 /// The name of a part: `web.arrows` becomes `web.0001.arrows`.

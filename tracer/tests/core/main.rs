@@ -6,6 +6,7 @@
 mod after_close;
 mod close_reasons;
 mod eviction;
+mod exit_report;
 mod generated;
 mod handshakes;
 mod identity;

@@ -114,7 +114,7 @@ impl RecordingSource {
             if header.part == following.part {
                 return Err(OpenError::Twice(next.path.clone()));
             }
-            if header.part + 1 != following.part {
+            if header.part.checked_add(1) != Some(following.part) {
                 problems.push(format!(
                     "between {} and {} there are {} files that were not given",
                     part.path.display(),
@@ -165,7 +165,8 @@ impl RecordingSource {
         let number = part.reader.header().part;
         if self.previous != Some(number) {
             // A part that continues another begins with what is known; one that does not, with all there is.
-            self.skipping_snapshot = self.previous.is_some_and(|previous| previous + 1 == number);
+            self.skipping_snapshot =
+                self.previous.and_then(|previous| previous.checked_add(1)) == Some(number);
             self.previous = Some(number);
         }
         let clock = part.reader.header().clock;
@@ -236,7 +237,7 @@ const NOTHING: SourceCounts =
 
 fn sum(a: &SourceCounts, b: &SourceCounts) -> SourceCounts {
     SourceCounts {
-        seen: a.seen + b.seen,
+        seen: a.seen.saturating_add(b.seen),
         lost: a.lost.saturating_add(b.lost),
         skipped: a.skipped.zip(b.skipped).map(|(a, b)| a.saturating_add(b)),
         others_lost: a.others_lost.saturating_add(b.others_lost),

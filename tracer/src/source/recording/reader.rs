@@ -238,14 +238,14 @@ impl<R: Read> Reader<R> {
                 let known = &mut self.dictionaries;
                 reader::read_dictionary(&body.into(), dictionary, &self.schema, known, &version)
                     .map(|()| Step::Dictionary)
-                    .map_err(one_line)
+                    .map_err(|error| one_line(&error))
             }),
             MessageHeader::RecordBatch => message.header_as_record_batch().map(|batch| {
                 check::batch(&batch, &self.schema, &body)?;
                 let schema = SchemaRef::clone(&self.schema);
                 reader::read_record_batch(&body.into(), batch, schema, &self.dictionaries, None, &version)
                     .map(Step::Batch)
-                    .map_err(one_line)
+                    .map_err(|error| one_line(&error))
             }),
             _ => None,
         };
@@ -280,6 +280,6 @@ fn schema(metadata: &[u8]) -> Result<SchemaRef, NotARecording> {
 }
 
 /// Arrow's errors hold what the file says; a sentence takes one printable line of it.
-fn one_line(error: ArrowError) -> String {
+fn one_line(error: &ArrowError) -> String {
     crate::output::escape(error.to_string().as_bytes()).chars().take(160).collect()
 }
