@@ -70,7 +70,7 @@ pub struct Ended {
 /// The counts of the line that ends a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Transitions seen, on the whole host.
+    /// Transitions seen in the namespace that is asked for, else on the whole host.
     pub seen: u64,
     /// Transitions that found the ring buffer full.
     pub lost: u64,

@@ -54,6 +54,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     // While the privileges are there, which a port below 1024 takes; and before the kernel is touched.
     let bound = arguments.listen.iter().map(Bound::new).collect::<anyhow::Result<Vec<_>>>()?;
     let mut input = Input::open(shared, Privileges::Dropped)?;
+    give_memory_back();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -168,6 +169,15 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+/// Reading the kernel's types takes some megabytes once, which the allocator would keep for good.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it has no conditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
