@@ -17,7 +17,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "drops or rejects single segments, to hold a connection in a chosen state"),
     ("bpftool", "loads the object by libbpf, a second opinion beside aya"),
     ("jq", "reads the JSON output as a user's script would"),
-    ("prometheus", "scrapes the daemon and is asked by PromQL; promtool checks the page and the rules"),
 ];
 
 /// Installs what the tests need, then runs all of them, those on the kernel as root.
