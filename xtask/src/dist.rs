@@ -33,8 +33,17 @@ pub(crate) struct Arguments {
 const DOCUMENTS: &str = "share/doc/tcptrace-bpf";
 
 /// What is copied from the repository to [`DOCUMENTS`]; folders with all that is in them.
-const COPIED: [&str; 7] =
-    ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "tracer-ebpf/LICENSE", "docs", "deploy"];
+const COPIED: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "tracer-ebpf/LICENSE",
+    "docs",
+    "deploy",
+];
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

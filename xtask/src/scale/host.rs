@@ -16,7 +16,7 @@ const RING_HEADER: f64 = 8.0;
 /// Budget for the whole program, kernel and user: CPU seconds for a million transitions of `serve`.
 const CPU_PER_MILLION: f64 = 1.0;
 /// Bytes of a recording for a transition, compressed.
-const RECORDED: f64 = 45.0;
+const RECORDED: f64 = 21.0;
 /// Bytes of an open connection in the table, its share of the index included.
 const TRACKED: f64 = 280.0;
 /// Resident memory with an empty table.
@@ -75,7 +75,7 @@ pub(super) fn inputs() -> String {
             ),
             row("bytes before each in the ring buffer", whole(RING_HEADER), "the kernel"),
             row("CPU seconds for a million transitions", short(CPU_PER_MILLION), "the target of `serve`"),
-            row("bytes of a recorded transition", whole(RECORDED), "measured on connection churn"),
+            row("bytes of a recorded transition", whole(RECORDED), "measured on churn over loopback"),
             row("bytes of an open connection", whole(TRACKED), "measured with a million"),
             row("memory with an empty table", bytes(IDLE), "the target"),
         ],
