@@ -12,7 +12,6 @@ const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
 
 /// The Debian packages whose programs the tests start, and what for.
 const PACKAGES: &[(&str, &str)] = &[
-    ("systemd", "systemd-analyze checks the unit of deploy/ and says how closed it is"),
     ("iproute2", "ss kills sockets and is compared with; ip lists what a test left behind"),
     ("nftables", "drops or rejects single segments, to hold a connection in a chosen state"),
     ("bpftool", "loads the object by libbpf, a second opinion beside aya"),
