@@ -188,11 +188,10 @@ fn a_full_disk_ends_it_with_a_sentence() {
             mount_small_disk(&folder.0);
             // The program inherits the mount from this thread.
             let tracer = record(&file, Mode::Btf, &[]);
-            let full = wait::until("a full disk", || {
+            wait::until("a full disk", || {
                 visit(&namespace);
                 fs::metadata(&file).unwrap().len().ge(&(40 << 10)).then_some(())
             });
-            let () = full;
             for _ in 0..400 {
                 visit(&namespace);
             }
