@@ -128,7 +128,7 @@ impl Btf {
             bits = bits.checked_add(offset)?;
             id = member;
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// The type id of the structure of this name. It searches all types, so keep the answer.
