@@ -46,7 +46,7 @@ fn record(kind: RecordKind) -> Record {
         kind: kind as u8,
         old_state: tcp_state::SYN_SENT,
         new_state: tcp_state::CLOSE,
-        family: if kind as u8 % 2 == 0 { AF_INET } else { AF_INET6 },
+        family: if (kind as u8).is_multiple_of(2) { AF_INET } else { AF_INET6 },
         reserved: 0,
     }
 }
