@@ -132,6 +132,6 @@ fn recordings() {
             Some(rows) => read_some += usize::from(rows > 0),
         }
     }
-    assert!(refused > 500 && read_some > 1_000, "{refused} refused, {read_some} read");
+    assert!(refused > 500 && read_some > 500, "{refused} refused, {read_some} read");
     assert!(largest() < MOST, "{} bytes were asked for at once", largest());
 }

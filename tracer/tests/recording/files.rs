@@ -145,7 +145,7 @@ fn a_connection_from_a_file_before_goes_on() {
         [Event::Existing(existing), snapshot(1), Event::Transition(closed), Event::Transition(again(10))]
     {
         tracker.observe(&event, &mut |observation| {
-            ends += i32::from(matches!(observation, Observation::Closed(_)))
+            ends += i32::from(matches!(observation, Observation::Closed(_)));
         });
     }
     assert_eq!((ends, tracker.counts().unmatched, tracker.live()), (1, 0, 1));

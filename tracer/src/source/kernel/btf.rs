@@ -122,13 +122,13 @@ impl Btf {
 
     /// As [`offset_of`](Self::offset_of), for a structure found before by [`structure`](Self::structure).
     pub fn offset_in(&self, mut id: u32, path: &str) -> Option<u32> {
-        let mut bits = 0;
+        let mut bits = 0_u32;
         for name in path.split('.') {
             let (offset, member) = self.member(id, name, 0)?;
-            bits += offset;
+            bits = bits.checked_add(offset)?;
             id = member;
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// The type id of the structure of this name. It searches all types, so keep the answer.
@@ -195,7 +195,7 @@ impl Btf {
             if member.is_empty()
                 && let Some((inner, found)) = self.member(member_type, name, depth + 1)
             {
-                return Some((offset + inner, found));
+                return Some((offset.checked_add(inner)?, found));
             }
             if index == 0 && offset == 0 && !member.is_empty() {
                 first = Some(member_type);
