@@ -75,9 +75,13 @@ impl Replay {
     pub fn settle(&mut self, spacing: Duration) -> io::Result<()> {
         for _ in 0..balance(spacing).div_ceil(BATCH as u64) {
             self.workload.fill(&mut self.events, BATCH);
-            take_in(&self.events, &mut self.tracker, &mut self.output)?;
+            for event in &self.events {
+                self.tracker.observe(event, &mut |_| {});
+            }
         }
-        Ok(())
+        // The output's buffers have their size after a few lines.
+        self.workload.fill(&mut self.events, BATCH);
+        take_in(&self.events, &mut self.tracker, &mut self.output)
     }
 
     /// Takes in at least so many events.

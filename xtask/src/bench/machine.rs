@@ -7,6 +7,9 @@ use anyhow::Result;
 use super::{page::Table, programs::Programs};
 use crate::process;
 
+/// The load above which others have the processors as well.
+const BUSY: f64 = 1.0;
+
 /// The machine and the versions.
 pub(super) fn describe(programs: &Programs) -> Result<Table> {
     let mut table = Table::new(&["", ""]);
@@ -16,7 +19,7 @@ pub(super) fn describe(programs: &Programs) -> Result<Table> {
     row("memory", first(&read("/proc/meminfo"), "MemTotal"));
     let system = rustix::system::uname();
     row("kernel", format!("{} {}", system.release().to_string_lossy(), system.machine().to_string_lossy()));
-    row("load of the last minute, at the beginning", word(&read("/proc/loadavg"), 0));
+    row("load of the last minute, at the beginning", load());
     row("tcptrace-bpf", version(Command::new(&programs.tracer).arg("--version"))?);
     row("bpftrace", version(Command::new("bpftrace").arg("--version"))?);
     let package = ["--show", "--showformat=${Version}", "libbpf-tools"];
@@ -38,6 +41,12 @@ fn first(text: &str, name: &str) -> String {
     found.unwrap_or("unknown").trim().to_owned()
 }
 
-fn word(text: &str, index: usize) -> String {
-    text.split_whitespace().nth(index).unwrap_or("unknown").to_owned()
+/// What others did on the machine just before.
+fn load() -> String {
+    let text = read("/proc/loadavg");
+    let load = text.split_whitespace().next().unwrap_or("unknown");
+    if load.parse::<f64>().is_ok_and(|load| load > BUSY) {
+        return format!("{load}: others were busy, so what is timed below is worth little");
+    }
+    load.to_owned()
 }

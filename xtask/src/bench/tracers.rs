@@ -29,7 +29,7 @@ const OURS: &[(&str, &str, &[&str])] = &[
     ("serve", "tcptrace-bpf serve", &["serve"]),
     ("connections", "tcptrace-bpf connections", &["connections"]),
     ("transitions", "tcptrace-bpf transitions -o json", &["transitions", "-o", "json"]),
-    ("record", "tcptrace-bpf record", &["record", "--force", "/dev/null"]),
+    ("record", "tcptrace-bpf record", &["record", "-"]),
 ];
 
 /// What people use today.
