@@ -1,7 +1,7 @@
 //! HTTP as a client needs it to look at a page.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::Path,

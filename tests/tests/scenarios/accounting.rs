@@ -77,7 +77,8 @@ fn skips_are_counted() -> bool {
 fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64, u64) {
     let namespace = Namespace::alone();
     // Shows nothing, counts everything.
-    let witness = Tracer::start(["--mode", "btf", "--local-port", "1", "--buffer", "64M", "--duration", "10m"]);
+    let witness =
+        Tracer::start(["--mode", "btf", "--local-port", "1", "--buffer", "64M", "--duration", "10m"]);
     let tracer = Tracer::json("transitions", &namespace, mode, options);
     churn(&namespace, |opened| {
         if paced {
