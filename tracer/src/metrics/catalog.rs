@@ -124,7 +124,8 @@ pub(super) const CONNECTIONS: Description = Description {
     owned: true,
     note: "What `ss -tan` counts, at most a second ago, with these differences: half-open handshakes on a server are no \
            sockets yet and missing in `syn_received`; `time_wait` begins with what closed after the daemon started, and \
-           where no hook tells of its end lasts the 67 s that the kernel's timer may take; listeners of one process on one \
+           where no hook tells of its end lasts the 67 s that the kernel's timer may take; a `fin_wait_2` that its application \
+           has left may be a `time_wait` by now, of which the kernel tells nothing, so it is their sum that agrees; listeners of one process on one \
            address that existed before count once. Does not have `listen` and `time_wait` when there are opt-in labels.",
     ..metric("tcptrace_connections", None, Kind::Gauge, "Connections by state.")
 };

@@ -62,6 +62,7 @@ impl LabelSources {
                 sources.labels.push(*label);
             }
         }
+        sources.labels.sort_unstable_by_key(|label| *label as u8);
         Ok(sources)
     }
 

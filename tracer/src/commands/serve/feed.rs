@@ -134,3 +134,49 @@ impl Consumer for Counting {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::SourceCounts,
+        lifecycle::{Tracker, TrackerOptions},
+        metrics::RecorderOptions,
+    };
+
+    #[test]
+    fn who_has_not_read_for_long_is_not_alive() {
+        let (feed, publisher) = channel();
+        assert_eq!(feed.silence(), None);
+        assert!(!feed.is_alive());
+        let read_ago = |ago: Duration| {
+            let then = Timestamp::now().0 - u64::try_from(ago.as_nanos()).unwrap();
+            publisher.signs.read_at.store(then, Ordering::Relaxed);
+        };
+        read_ago(Duration::from_millis(20));
+        assert!(feed.is_alive());
+        read_ago(ALIVE);
+        assert!(!feed.is_alive());
+    }
+
+    #[tokio::test]
+    async fn counts_are_copied_when_they_are_wanted() {
+        let (feed, publisher) = channel();
+        let tracker = Tracker::new(TrackerOptions::default());
+        let mut counting = Counting::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut flush = || {
+            let now = Timestamp::now();
+            let source = SourceCounts::default();
+            counting.flush(Progress { tracker: &tracker, source, run_time_ns: None, now }).unwrap();
+        };
+        flush();
+        assert!(feed.counts().await.is_none(), "nothing has been read yet");
+        flush();
+        feed.wait_until_attached().await;
+        let first = feed.counts().await.unwrap();
+        // Wanted, and not answered in time: the last ones.
+        assert!(Arc::ptr_eq(&first, &feed.counts().await.unwrap()));
+        flush();
+        assert!(!Arc::ptr_eq(&first, &feed.snapshots.borrow().clone().unwrap()));
+    }
+}

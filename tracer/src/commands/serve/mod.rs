@@ -109,6 +109,7 @@ async fn serve(
     let mut signals = Signals::new().context("the signal handlers could not be set up")?;
     let web = Arc::new(RwLock::new(Arc::new(web)));
     let feed = site.feed();
+    let (live, mut over) = (site.is_live(), false);
     let clients = Clients::new(site.router(), Arc::clone(&web));
     for bound in bound {
         let listener = bound.listen().context("a socket could not be given to the HTTP server")?;
@@ -131,9 +132,12 @@ async fn serve(
             _ = signals.interrupt.recv() => break Ok(()),
             _ = signals.hangup.recv() => reload(arguments, &web),
             () = &mut duration => break Ok(()),
-            () = pump.ended() => {
-                // A recording is over when it is read; its counts stay to be looked at until a signal comes.
-                break Err(anyhow::anyhow!("the tracing has ended by itself"));
+            () = pump.ended(), if !over => {
+                if live {
+                    break Err(anyhow::anyhow!("the tracing has ended by itself"));
+                }
+                // A recording that has been read can still be looked at.
+                over = true;
             }
         }
     };

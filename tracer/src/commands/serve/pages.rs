@@ -57,6 +57,11 @@ impl Site {
         Arc::clone(&self.0.feed)
     }
 
+    /// Whether a kernel is traced, rather than a recording read.
+    pub(super) fn is_live(&self) -> bool {
+        self.0.agent.mode.is_some()
+    }
+
     pub(super) fn router(&self) -> Router {
         Router::new()
             .route("/", get(async || Html(INDEX)))
@@ -126,4 +131,19 @@ async fn guard(State(web): State<Arc<Web>>, request: Request, next: Next) -> Res
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"tcptrace-bpf\", charset=\"UTF-8\"")];
     (StatusCode::UNAUTHORIZED, challenge, "a name and a password are needed\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::feed, *};
+
+    #[tokio::test]
+    async fn before_the_tracing_there_is_nothing_to_show() {
+        let (feed, _publisher) = feed::channel();
+        let agent = Agent { mode: None, kernel: String::new() };
+        let site = Site::new(feed, agent, SystemTime::now());
+        assert_eq!(ready(State(site.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        let answer = metrics(State(site), HeaderMap::new()).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }
