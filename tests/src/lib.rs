@@ -13,6 +13,7 @@ mod alone;
 pub mod namespace;
 pub mod process;
 pub mod program;
+pub mod pty;
 pub mod rows;
 pub mod sockets;
 pub mod speed;

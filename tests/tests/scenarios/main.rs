@@ -8,9 +8,11 @@
 mod abandoned;
 mod accounting;
 mod closing;
+mod diagram;
 mod filters;
 mod formats;
 mod handshakes;
+mod investigation;
 mod life;
 mod opening;
 mod owners;
@@ -20,3 +22,4 @@ mod running;
 mod snapshot;
 mod stuck;
 mod support;
+mod top;

@@ -40,12 +40,22 @@ pub(super) trait Consumer: Send + 'static {
     /// Whether it has had enough.
     fn done(&self) -> bool;
 
+    /// Whether it goes on when the source has ended, with [`Consumer::flush`] called from time to time.
+    fn stays(&self) -> bool {
+        false
+    }
+
     /// Whether the run ends when nobody reads stdout any more.
     fn writes_to_stdout(&self) -> bool {
         true
     }
 
-    /// Called once, after the last batch.
+    /// Called once, after the last batch, while the table of live connections is still there.
+    fn settle(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Called once, at the end.
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         Ok(())
     }

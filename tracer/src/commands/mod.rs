@@ -2,10 +2,13 @@
 
 mod connections;
 mod consumer;
+mod diagram;
 mod doctor;
+mod handshakes;
 mod input;
 mod pump;
 mod stuck;
+mod top;
 mod trace;
 mod transitions;
 
@@ -23,6 +26,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Transitions => {
             trace::trace(&cli.shared, |origin| transitions::Transitions::new(&cli.shared, origin))
+        }
+        Command::Handshakes(arguments) => {
+            trace::trace(&cli.shared, |origin| handshakes::Handshakes::new(&cli.shared, arguments, origin))
+        }
+        Command::Top => top::run(&cli.shared),
+        Command::Diagram(arguments) => {
+            trace::trace(&cli.shared, |origin| diagram::Diagram::new(&cli.shared, arguments, origin))
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),

@@ -1,7 +1,13 @@
 //! What is written to stdout, and the summary on stderr.
 
 mod connection;
+mod diagram_rows;
+mod diagram_svg;
+mod diagram_text;
 mod errno;
+mod handshake_table;
+mod handshake_words;
+mod handshakes;
 mod sink;
 mod stuck;
 mod summary;
@@ -9,8 +15,14 @@ mod text;
 mod transition;
 
 pub use connection::ConnectionRow;
+pub use diagram_rows::{DiagramEdgeRow, DiagramStateRow, diagram_title, write_diagram_text};
+pub use diagram_svg::DiagramSvg;
+pub use diagram_text::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, diagram_lines};
+pub use handshake_table::{HandshakeTable, histogram_lines};
+pub use handshake_words::{fault as fault_text, group_name as group_text, story};
+pub use handshakes::{HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow};
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::Summary;
-pub use text::{TimeStyle, escape};
+pub use text::{TimeStyle, duration as duration_text, endpoint_text, escape, rfc3339};
 pub use transition::TransitionRow;

@@ -57,7 +57,7 @@ fn is_printable(character: char) -> bool {
 }
 
 /// A time as RFC 3339 in UTC with nanoseconds.
-pub(super) fn rfc3339(time: Timestamp, clock: ClockOffset) -> String {
+pub fn rfc3339(time: Timestamp, clock: ClockOffset) -> String {
     format!("{:.9}", wall(time, clock))
 }
 
@@ -81,7 +81,7 @@ pub(super) fn microseconds(nanoseconds: u64) -> f64 {
 }
 
 /// A duration for people: three digits or more, in the unit that suits it.
-pub(super) fn duration(nanoseconds: Option<u64>) -> String {
+pub fn duration(nanoseconds: Option<u64>) -> String {
     let Some(nanoseconds) = nanoseconds else { return "-".to_owned() };
     let us = microseconds(nanoseconds);
     match us {
@@ -96,6 +96,15 @@ pub(super) fn duration(nanoseconds: Option<u64>) -> String {
                 format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60)
             }
         }
+    }
+}
+
+/// A round duration in as few characters as it has digits: `50us`, `2ms`, `15s`.
+pub(super) fn short_duration(nanoseconds: u64) -> String {
+    match nanoseconds {
+        ..1_000_000 => format!("{}us", nanoseconds / 1_000),
+        1_000_000..1_000_000_000 => format!("{}ms", nanoseconds / 1_000_000),
+        _ => format!("{}s", nanoseconds / 1_000_000_000),
     }
 }
 
@@ -125,6 +134,11 @@ impl fmt::Display for EndpointText {
         let _ = if port == 0 { text.write_char('*') } else { write!(text, "{port}") };
         formatter.pad(&text)
     }
+}
+
+/// An endpoint as `address:port`, IPv6 in brackets, an unknown port as `*`.
+pub fn endpoint_text(endpoint: Endpoint) -> String {
+    EndpointText(endpoint).to_string()
 }
 
 #[cfg(test)]
