@@ -222,9 +222,10 @@ impl Filter {
             && self.netns.is_none_or(|netns| opening.netns == Some(netns))
             && self.role.is_none_or(|wanted| opening.role == wanted)
             && (self.states.is_empty()
-                || self.states.iter().any(|&state| {
-                    state == waiting || (established && state == TcpState::Established)
-                }))
+                || self
+                    .states
+                    .iter()
+                    .any(|&state| state == waiting || (established && state == TcpState::Established)))
             && (!self.failed || failed)
             && self.shows_duration(opening.duration_ns)
     }

@@ -21,14 +21,14 @@ use tcptrace_bpf::{
         TrackerCounts,
     },
     output::{
-        ConnectionRow, DiagramEdgeRow, DiagramStateRow, GroupRow, HandshakeBucketRow, HandshakeGroupRow, Row, SlowHandshakeRow, StuckRow, Summary,
-        TransitionRow,
+        ConnectionRow, DiagramEdgeRow, DiagramStateRow, GroupRow, HandshakeBucketRow, HandshakeGroupRow, Row,
+        SlowHandshakeRow, StuckRow, Summary, TransitionRow,
     },
     owner::{OwnerSource, Runtime},
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -41,6 +41,7 @@ const DOCUMENTS: [&str; 12] = [
     "docs/modes.md",
     "docs/output.md",
     "docs/requirements.md",
+    "docs/top.md",
 ];
 
 fn root() -> PathBuf {

@@ -32,7 +32,8 @@ fn incident(mode: Mode, options: &[&str]) -> Ended {
         _ => Verdict::Pass,
     });
     let netns = relay.client.inode().to_string();
-    let fixed = ["handshakes", "--mode", mode.name(), "--netns", &netns, "--duration", "10m"];
+    let fixed =
+        ["handshakes", "--mode", mode.name(), "--netns", &netns, "--duration", "10m", "--buffer", "64M"];
     let tracer = Tracer::start(fixed.iter().chain(options));
     let listeners: Vec<Socket> = HEALTHY
         .into_iter()
@@ -64,7 +65,9 @@ fn handshakes_names_the_culprits_in_its_first_three_lines(#[values(Mode::Btf, Mo
     let text = ended.text();
     let lines: Vec<&str> = text.lines().collect();
     let first = lines[..3].join("\n");
-    for (port, why) in [(DROPPING, "lost a SYN, each waits 1"), (SLOW, "slow network: p50 2"), (REFUSING, "refused")] {
+    for (port, why) in
+        [(DROPPING, "lost a SYN, each waits 1"), (SLOW, "slow network: p50 2"), (REFUSING, "refused")]
+    {
         let culprit = format!("{SERVER}:{port} (");
         assert!(first.contains(&culprit), "{culprit} is not in:\n{text}\n{}", ended.stderr);
         let line = lines.iter().find(|line| line.starts_with(&format!("{SERVER}:{port} ")));
@@ -75,7 +78,10 @@ fn handshakes_names_the_culprits_in_its_first_three_lines(#[values(Mode::Btf, Mo
     }
     // The slowest lost a SYN, and the histogram shows it behind the second.
     assert!(text.contains(" = 1 SYN lost (1 s) + "), "{text}");
-    assert!(lines.iter().any(|line| line.trim_start().starts_with("1s ╟") && line.ends_with("lost a SYN")), "{text}");
+    assert!(
+        lines.iter().any(|line| line.trim_start().starts_with("1s ╟") && line.ends_with("lost a SYN")),
+        "{text}"
+    );
 }
 
 #[rstest]
@@ -107,7 +113,11 @@ fn its_rows_for_machines_account_for_every_opening(#[values(Mode::Btf, Mode::Tra
     }
     assert_eq!(refusing["failures"], serde_json::json!([{ "reason": "refused", "count": ROUNDS }]));
     // Every third SYN, those that were sent again included: 0, 3, 6 ... of the first 17.
-    assert_eq!((number(dropping, "lost_syn"), number(dropping, "lost_syn_known")), (6, ROUNDS), "{dropping:#?}");
+    assert_eq!(
+        (number(dropping, "lost_syn"), number(dropping, "lost_syn_known")),
+        (6, ROUNDS),
+        "{dropping:#?}"
+    );
     let waited = dropping["resend_wait_us"].as_f64().unwrap() / 1e6;
     assert!((5.9..9.0).contains(&waited), "six waits of a second: {waited}");
     assert!(slow["network_us"].as_f64().unwrap() > 12.0 * 220e3, "{slow:#?}");

@@ -2,11 +2,17 @@
 
 use rstest::rstest;
 use rustix::process::Signal;
-use tcptrace_tests::{Namespace, pty::Pty, sockets, tun::{Kind, Relay, SERVER, Verdict}, wait};
+use tcptrace_tests::{
+    Namespace,
+    pty::Pty,
+    sockets,
+    tun::{Kind, Relay, SERVER, Verdict},
+    wait,
+};
 
 fn start(namespace: &Namespace, columns: u16, rows: u16) -> Pty {
     let netns = namespace.inode().to_string();
-    let pty = Pty::start(columns, rows, ["top", "--netns", &netns, "--duration", "10m"]);
+    let pty = Pty::start(columns, rows, ["top", "--netns", &netns, "--duration", "10m", "--buffer", "64M"]);
     pty.wait_for("tcptrace-bpf top");
     pty
 }
@@ -19,7 +25,9 @@ fn connections_show_are_searched_and_opened() {
     // Both ends of three connections.
     let screen = wait::until("six connections in the diagram", || {
         let screen = pty.text();
-        screen.lines().any(|line| line.trim_start_matches(['│', ' ']).starts_with("6 ")).then_some(screen)
+        let shown =
+            screen.lines().any(|line| line.trim_start_matches(['│', ' ']).split(' ').next() == Some("6"));
+        shown.then_some(screen)
     });
     assert!(screen.contains("ESTABLISHED") && screen.contains("CLOSE_WAIT"), "{screen}");
     pty.type_keys("2");
@@ -39,9 +47,9 @@ fn connections_show_are_searched_and_opened() {
     drop(pairs);
     pty.wait_for("Connections: 0");
     pty.type_keys("q");
+    pty.wait_for("transitions seen");
     let (status, text) = pty.wait_for_end();
     assert!(status.success(), "{status}: {text}");
-    assert!(text.contains("transitions seen"), "the summary is on the usual screen: {text}");
 }
 
 #[rstest]
@@ -79,8 +87,9 @@ fn handshakes_refreshes_in_place() {
         pty.wait_for(&format!("Nothing stands out: {count} handshakes"));
     }
     pty.signal(Signal::INT);
+    pty.wait_for("transitions seen");
     let (status, text) = pty.wait_for_end();
     assert!(status.success(), "{status}: {text}");
     assert_eq!(text.matches("GROUP").count(), 1, "{text}");
-    assert!(!text.contains("No handshake was seen") && text.contains("transitions seen"), "{text}");
+    assert!(!text.contains("No handshake was seen"), "{text}");
 }

@@ -63,7 +63,8 @@ impl Culprit {
     pub(super) fn judge(stats: &HandshakeStats, host_ns: Option<u64>) -> Self {
         let mut faults = Vec::new();
         let mut lost_ns = stats.lost_time_ns();
-        if let Some((outcome, count)) = stats.failures().max_by_key(|&(outcome, count)| (count, std::cmp::Reverse(outcome)))
+        if let Some((outcome, count)) =
+            stats.failures().max_by_key(|&(outcome, count)| (count, std::cmp::Reverse(outcome)))
         {
             faults.push(Fault::Failing { outcome, count, of: stats.count() });
         }

@@ -93,7 +93,8 @@ mod tests {
             histogram.add(duration, lost);
         }
         let filled: Vec<_> = histogram.buckets().filter(|bucket| bucket.count > 0).collect();
-        let borders: Vec<_> = filled.iter().map(|bucket| (bucket.from_ns, bucket.below_ns, bucket.lost)).collect();
+        let borders: Vec<_> =
+            filled.iter().map(|bucket| (bucket.from_ns, bucket.below_ns, bucket.lost)).collect();
         assert_eq!(
             borders,
             [

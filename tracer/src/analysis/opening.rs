@@ -4,8 +4,8 @@ use super::resends::{ResendSchedule, client_schedule, server_schedule};
 use crate::{
     event::{Endpoint, Process, Timestamp},
     lifecycle::{
-        CloseReason, ClosedConnection, Connection, DurationSource, HalfOpen, HandshakeCaveat, Observation, Role,
-        TcpState,
+        CloseReason, ClosedConnection, Connection, DurationSource, HalfOpen, HandshakeCaveat, Observation,
+        Role, TcpState,
     },
 };
 
@@ -83,7 +83,9 @@ impl Opening {
             {
                 Self::completed(connection, transition.time)
             }
-            Observation::Closed(closed) if closed.connection.never_established() => Some(Self::failed(closed)),
+            Observation::Closed(closed) if closed.connection.never_established() => {
+                Some(Self::failed(closed))
+            }
             Observation::Abandoned(half_open) => Some(Self::abandoned(half_open)),
             _ => None,
         }
@@ -143,7 +145,11 @@ impl Opening {
             cgroup_id: None,
             outcome: Outcome::Abandoned,
             duration_ns: Some(half_open.last_sent.since(half_open.answered)),
-            source: if half_open.answered_exactly { DurationSource::Observed } else { DurationSource::Modelled },
+            source: if half_open.answered_exactly {
+                DurationSource::Observed
+            } else {
+                DurationSource::Modelled
+            },
             caveat: None,
             rtt_ns: None,
             retransmits: Some(half_open.retransmits),
@@ -188,7 +194,8 @@ impl Opening {
                     None => None,
                 };
                 let client = matches!(self.role, Role::Client | Role::Simultaneous);
-                let network = resends.filter(|&wait| client && wait > 0).map(|wait| duration.saturating_sub(wait));
+                let network =
+                    resends.filter(|&wait| client && wait > 0).map(|wait| duration.saturating_sub(wait));
                 TimeSplit { network, resends }
             }
         }

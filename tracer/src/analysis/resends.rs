@@ -100,14 +100,19 @@ mod tests {
     fn a_server_s_schedule_is_no_longer_than_what_it_took() {
         assert_eq!(waits(server_schedule(1, 1_030_000_000)), [1]);
         assert_eq!(waits(server_schedule(2, 3_030_000_000)), [1, 2]);
-        assert_eq!(waits(server_schedule(2, 1_030_000_000)), [1], "one was the answer to a SYN that came again");
+        assert_eq!(
+            waits(server_schedule(2, 1_030_000_000)),
+            [1],
+            "one was the answer to a SYN that came again"
+        );
         assert_eq!(server_schedule(1, 30_000_000), None);
         assert_eq!(server_schedule(0, 3_030_000_000), None);
     }
 
     #[test]
     fn the_schedules_are_the_kernel_s() {
-        let offsets = |linear| (1..=10).map(move |resends| ResendSchedule { resends, linear }.wait_ns() / SECOND);
+        let offsets =
+            |linear| (1..=10).map(move |resends| ResendSchedule { resends, linear }.wait_ns() / SECOND);
         assert_eq!(offsets(0).take(6).collect::<Vec<_>>(), [1, 3, 7, 15, 31, 63]);
         assert_eq!(offsets(LINEAR_RESENDS).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 7, 11, 19, 35, 67]);
     }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::DurationSketch;
-use crate::{
-    lifecycle::{ClosedConnection, Connection, Observation, RemainEnd, TcpState},
-};
+use crate::lifecycle::{ClosedConnection, Connection, Observation, RemainEnd, TcpState};
 
 /// An edge of the diagram: the state left and the state entered.
 pub type Edge = (TcpState, TcpState);

@@ -14,8 +14,8 @@ use crate::{
     filter::Filter,
     lifecycle::{Observation, TcpState},
     output::{
-        DiagramEdgeRow, DiagramStateRow, DiagramSvg, Format, Sink, Summary, TimeStyle, diagram_title, rfc3339,
-        write_diagram_text,
+        DiagramEdgeRow, DiagramStateRow, DiagramSvg, Format, Sink, Summary, TimeStyle, diagram_title,
+        rfc3339, write_diagram_text,
     },
     source::{ClockOffset, Origin},
 };
@@ -63,7 +63,10 @@ impl Diagram {
         let written = File::create(file).and_then(|mut file| write!(file, "{svg}"));
         written.map_err(|error| {
             let name = file.display();
-            io::Error::new(error.kind(), format!("{name}: {error}; give --svg a file in a directory that is there"))
+            io::Error::new(
+                error.kind(),
+                format!("{name}: {error}; give --svg a file in a directory that is there"),
+            )
         })
     }
 
@@ -75,7 +78,10 @@ impl Diagram {
         }
         // CSV has one kind of line: the edges.
         if self.format == Format::Json {
-            for state in TcpState::ALL.into_iter().filter(|state| !matches!(state, TcpState::Closed | TcpState::Listen)) {
+            for state in TcpState::ALL
+                .into_iter()
+                .filter(|state| !matches!(state, TcpState::Closed | TcpState::Listen))
+            {
                 sink.write(&DiagramStateRow::new(state, self.live.of(state)))?;
             }
         }

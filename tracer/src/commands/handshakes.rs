@@ -23,7 +23,8 @@ use crate::{
     filter::Filter,
     lifecycle::{Observation, TcpState},
     output::{
-        Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink, SlowHandshakeRow, Summary, TimeStyle,
+        Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink, SlowHandshakeRow, Summary,
+        TimeStyle,
     },
     owner::{Attribution, Cgroup},
     source::{ClockOffset, Origin},
@@ -85,12 +86,8 @@ impl Handshakes {
 
     fn table(&self) -> io::Result<String> {
         let groups = usize::try_from(self.limit.unwrap_or(TABLE_GROUPS)).unwrap_or(usize::MAX);
-        let table = HandshakeTable {
-            groups,
-            wide: self.format == Format::Wide,
-            time: self.time,
-            clock: self.clock,
-        };
+        let table =
+            HandshakeTable { groups, wide: self.format == Format::Wide, time: self.time, clock: self.clock };
         let mut text = String::new();
         table.write(&self.analysis.report(), &mut text).map_err(io::Error::other)?;
         Ok(text)
@@ -162,8 +159,9 @@ impl Consumer for Handshakes {
         if !self.filter.shows_cgroup(cgroup.as_deref()) {
             return Ok(());
         }
-        let container = cgroup
-            .and_then(|cgroup| cgroup.owner.container.as_ref().map(|container| Arc::from(container.id.as_str())));
+        let container = cgroup.and_then(|cgroup| {
+            cgroup.owner.container.as_ref().map(|container| Arc::from(container.id.as_str()))
+        });
         self.analysis.add(&opening, container);
         Ok(())
     }

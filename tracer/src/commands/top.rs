@@ -75,12 +75,7 @@ impl Common {
 
 impl Top {
     fn new(shared: &Shared) -> Self {
-        Self {
-            model: Model::new(shared.filter()),
-            common: Arc::default(),
-            screen: None,
-            drawing: None,
-        }
+        Self { model: Model::new(shared.filter()), common: Arc::default(), screen: None, drawing: None }
     }
 }
 
@@ -171,9 +166,9 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
     let mut regions = Regions::default();
     while !common.over.load(Ordering::Relaxed) {
         let now = common.lock().clone();
-        let same = shown.as_ref().is_some_and(|shown| {
-            Arc::ptr_eq(&shown.screen, &now.screen) && shown.settings == now.settings
-        });
+        let same = shown
+            .as_ref()
+            .is_some_and(|shown| Arc::ptr_eq(&shown.screen, &now.screen) && shown.settings == now.settings);
         if !same {
             terminal.terminal.draw(|frame| regions = draw(frame, &now.screen, &now.settings, theme))?;
             shown = Some(now);

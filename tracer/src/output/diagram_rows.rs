@@ -116,7 +116,12 @@ impl Row for DiagramStateRow {
 /// # Errors
 ///
 /// None of its own: writing to a string does not fail.
-pub fn write_diagram_text(text: &mut String, graph: &StateGraph, live: &LiveCounts, title: &str) -> fmt::Result {
+pub fn write_diagram_text(
+    text: &mut String,
+    graph: &StateGraph,
+    live: &LiveCounts,
+    title: &str,
+) -> fmt::Result {
     let detail = |state: TcpState| match live.of(state) {
         0 => String::new(),
         count => format!("{count} now"),

@@ -6,8 +6,8 @@ use super::handshake_words::time;
 use crate::{
     analysis::{Edge, EdgeStats, LiveCounts, StateGraph, is_pathological},
     lifecycle::TcpState::{
-        self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
-        TimeWait,
+        self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+        SynSent, TimeWait,
     },
 };
 
@@ -100,11 +100,8 @@ pub struct DiagramSvg<'a> {
 
 impl fmt::Display for DiagramSvg<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let others: Vec<(Edge, &EdgeStats)> = self
-            .graph
-            .edges()
-            .filter(|(edge, _)| !ROUTES.iter().any(|route| route.edge == *edge))
-            .collect();
+        let others: Vec<(Edge, &EdgeStats)> =
+            self.graph.edges().filter(|(edge, _)| !ROUTES.iter().any(|route| route.edge == *edge)).collect();
         let height = 960 + LINE * i32::try_from(others.len()).unwrap_or(0);
         writeln!(
             formatter,
@@ -113,7 +110,10 @@ impl fmt::Display for DiagramSvg<'_> {
         )?;
         formatter.write_str(HEAD)?;
         writeln!(formatter, "<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>")?;
-        writeln!(formatter, "<text x=\"24\" y=\"36\" font-size=\"18\" font-weight=\"bold\">TCP states</text>")?;
+        writeln!(
+            formatter,
+            "<text x=\"24\" y=\"36\" font-size=\"18\" font-weight=\"bold\">TCP states</text>"
+        )?;
         writeln!(formatter, "<text x=\"24\" y=\"58\" fill=\"#555\">{}</text>", xml(self.title))?;
         for (y, line) in (0..).zip(LEGEND) {
             let y = 84 + y * LINE;
@@ -127,7 +127,12 @@ impl fmt::Display for DiagramSvg<'_> {
         }
         for (line, ((from, to), stats)) in (0..).zip(others) {
             let label = format!("also {} → {}: {}", from.kernel_name(), to.kernel_name(), counted(stats));
-            writeln!(formatter, "<text x=\"24\" y=\"{}\" fill=\"#b00020\">{}</text>", 950 + line * LINE, xml(&label))?;
+            writeln!(
+                formatter,
+                "<text x=\"24\" y=\"{}\" fill=\"#b00020\">{}</text>",
+                950 + line * LINE,
+                xml(&label)
+            )?;
         }
         formatter.write_str("</svg>\n")
     }
@@ -164,7 +169,8 @@ impl DiagramSvg<'_> {
         )?;
         let Some(stats) = stats else { return Ok(()) };
         let mut lines = vec![if out { format!("CLOSE: {}", stats.count) } else { stats.count.to_string() }];
-        if let (Some(p50), Some(p99)) = (stats.durations.quantile_ns(0.5), stats.durations.quantile_ns(0.99)) {
+        if let (Some(p50), Some(p99)) = (stats.durations.quantile_ns(0.5), stats.durations.quantile_ns(0.99))
+        {
             lines.push(format!("p50 {}", time(p50)));
             lines.push(format!("p99 {}", time(p99)));
         }

@@ -3,8 +3,8 @@
 use crate::{
     analysis::{Edge, is_pathological},
     lifecycle::TcpState::{
-        self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
-        TimeWait,
+        self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+        SynSent, TimeWait,
     },
 };
 
@@ -62,7 +62,8 @@ const EDGES: [(Edge, u16, u16); 24] = [
     ((SynSent, Established), 57, 6),
     ((Established, FinWait1), 16, 9),
     ((Established, CloseWait), 42, 9),
-    ((FinWait1, FinWait2), 14, 12),
+    // On the left of its line, up to here: an other one is on the right.
+    ((FinWait1, FinWait2), 11, 12),
     ((FinWait1, Closing), 24, 12),
     ((CloseWait, LastAck), 57, 12),
     ((FinWait2, TimeWait), 14, 15),
@@ -110,10 +111,7 @@ pub struct Piece {
 
 /// The parts of the diagram. `detail` says what is known of a state and `label` of an edge; nothing where nothing
 /// is to be said.
-pub fn diagram(
-    detail: &dyn Fn(TcpState) -> String,
-    label: &dyn Fn(Edge) -> String,
-) -> Vec<Piece> {
+pub fn diagram(detail: &dyn Fn(TcpState) -> String, label: &dyn Fn(Edge) -> String) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (y, line) in (0..).zip(ART) {
         if !line.is_empty() {
@@ -140,6 +138,8 @@ pub fn diagram(
         } else {
             (format!(" {text} "), PieceKind::Edge(edge))
         };
+        let length = u16::try_from(text.chars().count()).unwrap_or(u16::MAX);
+        let x = if edge == (FinWait1, FinWait2) { x.saturating_sub(length - 1) } else { x };
         pieces.push(Piece { x, y, text, kind });
     }
     pieces

@@ -221,6 +221,7 @@ fn failed(opening: &Opening, reason: CloseReason) -> String {
 
 fn abandoned(opening: &Opening) -> String {
     let sent = u16::from(opening.retransmits.unwrap_or(0)) + 1;
-    let waited = opening.duration_ns.map(|duration| format!(" in more than {}", time(duration))).unwrap_or_default();
+    let waited =
+        opening.duration_ns.map(|duration| format!(" in more than {}", time(duration))).unwrap_or_default();
     format!("abandoned by the client: {sent} SYN-ACKs, no final ACK{waited}")
 }

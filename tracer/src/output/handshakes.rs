@@ -257,11 +257,7 @@ impl Row for SlowHandshakeRow {
         if time != TimeStyle::None {
             line.push_str("ENDED           ");
         }
-        write!(
-            line,
-            "{:>7} {:<15} {:<23} {:<23} {:>8}  STORY",
-            "PID", "PROCESS", "LOCAL", "REMOTE", "TIME"
-        )
+        write!(line, "{:>7} {:<15} {:<23} {:<23} {:>8}  STORY", "PID", "PROCESS", "LOCAL", "REMOTE", "TIME")
     }
 
     fn line(&self, line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
@@ -339,7 +335,8 @@ impl Row for HandshakeBucketRow {
 fn bar(count: u64, most: u64) -> String {
     let eighths = (count * BAR * 8).checked_div(most).unwrap_or(0).max(u64::from(count > 0));
     let mut bar = "█".repeat(usize::try_from(eighths / 8).unwrap_or(0));
-    if let Some(part) = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(usize::try_from(eighths % 8).unwrap_or(0)) {
+    if let Some(part) = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(usize::try_from(eighths % 8).unwrap_or(0))
+    {
         bar.push_str(part);
     }
     bar

@@ -1,6 +1,8 @@
 //! What keys and the mouse change.
 
-use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 use ratatui::layout::Position;
 
 use super::{Regions, Settings, Tab, view::tab_text};
@@ -102,7 +104,11 @@ fn to_tab(settings: &mut Settings, tab: Tab) {
 
 /// Every state that a connection of the table can be in, one after another, and then all again.
 fn next_state(state: Option<TcpState>) -> Option<TcpState> {
-    let of_connections = || TcpState::ALL.into_iter().filter(|state| !matches!(state, TcpState::Closed | TcpState::Listen | TcpState::TimeWait));
+    let of_connections = || {
+        TcpState::ALL
+            .into_iter()
+            .filter(|state| !matches!(state, TcpState::Closed | TcpState::Listen | TcpState::TimeWait))
+    };
     match state {
         None => of_connections().next(),
         Some(now) => of_connections().skip_while(|state| *state != now).nth(1),

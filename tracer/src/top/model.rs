@@ -4,7 +4,9 @@ use std::{cmp::Reverse, collections::BTreeMap, collections::VecDeque};
 
 use super::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, Settings, Sort, StateLine};
 use crate::{
-    analysis::{Edge, GroupReport, Handshakes, HandshakesBy, HandshakesOptions, LiveCounts, Opening, StateGraph},
+    analysis::{
+        Edge, GroupReport, Handshakes, HandshakesBy, HandshakesOptions, LiveCounts, Opening, StateGraph,
+    },
     event::{SocketId, SourceCounts, Timestamp},
     filter::Filter,
     lifecycle::{Connection, Observation, TcpState, Thresholds, Tracker},
@@ -102,11 +104,7 @@ impl Model {
             matching,
             owners: owner_lines(owners),
             handshakes: report.groups.iter().take(MAX_GROUPS).map(handshake_line).collect(),
-            slowest: report
-                .slowest
-                .iter()
-                .map(|(key, opening)| (group_text(key), story(opening)))
-                .collect(),
+            slowest: report.slowest.iter().map(|(key, opening)| (group_text(key), story(opening))).collect(),
             histogram: histogram_lines(report.histogram),
             stuck: sorted(stuck, &Settings::default(), now),
         }
@@ -126,7 +124,8 @@ impl Model {
     }
 
     fn edges(&mut self, now: Timestamp) -> Vec<EdgeLine> {
-        let counts: BTreeMap<Edge, u64> = self.graph.edges().map(|(edge, stats)| (edge, stats.count)).collect();
+        let counts: BTreeMap<Edge, u64> =
+            self.graph.edges().map(|(edge, stats)| (edge, stats.count)).collect();
         // The youngest that is a second old is what the last second is counted from.
         while self.past.get(1).is_some_and(|(time, _)| now.since(*time) >= SECOND) {
             self.past.pop_front();
@@ -151,7 +150,6 @@ impl Model {
         }
         edges
     }
-
 }
 
 fn handshake_line(group: &GroupReport<'_>) -> HandshakeLine {
@@ -174,8 +172,12 @@ fn count_owner(owners: &mut Owners, connection: &Connection) {
     let process = connection.owner.process;
     let key = process.map(|process| (process.pid, process.comm));
     if owners.len() < MAX_OWNERS || owners.contains_key(&key) {
-        *owners.entry(key).or_insert_with(|| (process, BTreeMap::new())).1.entry(connection.state()).or_default() +=
-            1;
+        *owners
+            .entry(key)
+            .or_insert_with(|| (process, BTreeMap::new()))
+            .1
+            .entry(connection.state())
+            .or_default() += 1;
     }
 }
 
@@ -221,7 +223,11 @@ fn is_found(connection: &Connection, search: &str) -> bool {
 }
 
 /// The first of them in the wanted order.
-fn sorted(mut found: Vec<(SocketId, &Connection)>, settings: &Settings, now: Timestamp) -> Vec<ConnectionLine> {
+fn sorted(
+    mut found: Vec<(SocketId, &Connection)>,
+    settings: &Settings,
+    now: Timestamp,
+) -> Vec<ConnectionLine> {
     let compare = |a: &(SocketId, &Connection), b: &(SocketId, &Connection)| {
         let ((a_socket, a), (b_socket, b)) = (a, b);
         let age = || age_ns(b, now).cmp(&age_ns(a, now));

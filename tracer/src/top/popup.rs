@@ -35,7 +35,9 @@ pub(super) fn help(frame: &mut Frame<'_>, theme: Theme) {
 
 /// One connection, with the time in each state as a bar.
 pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: Theme) {
-    let fact = |name: &'static str, value: String| Line::from(vec![Span::styled(name, theme.title()), Span::raw(value)]);
+    let fact = |name: &'static str, value: String| {
+        Line::from(vec![Span::styled(name, theme.title()), Span::raw(value)])
+    };
     let mut lines = vec![
         fact("Local     ", endpoint_text(connection.local)),
         fact("Remote    ", endpoint_text(connection.remote)),
@@ -58,10 +60,18 @@ pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: 
     let longest = connection.spans.iter().filter_map(|span| span.duration_ns).max().unwrap_or(0);
     let last = connection.spans.len().saturating_sub(1);
     for (index, span) in connection.spans.iter().enumerate() {
-        let cells = span.duration_ns.and_then(|ns| (u128::from(ns) * 30).checked_div(u128::from(longest))).unwrap_or(0);
-        let bar = "█".repeat(usize::try_from(cells).unwrap_or(0).max(usize::from(span.duration_ns.is_some())));
+        let cells = span
+            .duration_ns
+            .and_then(|ns| (u128::from(ns) * 30).checked_div(u128::from(longest)))
+            .unwrap_or(0);
+        let bar =
+            "█".repeat(usize::try_from(cells).unwrap_or(0).max(usize::from(span.duration_ns.is_some())));
         let now = if index == last { " now" } else { "" };
-        lines.push(Line::raw(format!("{:<11} {:>9} {bar}{now}", span.state.kernel_name(), duration_text(span.duration_ns))));
+        lines.push(Line::raw(format!(
+            "{:<11} {:>9} {bar}{now}",
+            span.state.kernel_name(),
+            duration_text(span.duration_ns)
+        )));
     }
     if connection.incomplete {
         lines.push(Line::styled("Its beginning was not seen.", theme.dim()));

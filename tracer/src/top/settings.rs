@@ -20,7 +20,8 @@ pub enum Tab {
 
 impl Tab {
     /// Every tab, in order.
-    pub const ALL: [Self; 5] = [Self::Diagram, Self::Connections, Self::Owners, Self::Handshakes, Self::Stuck];
+    pub const ALL: [Self; 5] =
+        [Self::Diagram, Self::Connections, Self::Owners, Self::Handshakes, Self::Stuck];
 
     /// The name that is shown.
     pub const fn name(self) -> &'static str {

@@ -52,7 +52,11 @@ pub(super) fn draw(
 
 fn connections_title(screen: &Screen, settings: &Settings) -> String {
     let listed = screen.connections.len() as u64;
-    let of = if listed < screen.matching { format!("{listed} of {}", screen.matching) } else { listed.to_string() };
+    let of = if listed < screen.matching {
+        format!("{listed} of {}", screen.matching)
+    } else {
+        listed.to_string()
+    };
     let state = settings.state.map(|state| format!(", {}", state.kernel_name())).unwrap_or_default();
     let search = if settings.search.is_empty() { String::new() } else { format!(", /{}", settings.search) };
     let order = if settings.reversed { " reversed" } else { "" };
@@ -78,7 +82,9 @@ fn connections(
         let style = if is_worrying(line.state) { theme.bad() } else { Style::new() };
         cells.push(Cell::from(line.state.kernel_name()).style(style));
         let age = duration_text(line.age_ns);
-        cells.push(Cell::from(Line::from(if line.at_least { format!(">{age}") } else { age }).right_aligned()));
+        cells.push(Cell::from(
+            Line::from(if line.at_least { format!(">{age}") } else { age }).right_aligned(),
+        ));
         if handshake {
             cells.push(Cell::from(Line::from(duration_text(line.handshake_ns)).right_aligned()));
         }
@@ -158,14 +164,22 @@ fn handshakes(
     ])
     .areas(inner);
     handshake_groups(frame, groups, screen, state, theme);
-    let stories = screen.slowest.iter().take(usize::from(slowest)).map(|(group, story)| format!("{group:<23} {story}"));
+    let stories =
+        screen.slowest.iter().take(usize::from(slowest)).map(|(group, story)| format!("{group:<23} {story}"));
     let lines = std::iter::once(Line::styled("SLOWEST", theme.title())).chain(stories.map(Line::raw));
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), slow);
-    let lines = std::iter::once(Line::raw("")).chain(screen.histogram.iter().map(|line| Line::raw(line.as_str())));
+    let lines =
+        std::iter::once(Line::raw("")).chain(screen.histogram.iter().map(|line| Line::raw(line.as_str())));
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), drawn);
 }
 
-fn handshake_groups(frame: &mut Frame<'_>, area: Rect, screen: &Screen, state: &mut TableState, theme: Theme) {
+fn handshake_groups(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    screen: &Screen,
+    state: &mut TableState,
+    theme: Theme,
+) {
     let wide = area.width >= 110;
     let right = |text: String| Cell::from(Line::from(text).right_aligned());
     let rows = screen.handshakes.iter().map(|group| {
@@ -182,7 +196,8 @@ fn handshake_groups(frame: &mut Frame<'_>, area: Rect, screen: &Screen, state: &
         cells.push(Cell::from(group.why.as_str()).style(style));
         Row::new(cells)
     });
-    let (mut head, mut widths) = (vec!["GROUP", "  COUNT"], vec![Constraint::Length(22), Constraint::Length(7)]);
+    let (mut head, mut widths) =
+        (vec!["GROUP", "  COUNT"], vec![Constraint::Length(22), Constraint::Length(7)]);
     if wide {
         head.extend(["FAILED", "  LOST"]);
         widths.extend([Constraint::Length(6); 2]);

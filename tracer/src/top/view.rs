@@ -79,7 +79,8 @@ fn draw_body(frame: &mut Frame<'_>, body: Rect, screen: &Screen, settings: &Sett
         draw_diagram(frame, left, screen, theme);
         if high {
             // What the tab does not show.
-            let below = Rect { y: left.y + DIAGRAM_HEIGHT + 1, height: left.height - DIAGRAM_HEIGHT - 1, ..left };
+            let below =
+                Rect { y: left.y + DIAGRAM_HEIGHT + 1, height: left.height - DIAGRAM_HEIGHT - 1, ..left };
             let other = if settings.tab == Tab::Owners { Tab::Stuck } else { Tab::Owners };
             tables::draw(frame, below, (other, false), screen, settings, theme);
         }
@@ -122,14 +123,19 @@ fn tab_line(settings: &Settings, theme: Theme) -> Line<'static> {
     Line::from(
         Tab::ALL
             .into_iter()
-            .map(|tab| Span::styled(tab_text(tab), if tab == settings.tab { theme.selected() } else { Style::new() }))
+            .map(|tab| {
+                Span::styled(tab_text(tab), if tab == settings.tab { theme.selected() } else { Style::new() })
+            })
             .collect::<Vec<_>>(),
     )
 }
 
 fn foot(settings: &Settings, theme: Theme) -> Line<'static> {
     if settings.searching {
-        return Line::from(vec![Span::styled("/", theme.title()), Span::raw(format!("{}▏", settings.search))]);
+        return Line::from(vec![
+            Span::styled("/", theme.title()),
+            Span::raw(format!("{}▏", settings.search)),
+        ]);
     }
     Line::styled("? keys  Enter detail  / search  s sort  r reverse  f state  p pause  q end", theme.dim())
 }
@@ -151,13 +157,17 @@ fn draw_diagram(frame: &mut Frame<'_>, area: Rect, screen: &Screen, theme: Theme
             PieceKind::State(state) => theme.state(state_line(state).is_some_and(|line| line.live > 0)),
             PieceKind::Detail(_) => Style::new(),
             PieceKind::Pathological(_) => theme.bad(),
-            PieceKind::Edge(edge) if edge_line(edge).is_some_and(|line| line.per_second > 0) => theme.flowing(),
+            PieceKind::Edge(edge) if edge_line(edge).is_some_and(|line| line.per_second > 0) => {
+                theme.flowing()
+            }
             PieceKind::Edge(_) => Style::new(),
         };
         let width = usize::from(area.right() - x);
         if kind == PieceKind::Line {
             // Its blanks are nothing.
-            for (x, character) in (x..area.right()).zip(text.chars()).filter(|(_, character)| *character != ' ') {
+            for (x, character) in
+                (x..area.right()).zip(text.chars()).filter(|(_, character)| *character != ' ')
+            {
                 buffer.set_string(x, y, character.to_string(), style);
             }
         } else {

@@ -4,8 +4,8 @@ use tcptrace_bpf::{
     analysis::{LiveCounts, StateGraph},
     lifecycle::{
         TcpState::{
-            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
-            TimeWait,
+            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+            SynSent, TimeWait,
         },
         Tracker,
     },
@@ -63,12 +63,16 @@ fn every_connection_is_on_its_edges() {
         assert_eq!(count(&graph, from, to), expected, "{from:?} to {to:?}");
     }
     assert_eq!(graph.edge((SynSent, Closed)).unwrap().failures, 8);
-    assert_eq!((live.of(Established), live.of(CloseWait), live.of(SynSent), live.of(TimeWait)), (6, 2, 1, 42));
+    assert_eq!(
+        (live.of(Established), live.of(CloseWait), live.of(SynSent), live.of(TimeWait)),
+        (6, 2, 1, 42)
+    );
 }
 
 #[test]
 fn the_time_is_that_of_the_state_left() {
-    let (graph, _) = graph_of(&life(7, Closed, &[(0, SynSent), (250 * MS, Established), (5 * SECOND, CloseWait)], 0));
+    let (graph, _) =
+        graph_of(&life(7, Closed, &[(0, SynSent), (250 * MS, Established), (5 * SECOND, CloseWait)], 0));
     let near = |ns: Option<u64>, expected: u64| ns.unwrap().abs_diff(expected) <= expected / 100;
     let edge = |from, to| graph.edge((from, to)).unwrap();
     assert_eq!(edge(Closed, SynSent).durations.count(), 0, "nothing has been in CLOSE");

@@ -64,7 +64,9 @@ fn the_culprits_of_an_incident_come_first_and_are_named() {
     );
     let text = table(&handshakes, 20);
     let top: Vec<&str> = text.lines().take(3).collect();
-    for culprit in ["10.0.1.6:8080 (33 % lost a SYN", "10.0.1.7:8080 (slow network", "10.0.1.8:8080 (100 % refused)"] {
+    for culprit in
+        ["10.0.1.6:8080 (33 % lost a SYN", "10.0.1.7:8080 (slow network", "10.0.1.8:8080 (100 % refused)"]
+    {
         assert!(top[0].contains(culprit), "{culprit} not in {top:?}");
     }
     insta::assert_snapshot!(text);

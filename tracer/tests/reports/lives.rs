@@ -5,7 +5,8 @@ use tcptrace_bpf::{
     lifecycle::{
         Observation,
         TcpState::{
-            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
+            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+            SynSent,
         },
         Tracker, TrackerOptions,
     },
@@ -16,7 +17,13 @@ use crate::openings::{MS, SECOND, US, end, process};
 const BEGIN: u64 = 1_000 * SECOND;
 
 fn flags(error: u16) -> SocketFlags {
-    SocketFlags { error, shutdown_receive: true, shutdown_send: true, peer_fin: error == 0, ..SocketFlags::default() }
+    SocketFlags {
+        error,
+        shutdown_receive: true,
+        shutdown_send: true,
+        peer_fin: error == 0,
+        ..SocketFlags::default()
+    }
 }
 
 /// The transitions of one socket: at so many nanoseconds, into this state; the end with this error.
@@ -68,7 +75,12 @@ pub(crate) fn host() -> Vec<Event> {
     let with = |rest: &[(u64, TcpState)]| [&open[..], rest].concat();
     add(40, Closed, &with(&[(400 * MS, FinWait1), (420 * MS, FinWait2), (440 * MS, Closed)]), 0);
     let served = [(0, SynReceived), (12 * US, Established)];
-    add(20, Listen, &[&served[..], &[(300 * MS, CloseWait), (305 * MS, LastAck), (325 * MS, Closed)]].concat(), 0);
+    add(
+        20,
+        Listen,
+        &[&served[..], &[(300 * MS, CloseWait), (305 * MS, LastAck), (325 * MS, Closed)]].concat(),
+        0,
+    );
     add(3, Closed, &[(0, SynSent), (7 * SECOND, Closed)], 110);
     add(5, Closed, &[(0, SynSent), (MS, Closed)], 111);
     add(4, Closed, &with(&[(SECOND, Closed)]), 104);

@@ -21,9 +21,15 @@ fn to() -> tcptrace_bpf::event::Endpoint {
 #[test]
 fn the_network_and_the_waits() {
     assert_eq!(story(&client(to(), 223 * MS)), "223 ms, all network");
-    assert_eq!(story(&lossy(to(), 20 * MS, 2, 3 * SECOND)), "3.02 s = 2 SYNs lost (1 s + 2 s) + 20 ms network");
+    assert_eq!(
+        story(&lossy(to(), 20 * MS, 2, 3 * SECOND)),
+        "3.02 s = 2 SYNs lost (1 s + 2 s) + 20 ms network"
+    );
     // Linux 6.5 and newer sends the first SYNs again a second apart.
-    assert_eq!(story(&lossy(to(), 20 * MS, 2, 2 * SECOND)), "2.02 s = 2 SYNs lost (1 s + 1 s) + 20 ms network");
+    assert_eq!(
+        story(&lossy(to(), 20 * MS, 2, 2 * SECOND)),
+        "2.02 s = 2 SYNs lost (1 s + 1 s) + 20 ms network"
+    );
     assert_eq!(story(&lossy(to(), MS, 1, SECOND)), "1 s = 1 SYN lost (1 s) + 1 ms network");
     assert_eq!(story(&lossy(to(), MS, 6, 7 * SECOND)), "7 s = 6 SYNs lost (7 s) + 1 ms network");
     let no_sample = Opening { rtt_ns: None, ..lossy(to(), 20 * MS, 2, 3 * SECOND) };
@@ -83,6 +89,7 @@ fn failures() {
     assert_eq!(story(&failed(to(), CloseReason::NoLocalPort, MS)), "no local port was free");
     let unseen = Opening { duration_ns: None, ..failed(to(), CloseReason::Unknown, 0) };
     assert_eq!(story(&unseen), "failed, for an unknown reason");
-    let abandoned = Opening { outcome: Outcome::Abandoned, retransmits: Some(2), ..served(80, to(), 3 * SECOND) };
+    let abandoned =
+        Opening { outcome: Outcome::Abandoned, retransmits: Some(2), ..served(80, to(), 3 * SECOND) };
     assert_eq!(story(&abandoned), "abandoned by the client: 3 SYN-ACKs, no final ACK in more than 3 s");
 }

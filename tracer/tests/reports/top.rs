@@ -55,9 +55,12 @@ fn the_common_sizes() {
 
 #[test]
 fn the_tables_in_the_smallest() {
-    for (name, tab) in
-        [("connections", Tab::Connections), ("owners", Tab::Owners), ("handshakes", Tab::Handshakes), ("stuck", Tab::Stuck)]
-    {
+    for (name, tab) in [
+        ("connections", Tab::Connections),
+        ("owners", Tab::Owners),
+        ("handshakes", Tab::Handshakes),
+        ("stuck", Tab::Stuck),
+    ] {
         insta::assert_snapshot!(name, text(80, 24, &on(tab)));
     }
     insta::assert_snapshot!("help", text(80, 24, &Settings { help: true, ..Settings::default() }));
@@ -127,8 +130,12 @@ fn connections_are_sorted_searched_and_filtered() {
     assert_eq!(states(&Settings { reversed: true, ..by_state })[0], TcpState::CloseWait);
     let only = Settings { state: Some(TcpState::SynSent), ..Settings::default() };
     assert_eq!(states(&only), [TcpState::SynSent]);
-    let search = |text: &str| screen_with(&Settings { search: text.to_owned(), ..Settings::default() }).matching;
-    assert_eq!((search("close_wait"), search("ORDERS-api"), search("10.0.0.9:8080"), search("nobody")), (2, 9, 7, 0));
+    let search =
+        |text: &str| screen_with(&Settings { search: text.to_owned(), ..Settings::default() }).matching;
+    assert_eq!(
+        (search("close_wait"), search("ORDERS-api"), search("10.0.0.9:8080"), search("nobody")),
+        (2, 9, 7, 0)
+    );
     let ages: Vec<_> = screen_with(&Settings::default()).connections.iter().map(|line| line.age_ns).collect();
     assert!(ages.is_sorted_by(|a, b| a >= b), "{ages:?}");
 }
@@ -146,7 +153,10 @@ fn type_in(settings: &mut Settings, keys: &[KeyCode]) {
 #[test]
 fn keys() {
     let mut settings = Settings::default();
-    type_in(&mut settings, &[KeyCode::Tab, KeyCode::Down, KeyCode::Char('j'), KeyCode::Char('s'), KeyCode::Char('r')]);
+    type_in(
+        &mut settings,
+        &[KeyCode::Tab, KeyCode::Down, KeyCode::Char('j'), KeyCode::Char('s'), KeyCode::Char('r')],
+    );
     assert_eq!((settings.tab, settings.selected), (Tab::Connections, 2));
     assert_eq!((settings.sort, settings.reversed), (Sort::State, true));
     type_in(&mut settings, &[KeyCode::End, KeyCode::Down]);
@@ -155,7 +165,10 @@ fn keys() {
     assert_eq!((settings.tab, settings.selected, settings.paused), (Tab::Stuck, 0, true));
     assert_eq!(settings.state, Some(TcpState::SynSent));
     // Keys that do something elsewhere are text in a search.
-    type_in(&mut settings, &[KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Char('s'), KeyCode::Backspace, KeyCode::Enter]);
+    type_in(
+        &mut settings,
+        &[KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Char('s'), KeyCode::Backspace, KeyCode::Enter],
+    );
     assert_eq!((settings.search.as_str(), settings.searching, settings.quit), ("q", false, false));
     type_in(&mut settings, &[KeyCode::Esc]);
     assert_eq!((settings.search.as_str(), settings.state), ("", None));
@@ -165,7 +178,12 @@ fn keys() {
     type_in(&mut settings, &[KeyCode::Enter, KeyCode::Esc, KeyCode::Char('q')]);
     assert!(!settings.detail && settings.quit);
     let mut settings = Settings { searching: true, ..Settings::default() };
-    apply(&mut settings, &Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Regions::default(), 0);
+    apply(
+        &mut settings,
+        &Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)),
+        Regions::default(),
+        0,
+    );
     assert!(settings.quit, "Ctrl-C always ends it");
 }
 
