@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::DurationSketch;
-use crate::lifecycle::{ClosedConnection, Connection, Observation, RemainEnd, TcpState};
+use crate::lifecycle::{ClosedConnection, Observation, RemainEnd, TcpState};
 
 /// An edge of the diagram: the state left and the state entered.
 pub type Edge = (TcpState, TcpState);
@@ -38,9 +38,12 @@ impl StateGraph {
                 if transition.to == TcpState::Closed => {}
             Observation::Transition { transition, .. } if transition.from == transition.to => {}
             Observation::Transition { transition, duration_ns, connection } => {
-                let duration = connection
-                    .and_then(|connection| measured(connection, transition.from))
-                    .unwrap_or(*duration_ns);
+                let handshake = connection
+                    .and_then(|connection| connection.handshake)
+                    .filter(|handshake| handshake.replaces(transition.from));
+                // The measured one in place of the microseconds that the kernel's socket spends in SYN_RECV, also
+                // when it is not known.
+                let duration = handshake.map_or(*duration_ns, |handshake| handshake.duration_ns);
                 self.add((transition.from, transition.to), duration, false);
             }
             Observation::Closed(closed) if closed.end_seen => self.closed(closed),
@@ -94,13 +97,6 @@ impl StateGraph {
         }
         all
     }
-}
-
-/// The handshake in place of the microseconds that the kernel's socket spends in SYN_RECV; none where the observed
-/// time is the true one.
-fn measured(connection: &Connection, from: TcpState) -> Option<Option<u64>> {
-    let handshake = connection.handshake.filter(|handshake| handshake.replaces(from))?;
-    Some(handshake.duration_ns)
 }
 
 /// Whether an edge is none that a connection should take.

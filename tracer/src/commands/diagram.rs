@@ -33,7 +33,7 @@ pub(super) struct Diagram {
 }
 
 impl Diagram {
-    pub(super) fn new(shared: &Shared, arguments: &DiagramArguments, origin: Origin) -> Self {
+    pub(super) fn new(shared: &Shared, arguments: &DiagramArguments, origin: &Origin) -> Self {
         Self {
             graph: StateGraph::default(),
             live: LiveCounts::default(),

@@ -32,7 +32,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Top => top::run(&cli.shared),
         Command::Diagram(arguments) => {
-            trace::trace(&cli.shared, |origin| diagram::Diagram::new(&cli.shared, arguments, origin))
+            trace::trace(&cli.shared, |origin| diagram::Diagram::new(&cli.shared, arguments, &origin))
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),

@@ -175,7 +175,9 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
         }
         if event::poll(TICK)? {
             let event = event::read()?;
-            let mut now = common.lock();
+            let mut guard = common.lock();
+            let now = &mut *guard;
+            let before = now.settings.selected;
             let lines = match now.settings.tab {
                 Tab::Diagram | Tab::Connections => now.screen.connections.len(),
                 Tab::Owners => now.screen.owners.len(),
@@ -185,6 +187,7 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
             if apply(&mut now.settings, &event, regions, lines) == Input::Redraw {
                 shown = None;
             }
+            now.settings.hold(&now.screen, before);
             if now.settings.quit {
                 return Ok(());
             }

@@ -38,10 +38,10 @@ impl HandshakeTable {
     pub fn write(&self, report: &HandshakeReport<'_>, text: &mut String) -> fmt::Result {
         text.push_str(&headline(report));
         text.push('\n');
-        self.line(text, |line| HandshakeGroupRow::header(line, self.wide, self.time))?;
+        Self::line(text, |line| HandshakeGroupRow::header(line, self.wide, self.time))?;
         for group in report.groups.iter().take(self.groups) {
             let row = HandshakeGroupRow::new(group);
-            self.line(text, |line| row.line(line, self.wide, self.time))?;
+            Self::line(text, |line| row.line(line, self.wide, self.time))?;
         }
         if report.groups.len() > self.groups {
             let more = &report.groups[self.groups..];
@@ -50,10 +50,10 @@ impl HandshakeTable {
         }
         if !report.slowest.is_empty() {
             text.push('\n');
-            self.line(text, |line| SlowHandshakeRow::header(line, self.wide, self.time))?;
+            Self::line(text, |line| SlowHandshakeRow::header(line, self.wide, self.time))?;
             for (key, opening) in report.slowest {
                 let row = SlowHandshakeRow::new(key, opening, self.clock);
-                self.line(text, |line| row.line(line, self.wide, self.time))?;
+                Self::line(text, |line| row.line(line, self.wide, self.time))?;
             }
         }
         let drawn = histogram_lines(report.histogram);
@@ -63,7 +63,7 @@ impl HandshakeTable {
         Ok(())
     }
 
-    fn line(&self, text: &mut String, write: impl FnOnce(&mut String) -> fmt::Result) -> fmt::Result {
+    fn line(text: &mut String, write: impl FnOnce(&mut String) -> fmt::Result) -> fmt::Result {
         write(text)?;
         text.truncate(text.trim_end().len());
         text.push('\n');

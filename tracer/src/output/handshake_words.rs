@@ -120,13 +120,13 @@ fn established(opening: &Opening) -> String {
         };
     };
     let about = if opening.source == DurationSource::Modelled { "about " } else { "" };
-    let mut story = format!("{about}{}", time(duration));
-    match parts(opening, duration) {
-        Parts::Unknown => {}
-        Parts::All(part) => story.push_str(&format!(", all {part}")),
-        Parts::Sum(parts) if parts.len() == 1 => story.push_str(&format!(", {}", parts[0])),
-        Parts::Sum(parts) => story.push_str(&format!(" = {}", parts.join(" + "))),
-    }
+    let made_of = match parts(opening, duration) {
+        Parts::Unknown => String::new(),
+        Parts::All(part) => format!(", all {part}"),
+        Parts::Sum(parts) if parts.len() == 1 => format!(", {}", parts[0]),
+        Parts::Sum(parts) => format!(" = {}", parts.join(" + ")),
+    };
+    let mut story = format!("{about}{}{made_of}", time(duration));
     match opening.caveat {
         Some(HandshakeCaveat::SynCookie) => story.push_str(", up to 64 ms too long (SYN cookie)"),
         Some(HandshakeCaveat::FirstData) => {

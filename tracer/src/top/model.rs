@@ -78,7 +78,7 @@ impl Model {
             live.add(state, 1);
             count_owner(&mut owners, connection);
             let age = age_ns(connection, now);
-            if self.thresholds.of(state).is_some_and(|limit| age.is_some_and(|age| age >= limit)) {
+            if self.thresholds.of(state).is_some_and(|limit| age >= limit) {
                 stuck.push((socket, connection));
             }
             if settings.state.is_none_or(|wanted| wanted == state) && is_found(connection, &settings.search) {
@@ -196,8 +196,8 @@ fn owner_lines(owners: Owners) -> Vec<OwnerLine> {
 }
 
 /// The time in the state: since it was entered, or since it was certainly there.
-fn age_ns(connection: &Connection, now: Timestamp) -> Option<u64> {
-    Some(now.since(connection.history.since().unwrap_or(connection.first_seen)))
+fn age_ns(connection: &Connection, now: Timestamp) -> u64 {
+    now.since(connection.history.since().unwrap_or(connection.first_seen))
 }
 
 /// Whether one of its texts contains what is searched for.
@@ -267,7 +267,7 @@ fn line(socket: SocketId, connection: &Connection, now: Timestamp) -> Connection
         owner_source: connection.owner.source.name(),
         netns: connection.netns,
         state: connection.state(),
-        age_ns: age_ns(connection, now),
+        age_ns: Some(age_ns(connection, now)),
         at_least: connection.history.since().is_none(),
         handshake_ns: handshake_ns(connection),
         syn_retransmits: connection.handshake.and_then(|handshake| handshake.retransmits),

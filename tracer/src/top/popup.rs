@@ -79,6 +79,16 @@ pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: 
     over(frame, " Connection ", lines, theme);
 }
 
+/// The connection that was shown is not listed any more.
+pub(super) fn gone(frame: &mut Frame<'_>, theme: Theme) {
+    over(
+        frame,
+        " Connection ",
+        vec![Line::raw("It has closed, or is not among those that are listed any more.")],
+        theme,
+    );
+}
+
 fn over(frame: &mut Frame<'_>, title: &'static str, lines: Vec<Line<'_>>, theme: Theme) {
     let area = frame.area();
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2);

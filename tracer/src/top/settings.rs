@@ -1,6 +1,10 @@
 //! What the user wants to see.
 
-use crate::lifecycle::TcpState;
+use super::{ConnectionLine, Screen};
+use crate::{
+    event::{Endpoint, SocketId},
+    lifecycle::TcpState,
+};
 
 /// A table, or the diagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,8 +103,44 @@ pub struct Settings {
     pub selected: usize,
     /// The selected connection is shown with its timeline.
     pub detail: bool,
+    /// Which connection that is; none while the one that is selected is meant.
+    pub opened: Option<(SocketId, Endpoint)>,
     /// The keys are explained.
     pub help: bool,
     /// The user wants to leave.
     pub quit: bool,
+}
+
+impl Settings {
+    /// The connection that is selected on a screen.
+    pub fn selected_connection<'a>(&self, screen: &'a Screen) -> Option<&'a ConnectionLine> {
+        let lines = match self.tab {
+            Tab::Diagram | Tab::Connections => &screen.connections,
+            Tab::Stuck => &screen.stuck,
+            Tab::Owners | Tab::Handshakes => return None,
+        };
+        lines.get(self.selected.min(lines.len().checked_sub(1)?))
+    }
+
+    /// Holds on to the connection whose timeline is shown, while others come and go around it. To be called after
+    /// each event of the terminal; `before` is what was selected.
+    pub fn hold(&mut self, screen: &Screen, before: usize) {
+        if !self.detail {
+            self.opened = None;
+        } else if self.opened.is_none() || self.selected != before {
+            self.opened = self.selected_connection(screen).map(|line| (line.socket, line.remote));
+        }
+    }
+
+    /// The connection whose timeline is shown; none when it is not listed any more.
+    pub fn opened_connection<'a>(&self, screen: &'a Screen) -> Option<&'a ConnectionLine> {
+        match self.opened {
+            None => self.selected_connection(screen),
+            Some(opened) => screen
+                .connections
+                .iter()
+                .chain(&screen.stuck)
+                .find(|line| (line.socket, line.remote) == opened),
+        }
+    }
 }

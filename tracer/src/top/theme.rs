@@ -24,7 +24,7 @@ impl Theme {
     }
 
     pub(super) fn title(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
+        self.colour(Color::Reset).add_modifier(Modifier::BOLD)
     }
 
     pub(super) fn dim(self) -> Style {
@@ -45,6 +45,7 @@ impl Theme {
     }
 
     pub(super) fn selected(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
+        let style = Style::new().add_modifier(Modifier::REVERSED);
+        if self.colours { style } else { style.add_modifier(Modifier::BOLD) }
     }
 }

@@ -41,25 +41,17 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen, settings: &Settings, theme: 
     let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
     let rows = draw_body(frame, body, screen, settings, theme);
     frame.render_widget(foot(settings, theme), line(area.height - 1));
-    if settings.detail
-        && let Some(connection) = selected(screen, settings)
-    {
-        popup::detail(frame, connection, theme);
+    if settings.detail {
+        match settings.opened_connection(screen) {
+            Some(connection) => popup::detail(frame, connection, theme),
+            None if settings.opened.is_some() => popup::gone(frame, theme),
+            None => {}
+        }
     }
     if settings.help {
         popup::help(frame, theme);
     }
     Regions { tabs: line(1), rows }
-}
-
-/// The connection that is selected.
-fn selected<'a>(screen: &'a Screen, settings: &Settings) -> Option<&'a super::ConnectionLine> {
-    let lines = match settings.tab {
-        Tab::Diagram | Tab::Connections => &screen.connections,
-        Tab::Stuck => &screen.stuck,
-        Tab::Owners | Tab::Handshakes => return None,
-    };
-    lines.get(settings.selected.min(lines.len().checked_sub(1)?))
 }
 
 fn draw_body(frame: &mut Frame<'_>, body: Rect, screen: &Screen, settings: &Settings, theme: Theme) -> Rect {
@@ -155,12 +147,11 @@ fn draw_diagram(frame: &mut Frame<'_>, area: Rect, screen: &Screen, theme: Theme
         let style = match kind {
             PieceKind::Line => theme.dim(),
             PieceKind::State(state) => theme.state(state_line(state).is_some_and(|line| line.live > 0)),
-            PieceKind::Detail(_) => Style::new(),
             PieceKind::Pathological(_) => theme.bad(),
             PieceKind::Edge(edge) if edge_line(edge).is_some_and(|line| line.per_second > 0) => {
                 theme.flowing()
             }
-            PieceKind::Edge(_) => Style::new(),
+            PieceKind::Detail(_) | PieceKind::Edge(_) => Style::new(),
         };
         let width = usize::from(area.right() - x);
         if kind == PieceKind::Line {

@@ -89,7 +89,7 @@ pub(crate) fn host() -> Vec<Event> {
     add(6, Closed, &open, 0);
     add(2, Listen, &[&served[..], &[(300 * MS, CloseWait)]].concat(), 0);
     add(1, Closed, &[(0, SynSent)], 0);
-    events.sort_by_key(|event| event.time());
+    events.sort_by_key(Event::time);
     events
 }
 

@@ -188,6 +188,34 @@ fn keys() {
 }
 
 #[test]
+fn the_timeline_stays_with_its_connection() {
+    let mut settings = on(Tab::Connections);
+    let screen = screen_with(&settings);
+    type_in(&mut settings, &[KeyCode::Down, KeyCode::Enter]);
+    settings.hold(&screen, 0);
+    let opened = settings.opened_connection(&screen).unwrap().clone();
+    assert_eq!(Some(&opened), screen.connections.get(1));
+    // Another order, another line: the same connection.
+    let other = screen_with(&Settings { reversed: true, ..settings.clone() });
+    settings.hold(&other, 1);
+    assert_eq!(settings.opened_connection(&other).unwrap().socket, opened.socket);
+    assert_ne!(other.connections[1].socket, opened.socket);
+    // The selection moves on, and the timeline with it.
+    settings.selected = 2;
+    settings.hold(&other, 1);
+    assert_eq!(settings.opened_connection(&other), other.connections.get(2));
+    let empty = Screen::default();
+    assert_eq!(settings.opened_connection(&empty), None);
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    let theme = Theme::new(true);
+    terminal.draw(|frame| assert_eq!(draw(frame, &empty, &settings, theme).tabs.y, 1)).unwrap();
+    assert!(terminal.backend().to_string().contains("It has closed"), "{}", terminal.backend());
+    settings.detail = false;
+    settings.hold(&empty, 2);
+    assert_eq!(settings.opened, None);
+}
+
+#[test]
 fn the_mouse() {
     let (_, regions) = drawn(80, 24, &on(Tab::Connections), Theme::new(true));
     assert_eq!(regions.tabs, Rect { x: 0, y: 1, width: 80, height: 1 });
