@@ -15,6 +15,7 @@ pub mod http;
 pub mod namespace;
 pub mod process;
 pub mod program;
+pub mod pty;
 pub mod rows;
 pub mod sockets;
 pub mod speed;

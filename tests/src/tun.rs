@@ -65,6 +65,8 @@ pub struct Segment {
     pub direction: Direction,
     /// What it is.
     pub kind: Kind,
+    /// The port at the server's end.
+    pub port: u16,
     /// How many of this kind went this way before it.
     pub index: usize,
     /// When the relay got it.
@@ -226,7 +228,11 @@ impl Pump {
 
     fn take(&mut self, direction: Direction, packet: &[u8]) {
         let arrived = Instant::now();
-        let Some(kind) = kind(packet) else { return };
+        let Some((kind, [source, destination])) = kind(packet) else { return };
+        let port = match direction {
+            Direction::ToServer => destination,
+            Direction::ToClient => source,
+        };
         let shared = Arc::clone(&self.shared);
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let index = shared
@@ -234,7 +240,7 @@ impl Pump {
             .iter()
             .filter(|before| (before.direction, before.kind) == (direction, kind))
             .count();
-        let segment = Segment { direction, kind, index, arrived, passed: None };
+        let segment = Segment { direction, kind, port, index, arrived, passed: None };
         let place = shared.segments.len();
         let verdict = (shared.rule)(&segment);
         shared.segments.push(segment);
@@ -297,20 +303,21 @@ pub fn flood(device: &File, port: u16, clients: u32) {
     }
 }
 
-/// What a packet is; none for what is no TCP segment, such as router solicitations.
-fn kind(packet: &[u8]) -> Option<Kind> {
+/// What a packet is, and its ports; none for what is no TCP segment, such as router solicitations.
+fn kind(packet: &[u8]) -> Option<(Kind, [u16; 2])> {
     let sliced = SlicedPacket::from_ip(packet).ok()?;
     let (Some(NetSlice::Ipv4(_)), Some(TransportSlice::Tcp(tcp))) = (&sliced.net, &sliced.transport) else {
         return None;
     };
-    Some(match (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()) {
+    let kind = match (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()) {
         (_, _, _, true) => Kind::Reset,
         (true, false, ..) => Kind::Syn,
         (true, true, ..) => Kind::SynAck,
         (_, _, true, _) => Kind::Fin,
         _ if !tcp.payload().is_empty() => Kind::Data,
         _ => Kind::Ack,
-    })
+    };
+    Some((kind, [tcp.source_port(), tcp.destination_port()]))
 }
 
 /// Makes a TUN device in this thread's namespace; it lasts as long as the file.

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    analysis::HandshakesBy,
     export::{FileFormat, Table},
     filter::{Filter, PortSet, parse_network, parse_state},
     lifecycle::{DEFAULT_MAX_CONNECTIONS, GroupBy, Role, TcpState},
@@ -45,8 +46,14 @@ pub enum Command {
     Connections,
     /// A line per kernel transition, as it happens
     Transitions,
+    /// Who is slow to open, how slow, and why
+    Handshakes(HandshakesArguments),
     /// Connections that stay too long in a state, with their owner
     Stuck(StuckArguments),
+    /// A live full-screen view: the state diagram, connections, owners, handshakes, stuck connections
+    Top,
+    /// The TCP state diagram with what went along each edge, as text or SVG
+    Diagram(DiagramArguments),
     /// The daemon: metrics and health over HTTP
     Serve(ServeArguments),
     /// Write the event stream to a file, for every command's --input
@@ -55,6 +62,28 @@ pub enum Command {
     Export(ExportArguments),
     /// What this kernel and these privileges allow, what is missing, and what that costs
     Doctor,
+}
+
+/// Options of `handshakes`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct HandshakesArguments {
+    /// What to group by
+    #[arg(long, value_enum, default_value_t)]
+    pub by: HandshakesBy,
+    /// How many of the slowest are listed one by one
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub slowest: u32,
+    /// Most groups; the handshakes of further ones are summed up in one
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_groups: u32,
+}
+
+/// Options of `diagram`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiagramArguments {
+    /// Write the diagram as SVG into this file as well; `-` writes it to stdout instead of the text
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// Options of `stuck`.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
+    analysis::{Opening, Outcome},
     event::{Endpoint, MiniSocketEnd, Process, Transition},
-    lifecycle::{ClosedConnection, Connection, RemainEnd, Role, Standing, TcpState},
+    lifecycle::{ClosedConnection, Connection, Observation, RemainEnd, Role, Standing, TcpState},
     owner::{Cgroup, CgroupSubtree},
 };
 
@@ -144,6 +145,90 @@ impl Filter {
             && (self.states.is_empty() || closed.states().any(|span| self.states.contains(&span.state)))
             && (!self.failed || closed.ending.reason.is_failure())
             && self.shows_duration(closed.duration_ns())
+    }
+
+    /// Whether it lets everything pass.
+    pub fn shows_all(&self) -> bool {
+        let Self {
+            local_ports,
+            remote_ports,
+            local,
+            remote,
+            pids,
+            comms,
+            cgroup,
+            netns,
+            role,
+            states,
+            failed,
+            min_duration_ns,
+            ipv4,
+        } = self;
+        local_ports.is_none()
+            && remote_ports.is_none()
+            && local.is_empty()
+            && remote.is_empty()
+            && pids.is_empty()
+            && comms.is_empty()
+            && cgroup.is_none()
+            && netns.is_none()
+            && role.is_none()
+            && states.is_empty()
+            && !failed
+            && min_duration_ns.is_none()
+            && ipv4.is_none()
+    }
+
+    /// Whether what the core reports is shown, as far as it is about one connection. Its cgroup is not looked at.
+    pub fn shows_observation(&self, observation: &Observation<'_>) -> bool {
+        match observation {
+            Observation::Transition { transition, duration_ns, connection } => {
+                self.shows_transition(transition, *connection, *duration_ns)
+            }
+            Observation::Closed(closed) => self.shows_connection(closed),
+            Observation::MiniSocketEnd { event, end } => self.shows_mini_socket_end(event, end),
+            Observation::Abandoned(half_open) => {
+                self.shows_endpoints(half_open.local, half_open.remote)
+                    && self.shows_owner(None)
+                    && self.netns.is_none_or(|netns| half_open.netns == Some(netns))
+            }
+            Observation::Evicted { connection } => self.shows_live(connection),
+        }
+    }
+
+    /// Whether a connection that lives is shown. Neither its cgroup nor its age is looked at.
+    pub fn shows_live(&self, connection: &Connection) -> bool {
+        self.shows_endpoints(connection.local, connection.remote)
+            && self.shows_owner(connection.owner.process.as_ref())
+            && self.netns.is_none_or(|netns| connection.netns == Some(netns))
+            && self.role.is_none_or(|wanted| connection.role == wanted)
+            && (self.states.is_empty() || self.states.contains(&connection.state()))
+    }
+
+    /// Whether an opening that is over is shown. It has been in the state that waits for the answer, and, when it
+    /// was completed, is in ESTABLISHED.
+    pub fn shows_opening(&self, opening: &Opening) -> bool {
+        let waiting = match opening.role {
+            Role::Server => TcpState::SynReceived,
+            Role::Client | Role::Simultaneous | Role::Unknown => TcpState::SynSent,
+        };
+        let established = opening.outcome == Outcome::Established;
+        let failed = match opening.outcome {
+            Outcome::Established => false,
+            Outcome::Failed(reason) => reason.is_failure(),
+            Outcome::Abandoned => true,
+        };
+        self.shows_endpoints(opening.local, opening.remote)
+            && self.shows_owner(opening.process.as_ref())
+            && self.netns.is_none_or(|netns| opening.netns == Some(netns))
+            && self.role.is_none_or(|wanted| opening.role == wanted)
+            && (self.states.is_empty()
+                || self
+                    .states
+                    .iter()
+                    .any(|&state| state == waiting || (established && state == TcpState::Established)))
+            && (!self.failed || failed)
+            && self.shows_duration(opening.duration_ns)
     }
 
     /// Whether the end of a mini-socket is shown. It has no process any more.

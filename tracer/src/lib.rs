@@ -1,8 +1,9 @@
 //! Traces every TCP state transition of a Linux host.
 //!
 //! One way through the house: a [`source`] delivers [`event`]s, the pure [`lifecycle`] core turns them
-//! into observations, and [`output`] writes them. ARCHITECTURE.md has the map.
+//! into observations, [`analysis`] sums them up, and [`output`] writes them. ARCHITECTURE.md has the map.
 
+pub mod analysis;
 pub mod cli;
 pub mod commands;
 pub mod event;
@@ -14,3 +15,4 @@ pub mod output;
 pub mod owner;
 pub mod recording;
 pub mod source;
+pub mod top;

@@ -84,7 +84,7 @@ fn the_page_counts_what_was_done(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mo
     let remain = value(r#"tcptrace_connections{state="time_wait"}"#)
         + value(r#"tcptrace_connections{state="fin_wait_2"}"#);
     let found = namespace.sockets_in(TIME_WAIT | FIN_WAIT_2);
-    assert!((remain - found as f64).abs() < 0.5, "{remain} for {found}");
+    assert!((remain - f64::from(u32::try_from(found).unwrap())).abs() < 0.5, "{remain} for {found}");
     if mode == Mode::Btf {
         // Both ends of 20 connections: 10 bytes each way out, and in.
         assert!((value("tcptrace_bytes_sent_total") - 200.0).abs() < 0.5);

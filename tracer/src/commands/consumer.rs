@@ -43,6 +43,11 @@ pub(super) trait Consumer: Send + 'static {
     /// Whether it has had enough.
     fn done(&self) -> bool;
 
+    /// Whether it goes on when the source has ended, with [`Consumer::flush`] called from time to time.
+    fn stays(&self) -> bool {
+        false
+    }
+
     /// Whether the run ends when nobody reads stdout any more.
     fn writes_to_stdout(&self) -> bool {
         true

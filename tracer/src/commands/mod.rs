@@ -2,14 +2,17 @@
 
 mod connections;
 mod consumer;
+mod diagram;
 mod doctor;
 mod export;
+mod handshakes;
 mod input;
 mod pump;
 mod record;
 mod replay;
 mod serve;
 mod stuck;
+mod top;
 mod trace;
 mod transitions;
 
@@ -27,6 +30,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Transitions => {
             trace::trace(&cli.shared, |origin| transitions::Transitions::new(&cli.shared, origin))
+        }
+        Command::Handshakes(arguments) => {
+            trace::trace(&cli.shared, |origin| handshakes::Handshakes::new(&cli.shared, arguments, origin))
+        }
+        Command::Top => top::run(&cli.shared),
+        Command::Diagram(arguments) => {
+            trace::trace(&cli.shared, |origin| diagram::Diagram::new(&cli.shared, arguments, &origin))
         }
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Serve(arguments) => serve::run(&cli.shared, arguments),

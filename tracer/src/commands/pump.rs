@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -18,6 +19,9 @@ use crate::{
     output::{AbandonedSummary, Summary},
     source::{Polled, Source, kernel::StopHandle},
 };
+
+/// How often a consumer that stays beyond the source's end is called.
+const STAYING: Duration = Duration::from_millis(20);
 
 /// A running pump.
 pub(super) struct Pump {
@@ -83,7 +87,13 @@ fn run(
     let mut result = begun.and_then(|()| consumer.flush(state.progress()));
     while result.is_ok() && !stop.load(Ordering::Relaxed) && !consumer.done() {
         match state.step(&mut consumer, false) {
-            Ok(Polled::End) => break,
+            Ok(Polled::End) => {
+                while result.is_ok() && consumer.stays() && !stop.load(Ordering::Relaxed) {
+                    thread::sleep(STAYING);
+                    result = consumer.flush(state.progress());
+                }
+                break;
+            }
             Ok(Polled::Drained) => {}
             Err(error) => result = Err(error),
         }

@@ -43,9 +43,12 @@ fn run<C: Consumer>(
         .build()
         .context("the signal handler could not be started")?;
     // Before anybody is told that tracing has begun, and may want it to end.
-    let (mut terminate, mut interrupt) = {
+    let [mut terminate, mut interrupt, mut hangup, mut quit] = {
         let _guard = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        let kinds =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+        let [terminate, interrupt, hangup, quit] = kinds.map(signal);
+        [terminate?, interrupt?, hangup?, quit?]
     };
     if !shared.quiet {
         for line in &input.announcement {
@@ -68,6 +71,8 @@ fn run<C: Consumer>(
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
             () = duration => {}
             () = pump.ended() => {}
         }

@@ -1,8 +1,14 @@
 //! What is written to stdout, and the summary on stderr.
 
 mod connection;
+mod diagram_rows;
+mod diagram_svg;
+mod diagram_text;
 mod errno;
 mod exit_report;
+mod handshake_table;
+mod handshake_words;
+mod handshakes;
 mod sink;
 mod stuck;
 mod summary;
@@ -10,9 +16,15 @@ mod text;
 mod transition;
 
 pub use connection::ConnectionRow;
+pub use diagram_rows::{DiagramEdgeRow, DiagramStateRow, diagram_title, write_diagram_text};
+pub use diagram_svg::DiagramSvg;
+pub use diagram_text::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, diagram_lines};
 pub use exit_report::ExitReport;
+pub use handshake_table::{HandshakeTable, histogram_lines};
+pub use handshake_words::{fault as fault_text, group_name as group_text, story};
+pub use handshakes::{HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow};
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::{AbandonedSummary, Summary};
-pub use text::{TimeStyle, escape, utc};
+pub use text::{TimeStyle, duration_text, endpoint_text, escape, rfc3339, utc};
 pub use transition::TransitionRow;

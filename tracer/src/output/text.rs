@@ -124,7 +124,7 @@ fn is_printable(character: char) -> bool {
 
 /// A time as RFC 3339 in UTC with nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rfc3339 {
+pub struct Rfc3339 {
     pub(super) time: Timestamp,
     pub(super) clock: ClockOffset,
 }
@@ -135,7 +135,8 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-pub(super) fn rfc3339(time: Timestamp, clock: ClockOffset) -> Rfc3339 {
+/// A time as RFC 3339 in UTC with nanoseconds.
+pub fn rfc3339(time: Timestamp, clock: ClockOffset) -> Rfc3339 {
     Rfc3339 { time, clock }
 }
 
@@ -194,6 +195,20 @@ impl fmt::Display for DurationText {
     }
 }
 
+/// A duration for people, or `-`.
+pub fn duration_text(nanoseconds: Option<u64>) -> String {
+    duration(nanoseconds).to_string()
+}
+
+/// A round duration in as few characters as it has digits: `50us`, `2ms`, `15s`.
+pub(super) fn short_duration(nanoseconds: u64) -> String {
+    match nanoseconds {
+        ..1_000_000 => format!("{}us", nanoseconds / 1_000),
+        1_000_000..1_000_000_000 => format!("{}ms", nanoseconds / 1_000_000),
+        _ => format!("{}s", nanoseconds / 1_000_000_000),
+    }
+}
+
 /// A count of bytes for people.
 pub(super) fn bytes(count: Option<u64>) -> OrDash<ByteCount> {
     OrDash(count.map(ByteCount))
@@ -234,6 +249,11 @@ impl fmt::Display for EndpointText {
         let _ = if port == 0 { text.write_char('*') } else { write!(text, "{port}") };
         formatter.pad(&text)
     }
+}
+
+/// An endpoint as `address:port`, IPv6 in brackets, an unknown port as `*`.
+pub fn endpoint_text(endpoint: Endpoint) -> String {
+    EndpointText(endpoint).to_string()
 }
 
 #[cfg(test)]

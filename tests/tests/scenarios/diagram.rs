@@ -1,0 +1,60 @@
+//! `diagram` against lives that the scenario makes.
+
+use rstest::rstest;
+use serde_json::Value;
+use tcptrace_tests::{Mode, Namespace, Tracer, sockets};
+
+#[rstest]
+fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("tcp.svg");
+    let tracer =
+        Tracer::json("diagram", &namespace, mode, &["--buffer", "64M", "--svg", svg.to_str().unwrap()]);
+    for _ in 0..7 {
+        let pair = sockets::pair(&namespace, "127.0.0.1:0");
+        drop(pair.client);
+        sockets::wait_for_end(&pair.server);
+        drop(pair.server);
+        drop(pair.listener);
+    }
+    let open = sockets::pair(&namespace, "127.0.0.1:0");
+    let closed = { sockets::local(&namespace.run("server", || sockets::listen("127.0.0.1:0"))) };
+    namespace.run("client", || sockets::try_connect(closed)).unwrap_err();
+    let ended = tracer.interrupt();
+    let rows: Vec<Value> = ended.rows();
+    let count = |from: &str, to: &str| {
+        let edge = rows.iter().find(|row| row["from"] == from && row["to"] == to);
+        edge.map_or(0, |edge| edge["count"].as_u64().unwrap())
+    };
+    let live = |state: &str| {
+        rows.iter().find(|row| row["state"] == state).map(|row| row["live"].as_u64().unwrap()).unwrap()
+    };
+    // What the kernel skipped while the host was busy cannot have been counted.
+    let missing = ended.summary().missing();
+    for (from, to, expected) in [
+        ("closed", "listen", 9),
+        ("listen", "closed", 8),
+        ("closed", "syn_sent", 9),
+        ("syn_sent", "established", 8),
+        ("syn_sent", "closed", 1),
+        ("listen", "syn_received", 8),
+        ("syn_received", "established", 8),
+        ("established", "fin_wait_1", 7),
+        ("fin_wait_1", "fin_wait_2", 7),
+        ("fin_wait_2", "time_wait", 7),
+        ("established", "close_wait", 7),
+        ("close_wait", "last_ack", 7),
+        ("last_ack", "closed", 7),
+    ] {
+        let counted = count(from, to);
+        assert!(counted <= expected && counted + missing >= expected, "{from} to {to}: {rows:#?}");
+    }
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"), "{drawn}");
+    if missing == 0 {
+        assert_eq!((live("established"), live("close_wait")), (2, 0));
+        assert!(drawn.contains(">CLOSE: 1</text>") && drawn.contains(">2 now</text>"), "{drawn}");
+    }
+    drop(open);
+}

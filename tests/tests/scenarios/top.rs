@@ -1,0 +1,95 @@
+//! `top` on a terminal.
+
+use rstest::rstest;
+use rustix::process::Signal;
+use tcptrace_tests::{
+    Namespace,
+    pty::Pty,
+    sockets,
+    tun::{Kind, Relay, SERVER, Verdict},
+    wait,
+};
+
+fn start(namespace: &Namespace, columns: u16, rows: u16) -> Pty {
+    let netns = namespace.inode().to_string();
+    let pty = Pty::start(columns, rows, ["top", "--netns", &netns, "--duration", "10m", "--buffer", "64M"]);
+    pty.wait_for("tcptrace-bpf top");
+    pty
+}
+
+#[test]
+fn connections_show_are_searched_and_opened() {
+    let namespace = Namespace::new();
+    let pty = start(&namespace, 80, 24);
+    let pairs: Vec<_> = (0..3).map(|_| sockets::pair(&namespace, "127.0.0.1:0")).collect();
+    // Both ends of three connections.
+    let screen = wait::until("six connections in the diagram", || {
+        let screen = pty.text();
+        let shown =
+            screen.lines().any(|line| line.trim_start_matches(['│', ' ']).split(' ').next() == Some("6"));
+        shown.then_some(screen)
+    });
+    assert!(screen.contains("ESTABLISHED") && screen.contains("CLOSE_WAIT"), "{screen}");
+    pty.type_keys("2");
+    let screen = pty.wait_for("Connections: 6");
+    assert!(screen.contains("client ("), "{screen}");
+    let port = sockets::port(&pairs[0].client);
+    pty.type_keys(&format!("/:{port}\r"));
+    pty.wait_for("Connections: 2");
+    pty.type_keys("\r");
+    let screen = pty.wait_for("Role ");
+    assert!(screen.contains(&port.to_string()), "{screen}");
+    pty.type_keys("q");
+    pty.type_keys("\u{1b}");
+    pty.wait_for("Connections: 6");
+    pty.resize(200, 60);
+    pty.wait_for("LAST_ACK");
+    drop(pairs);
+    pty.wait_for("Connections: 0");
+    pty.type_keys("q");
+    pty.wait_for("transitions seen");
+    let (status, text) = pty.wait_for_end();
+    assert!(status.success(), "{status}: {text}");
+}
+
+#[rstest]
+fn every_signal_gives_the_terminal_back(
+    #[values(Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT)] signal: Signal,
+) {
+    let namespace = Namespace::new();
+    let pty = start(&namespace, 120, 40);
+    pty.wait_for("ESTABLISHED");
+    pty.signal(signal);
+    let (status, text) = pty.wait_for_end();
+    assert!(status.success(), "{status}: {text}");
+}
+
+#[test]
+fn it_takes_a_terminal() {
+    let ended = tcptrace_tests::Tracer::start_unready(["top"]).wait_for_end();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("`top` draws on a terminal"), "{}", ended.stderr);
+}
+
+/// `handshakes` draws its report again in place, and leaves one behind.
+#[test]
+fn handshakes_refreshes_in_place() {
+    let relay = Relay::new(|segment| match segment.kind {
+        Kind::SynAck => Verdict::Delay(std::time::Duration::from_millis(50)),
+        _ => Verdict::Pass,
+    });
+    let netns = relay.client.inode().to_string();
+    let pty = Pty::start(120, 40, ["handshakes", "--netns", &netns, "--duration", "10m", "--time", "none"]);
+    pty.wait_for("No handshake was seen");
+    let listener = relay.server.run("server", || sockets::listen(&format!("{SERVER}:8001")));
+    for count in 1..=2 {
+        relay.client.run("client", || drop(sockets::connect(sockets::local(&listener))));
+        pty.wait_for(&format!("Nothing stands out: {count} handshakes"));
+    }
+    pty.signal(Signal::INT);
+    pty.wait_for("transitions seen");
+    let (status, text) = pty.wait_for_end();
+    assert!(status.success(), "{status}: {text}");
+    assert_eq!(text.matches("GROUP").count(), 1, "{text}");
+    assert!(!text.contains("No handshake was seen"), "{text}");
+}

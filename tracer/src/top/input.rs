@@ -1,0 +1,145 @@
+//! What keys and the mouse change.
+
+use crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use ratatui::layout::Position;
+
+use super::{Regions, Settings, Tab, view::tab_text};
+use crate::lifecycle::TcpState;
+
+/// Lines of a page.
+const PAGE: usize = 10;
+/// The longest text that is searched for.
+const MAX_SEARCH: usize = 100;
+
+/// What an event of the terminal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing has changed.
+    Nothing,
+    /// Something on the screen.
+    Redraw,
+}
+
+/// Applies an event of the terminal; `lines` is how many the table in front has.
+pub fn apply(settings: &mut Settings, event: &Event, regions: Regions, lines: usize) -> Input {
+    let before = settings.clone();
+    match event {
+        Event::Key(key) if key.kind != KeyEventKind::Release => key_pressed(settings, *key, lines),
+        Event::Mouse(mouse) => mouse_moved(settings, *mouse, regions, lines),
+        Event::Resize(..) => return Input::Redraw,
+        _ => {}
+    }
+    settings.selected = settings.selected.min(lines.saturating_sub(1));
+    if *settings == before { Input::Nothing } else { Input::Redraw }
+}
+
+fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        settings.quit |= matches!(key.code, KeyCode::Char('c' | 'd'));
+        return;
+    }
+    if settings.searching {
+        search(settings, key.code);
+        return;
+    }
+    if settings.help || settings.detail {
+        // Whatever is over the screen goes first.
+        let (help, detail) = (settings.help, settings.detail);
+        if matches!(key.code, KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?' | 'h')) {
+            settings.help = false;
+            settings.detail = detail && help;
+            return;
+        }
+    }
+    match key.code {
+        KeyCode::Char('q') => settings.quit = true,
+        KeyCode::Char('?' | 'h') => settings.help = true,
+        KeyCode::Char('p' | ' ') => settings.paused = !settings.paused,
+        KeyCode::Char('s') => settings.sort = settings.sort.next(),
+        KeyCode::Char('r') => settings.reversed = !settings.reversed,
+        KeyCode::Char('f') => settings.state = next_state(settings.state),
+        KeyCode::Char('/') => settings.searching = true,
+        KeyCode::Esc => {
+            settings.search.clear();
+            settings.state = None;
+        }
+        KeyCode::Char(digit @ '1'..='5') => to_tab(settings, Tab::ALL[digit as usize - '1' as usize]),
+        KeyCode::Tab | KeyCode::Right => to_tab(settings, settings.tab.moved(1)),
+        KeyCode::BackTab | KeyCode::Left => to_tab(settings, settings.tab.moved(Tab::ALL.len() - 1)),
+        KeyCode::Enter => settings.detail = true,
+        KeyCode::Up | KeyCode::Char('k') => settings.selected = settings.selected.saturating_sub(1),
+        KeyCode::Down | KeyCode::Char('j') => settings.selected += 1,
+        KeyCode::PageUp => settings.selected = settings.selected.saturating_sub(PAGE),
+        KeyCode::PageDown => settings.selected += PAGE,
+        KeyCode::Home => settings.selected = 0,
+        KeyCode::End => settings.selected = lines,
+        _ => {}
+    }
+}
+
+fn search(settings: &mut Settings, key: KeyCode) {
+    match key {
+        KeyCode::Enter => settings.searching = false,
+        KeyCode::Esc => {
+            settings.searching = false;
+            settings.search.clear();
+        }
+        KeyCode::Backspace => {
+            settings.search.pop();
+        }
+        KeyCode::Char(character) if settings.search.len() < MAX_SEARCH => settings.search.push(character),
+        _ => {}
+    }
+}
+
+fn to_tab(settings: &mut Settings, tab: Tab) {
+    if settings.tab != tab {
+        settings.tab = tab;
+        settings.selected = 0;
+        settings.detail = false;
+    }
+}
+
+/// Every state that a connection of the table can be in, one after another, and then all again.
+fn next_state(state: Option<TcpState>) -> Option<TcpState> {
+    let of_connections = || {
+        TcpState::ALL
+            .into_iter()
+            .filter(|state| !matches!(state, TcpState::Closed | TcpState::Listen | TcpState::TimeWait))
+    };
+    match state {
+        None => of_connections().next(),
+        Some(now) => of_connections().skip_while(|state| *state != now).nth(1),
+    }
+}
+
+fn mouse_moved(settings: &mut Settings, mouse: MouseEvent, regions: Regions, lines: usize) {
+    let at = Position { x: mouse.column, y: mouse.row };
+    match mouse.kind {
+        MouseEventKind::ScrollUp => settings.selected = settings.selected.saturating_sub(1),
+        MouseEventKind::ScrollDown => settings.selected += 1,
+        MouseEventKind::Down(MouseButton::Left) if regions.tabs.contains(at) => {
+            let mut end = regions.tabs.x;
+            for tab in Tab::ALL {
+                end += u16::try_from(tab_text(tab).len()).unwrap_or(0);
+                if at.x < end {
+                    to_tab(settings, tab);
+                    return;
+                }
+            }
+        }
+        MouseEventKind::Down(MouseButton::Left) if regions.rows.contains(at) => {
+            // A long table is scrolled so that its selection is in it.
+            let height = usize::from(regions.rows.height);
+            let first = (settings.selected + 1).saturating_sub(height);
+            let line = first + usize::from(at.y - regions.rows.y);
+            if line < lines {
+                settings.detail = settings.selected == line;
+                settings.selected = line;
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,217 @@
+//! The tables.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::Style,
+    text::Line,
+    widgets::{Block, Cell, Paragraph, Row, Table, TableState},
+};
+
+use super::{ConnectionLine, Screen, Settings, Tab, Theme};
+use crate::{
+    lifecycle::TcpState,
+    output::{duration_text, endpoint_text, escape},
+};
+
+/// Draws a table; gives where its lines are, below its head.
+///
+/// `focused` is the table that the keys go to: it shows the selection.
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    (tab, focused): (Tab, bool),
+    screen: &Screen,
+    settings: &Settings,
+    theme: Theme,
+) -> Rect {
+    let count = match tab {
+        Tab::Diagram | Tab::Connections => screen.connections.len(),
+        Tab::Owners => screen.owners.len(),
+        Tab::Handshakes => screen.handshakes.len(),
+        Tab::Stuck => screen.stuck.len(),
+    };
+    let selected = (count > 0 && focused).then(|| settings.selected.min(count.saturating_sub(1)));
+    let state = &mut TableState::new().with_selected(selected);
+    let title = match tab {
+        Tab::Diagram | Tab::Connections => connections_title(screen, settings),
+        Tab::Owners => format!(" Owners: {} ", screen.owners.len()),
+        Tab::Handshakes => " Handshakes ".to_owned(),
+        Tab::Stuck => format!(" Stuck: {} beyond the limits of `stuck` ", screen.stuck.len()),
+    };
+    let block = Block::bordered().title(title).border_style(theme.dim()).title_style(theme.title());
+    let inner = block.inner(area);
+    match tab {
+        Tab::Diagram | Tab::Connections => connections(frame, area, block, &screen.connections, state, theme),
+        Tab::Owners => owners(frame, area, block, screen, state, theme),
+        Tab::Handshakes => handshakes(frame, area, block, screen, state, theme),
+        Tab::Stuck => connections(frame, area, block, &screen.stuck, state, theme),
+    }
+    Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner }
+}
+
+fn connections_title(screen: &Screen, settings: &Settings) -> String {
+    let listed = screen.connections.len() as u64;
+    let of = if listed < screen.matching {
+        format!("{listed} of {}", screen.matching)
+    } else {
+        listed.to_string()
+    };
+    let state = settings.state.map(|state| format!(", {}", state.kernel_name())).unwrap_or_default();
+    let search = if settings.search.is_empty() { String::new() } else { format!(", /{}", settings.search) };
+    let order = if settings.reversed { " reversed" } else { "" };
+    format!(" Connections: {of}{state}{search}, by {}{order} ", settings.sort.name())
+}
+
+fn connections(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    block: Block<'_>,
+    lines: &[ConnectionLine],
+    state: &mut TableState,
+    theme: Theme,
+) {
+    // A narrow one leaves out the local end, a very narrow one the handshake too.
+    let (local, handshake) = (area.width >= 96, area.width >= 74);
+    let rows = lines.iter().map(|line| {
+        let mut cells = vec![Cell::from(process_text(line))];
+        if local {
+            cells.push(Cell::from(endpoint_text(line.local)));
+        }
+        cells.push(Cell::from(endpoint_text(line.remote)));
+        let style = if is_worrying(line.state) { theme.bad() } else { Style::new() };
+        cells.push(Cell::from(line.state.kernel_name()).style(style));
+        let age = duration_text(line.age_ns);
+        cells.push(Cell::from(
+            Line::from(if line.at_least { format!(">{age}") } else { age }).right_aligned(),
+        ));
+        if handshake {
+            cells.push(Cell::from(Line::from(duration_text(line.handshake_ns)).right_aligned()));
+        }
+        Row::new(cells)
+    });
+    let mut head = vec!["PROCESS"];
+    let mut widths = vec![Constraint::Max(40)];
+    if local {
+        head.push("LOCAL");
+        widths.push(Constraint::Length(23));
+    }
+    head.extend(["REMOTE", "STATE", "      AGE"]);
+    widths.extend([Constraint::Length(23), Constraint::Length(11), Constraint::Length(9)]);
+    if handshake {
+        head.push("HANDSHAKE");
+        widths.push(Constraint::Length(9));
+    }
+    let table = Table::new(rows, widths)
+        .header(Row::new(head).style(theme.title()))
+        .row_highlight_style(theme.selected())
+        .block(block);
+    frame.render_stateful_widget(table, area, state);
+}
+
+/// A state that lasts only when something is wrong.
+fn is_worrying(state: TcpState) -> bool {
+    matches!(state, TcpState::CloseWait | TcpState::Closing | TcpState::LastAck | TcpState::SynSent)
+}
+
+pub(super) fn process_text(line: &ConnectionLine) -> String {
+    line.process
+        .map_or_else(|| "-".to_owned(), |process| format!("{} ({})", escape(process.name()), process.pid))
+}
+
+fn owners(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    block: Block<'_>,
+    screen: &Screen,
+    state: &mut TableState,
+    theme: Theme,
+) {
+    let rows = screen.owners.iter().map(|owner| {
+        let name = owner.process.map_or_else(
+            || "unknown".to_owned(),
+            |process| format!("{} ({})", escape(process.name()), process.pid),
+        );
+        let states: Vec<String> =
+            owner.states.iter().map(|(state, count)| format!("{count} {}", state.kernel_name())).collect();
+        Row::new([name, owner.count.to_string(), states.join(", ")])
+    });
+    let table = Table::new(rows, [Constraint::Length(24), Constraint::Length(11), Constraint::Fill(1)])
+        .header(Row::new(["PROCESS", "CONNECTIONS", "STATES"]).style(theme.title()))
+        .row_highlight_style(theme.selected())
+        .block(block);
+    frame.render_stateful_widget(table, area, state);
+}
+
+fn handshakes(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    block: Block<'_>,
+    screen: &Screen,
+    state: &mut TableState,
+    theme: Theme,
+) {
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    // The groups, the slowest, and how they are distributed, as far as there is room.
+    let slowest = u16::try_from(screen.slowest.len()).unwrap_or(u16::MAX).min(inner.height / 3);
+    let histogram = u16::try_from(screen.histogram.len()).unwrap_or(u16::MAX);
+    let histogram = if histogram < inner.height / 3 { histogram } else { 0 };
+    let [groups, slow, drawn] = Layout::vertical([
+        Constraint::Fill(1),
+        Constraint::Length(if slowest > 0 { slowest + 1 } else { 0 }),
+        Constraint::Length(if histogram > 0 { histogram + 1 } else { 0 }),
+    ])
+    .areas(inner);
+    handshake_groups(frame, groups, screen, state, theme);
+    let stories =
+        screen.slowest.iter().take(usize::from(slowest)).map(|(group, story)| format!("{group:<23} {story}"));
+    let lines = std::iter::once(Line::styled("SLOWEST", theme.title())).chain(stories.map(Line::raw));
+    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), slow);
+    let lines =
+        std::iter::once(Line::raw("")).chain(screen.histogram.iter().map(|line| Line::raw(line.as_str())));
+    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), drawn);
+}
+
+fn handshake_groups(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    screen: &Screen,
+    state: &mut TableState,
+    theme: Theme,
+) {
+    let wide = area.width >= 110;
+    let right = |text: String| Cell::from(Line::from(text).right_aligned());
+    let rows = screen.handshakes.iter().map(|group| {
+        let [p50, p99, max] = group.times_ns.map(duration_text);
+        let mut cells = vec![Cell::from(group.group.as_str()), right(group.count.to_string())];
+        if wide {
+            cells.extend([right(group.failed.to_string()), right(group.lost.to_string())]);
+        }
+        cells.extend([right(p50), right(p99)]);
+        if wide {
+            cells.push(right(max));
+        }
+        let style = if group.culprit { theme.bad() } else { Style::new() };
+        cells.push(Cell::from(group.why.as_str()).style(style));
+        Row::new(cells)
+    });
+    let (mut head, mut widths) =
+        (vec!["GROUP", "  COUNT"], vec![Constraint::Length(22), Constraint::Length(7)]);
+    if wide {
+        head.extend(["FAILED", "  LOST"]);
+        widths.extend([Constraint::Length(6); 2]);
+    }
+    head.extend(["     P50", "     P99"]);
+    widths.extend([Constraint::Length(8); 2]);
+    if wide {
+        head.push("     MAX");
+        widths.push(Constraint::Length(8));
+    }
+    head.push("WHY");
+    widths.push(Constraint::Fill(1));
+    let table = Table::new(rows, widths)
+        .header(Row::new(head).style(theme.title()))
+        .row_highlight_style(theme.selected());
+    frame.render_stateful_widget(table, area, state);
+}

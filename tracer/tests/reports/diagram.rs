@@ -1,0 +1,132 @@
+//! The state diagram.
+
+use tcptrace_bpf::{
+    analysis::{LiveCounts, StateGraph},
+    lifecycle::{
+        TcpState::{
+            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+            SynSent, TimeWait,
+        },
+        Tracker,
+    },
+    output::{DiagramSvg, write_diagram_text},
+};
+
+use crate::{
+    lives::{host, life, observe},
+    openings::{MS, SECOND},
+};
+
+fn graph_of(events: &[tcptrace_bpf::event::Event]) -> (StateGraph, LiveCounts) {
+    let mut graph = StateGraph::default();
+    let tracker = observe(events, |observation| graph.observe(&observation));
+    (graph, live(&tracker))
+}
+
+fn live(tracker: &Tracker) -> LiveCounts {
+    let mut live = LiveCounts::default();
+    for (_, connection) in tracker.connections() {
+        live.add(connection.state(), 1);
+    }
+    live.add(TimeWait, tracker.mini_sockets().0 as u64);
+    live
+}
+
+fn count(graph: &StateGraph, from: TcpState, to: TcpState) -> u64 {
+    graph.edge((from, to)).map_or(0, |stats| stats.count)
+}
+
+#[test]
+fn every_connection_is_on_its_edges() {
+    let (graph, live) = graph_of(&host());
+    for (from, to, expected) in [
+        (Closed, Listen, 1),
+        (Closed, SynSent, 40 + 3 + 5 + 4 + 2 + 1 + 6 + 1),
+        (SynSent, Established, 40 + 4 + 2 + 1 + 6),
+        (SynSent, Closed, 3 + 5),
+        (Listen, SynReceived, 22),
+        (SynReceived, Established, 22),
+        (Established, FinWait1, 40 + 2 + 1),
+        (Established, CloseWait, 22),
+        (Established, Closed, 4),
+        (FinWait1, FinWait2, 40),
+        (FinWait1, Closing, 2),
+        (FinWait1, Closed, 1),
+        (FinWait2, TimeWait, 40),
+        (Closing, TimeWait, 2),
+        (CloseWait, LastAck, 20),
+        (LastAck, Closed, 20),
+        // The kernel hands over: nothing goes to CLOSE by itself.
+        (FinWait2, Closed, 0),
+        (Closing, Closed, 0),
+    ] {
+        assert_eq!(count(&graph, from, to), expected, "{from:?} to {to:?}");
+    }
+    assert_eq!(graph.edge((SynSent, Closed)).unwrap().failures, 8);
+    assert_eq!(
+        (live.of(Established), live.of(CloseWait), live.of(SynSent), live.of(TimeWait)),
+        (6, 2, 1, 42)
+    );
+}
+
+#[test]
+fn the_time_is_that_of_the_state_left() {
+    let (graph, _) =
+        graph_of(&life(7, Closed, &[(0, SynSent), (250 * MS, Established), (5 * SECOND, CloseWait)], 0));
+    let near = |ns: Option<u64>, expected: u64| ns.unwrap().abs_diff(expected) <= expected / 100;
+    let edge = |from, to| graph.edge((from, to)).unwrap();
+    assert_eq!(edge(Closed, SynSent).durations.count(), 0, "nothing has been in CLOSE");
+    assert!(near(edge(SynSent, Established).durations.quantile_ns(0.5), 250 * MS));
+    assert!(near(graph.time_in(Established).quantile_ns(0.5), 4_750 * MS));
+    // A server's SYN_RECV lasts as long as the handshake, not the microseconds of the kernel's socket.
+    let (server, _) = graph_of(&life(8, Listen, &[(0, SynReceived), (9_000, Established)], 0));
+    assert!(near(server.edge((SynReceived, Established)).unwrap().durations.quantile_ns(0.5), 40 * MS));
+}
+
+#[test]
+fn the_diagram_in_characters() {
+    let (graph, live) = graph_of(&host());
+    let mut text = String::new();
+    write_diagram_text(&mut text, &graph, &live, "2026-01-01T00:00:00Z, 10 s").unwrap();
+    insta::assert_snapshot!(text);
+    let mut nothing = String::new();
+    write_diagram_text(&mut nothing, &StateGraph::default(), &LiveCounts::default(), "").unwrap();
+    insta::assert_snapshot!("nothing", nothing);
+}
+
+#[test]
+fn the_diagram_as_svg() {
+    let (graph, live) = graph_of(&host());
+    let svg = DiagramSvg { graph: &graph, live: &live, title: "web <1> & \u{7}" }.to_string();
+    let again = graph_of(&host());
+    assert_eq!(svg, DiagramSvg { graph: &again.0, live: &again.1, title: "web <1> & \u{7}" }.to_string());
+    assert_well_formed(&svg);
+    assert!(svg.contains("web &lt;1&gt; &amp; \u{fffd}</text>"));
+    insta::assert_snapshot!(svg);
+}
+
+/// Every element is closed by its own end, and nothing that XML reserves stands in a text.
+fn assert_well_formed(svg: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = svg;
+    while let Some(start) = rest.find('<') {
+        let text = &rest[..start];
+        assert!(!text.contains('>'), "{text}");
+        for entity in text.split('&').skip(1) {
+            assert!(["amp;", "lt;", "gt;", "quot;"].iter().any(|name| entity.starts_with(name)), "{entity}");
+        }
+        let end = rest[start..].find('>').map(|end| start + end).expect("a tag ends");
+        let tag = &rest[start + 1..end];
+        let name = tag.trim_matches('/').split_whitespace().next().unwrap();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name), "{tag}");
+        } else {
+            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+            if !tag.ends_with('/') {
+                open.push(name);
+            }
+        }
+        rest = &rest[end + 1..];
+    }
+    assert!(open.is_empty() && rest.trim().is_empty(), "{open:?} {rest}");
+}

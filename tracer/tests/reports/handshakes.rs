@@ -1,0 +1,184 @@
+//! Handshakes in groups.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tcptrace_bpf::{
+    analysis::{Fault, GroupKey, Handshakes, HandshakesBy, HandshakesOptions, Opening, Outcome},
+    lifecycle::CloseReason,
+    output::{HandshakeTable, TimeStyle},
+    source::ClockOffset,
+};
+
+use crate::openings::{MS, SECOND, US, client, end, failed, lossy, process, served};
+
+fn by(by: HandshakesBy) -> HandshakesOptions {
+    HandshakesOptions { by, slowest: 5, max_groups: 10_000 }
+}
+
+fn table(handshakes: &Handshakes, groups: usize) -> String {
+    let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
+    let table = HandshakeTable { groups, wide: false, time: TimeStyle::Utc, clock };
+    let mut text = String::new();
+    table.write(&handshakes.report(), &mut text).unwrap();
+    text
+}
+
+/// Five healthy backends, and one each that drops every third SYN, is slow, and refuses.
+fn incident() -> Handshakes {
+    let mut handshakes = Handshakes::new(by(HandshakesBy::Service));
+    for round in 0..60 {
+        for backend in 1..=5 {
+            handshakes.add(&client(end(&format!("10.0.1.{backend}"), 8080), (180 + round) * US), None);
+        }
+        let dropping = end("10.0.1.6", 8080);
+        handshakes.add(
+            &if round % 3 == 2 { lossy(dropping, MS, 1, SECOND) } else { client(dropping, 200 * US) },
+            None,
+        );
+        handshakes.add(&client(end("10.0.1.7", 8080), 223 * MS + round * US), None);
+        handshakes.add(&failed(end("10.0.1.8", 8080), CloseReason::Refused, 150 * US), None);
+        handshakes.add(&served(443, end("10.0.2.1", 50_000), 300 * US), None);
+    }
+    handshakes
+}
+
+#[test]
+fn the_culprits_of_an_incident_come_first_and_are_named() {
+    let handshakes = incident();
+    let report = handshakes.report();
+    let first: Vec<_> = report.groups[..3].iter().map(|group| group.key.clone()).collect();
+    let service = |backend: &str| GroupKey::Service(end(backend, 8080));
+    assert_eq!(first, ["10.0.1.8", "10.0.1.6", "10.0.1.7"].map(service));
+    assert!(report.groups[..3].iter().all(|group| group.culprit.is_one()));
+    assert!(report.groups[3..].iter().all(|group| !group.culprit.is_one()), "the others are healthy");
+    let faults: Vec<_> = report.groups[..3].iter().map(|group| group.culprit.faults[0]).collect();
+    let Fault::Slow { p50_ns, host_ns, by_network: true } = faults[2] else { panic!("{faults:?}") };
+    assert!(p50_ns.abs_diff(223 * MS) < 3 * MS && host_ns < 300 * US, "{faults:?}");
+    assert_eq!(
+        faults[..2],
+        [
+            Fault::Failing { outcome: Outcome::Failed(CloseReason::Refused), count: 60, of: 60 },
+            Fault::Losing { count: 20, of: 60, mean_wait_ns: Some(SECOND) },
+        ]
+    );
+    let text = table(&handshakes, 20);
+    let top: Vec<&str> = text.lines().take(3).collect();
+    for culprit in
+        ["10.0.1.6:8080 (33 % lost a SYN", "10.0.1.7:8080 (slow network", "10.0.1.8:8080 (100 % refused)"]
+    {
+        assert!(top[0].contains(culprit), "{culprit} not in {top:?}");
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_healthy_host_is_told_to_be_so() {
+    let mut handshakes = Handshakes::new(by(HandshakesBy::Service));
+    assert_eq!(table(&handshakes, 20).lines().next(), Some("No handshake was seen"));
+    for index in 0..100 {
+        handshakes.add(&client(end("10.0.1.1", 80), (150 + index) * US), None);
+        handshakes.add(&client(end("10.0.1.2", 80), (250 + index) * US), None);
+    }
+    insta::assert_snapshot!(table(&handshakes, 1));
+}
+
+#[test]
+fn one_mishap_does_not_outrank_a_real_trouble() {
+    let mut handshakes = Handshakes::new(by(HandshakesBy::Remote));
+    for index in 0..100 {
+        let mishap = index == 0;
+        let stray = failed(end("10.0.9.9", 80), CloseReason::Refused, MS);
+        let trouble = failed(end("10.0.1.1", 80), CloseReason::Refused, MS);
+        if mishap {
+            handshakes.add(&stray, None);
+        }
+        handshakes.add(&if index % 4 == 0 { trouble } else { client(end("10.0.1.1", 80), MS) }, None);
+    }
+    let report = handshakes.report();
+    assert_eq!(*report.groups[0].key, GroupKey::Remote("10.0.1.1".parse().unwrap()));
+}
+
+#[test]
+fn every_grouping_has_its_key() {
+    let opening = client(end("192.0.2.7", 5432), MS);
+    let key = |how| {
+        let mut handshakes = Handshakes::new(by(how));
+        handshakes.add(&opening, Some(Arc::from("0123456789abcdef")));
+        handshakes.report().groups[0].key.clone()
+    };
+    assert_eq!(key(HandshakesBy::Service), GroupKey::Service(end("192.0.2.7", 5432)));
+    assert_eq!(key(HandshakesBy::Remote), GroupKey::Remote("192.0.2.7".parse().unwrap()));
+    assert_eq!(key(HandshakesBy::RemotePort), GroupKey::RemotePort(5432));
+    assert_eq!(key(HandshakesBy::LocalPort), GroupKey::LocalPort(40_000));
+    assert_eq!(key(HandshakesBy::Process), GroupKey::Process(Some(process(1, "orders-api").comm)));
+    assert_eq!(key(HandshakesBy::Container), GroupKey::Container(Some(Arc::from("0123456789abcdef"))));
+    assert_eq!(key(HandshakesBy::Role), GroupKey::Role(opening.role));
+    assert_eq!(key(HandshakesBy::None), GroupKey::All);
+    let server = served(443, end("192.0.2.7", 50_000), MS);
+    assert_eq!(GroupKey::of(&server, HandshakesBy::Service, None), GroupKey::Served(443));
+}
+
+#[test]
+fn the_slowest_are_kept_the_slowest_first() {
+    let mut handshakes = Handshakes::new(HandshakesOptions { slowest: 3, ..by(HandshakesBy::None) });
+    for ms in [5, 900, 20, 7_000, 900, 3] {
+        handshakes.add(&client(end("192.0.2.7", 80), ms * MS), None);
+    }
+    let report = handshakes.report();
+    let kept: Vec<_> = report.slowest.iter().map(|(_, opening)| opening.duration_ns.unwrap() / MS).collect();
+    assert_eq!(kept, [7_000, 900, 900]);
+    let mut none = Handshakes::new(HandshakesOptions { slowest: 0, ..by(HandshakesBy::None) });
+    none.add(&client(end("192.0.2.7", 80), MS), None);
+    assert!(none.report().slowest.is_empty());
+}
+
+fn any_opening() -> impl Strategy<Value = Opening> {
+    (1..30_u16, 1..20_000_000_000_u64, proptest::option::of(0..5_u8), 0..4_u8).prop_map(
+        |(port, duration, resent, kind)| {
+            let to = end("192.0.2.7", port);
+            match kind {
+                0 => failed(to, CloseReason::TimedOut, duration),
+                1 => Opening { outcome: Outcome::Abandoned, ..client(to, duration) },
+                2 => Opening { duration_ns: None, retransmits: resent, ..client(to, duration) },
+                _ => Opening { retransmits: resent, rtt_ns: None, ..client(to, duration) },
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn folding_keeps_every_total(
+        openings in proptest::collection::vec(any_opening(), 0..200),
+        max_groups in 1..40_usize,
+    ) {
+        let options = by(HandshakesBy::RemotePort);
+        let mut handshakes = Handshakes::new(HandshakesOptions { max_groups, ..options });
+        let mut alone = Handshakes::new(by(HandshakesBy::None));
+        for opening in &openings {
+            handshakes.add(opening, None);
+            alone.add(opening, None);
+        }
+        let report = handshakes.report();
+        prop_assert!(report.groups.len() <= max_groups + 1);
+        let mut sum = tcptrace_bpf::analysis::HandshakeStats::default();
+        for group in &report.groups {
+            prop_assert!(group.stats.network_ns() + group.stats.resends_ns() <= group.stats.durations().sum_ns());
+            sum.merge(group.stats);
+        }
+        let reference = alone.report();
+        for stats in [&sum, report.total] {
+            prop_assert_eq!(stats.count(), openings.len() as u64);
+            prop_assert_eq!(stats.established(), reference.total.established());
+            prop_assert!(stats.failures().eq(reference.total.failures()));
+            prop_assert_eq!(stats.lost_a_syn(), reference.total.lost_a_syn());
+            prop_assert_eq!(stats.durations().sum_ns(), reference.total.durations().sum_ns());
+            prop_assert_eq!(stats.durations().max_ns(), reference.total.durations().max_ns());
+            prop_assert_eq!(stats.resends_ns(), reference.total.resends_ns());
+            prop_assert_eq!(stats.network_ns(), reference.total.network_ns());
+        }
+        let drawn: u64 = report.histogram.buckets().map(|bucket| bucket.count).sum();
+        prop_assert_eq!(drawn, report.total.durations().count());
+    }
+}
