@@ -6,11 +6,15 @@ use std::{
     io::{Read as _, Write as _},
     os::{fd::FromRawFd as _, unix::process::CommandExt as _},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal, kill_process},
     termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
 };
@@ -20,9 +24,11 @@ use crate::{program::program, wait};
 /// The traced program on a pseudo-terminal, with what it has drawn; killed when dropped.
 pub struct Pty {
     child: Child,
-    master: File,
+    /// None once it has hung up.
+    master: Option<File>,
     screen: Arc<Mutex<vt100::Parser>>,
     reader: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
     before: Termios,
 }
 
@@ -46,23 +52,45 @@ impl Pty {
             });
         }
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot start: {error}"));
+        let stop = Arc::new(AtomicBool::new(false));
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let reader = {
             let (mut from, into) = (master.try_clone().expect("a descriptor is left"), Arc::clone(&screen));
+            let stopped = Arc::clone(&stop);
             // Keeps the terminal open, so that its attributes can be read after the program's end.
             thread::spawn(move || {
                 let mut buffer = [0; 4096];
-                while let Ok(count @ 1..) = from.read(&mut buffer) {
+                while !stopped.load(Ordering::Relaxed) {
+                    let mut ready = [PollFd::new(&from, PollFlags::IN)];
+                    let tick = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+                    if poll(&mut ready, Some(&tick)) == Ok(0) {
+                        continue;
+                    }
+                    let Ok(count @ 1..) = from.read(&mut buffer) else { break };
                     into.lock().unwrap_or_else(PoisonError::into_inner).process(&buffer[..count]);
                 }
             })
         };
-        Self { child, master, screen, reader: Some(reader), before }
+        Self { child, master: Some(master), screen, reader: Some(reader), stop, before }
     }
 
     /// Types.
     pub fn type_keys(&self, keys: &str) {
-        (&self.master).write_all(keys.as_bytes()).expect("the terminal takes keys");
+        self.master().write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    fn master(&self) -> &File {
+        self.master.as_ref().expect("it has not hung up")
+    }
+
+    /// Hangs up, as a terminal does whose window is closed, and waits for the program's end.
+    pub fn hang_up(mut self) -> ExitStatus {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader does not panic");
+        }
+        self.master = None;
+        wait::until("the program's end", || self.child.try_wait().expect("it is a child"))
     }
 
     /// Sends a signal.
@@ -76,7 +104,7 @@ impl Pty {
     pub fn resize(&self, columns: u16, rows: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen_mut().set_size(rows, columns);
-        tcsetwinsize(&self.master, size).expect("a terminal has a size");
+        tcsetwinsize(self.master(), size).expect("a terminal has a size");
     }
 
     /// What is on the screen.
@@ -92,7 +120,7 @@ impl Pty {
     /// Waits for the program's end, and asserts that the terminal is as it was before.
     pub fn wait_for_end(mut self) -> (ExitStatus, String) {
         let status = wait::until("the program's end", || self.child.try_wait().expect("it is a child"));
-        let after = tcgetattr(&self.master).expect("a terminal has attributes");
+        let after = tcgetattr(self.master()).expect("a terminal has attributes");
         assert_eq!(after.local_modes, self.before.local_modes, "echo and lines are as before");
         assert_eq!(after.input_modes, self.before.input_modes);
         wait::until("the usual screen", || {

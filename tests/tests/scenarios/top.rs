@@ -64,6 +64,15 @@ fn every_signal_gives_the_terminal_back(
     assert!(status.success(), "{status}: {text}");
 }
 
+/// Whether or not somebody tells it by a signal.
+#[test]
+fn a_terminal_that_goes_ends_it() {
+    let namespace = Namespace::new();
+    let pty = start(&namespace, 80, 24);
+    pty.wait_for("ESTABLISHED");
+    assert!(pty.hang_up().success());
+}
+
 #[test]
 fn it_takes_a_terminal() {
     let ended = tcptrace_tests::Tracer::start_unready(["top"]).wait_for_end();

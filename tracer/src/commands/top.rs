@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::bail;
@@ -21,6 +21,10 @@ use crossterm::{
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::{
     consumer::{Consumer, Progress},
@@ -36,6 +40,8 @@ use crate::{
 
 /// How often there is a new screen, in the traced host's time.
 const REFRESH_NS: u64 = 500_000_000;
+/// How long the drawing thread may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a key may wait for the drawing thread.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -156,6 +162,15 @@ impl Drawing {
 
     fn finish(self, common: &Common) -> io::Result<()> {
         common.over.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        while !self.thread.is_finished() {
+            if begun.elapsed() > PATIENCE {
+                // It hangs in a terminal that has gone; the program ends all the same.
+                give_back();
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         self.thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
     }
 }
@@ -173,7 +188,11 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
             terminal.terminal.draw(|frame| regions = draw(frame, &now.screen, &now.settings, theme))?;
             shown = Some(now);
         }
-        if event::poll(TICK)? {
+        if !wait_for_key()? {
+            return Ok(());
+        }
+        // A change of size is no key, and shows only here.
+        if event::poll(Duration::ZERO)? {
             let event = event::read()?;
             let mut guard = common.lock();
             let now = &mut *guard;
@@ -194,6 +213,19 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits for a key, for one [`TICK`] at most. False when the terminal is gone; reading from one that is would
+/// never end.
+fn wait_for_key() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+    let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+    match poll(&mut terminal, Some(&tick)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(!terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
 }
 
 /// The terminal while it is ours; given back when dropped.
