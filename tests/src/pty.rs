@@ -160,5 +160,10 @@ fn open() -> (File, File) {
     };
     assert_eq!(result, 0, "no terminal can be made: {}", std::io::Error::last_os_error());
     // SAFETY: the call has just made both, and nothing else has them.
-    unsafe { (File::from_raw_fd(master), File::from_raw_fd(terminal)) }
+    let (master, terminal) = unsafe { (File::from_raw_fd(master), File::from_raw_fd(terminal)) };
+    // A program that holds its own terminal's other end would never see it go.
+    for end in [&master, &terminal] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC).expect("a descriptor takes flags");
+    }
+    (master, terminal)
 }

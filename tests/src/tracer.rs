@@ -198,6 +198,11 @@ impl Tracer {
         kill_process(pid(&self.child), signal).expect("the program has not been waited for");
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is a child").is_some()
+    }
+
     /// Waits for its end.
     pub fn wait_for_end(mut self) -> Ended {
         let end = Instant::now() + limit();

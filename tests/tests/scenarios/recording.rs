@@ -172,7 +172,7 @@ fn killed_it_keeps_what_was_written() {
 /// A file system of its own, which nobody else sees.
 fn mount_small_disk(at: &Path) {
     let text = |text: &str| CString::new(text).unwrap();
-    let (kind, options) = (text("tmpfs"), text("size=48k"));
+    let (kind, options) = (text("tmpfs"), text("size=256k"));
     let at = CString::new(at.to_str().unwrap()).unwrap();
     let root = text("/");
     // SAFETY: strings that end in NUL and live long enough; only this thread changes its namespace.
@@ -197,14 +197,11 @@ fn a_full_disk_ends_it_with_a_sentence() {
         let work = scope.spawn(|| {
             mount_small_disk(&folder.0);
             // The program inherits the mount from this thread.
-            let tracer = record(&file, Mode::Btf, &[]);
+            let mut tracer = record(&file, Mode::Btf, &[]);
             wait::until("a full disk", || {
                 visit(&namespace);
-                fs::metadata(&file).unwrap().len().ge(&(40 << 10)).then_some(())
+                tracer.has_ended().then_some(())
             });
-            for _ in 0..400 {
-                visit(&namespace);
-            }
             let ended = tracer.wait_for_end();
             assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
             let sentence = ended.stderr.lines().last().unwrap();

@@ -79,7 +79,7 @@ impl Consumer for Connections {
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         for line in self.report.iter().flat_map(ExitReport::lines) {
-            eprintln!("tcptrace-bpf: {line}");
+            tell!("{line}");
         }
         Ok(())
     }

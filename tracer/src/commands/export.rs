@@ -137,7 +137,7 @@ impl Consumer for Export {
             partitions.finish().map_err(io::Error::other)?;
             if !self.quiet {
                 let (rows, files) = (partitions.rows(), partitions.files());
-                eprintln!("tcptrace-bpf: {rows} {} in {files} files written to {}", table.name(), self.to);
+                tell!("{rows} {} in {files} files written to {}", table.name(), self.to);
             }
         }
         Ok(())

@@ -1,5 +1,13 @@
 //! One file per command; each wires source → lifecycle → output.
 
+/// Says something on stderr. Whoever should have read it may be gone; that is no reason to end.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "tcptrace-bpf: {}", format_args!($($text)*));
+    }};
+}
+
 mod connections;
 mod consumer;
 mod diagram;

@@ -186,7 +186,7 @@ impl Consumer for Record {
                 1 => "1 file".to_owned(),
                 several => format!("{several} files"),
             };
-            eprintln!("tcptrace-bpf: {} events recorded, {} bytes in {files}", self.events, self.bytes);
+            tell!("{} events recorded, {} bytes in {files}", self.events, self.bytes);
         }
         Ok(())
     }

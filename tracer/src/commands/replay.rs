@@ -69,7 +69,7 @@ impl Replay {
         let problems = self.source.take_problems();
         if !self.quiet {
             for problem in problems {
-                eprintln!("tcptrace-bpf: {}", escape(problem.as_bytes()));
+                tell!("{}", escape(problem.as_bytes()));
             }
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     let look = existing();
     if !shared.quiet {
         for problem in &look.problems {
-            eprintln!("tcptrace-bpf: the list is incomplete: {problem}");
+            tell!("the list is incomplete: {problem}");
         }
     }
     let of = format!(
@@ -136,7 +136,7 @@ fn report(
     }
     if !shared.quiet {
         let count: usize = groups.iter().map(|group| group.members.len()).sum();
-        eprintln!("tcptrace-bpf: {count} stuck in {} groups, of {of}", groups.len());
+        tell!("{count} stuck in {} groups, of {of}", groups.len());
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ fn run<C: Consumer>(
     };
     if !shared.quiet {
         for line in &input.announcement {
-            eprintln!("tcptrace-bpf: {line}");
+            tell!("{line}");
         }
     }
     let origin = input.source.origin();
@@ -79,9 +79,9 @@ fn run<C: Consumer>(
     });
     let Outcome { summary, abandoned, result } = pump.finish();
     if !shared.quiet {
-        eprintln!("tcptrace-bpf: {summary}");
+        tell!("{summary}");
         if let Some(abandoned) = abandoned {
-            eprintln!("tcptrace-bpf: {abandoned}");
+            tell!("{abandoned}");
         }
     }
     match result {

@@ -120,7 +120,7 @@ impl Consumer for Transitions {
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         for line in self.report.iter().flat_map(ExitReport::lines) {
-            eprintln!("tcptrace-bpf: {line}");
+            tell!("{line}");
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl fmt::Display for Summary {
             write!(formatter, ", {} half-open or in TIME_WAIT beyond the table", tracker.unfollowed)?;
         }
         if source.renewed != 0 {
-            write!(formatter, ", view renewed {} times by a look at the sockets", source.renewed)?;
+            write!(formatter, ", {} renewals of the view by a look at the sockets", source.renewed)?;
         }
         if source.others_lost != 0 {
             write!(formatter, ", {} other events lost in the ring", source.others_lost)?;

@@ -56,7 +56,9 @@ fn every_setting_of_the_example_is_taken_with_its_value() {
         .collect();
     assert!(whole.lines().filter(|line| line.contains(" = ")).count() > 5, "{whole}");
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("networks.txt", "10.0.0.0/8 office\n"), ("services.txt", "web 80,443\n")] {
+    for (name, text) in
+        [("networks.txt", "10.0.0.0/8 office\n"), ("services.txt", "web 80,443\n"), ("web.yml", "{}\n")]
+    {
         fs::write(folder.path().join(name), text).unwrap();
     }
     let file = folder.path().join("whole.toml");

@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::{fs::PermissionsExt as _, net as unix},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net as unix,
+    },
     path::{Path, PathBuf},
 };
 
@@ -103,8 +106,12 @@ fn bind_unix(path: &Path) -> io::Result<unix::UnixListener> {
     Ok(listener)
 }
 
+/// Whether it is a socket without a server. Any other file refuses a connection, too.
 fn is_abandoned(path: &Path) -> bool {
-    unix::UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    is_socket
+        && unix::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         LabelSources::new(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())?;
     if arguments.check {
         if !shared.quiet {
-            eprintln!("tcptrace-bpf: the configuration is sound");
+            tell!("the configuration is sound");
         }
         return Ok(());
     }

@@ -26,9 +26,10 @@ pub(super) fn buffers(kind: &DataType) -> Option<usize> {
 
 /// Checks a batch of the schema's columns.
 pub(super) fn batch(batch: &RecordBatch<'_>, schema: &Schema, body: &[u8]) -> Result<(), &'static str> {
-    let buffers: usize = schema.fields().iter().filter_map(|field| buffers(field.data_type())).sum();
+    let buffers: Vec<Content> =
+        schema.fields().iter().flat_map(|field| contents(field.data_type())).collect();
     let rows = batch.length();
-    check(batch, schema.fields().len(), buffers, body)?;
+    check(batch, schema.fields().len(), &buffers, body)?;
     let same = batch.nodes().is_some_and(|nodes| nodes.iter().all(|node| node.length() == rows));
     if same { Ok(()) } else { Err("its columns have different lengths") }
 }
@@ -39,13 +40,33 @@ pub(super) fn dictionary(dictionary: &DictionaryBatch<'_>, body: &[u8]) -> Resul
         return Err("it adds to a dictionary");
     }
     let data = dictionary.data().ok_or("a dictionary is empty")?;
-    check(&data, 1, 3, body)
+    check(&data, 1, &contents(&DataType::Utf8), body)
 }
 
-fn check(batch: &RecordBatch<'_>, columns: usize, wanted: usize, body: &[u8]) -> Result<(), &'static str> {
+/// What a buffer holds, as far as its length depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Where each value of a variable length begins: 32-bit numbers.
+    Offsets,
+    /// Anything else, whose length arrow checks.
+    Other,
+}
+
+fn contents(kind: &DataType) -> Vec<Content> {
+    let offsets = matches!(kind, DataType::Utf8 | DataType::Binary);
+    let content = |index| if offsets && index == 1 { Content::Offsets } else { Content::Other };
+    (0..buffers(kind).unwrap_or(0)).map(content).collect()
+}
+
+fn check(
+    batch: &RecordBatch<'_>,
+    columns: usize,
+    wanted: &[Content],
+    body: &[u8],
+) -> Result<(), &'static str> {
     let (nodes, buffers) = (batch.nodes(), batch.buffers());
     let (Some(nodes), Some(buffers)) = (nodes, buffers) else { return Err("it has no columns") };
-    if nodes.len() != columns || buffers.len() != wanted {
+    if nodes.len() != columns || buffers.len() != wanted.len() {
         return Err("its columns are not those of the schema");
     }
     if batch.variadicBufferCounts().is_some_and(|counts| !counts.is_empty()) {
@@ -59,12 +80,17 @@ fn check(batch: &RecordBatch<'_>, columns: usize, wanted: usize, body: &[u8]) ->
             return Err("the length of a column is not plausible");
         }
     }
-    for buffer in buffers {
+    for (buffer, content) in buffers.iter().zip(wanted) {
+        // Arrow takes the numbers from where they are.
+        if buffer.offset() % 8 != 0 {
+            return Err("a column is not aligned");
+        }
         let bytes = usize::try_from(buffer.offset())
             .ok()
             .zip(usize::try_from(buffer.length()).ok())
             .and_then(|(offset, length)| body.get(offset..offset.checked_add(length)?))
             .ok_or("a column is outside of it")?;
+        let mut length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         if batch.compression().is_some() && !bytes.is_empty() {
             let (prefix, packed) = bytes.split_first_chunk().ok_or("a packed column has no length")?;
             let unpacked = i64::from_le_bytes(*prefix);
@@ -73,6 +99,11 @@ fn check(batch: &RecordBatch<'_>, columns: usize, wanted: usize, body: &[u8]) ->
             if !(-1..=most).contains(&unpacked) {
                 return Err("the length of a packed column is not plausible");
             }
+            // -1 stands for bytes that are not packed after all.
+            length = if unpacked < 0 { packed } else { unpacked };
+        }
+        if *content == Content::Offsets && length % 4 != 0 {
+            return Err("a column of text ends within a number");
         }
     }
     Ok(())
