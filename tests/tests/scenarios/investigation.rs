@@ -1,5 +1,6 @@
-//! A scripted incident: of six backends one drops every third SYN, one is slow and one refuses. `handshakes` has
-//! to name each of them in its first three lines.
+//! A scripted incident: of six backends one drops every third SYN, one is slow and one refuses; an application leaks
+//! CLOSE_WAIT. `handshakes` and `stuck` have to name each culprit in their first three lines, live and from a
+//! recording.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -11,9 +12,10 @@ use rstest::rstest;
 use serde_json::Value;
 use socket2::Socket;
 use tcptrace_tests::{
-    Mode, Tracer, sockets,
+    Mode, Namespace, Tracer, sockets,
     tracer::Ended,
     tun::{Kind, Relay, SERVER, Verdict},
+    wait,
 };
 
 const HEALTHY: [u16; 3] = [8001, 8002, 8003];
@@ -23,8 +25,12 @@ const REFUSING: u16 = 8006;
 /// A refused connection is over at once; one that loses a SYN waits a second.
 const ROUNDS: u64 = 12;
 
-/// Every backend is asked as often as the others, each by a client of its own.
-fn incident(mode: Mode, options: &[&str]) -> Ended {
+/// Every backend is asked as often as the others, each by a client of its own. Gives what `handshakes` found, live
+/// and in a recording that was made meanwhile.
+fn incident(mode: Mode, options: &[&str]) -> (Ended, Ended) {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("incident.arrows");
+    let recording = recording.to_str().unwrap();
     let syns = AtomicUsize::new(0);
     let relay = Relay::new(move |segment| match (segment.port, segment.kind) {
         (DROPPING, Kind::Syn) if syns.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) => Verdict::Drop,
@@ -35,6 +41,8 @@ fn incident(mode: Mode, options: &[&str]) -> Ended {
     let fixed =
         ["handshakes", "--mode", mode.name(), "--netns", &netns, "--duration", "10m", "--buffer", "64M"];
     let tracer = Tracer::start(fixed.iter().chain(options));
+    let recorder =
+        Tracer::start(["record", recording, "--mode", mode.name(), "--duration", "10m", "--buffer", "64M"]);
     let listeners: Vec<Socket> = HEALTHY
         .into_iter()
         .chain([DROPPING, SLOW])
@@ -54,12 +62,23 @@ fn incident(mode: Mode, options: &[&str]) -> Ended {
         }
     });
     drop(listeners);
-    tracer.interrupt()
+    let live = tracer.interrupt();
+    let recorded = recorder.interrupt();
+    assert!(recorded.status.success(), "{}", recorded.stderr);
+    let replay = ["handshakes", "-i", recording, "--netns", &netns];
+    let replayed = Tracer::start_unready(replay.iter().chain(options)).wait_for_end();
+    assert!(replayed.status.success(), "{}", replayed.stderr);
+    (live, replayed)
 }
 
 #[rstest]
 fn handshakes_names_the_culprits_in_its_first_three_lines(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let ended = incident(mode, &[]);
+    let (live, replayed) = incident(mode, &[]);
+    names_the_culprits(&live);
+    names_the_culprits(&replayed);
+}
+
+fn names_the_culprits(ended: &Ended) {
     let text = ended.text();
     let lines: Vec<&str> = text.lines().collect();
     let first = lines[..3].join("\n");
@@ -84,7 +103,12 @@ fn handshakes_names_the_culprits_in_its_first_three_lines(#[values(Mode::Btf, Mo
 
 #[rstest]
 fn its_rows_for_machines_account_for_every_opening(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let ended = incident(mode, &["-o", "json", "--slowest", "3"]);
+    let (live, replayed) = incident(mode, &["-o", "json", "--slowest", "3"]);
+    account_for_every_opening(&live);
+    account_for_every_opening(&replayed);
+}
+
+fn account_for_every_opening(ended: &Ended) {
     let rows: Vec<Value> = ended.rows();
     let of = |kind: &str| rows.iter().filter(|row| row["type"] == kind).collect::<Vec<_>>();
     let groups = of("handshake_group");
@@ -119,4 +143,39 @@ fn its_rows_for_machines_account_for_every_opening(#[values(Mode::Btf, Mode::Tra
     let waited = dropping["resend_wait_us"].as_f64().unwrap() / 1e6;
     assert!((5.9..9.0).contains(&waited), "six waits of a second: {waited}");
     assert!(slow["network_us"].as_f64().unwrap() > 12.0 * 220e3, "{slow:#?}");
+}
+
+/// Live by a look at the host, and from a recording by its end.
+#[rstest]
+fn stuck_names_the_leak_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("leak.arrows");
+    let recording = recording.to_str().unwrap();
+    let namespace = Namespace::new();
+    let _inhabitant = namespace.inhabit();
+    let netns = namespace.inode().to_string();
+    let recorder = Tracer::start(["record", recording, "--mode", mode.name(), "--duration", "10m"]);
+    let listener = namespace.run("leaky", || sockets::listen("127.0.0.1:0"));
+    let leaked: Vec<Socket> = (0..5)
+        .map(|_| {
+            let client = namespace.run("client", || sockets::connect(sockets::local(&listener)));
+            let server = namespace.run("leaky", || sockets::accept(&listener));
+            drop(client);
+            sockets::wait_for_end(&server);
+            server
+        })
+        .collect();
+    // A timer of the kernel tells of age only what has passed since the last packet.
+    wait::pause(Duration::from_millis(20));
+    let shown = ["stuck", "--netns", &netns, "--threshold", "close_wait=10ms"];
+    let live = Tracer::start_unready(shown).wait_for_end();
+    assert!(recorder.interrupt().status.success());
+    let replayed = Tracer::start_unready(shown.iter().chain(&["-i", recording])).wait_for_end();
+    drop(leaked);
+    for ended in [live, replayed] {
+        let text = ended.text();
+        let first: Vec<&str> = text.lines().take(3).collect();
+        let names = |line: &&&str| line.contains("5 CLOSE_WAIT") && line.trim_start().starts_with("5 ");
+        assert!(first.iter().any(|line| names(&line)), "{text}\n{}", ended.stderr);
+    }
 }
