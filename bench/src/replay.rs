@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use tcptrace_bpf::{
     event::Event,
     lifecycle::{Observation, Tracker, TrackerOptions},
+    metrics::{Recorder, RecorderOptions},
     output::{ConnectionRow, Format, Sink, TimeStyle, TransitionRow},
     source::ClockOffset,
 };
@@ -23,6 +24,8 @@ const BATCH: usize = 16_384;
 pub enum Stage {
     /// The table of connections alone.
     Core,
+    /// What the daemon counts, without opt-in labels.
+    Metrics,
     /// A line of JSON for every transition.
     TransitionsJson,
     /// A line of JSON for every connection.
@@ -115,6 +118,9 @@ fn measured(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io:
 fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::Result<()> {
     let mut written = Ok(());
     for event in events {
+        if output.stage == Stage::Metrics {
+            output.recorder.event(event);
+        }
         tracker.observe(event, &mut |observation| {
             if written.is_ok() {
                 written = output.take(&observation);
@@ -139,6 +145,7 @@ fn processor_time() -> Duration {
 
 struct Output {
     stage: Stage,
+    recorder: Recorder,
     sink: Sink<io::Sink>,
     clock: ClockOffset,
 }
@@ -146,11 +153,12 @@ struct Output {
 impl Output {
     fn new(stage: Stage) -> Self {
         let format = match stage {
-            Stage::Core | Stage::TransitionsJson | Stage::ConnectionsJson => Format::Json,
+            Stage::Core | Stage::Metrics | Stage::TransitionsJson | Stage::ConnectionsJson => Format::Json,
             Stage::TransitionsTable | Stage::ConnectionsTable => Format::Wide,
         };
         Self {
             stage,
+            recorder: Recorder::new(RecorderOptions::default()),
             sink: Sink::new(io::sink(), format, TimeStyle::Utc),
             clock: ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 },
         }
@@ -160,6 +168,10 @@ impl Output {
         match (self.stage, observation) {
             (Stage::Core, observation) => {
                 black_box(observation);
+                Ok(())
+            }
+            (Stage::Metrics, observation) => {
+                self.recorder.observe(observation);
                 Ok(())
             }
             (

@@ -21,7 +21,7 @@ fn no_event_obtains_memory() {
         replay.settle(SPACING).unwrap();
         let taken = replay.run(200_000).unwrap();
         assert_eq!(taken.allocations, 0, "{stage:?}, {} events", taken.events);
-        assert_eq!(taken.rows > 0, stage != Stage::Core, "{stage:?}");
+        assert_eq!(taken.rows > 0, !matches!(stage, Stage::Core | Stage::Metrics), "{stage:?}");
     }
     assert!(tcptrace_bench::allocations::calls() > 0, "the counter is installed");
 }

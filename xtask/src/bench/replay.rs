@@ -13,6 +13,7 @@ use super::{
 /// What is fed, how the table calls it, and the least rate in millions of transitions a second, where one is wanted.
 const STAGES: &[(&str, &str, Option<f64>)] = &[
     ("core", "table of connections", Some(5.0)),
+    ("metrics", "and the metrics of `serve`", Some(2.0)),
     ("transitions-json", "and `transitions -o json`", None),
     ("connections-json", "and `connections -o json`", None),
     ("transitions-table", "and `transitions -o wide`", None),
