@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(SettingsError::Usage(error)) => error.exit(),
         Err(error) => {
-            eprintln!("tcptrace-bpf: {error}");
+            complain(format_args!("{error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -22,8 +22,14 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tcptrace-bpf: {error:#}");
+            complain(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever should have read it may be gone.
+fn complain(error: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "tcptrace-bpf: {error}");
 }

@@ -70,7 +70,8 @@ fn a_terminal_that_goes_ends_it() {
     let namespace = Namespace::new();
     let pty = start(&namespace, 80, 24);
     pty.wait_for("ESTABLISHED");
-    assert!(pty.hang_up().success());
+    let status = pty.hang_up();
+    assert!(status.success(), "{status}");
 }
 
 #[test]

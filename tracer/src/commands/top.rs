@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Stdout},
+    mem::ManuallyDrop,
     panic,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -153,7 +154,11 @@ impl Drawing {
     fn start(common: Arc<Common>) -> io::Result<Self> {
         let terminal = OwnTerminal::take()?;
         let thread = thread::Builder::new().name("draw".to_owned()).spawn(move || {
-            let outcome = run_screen(terminal, &common);
+            let outcome = match run_screen(terminal, &common) {
+                // Nobody is there any more to see what was not drawn.
+                Err(_) if matches!(wait_for_key(Duration::ZERO), Ok(false)) => Ok(()),
+                other => other,
+            };
             common.over.store(true, Ordering::Relaxed);
             outcome
         })?;
@@ -188,7 +193,7 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
             terminal.terminal.draw(|frame| regions = draw(frame, &now.screen, &now.settings, theme))?;
             shown = Some(now);
         }
-        if !wait_for_key()? {
+        if !wait_for_key(TICK)? {
             return Ok(());
         }
         // A change of size is no key, and shows only here.
@@ -215,12 +220,12 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for a key, for one [`TICK`] at most. False when the terminal is gone; reading from one that is would
+/// Waits for a key, for less than a second. False when the terminal is gone; reading from one that is would
 /// never end.
-fn wait_for_key() -> io::Result<bool> {
+fn wait_for_key(time: Duration) -> io::Result<bool> {
     let stdin = io::stdin();
     let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
-    let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+    let tick = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
     match poll(&mut terminal, Some(&tick)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
@@ -230,7 +235,9 @@ fn wait_for_key() -> io::Result<bool> {
 
 /// The terminal while it is ours; given back when dropped.
 struct OwnTerminal {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: that complains on stderr about a terminal that has gone, and panics when stderr has gone with
+    /// it. What it would do, [`give_back`] does.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl OwnTerminal {
@@ -245,7 +252,7 @@ impl OwnTerminal {
             .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         // From here on whatever happens gives it back.
         match terminal {
-            Ok(terminal) => Ok(Self { terminal }),
+            Ok(terminal) => Ok(Self { terminal: ManuallyDrop::new(terminal) }),
             Err(error) => {
                 give_back();
                 Err(error)
