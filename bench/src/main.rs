@@ -2,9 +2,10 @@
 
 mod empty_program;
 mod memory;
+mod recording;
 mod traffic;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
@@ -46,6 +47,17 @@ enum Load {
         #[arg(long)]
         live: usize,
     },
+    /// Writes a recording of generated events
+    Recording {
+        /// Where to
+        file: PathBuf,
+        /// So many
+        #[arg(long)]
+        transitions: u64,
+        /// Connections open at once
+        #[arg(long, default_value_t = 10_000)]
+        live: usize,
+    },
     /// Connections that are opened and closed one after the other, in a network namespace of their own
     Churn {
         /// At most so many
@@ -83,6 +95,7 @@ fn main() -> anyhow::Result<()> {
             }));
         }
         Load::Memory { live } => print(&memory::fill(live)?),
+        Load::Recording { file, transitions, live } => print(&recording::write(&file, live, transitions)?),
         Load::Churn { connections, milliseconds, pause } => {
             traffic::churn(connections, milliseconds, pause)?;
         }

@@ -5,6 +5,7 @@
 
 mod churn;
 mod cpu;
+mod daemon;
 mod kernel;
 mod load;
 mod loss;
@@ -13,12 +14,13 @@ mod memory;
 mod numbers;
 mod page;
 mod programs;
+mod recordings;
 mod replay;
 mod running;
 mod startup;
 mod tracers;
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -66,13 +68,19 @@ enum Part {
     Memory,
     /// Speed of the library alone
     Replay,
+    /// Speed and memory of reading recordings
+    Recordings,
     /// Time to start, latency, size
     Startup,
+    /// `serve` for minutes of full load, with scrapes
+    Daemon,
 }
 
 /// What every part is given.
 struct Bench {
     programs: Programs,
+    /// For what is needed only meanwhile: the target folder.
+    folder: PathBuf,
     quick: bool,
 }
 
@@ -92,7 +100,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
     packages::ensure(&names)?;
-    let bench = Bench { programs: Programs::build(&workspace)?, quick: arguments.quick };
+    let bench = Bench {
+        programs: Programs::build(&workspace)?,
+        folder: workspace.root().join("target"),
+        quick: arguments.quick,
+    };
     let machine = machine::describe(&bench.programs)?;
 
     let mut sections = Vec::new();
@@ -119,7 +131,9 @@ fn measure(bench: &Bench, part: Part) -> Result<Section> {
         Part::Loss => loss::measure(bench),
         Part::Memory => memory::measure(bench),
         Part::Replay => replay::measure(bench),
+        Part::Recordings => recordings::measure(bench),
         Part::Startup => startup::measure(bench),
+        Part::Daemon => daemon::measure(bench),
     }
 }
 

@@ -10,6 +10,11 @@ impl Sample {
         self.0.push(value);
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The middle one; of an even number the mean of both. Not a number when there is none.
     pub(super) fn median(&self) -> f64 {
         let sorted = self.sorted();

@@ -175,6 +175,13 @@ impl Running {
         Ok(kib * 1024)
     }
 
+    /// The most resident memory that the started process has had, in bytes; none when it has ended.
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a process")]
+    pub(super) fn peak_memory(&self) -> Option<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        Some(field(&text, "VmHWM:")? as f64 * 1024.0)
+    }
+
     /// Sends a signal to the started process.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.child), signal).context("the tracer has ended by itself")

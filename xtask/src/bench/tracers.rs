@@ -24,12 +24,16 @@ pub(super) struct Tracer {
     program: Option<&'static str>,
 }
 
+/// Asked for a network namespace in which the load is not, so that the kernel side drops what the load does.
+const OTHER_NAMESPACE: &str = "tcptrace-bpf connections --netns, of another namespace";
+
 /// This project's, by subcommand.
 const OURS: &[(&str, &str, &[&str])] = &[
     ("serve", "tcptrace-bpf serve", &["serve"]),
     ("connections", "tcptrace-bpf connections", &["connections"]),
     ("transitions", "tcptrace-bpf transitions -o json", &["transitions", "-o", "json"]),
     ("record", "tcptrace-bpf record", &["record", "-"]),
+    ("connections", OTHER_NAMESPACE, &["connections", "--netns", "self"]),
 ];
 
 /// What people use today.

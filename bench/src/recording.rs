@@ -1,0 +1,52 @@
+//! A recording of generated events.
+
+use std::{fs::File, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use tcptrace_bench::workload::{self, Workload};
+use tcptrace_bpf::{
+    event::{Event, SourceCounts},
+    lifecycle::TimeWaitModel,
+    owner::{Attribution, RecordedCgroups},
+    recording::{Header, Writer},
+    source::{ClockOffset, Host},
+};
+
+/// Events between two flushes: `record` flushes every second, and the workload has 20,000 in one.
+const FLUSH: u64 = 20_000;
+
+/// Writes a recording of a busy host with `live` connections open at once and so many transitions.
+pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value> {
+    let mut workload = Workload::new(live, workload::BUSY);
+    let listener = workload.listener();
+    let header = Header {
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire_version: tracer_ebpf::WIRE_VERSION,
+        host: Host { name: "generated".to_owned(), kernel: "6.18.0".to_owned(), mode: "btf".to_owned() },
+        clock: ClockOffset { to_utc_ns: 1_795_000_000_000_000_000 },
+        time_wait: TimeWaitModel::default(),
+        started: listener.time(),
+        run: "0000000000000000".to_owned(),
+        part: 1,
+    };
+    let mut owners = Attribution::recorded(RecordedCgroups::default());
+    let mut counts = SourceCounts { skipped: Some(0), ..SourceCounts::default() };
+    let file = File::create(path).with_context(|| format!("{} cannot be created", path.display()))?;
+    let failed = || format!("{} cannot be written", path.display());
+    let mut writer = Writer::new(file, &header).with_context(failed)?;
+    let started = Event::SnapshotEnd { started: listener.time() };
+    for event in [started, listener].into_iter().chain(std::iter::repeat_with(|| workload.next_event())) {
+        writer.event(&event, &mut owners).with_context(failed)?;
+        counts.seen += u64::from(matches!(event, Event::Transition(_)));
+        if counts.seen.is_multiple_of(FLUSH) {
+            writer.flush(&counts, &mut owners).with_context(failed)?;
+        }
+        if counts.seen == transitions {
+            break;
+        }
+    }
+    writer.finish(&counts, &mut owners).with_context(failed)?;
+    let bytes = path.metadata().with_context(failed)?.len();
+    Ok(json!({ "transitions": counts.seen, "bytes": bytes }))
+}

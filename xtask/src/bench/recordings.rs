@@ -1,0 +1,126 @@
+//! Reading recordings: how fast, and in what memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+use super::{
+    Bench,
+    load::Load,
+    numbers::Sample,
+    page::{Section, Table, Target},
+    running::{Running, Summary},
+};
+
+/// The commands that the recordings go through, and how the table calls them.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("connections -o json", &["connections", "-o", "json"]),
+    ("transitions -o json", &["transitions", "-o", "json"]),
+    ("handshakes", &["handshakes"]),
+];
+
+/// How much more memory ten times the events may take.
+const GROWTH: f64 = 1.1;
+
+const MB: f64 = 1e6;
+
+/// What the load says that wrote a recording.
+#[derive(Deserialize)]
+struct Written {
+    transitions: u64,
+    bytes: u64,
+}
+
+/// A file that is removed when it is done with.
+struct Recording {
+    path: PathBuf,
+    transitions: u64,
+    bytes: u64,
+}
+
+impl Recording {
+    fn generate(bench: &Bench, transitions: u64) -> Result<Self> {
+        let path = bench.folder.join(format!("bench-{}-{transitions}.arrows", std::process::id()));
+        let name = path.to_str().context("the target folder's path is not UTF-8")?;
+        let mut load =
+            Load::start(&bench.programs, &["recording", name, "--transitions", &transitions.to_string()])?;
+        let written = load.answer::<Written>();
+        let recording = Self { path, transitions, bytes: written.as_ref().map_or(0, |it| it.bytes) };
+        load.end()?;
+        ensure!(written?.transitions == transitions, "the load wrote another number of transitions");
+        Ok(recording)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        // There may be none, if it could not be written.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Measures every command with a recording, and with one ten times as long.
+#[expect(clippy::cast_precision_loss, reason = "counts of some millions")]
+pub(super) fn measure(bench: &Bench) -> Result<Section> {
+    let short = Recording::generate(bench, bench.scale(1_000_000, 100_000))?;
+    let long = Recording::generate(bench, 10 * short.transitions)?;
+    let mut table =
+        Table::new(&["command", "transitions", "million transitions per second", "peak memory, MB"]);
+    let mut targets = Vec::new();
+    for (name, arguments) in COMMANDS {
+        let mut peaks = Vec::new();
+        for recording in [&short, &long] {
+            let (mut rate, mut peak) = (Sample::default(), Sample::default());
+            for _ in 0..bench.scale(3, 1) {
+                let (seconds, bytes) = read(bench, &recording.path, arguments, recording.transitions)?;
+                rate.push(recording.transitions as f64 / seconds / 1e6);
+                peak.push(bytes / MB);
+            }
+            table.row([
+                format!("`{name}`"),
+                recording.transitions.to_string(),
+                rate.text(2),
+                format!("{:.0}", peak.median()),
+            ]);
+            peaks.push(peak.median());
+        }
+        let what = format!("memory for ten times the recording, {name}");
+        targets.push(Target::at_most(what, GROWTH, peaks[1] / peaks[0], "times"));
+    }
+    Ok(Section {
+        title: "Recordings",
+        text: format!(
+            "Generated recordings of a host with 20,000 transitions a second and 10,000 connections open, {:.1} bytes a \
+             transition in the file, read with `--input` by the whole program; the lines go nowhere. The time is \
+             the clock's, from exec to end.",
+            long.bytes as f64 / long.transitions as f64
+        ),
+        tables: vec![table],
+        targets,
+    })
+}
+
+/// Reads a recording to its end; gives the seconds and the greatest resident memory in bytes.
+fn read(bench: &Bench, file: &Path, arguments: &[&str], transitions: u64) -> Result<(f64, f64)> {
+    let mut command = Command::new(&bench.programs.tracer);
+    command.args(arguments).arg("--input").arg(file).stdin(Stdio::null()).stdout(Stdio::null());
+    let begin = Instant::now();
+    let mut running = Running::spawn(&mut command)?;
+    let mut peak = 0.0;
+    while running.child().try_wait().context("the tracer cannot be waited for")?.is_none() {
+        // Has ended meanwhile, when it cannot be read.
+        peak = running.peak_memory().unwrap_or(peak);
+        thread::sleep(Duration::from_millis(5));
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let Summary { seen, .. } = running.summary()?;
+    ensure!(seen == transitions, "{arguments:?} read {seen} of {transitions} transitions");
+    Ok((seconds, peak))
+}
