@@ -1,6 +1,6 @@
 //! The loads, as `cargo xtask bench` starts them. Each prints one line of JSON when it is done.
 
-mod empty_program;
+mod bare_program;
 mod memory;
 mod recording;
 mod traffic;
@@ -78,6 +78,8 @@ enum Load {
     },
     /// Switches the kernel's statistics of BPF programs on, and attaches one that does nothing
     EmptyProgram,
+    /// The same with one that passes a record through a ring buffer
+    RecordProgram,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -100,7 +102,8 @@ fn main() -> anyhow::Result<()> {
             traffic::churn(connections, milliseconds, pause)?;
         }
         Load::Hold { connections } => traffic::hold(connections)?,
-        Load::EmptyProgram => empty_program::run()?,
+        Load::EmptyProgram => bare_program::nothing()?,
+        Load::RecordProgram => bare_program::record()?,
     }
     Ok(())
 }

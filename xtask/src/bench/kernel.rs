@@ -1,7 +1,5 @@
 //! Time in the kernel for each transition, by the kernel's own statistics of BPF programs.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
@@ -18,26 +16,35 @@ use super::{
 /// Above what an empty program costs on the same hook, nanoseconds.
 const LIMIT_NS: f64 = 120.0;
 
-/// A program that does nothing on the same tracepoint, and the kernel's statistics switched on with it.
-pub(super) struct EmptyProgram(Load);
+/// A program of a few instructions on the same tracepoint, and the kernel's statistics switched on with it.
+pub(super) struct BareProgram(Load);
 
 #[derive(Deserialize)]
 struct Attached {
     attached: bool,
 }
 
-impl EmptyProgram {
-    /// Attaches it.
-    pub(super) fn attach(programs: &Programs) -> Result<Self> {
-        let mut load = Load::start(programs, &["empty-program"])?;
+impl BareProgram {
+    /// One that does nothing.
+    pub(super) fn empty(programs: &Programs) -> Result<Self> {
+        Self::attach(programs, "empty-program")
+    }
+
+    /// One that passes a record through a ring buffer, and does nothing else.
+    fn record(programs: &Programs) -> Result<Self> {
+        Self::attach(programs, "record-program")
+    }
+
+    fn attach(programs: &Programs, load: &str) -> Result<Self> {
+        let mut load = Load::start(programs, &[load])?;
         let Attached { attached } = load.answer()?;
-        ensure!(attached, "the empty program is not attached");
+        ensure!(attached, "the program is not attached");
         Ok(Self(load))
     }
 
     /// Its runs so far: every transition of the host is one, or is skipped.
     pub(super) fn runs(&self) -> Result<ProgramRuns> {
-        running::programs_of(self.0.id()).first().copied().context("the empty program is not there any more")
+        running::programs_of(self.0.id()).first().copied().context("the program is not there any more")
     }
 }
 
@@ -58,7 +65,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     for tracer in own.iter().chain(tracers::PEERS) {
         let mut figures = Figures::default();
         for _ in 0..bench.scale(5, 2) {
-            one(bench, &mut tracer.command(&bench.programs), &mut empty, &mut figures)?;
+            let running = || Running::start(&mut tracer.command(&bench.programs));
+            one(bench, running, total, Running::interrupt, &mut empty, &mut figures)?;
         }
         table.row([
             tracer.name.to_owned(),
@@ -75,26 +83,46 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         let what = format!("kernel time per transition above an empty program, tcptrace-bpf {command}");
         Target::not_in_this_build(what, "at most 120 ns")
     }));
+    let mut floor = Figures::default();
+    for _ in 0..bench.scale(5, 2) {
+        let record = || BareProgram::record(&bench.programs);
+        one(bench, record, BareProgram::runs, |record| record.0.end(), &mut empty, &mut floor)?;
+    }
+    table.row([
+        "a program that passes an empty record through a ring buffer".to_owned(),
+        floor.per_transition.text(0),
+        floor.above_empty.text(0),
+        format!("{:.0}", floor.skipped.median()),
+    ]);
     table.row(["an empty program".to_owned(), empty.text(0), String::new(), String::new()]);
     Ok(Section {
         title: "Time in the kernel",
         text: "By the kernel's statistics of BPF programs (`run_time_ns`), all programs of a tracer together, for each \
              transition of the host. The statistics' own cost is in every figure, so each run has an empty program on \
-             the same tracepoint beside the tracer, and what is above it counts."
+             the same tracepoint beside the tracer, and what is above it counts. What a record costs by itself, before \
+             anything is in it, is its row: the ring buffer's lock, and memory that another processor has last read."
             .to_owned(),
         tables: vec![table],
         targets,
     })
 }
 
+/// Has something on the tracepoint beside an empty program.
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-fn one(bench: &Bench, command: &mut Command, empty: &mut Sample, figures: &mut Figures) -> Result<()> {
-    let nothing = EmptyProgram::attach(&bench.programs)?;
-    let running = Running::start(command)?;
-    let (nothing_before, before) = (nothing.runs()?, total(&running)?);
+fn one<T, E>(
+    bench: &Bench,
+    start: impl FnOnce() -> Result<T>,
+    runs: impl Fn(&T) -> Result<ProgramRuns>,
+    end: impl FnOnce(T) -> Result<E>,
+    empty: &mut Sample,
+    figures: &mut Figures,
+) -> Result<()> {
+    let nothing = BareProgram::empty(&bench.programs)?;
+    let running = start()?;
+    let (nothing_before, before) = (nothing.runs()?, runs(&running)?);
     load::churn(&bench.programs, bench.scale(20_000, 5_000), None)?;
-    let (nothing_after, after) = (nothing.runs()?, total(&running)?);
-    running.interrupt()?;
+    let (nothing_after, after) = (nothing.runs()?, runs(&running)?);
+    end(running)?;
 
     let transitions = (nothing_after.count - nothing_before.count) as f64;
     let nothing = (nothing_after.time - nothing_before.time) as f64 / transitions;

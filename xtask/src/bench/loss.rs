@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{
     Bench,
-    kernel::EmptyProgram,
+    kernel::BareProgram,
     load::{LISTENER_TRANSITIONS, Traffic},
     page::{Section, Table, Target},
     programs::Programs,
@@ -84,7 +84,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
 
 fn run(bench: &Bench, scenario: &Scenario, command: &str) -> Result<Outcome> {
     // Begins before and ends after the tracer.
-    let witness = EmptyProgram::attach(&bench.programs)?;
+    let witness = BareProgram::empty(&bench.programs)?;
     let before = witness.runs()?;
     let mut running = tracer(&bench.programs, command)?;
     let generated = make(bench, scenario, &mut running)?;

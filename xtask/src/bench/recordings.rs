@@ -26,7 +26,9 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("handshakes", &["handshakes"]),
 ];
 
-/// How much more memory ten times the events may take.
+/// The second recording has so many times the events of the first.
+const TIMES: u64 = 5;
+/// How much more memory that may take.
 const GROWTH: f64 = 1.1;
 
 const MB: f64 = 1e6;
@@ -66,11 +68,12 @@ impl Drop for Recording {
     }
 }
 
-/// Measures every command with a recording, and with one ten times as long.
+/// Measures every command with a recording long enough that as many connections leave TIME_WAIT as enter it, and with
+/// a longer one.
 #[expect(clippy::cast_precision_loss, reason = "counts of some millions")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
-    let short = Recording::generate(bench, bench.scale(1_000_000, 100_000))?;
-    let long = Recording::generate(bench, 10 * short.transitions)?;
+    let short = Recording::generate(bench, bench.scale(2_000_000, 100_000))?;
+    let long = Recording::generate(bench, TIMES * short.transitions)?;
     let mut table =
         Table::new(&["command", "transitions", "million transitions per second", "peak memory, MB"]);
     let mut targets = Vec::new();
@@ -91,7 +94,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             ]);
             peaks.push(peak.median());
         }
-        let what = format!("memory for ten times the recording, {name}");
+        let what = format!("memory for {TIMES} times the recording, {name}");
         targets.push(Target::at_most(what, GROWTH, peaks[1] / peaks[0], "times"));
     }
     Ok(Section {

@@ -60,8 +60,10 @@ impl Summary {
     }
 
     fn parse(line: &str) -> Option<Self> {
-        let mut parts = line.rsplit("tcptrace-bpf: ").next()?.split(", ");
-        let mut number = |what: &str| parts.next()?.strip_suffix(what)?.trim().parse().ok();
+        let mut parts = line.split(", ");
+        // Before the first number is what the program calls itself, or the time and level of a line of the log.
+        let mut number =
+            |what: &str| parts.next()?.strip_suffix(what)?.split_whitespace().last()?.parse().ok();
         Some(Self {
             seen: number("transitions seen")?,
             lost: number("lost in the ring")?,
@@ -306,6 +308,8 @@ mod tests {
         let summary = Summary::parse(line).unwrap();
         assert_eq!(summary, Summary { seen: 300_002, lost: 12, skipped: 3 });
         assert_eq!(summary.total(), 300_017);
+        let logged = line.replace("tcptrace-bpf:", "2026-11-21T09:32:35.463861Z  INFO");
+        assert_eq!(Summary::parse(&logged), Some(summary));
         assert_eq!(Summary::parse("tcptrace-bpf: tracing TCP in mode btf; Ctrl-C ends it"), None);
     }
 
