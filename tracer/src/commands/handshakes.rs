@@ -6,7 +6,6 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     sync::Arc,
-    time::Duration,
 };
 
 use crossterm::{
@@ -21,7 +20,7 @@ use crate::{
     cli::{HandshakesArguments, Shared},
     event::Timestamp,
     filter::Filter,
-    lifecycle::{Observation, TcpState},
+    lifecycle::Observation,
     output::{
         Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink, SlowHandshakeRow, Summary,
         TimeStyle,
@@ -80,8 +79,7 @@ impl Handshakes {
         if !self.asks_for_cgroups() {
             return None;
         }
-        let now = Duration::from_nanos(opening.ended.0);
-        self.attribution.cgroup(opening.cgroup_id, opening.process.as_ref(), now)
+        self.attribution.of_opening(opening)
     }
 
     fn table(&self) -> io::Result<String> {
@@ -144,12 +142,8 @@ impl Handshakes {
 
 impl Consumer for Handshakes {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if let Observation::Transition { transition, connection: Some(connection), .. } = &observation
-            && matches!(transition.from, TcpState::Closed | TcpState::Listen)
-            && self.asks_for_cgroups()
-        {
-            let now = Duration::from_nanos(transition.time.0);
-            self.attribution.note(connection.cgroup_id, connection.owner.process.as_ref(), now);
+        if self.asks_for_cgroups() {
+            self.attribution.observe(&observation);
         }
         let Some(opening) = Opening::ended_by(&observation) else { return Ok(()) };
         if !self.filter.shows_opening(&opening) {

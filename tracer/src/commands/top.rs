@@ -36,6 +36,7 @@ use crate::{
     event::Timestamp,
     lifecycle::Observation,
     output::Summary,
+    source::Origin,
     top::{Input, Model, Regions, Screen, Settings, Tab, Theme, apply, draw},
 };
 
@@ -50,7 +51,7 @@ pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         bail!("`top` draws on a terminal, and stdin or stdout is none: run it in one, or use `connections`");
     }
-    trace::trace(shared, |_| Top::new(shared))
+    trace::trace(shared, |origin| Top::new(shared, origin))
 }
 
 struct Top {
@@ -81,8 +82,9 @@ impl Common {
 }
 
 impl Top {
-    fn new(shared: &Shared) -> Self {
-        Self { model: Model::new(shared.filter()), common: Arc::default(), screen: None, drawing: None }
+    fn new(shared: &Shared, origin: Origin) -> Self {
+        let model = Model::new(shared.filter(), origin.attribution);
+        Self { model, common: Arc::default(), screen: None, drawing: None }
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn trace_creating_files<C: Consumer>(
     run(shared, Input::open(shared, Privileges::ToCreateFiles)?, consumer)
 }
 
-fn run<C: Consumer>(
+/// As [`trace`], of an input that is open.
+pub(super) fn run<C: Consumer>(
     shared: &Shared,
     mut input: Input,
     consumer: impl FnOnce(Origin) -> C,
