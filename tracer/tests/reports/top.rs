@@ -7,6 +7,7 @@ use tcptrace_bpf::{
     event::{SourceCounts, Timestamp},
     filter::Filter,
     lifecycle::{TcpState, Tracker, TrackerOptions},
+    owner::{Attribution, RecordedCgroups},
     top::{Input, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 const BEGIN: u64 = 1_000 * SECOND;
 
 fn model() -> Model {
-    Model::new(Filter::default())
+    Model::new(Filter::default(), Attribution::recorded(RecordedCgroups::default()))
 }
 
 fn screen_with(settings: &Settings) -> Screen {
