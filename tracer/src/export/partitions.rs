@@ -267,4 +267,28 @@ mod tests {
         assert_eq!(folder_name("../../etc"), ".._.._etc");
         assert_eq!(folder_name(""), "unknown");
     }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let names = |folder: &tempfile::TempDir| {
+            let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+            entries.collect::<Vec<_>>()
+        };
+        for format in [FileFormat::Parquet, FileFormat::Csv] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a");
+            let partial = || Partial::new(path.clone(), Table::Connections, format, true).unwrap();
+            let begun = partial();
+            assert_eq!(names(&folder), ["a.partial"]);
+            drop(begun);
+            assert!(names(&folder).is_empty());
+            partial().finish().unwrap();
+            assert_eq!(names(&folder), ["a"]);
+            // It cannot have its name.
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(matches!(partial().finish(), Err(ExportError::Write { .. })));
+            assert_eq!(names(&folder), ["a"]);
+        }
+    }
 }

@@ -233,3 +233,16 @@ fn abandoned(opening: &Opening) -> String {
         opening.duration_ns.map(|duration| format!(" in more than {}", time(duration))).unwrap_or_default();
     format!("abandoned by the client: {sent} SYN-ACKs, no final ACK{waited}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_whole_for_machines_and_short_for_people() {
+        let id = "0123456789abcdef".repeat(4);
+        let key = GroupKey::Container(Some(id.as_str().into()));
+        assert_eq!(group_name(&key), id);
+        assert_eq!(group_text(&key), "0123456789ab");
+    }
+}

@@ -116,9 +116,10 @@ mod tests {
     fn pty() -> (File, File) {
         let (mut master, mut terminal) = (-1, -1);
         let none = std::ptr::null_mut();
-        // SAFETY: both numbers outlive the call, and the other arguments may be null.
+        let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the numbers and the size outlive the call, and the other arguments may be null.
         let made = unsafe {
-            libc::openpty(&raw mut master, &raw mut terminal, none, std::ptr::null(), std::ptr::null())
+            libc::openpty(&raw mut master, &raw mut terminal, none, std::ptr::null(), &raw const size)
         };
         assert_eq!(made, 0, "{}", io::Error::last_os_error());
         // SAFETY: the call has just made both, and nothing else has them.
