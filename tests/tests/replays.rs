@@ -147,12 +147,12 @@ fn the_exit_report_is_of_what_is_shown_and_quiet_silences_it() {
             all.contains("how connections ended: 4 reset_by_peer, 1 refused, 1 no_local_port"),
             "{command}: {all}"
         );
-        assert!(all.contains("slowest handshakes: 250us to 192.0.2.7:"), "{command}: {all}");
+        assert!(all.contains("slowest handshakes: 250.0us to 192.0.2.7:"), "{command}: {all}");
         let odd = told(&run(&path, &[command, "--cgroup", "/odd"]));
-        assert!(
-            odd.contains("how connections ended: 1 refused, 1 reset_by_peer, 1 no_local_port"),
-            "{command}: {odd}"
-        );
+        let line = odd.lines().find(|line| line.contains("how connections ended: ")).unwrap();
+        for part in ["1 reset_by_peer", "1 refused", "1 no_local_port"] {
+            assert!(line.contains(part), "{command}: {odd}");
+        }
         assert_eq!(told(&run(&path, &[command, "--quiet"])), "", "{command}");
     }
 }
