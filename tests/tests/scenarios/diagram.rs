@@ -56,7 +56,7 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
         let counted = count(from, to);
         assert!(counted <= expected && counted + missing >= expected, "{from} to {to}: {rows:#?}");
     }
-    let drawn = std::fs::read_to_string(&svg).unwrap();
+    let drawn = fs::read_to_string(&svg).unwrap();
     assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"), "{drawn}");
     if missing == 0 {
         assert_eq!((live("established"), live("close_wait")), (2, 0));

@@ -63,8 +63,10 @@ impl OwnTerminal {
         // SAFETY: plain numbers. To this thread, which so does not go on before the program is stopped.
         unsafe { libc::raise(libc::SIGSTOP) };
         enter()?;
-        // Nothing of what was drawn before is there any more.
-        self.terminal.clear()
+        // Nothing of what was drawn before is there any more: what it is compared with is emptied. `clear` would ask
+        // the terminal where the cursor is, and wait for the answer among the keys.
+        self.terminal.swap_buffers();
+        Ok(())
     }
 }
 
