@@ -27,6 +27,8 @@ pub struct Pty {
     /// None once it has hung up.
     master: Option<File>,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Every byte, also of what was erased again.
+    written: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     before: Termios,
@@ -35,13 +37,19 @@ pub struct Pty {
 impl Pty {
     /// Starts the program on a terminal of this size.
     pub fn start<S: AsRef<OsStr>>(columns: u16, rows: u16, arguments: impl IntoIterator<Item = S>) -> Self {
+        let mut command = Command::new(program());
+        command.args(arguments);
+        Self::start_command(columns, rows, command)
+    }
+
+    /// Starts a command that runs the program.
+    pub fn start_command(columns: u16, rows: u16, mut command: Command) -> Self {
         let (master, terminal) = open();
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("a terminal has a size");
         let before = tcgetattr(&terminal).expect("a terminal has attributes");
         let end = || Stdio::from(terminal.try_clone().expect("a descriptor is left"));
-        let mut command = Command::new(program());
-        command.args(arguments).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
         command.stdin(end()).stdout(end()).stderr(end());
         // SAFETY: both calls may be made between fork and exec.
         unsafe {
@@ -54,8 +62,10 @@ impl Pty {
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot start: {error}"));
         let stop = Arc::new(AtomicBool::new(false));
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let written = Arc::<Mutex<Vec<u8>>>::default();
         let reader = {
             let (mut from, into) = (master.try_clone().expect("a descriptor is left"), Arc::clone(&screen));
+            let all = Arc::clone(&written);
             let stopped = Arc::clone(&stop);
             // Keeps the terminal open, so that its attributes can be read after the program's end.
             thread::spawn(move || {
@@ -67,11 +77,12 @@ impl Pty {
                         continue;
                     }
                     let Ok(count @ 1..) = from.read(&mut buffer) else { break };
+                    all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
                     into.lock().unwrap_or_else(PoisonError::into_inner).process(&buffer[..count]);
                 }
             })
         };
-        Self { child, master: Some(master), screen, reader: Some(reader), stop, before }
+        Self { child, master: Some(master), screen, written, reader: Some(reader), stop, before }
     }
 
     /// Types.
@@ -112,14 +123,23 @@ impl Pty {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen().contents()
     }
 
-    /// Waits until the screen shows this.
-    pub fn wait_for(&self, text: &str) -> String {
-        wait::until(&format!("`{text}` on the screen"), || Some(self.text()).filter(|it| it.contains(text)))
+    /// All that was written, what was erased again included.
+    pub fn written(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
-    /// Waits for the program's end, and asserts that the terminal is as it was before.
-    pub fn wait_for_end(mut self) -> (ExitStatus, String) {
-        let status = wait::until("the program's end", || self.child.try_wait().expect("it is a child"));
+    /// Waits until a signal has stopped the program, and asserts that the terminal is as it was before.
+    pub fn wait_for_stop(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        wait::until("the program is stopped", || {
+            let stat = std::fs::read_to_string(&stat).expect("the program is there");
+            // After the name, which ends in a parenthesis.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
+        });
+        self.assert_restored();
+    }
+
+    fn assert_restored(&self) {
         let after = tcgetattr(self.master()).expect("a terminal has attributes");
         assert_eq!(after.local_modes, self.before.local_modes, "echo and lines are as before");
         assert_eq!(after.input_modes, self.before.input_modes);
@@ -131,6 +151,17 @@ impl Pty {
                 && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None;
             restored.then_some(())
         });
+    }
+
+    /// Waits until the screen shows this.
+    pub fn wait_for(&self, text: &str) -> String {
+        wait::until(&format!("`{text}` on the screen"), || Some(self.text()).filter(|it| it.contains(text)))
+    }
+
+    /// Waits for the program's end, and asserts that the terminal is as it was before.
+    pub fn wait_for_end(mut self) -> (ExitStatus, String) {
+        let status = wait::until("the program's end", || self.child.try_wait().expect("it is a child"));
+        self.assert_restored();
         (status, self.text())
     }
 }

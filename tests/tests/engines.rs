@@ -60,7 +60,8 @@ fn python() -> PathBuf {
 
 /// Runs a script that prints one JSON value.
 fn ask(script: &str, arguments: &[&Path]) -> Value {
-    let output = succeed(Command::new(python()).arg("-c").arg(script).args(arguments));
+    let output =
+        succeed(Command::new(python()).arg("-c").arg(format!("{PYARROW_OF}{script}")).args(arguments));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -174,7 +175,26 @@ print(json.dumps({
     "first": rows(f"SELECT epoch_ns(min(opened)), min(opened)::VARCHAR FROM {connections}")[0][0],
     "transitions": rows(f"SELECT count(*), count(DISTINCT socket) FROM {transitions}"),
     "unit": pq.read_schema(file).field("duration_us").metadata[b"unit"].decode(),
+    "pyarrow": pyarrow_of(pq.read_table(f"{folder}/connections", partitioning = None)),
 }))
+"#;
+
+const CSV: &str = r#"
+import json, sys
+import duckdb
+import pyarrow.csv as csv
+rows = lambda query: duckdb.sql(query).fetchall()
+print(json.dumps({
+    "duckdb": rows(f"SELECT count(*), sum(bytes_sent)::BIGINT FROM read_csv('{sys.argv[1]}')")[0],
+    "by_reason": rows(f"SELECT close_reason, count(*) FROM read_csv('{sys.argv[1]}') GROUP BY ALL ORDER BY 2"),
+    "pyarrow": pyarrow_of(csv.read_csv(sys.argv[1])),
+}))
+"#;
+
+/// How many rows a table of pyarrow has, and what connections have sent in all.
+const PYARROW_OF: &str = r#"
+import pyarrow.compute as pc
+pyarrow_of = lambda table: [table.num_rows, pc.sum(table["bytes_sent"]).as_py()]
 "#;
 
 #[test]
@@ -210,6 +230,7 @@ fn duckdb_reads_an_export() {
     assert_eq!(found["first"].as_i64().map(i128::from), Some(START_NS));
     assert_eq!(found["transitions"], serde_json::json!([[58_000, 20_000]]));
     assert_eq!(found["unit"], "us");
+    assert_eq!(found["pyarrow"], serde_json::json!([CONNECTIONS, sent]));
 
     // The same again is refused, and nothing half-written stays.
     let again = export(&["--to", out.to_str().unwrap()]).output().unwrap();
@@ -222,6 +243,10 @@ fn duckdb_reads_an_export() {
     let replayed = succeed(Command::new(program()).arg("-i").arg(&path).args(["-o", "csv", "--quiet"]));
     assert!(text.as_bytes() == replayed.stdout, "CSV is what -o csv writes");
     assert_eq!(text.lines().count(), 1 + 20_000);
+    let found = ask(CSV, &[&csv]);
+    assert_eq!(found["duckdb"], serde_json::json!([CONNECTIONS, sent]));
+    assert_eq!(found["by_reason"], serde_json::json!([["refused", 2_000], ["reset_by_peer", 18_000]]));
+    assert_eq!(found["pyarrow"], serde_json::json!([CONNECTIONS, sent]));
     fs::remove_dir_all(folder).unwrap();
 }
 

@@ -222,6 +222,9 @@ pub struct Shared {
     /// What is shown.
     #[command(flatten)]
     pub filter: FilterArguments,
+    /// The command writes nothing to stdout before its end, so that the progress of a replay can be seen there.
+    #[arg(skip)]
+    pub is_silent_while_running: bool,
 }
 
 /// What is shown; a filter never hides anything from the lifecycle.
@@ -294,6 +297,24 @@ pub enum RoleArgument {
 }
 
 impl Cli {
+    /// Whether the command writes nothing to a terminal before its end.
+    fn is_silent_while_running(&self) -> bool {
+        let draws = matches!(self.shared.output, Format::Table | Format::Wide);
+        match self.command {
+            None | Some(Command::Connections | Command::Transitions | Command::Top | Command::Serve(_)) => {
+                false
+            }
+            Some(Command::Handshakes(_)) => !draws,
+            Some(
+                Command::Stuck(_)
+                | Command::Diagram(_)
+                | Command::Record(_)
+                | Command::Export(_)
+                | Command::Doctor,
+            ) => true,
+        }
+    }
+
     /// Checks what the definition of the options cannot say.
     ///
     /// # Errors

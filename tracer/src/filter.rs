@@ -1,14 +1,18 @@
 //! Which transitions and connections are shown. A filter never hides anything from the lifecycle core.
 
+mod first_transitions;
+
+pub use first_transitions::{FirstTransitions, Turn};
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::{
     analysis::{Opening, Outcome},
-    event::{Endpoint, MiniSocketEnd, Process, Transition},
+    event::{Endpoint, MiniSocketEnd, Process, Timestamp, Transition},
     lifecycle::{ClosedConnection, Connection, Observation, RemainEnd, Role, Standing, TcpState},
-    owner::{Cgroup, CgroupSubtree},
+    owner::{Attribution, Cgroup, CgroupSubtree},
 };
 
 /// A set of ports, as `80,443,8000-8099`.
@@ -107,6 +111,40 @@ impl Filter {
     /// one is asked for.
     pub fn shows_cgroup(&self, cgroup: Option<&Cgroup>) -> bool {
         self.cgroup.as_ref().is_none_or(|subtree| cgroup.is_some_and(|cgroup| subtree.contains(&cgroup.path)))
+    }
+
+    /// Whether what the core reports is in the cgroup that is asked for, if one is. What has no cgroup any more, as
+    /// what the kernel keeps of closed connections, is in none.
+    pub fn shows_cgroup_of(&self, observation: &Observation<'_>, attribution: &mut Attribution) -> bool {
+        if self.cgroup.is_none() {
+            return true;
+        }
+        let cgroup = match observation {
+            Observation::Transition { transition, connection, .. } => {
+                attribution.of_transition(transition, *connection)
+            }
+            Observation::Closed(closed) => attribution.of_closed(closed),
+            Observation::Evicted { connection } => {
+                attribution.of_connection(connection, connection.first_seen)
+            }
+            Observation::Abandoned(_) | Observation::MiniSocketEnd { .. } => None,
+        };
+        self.shows_cgroup(cgroup.as_deref())
+    }
+
+    /// Whether an opening that is over is in the cgroup that is asked for, if one is.
+    pub fn shows_cgroup_of_opening(&self, opening: &Opening, attribution: &mut Attribution) -> bool {
+        self.cgroup.is_none() || self.shows_cgroup(attribution.of_opening(opening).as_deref())
+    }
+
+    /// Whether a connection that lives now is in the cgroup that is asked for, if one is.
+    pub fn shows_cgroup_of_live(
+        &self,
+        connection: &Connection,
+        attribution: &mut Attribution,
+        now: Timestamp,
+    ) -> bool {
+        self.cgroup.is_none() || self.shows_cgroup(attribution.of_connection(connection, now).as_deref())
     }
 
     /// Whether it can be decided only when both ports are known.

@@ -1,8 +1,14 @@
 //! `diagram` against lives that the scenario makes.
 
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    process::Command,
+};
+
 use rstest::rstest;
 use serde_json::Value;
-use tcptrace_tests::{Mode, Namespace, Tracer, sockets};
+use tcptrace_tests::{Mode, Namespace, Tracer, program::program, sockets};
 
 #[rstest]
 fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
@@ -50,11 +56,42 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
         let counted = count(from, to);
         assert!(counted <= expected && counted + missing >= expected, "{from} to {to}: {rows:#?}");
     }
-    let drawn = std::fs::read_to_string(&svg).unwrap();
+    let drawn = fs::read_to_string(&svg).unwrap();
     assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"), "{drawn}");
     if missing == 0 {
         assert_eq!((live("established"), live("close_wait")), (2, 0));
         assert!(drawn.contains(">CLOSE: 1</text>") && drawn.contains(">2 now</text>"), "{drawn}");
     }
     drop(open);
+}
+
+/// Under sudo, in the caller's own folder, where root can write only while it is root, and with all that root may.
+#[test]
+fn the_svg_is_the_callers_in_a_folder_of_theirs() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    chown(folder.path(), Some(1000), Some(1000)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (new, old) = (folder.path().join("new.svg"), folder.path().join("old.svg"));
+    fs::write(&old, "<svg of another day, which is longer than nothing".repeat(10_000)).unwrap();
+    chown(&old, Some(1000), Some(1000)).unwrap();
+    for svg in [&new, &old] {
+        let mut command = Command::new(program());
+        command.args(["diagram", "--netns", &namespace.inode().to_string(), "--duration", "10m", "--svg"]);
+        command.arg(svg).env("SUDO_UID", "1000").env("SUDO_GID", "1000");
+        let tracer = Tracer::spawn(&mut command);
+        tracer.wait_for_stderr("tracing TCP in mode");
+        drop(sockets::pair(&namespace, "127.0.0.1:0"));
+        tracer.interrupt();
+        let drawn = fs::read_to_string(svg).unwrap();
+        assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"), "{drawn}");
+        let metadata = fs::metadata(svg).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (1000, 1000));
+    }
+    // Told at once, and not after the time that was traced.
+    let nowhere = folder.path().join("no/such.svg");
+    let ended = Tracer::start_unready(["diagram", "--duration", "10m", "--svg", nowhere.to_str().unwrap()])
+        .wait_for_end();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("no/such.svg: give --svg a file that can be made"), "{}", ended.stderr);
 }

@@ -175,7 +175,10 @@ fn stuck_names_the_leak_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode)
     for ended in [live, replayed] {
         let text = ended.text();
         let first: Vec<&str> = text.lines().take(3).collect();
-        let names = |line: &&&str| line.contains("5 CLOSE_WAIT") && line.trim_start().starts_with("5 ");
+        let culprit = format!("({})", std::process::id());
+        let names = |line: &&&str| {
+            line.contains("5 CLOSE_WAIT") && line.trim_start().starts_with("5 ") && line.contains(&culprit)
+        };
         assert!(first.iter().any(|line| names(&line)), "{text}\n{}", ended.stderr);
     }
 }

@@ -54,12 +54,47 @@ fn connections_show_are_searched_and_opened() {
 
 #[rstest]
 fn every_signal_gives_the_terminal_back(
-    #[values(Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT)] signal: Signal,
+    #[values(
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::ALARM,
+        Signal::USR1,
+        Signal::USR2
+    )]
+    signal: Signal,
 ) {
     let namespace = Namespace::new();
     let pty = start(&namespace, 120, 40);
     pty.wait_for("ESTABLISHED");
     pty.signal(signal);
+    let (status, text) = pty.wait_for_end();
+    assert!(status.success(), "{status}: {text}");
+}
+
+/// By the signal, and by the key that the raw terminal makes no signal of.
+#[test]
+fn stopped_it_gives_the_terminal_back_and_takes_it_again() {
+    let namespace = Namespace::new();
+    let pty = start(&namespace, 120, 40);
+    pty.wait_for("ESTABLISHED");
+    for by_key in [false, true] {
+        if by_key {
+            pty.type_keys("\u{1a}");
+        } else {
+            pty.signal(Signal::TSTP);
+        }
+        pty.wait_for_stop();
+        pty.signal(Signal::CONT);
+        pty.wait_for("ESTABLISHED");
+        // It takes keys again.
+        pty.type_keys("?");
+        pty.wait_for("Ctrl-C");
+        pty.type_keys("?");
+        wait::until("the help is gone", || (!pty.text().contains("Ctrl-C")).then_some(()));
+    }
+    pty.type_keys("q");
     let (status, text) = pty.wait_for_end();
     assert!(status.success(), "{status}: {text}");
 }

@@ -93,7 +93,8 @@ impl Cli {
     ) -> Result<Self, SettingsError> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let matches = Self::command().try_get_matches_from(&arguments)?;
-        let cli = Self::from_arg_matches(&matches)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.shared.is_silent_while_running = cli.is_silent_while_running();
         match (&cli.command, matches.subcommand()) {
             (Some(Command::Serve(_)), Some((_, given))) => layered(&arguments, given, &variable),
             _ => Ok(cli),

@@ -1,15 +1,15 @@
 //! `connections`: a line per connection when its life ends.
 
-use std::{
-    io::{self, Stdout},
-    time::Duration,
-};
+use std::io::{self, Stdout};
 
-use super::consumer::{Consumer, Progress};
+use super::{
+    consumer::{Consumer, Progress},
+    tell_report,
+};
 use crate::{
     cli::Shared,
     filter::Filter,
-    lifecycle::{Observation, TcpState},
+    lifecycle::Observation,
     output::{ConnectionRow, ExitReport, Sink, Summary},
     owner::Attribution,
     source::{ClockOffset, Origin},
@@ -44,29 +44,19 @@ impl Consumer for Connections {
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        match observation {
-            Observation::Transition { transition, connection: Some(connection), .. }
-                if matches!(transition.from, TcpState::Closed | TcpState::Listen) =>
-            {
-                let now = Duration::from_nanos(transition.time.0);
-                self.attribution.note(connection.cgroup_id, connection.owner.process.as_ref(), now);
-                Ok(())
-            }
-            Observation::Closed(closed) if self.filter.shows_connection(&closed) => {
-                let connection = closed.connection;
-                let now = Duration::from_nanos(closed.closed.0);
-                let process = connection.owner.process.as_ref();
-                let cgroup = self.attribution.cgroup(connection.cgroup_id, process, now);
-                if !self.filter.shows_cgroup(cgroup.as_deref()) {
-                    return Ok(());
-                }
-                if let Some(report) = &mut self.report {
-                    report.take(&closed);
-                }
-                self.sink.write(&ConnectionRow::new(&closed, cgroup.as_deref(), self.clock))
-            }
-            _ => Ok(()),
+        self.attribution.observe(&observation);
+        let Observation::Closed(closed) = observation else { return Ok(()) };
+        if !self.filter.shows_connection(&closed) {
+            return Ok(());
         }
+        let cgroup = self.attribution.of_closed(&closed);
+        if !self.filter.shows_cgroup(cgroup.as_deref()) {
+            return Ok(());
+        }
+        if let Some(report) = &mut self.report {
+            report.take(&closed);
+        }
+        self.sink.write(&ConnectionRow::new(&closed, cgroup.as_deref(), self.clock))
     }
 
     fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
@@ -78,9 +68,7 @@ impl Consumer for Connections {
     }
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
-        for line in self.report.iter().flat_map(ExitReport::lines) {
-            tell!("{line}");
-        }
+        tell_report(self.report.as_ref());
         Ok(())
     }
 }

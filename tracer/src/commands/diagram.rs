@@ -1,47 +1,116 @@
 //! `diagram`: the TCP state diagram of a window of time, as text, SVG or rows.
 
 use std::{
-    fs::File,
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use super::consumer::{Consumer, Progress};
+use anyhow::Context as _;
+
+use super::{
+    consumer::{Consumer, Progress},
+    trace,
+};
 use crate::{
     analysis::{LiveCounts, StateGraph},
     cli::{DiagramArguments, Shared},
     event::{Event, Timestamp},
-    filter::Filter,
+    filter::{Filter, FirstTransitions, Turn},
     lifecycle::{Observation, TcpState},
     output::{
         DiagramEdgeRow, DiagramStateRow, DiagramSvg, Format, Sink, Summary, TimeStyle, diagram_title,
         rfc3339, write_diagram_text,
     },
+    owner::Attribution,
+    recording::create_new,
     source::{ClockOffset, Origin},
 };
+
+pub(super) fn run(shared: &Shared, arguments: &DiagramArguments) -> anyhow::Result<()> {
+    // Before the privileges are given back: root may write where it could not afterwards.
+    let svg = arguments.svg.as_deref().map(SvgTarget::open).transpose()?;
+    let (svg, made) = svg.unzip();
+    let result = trace::trace(shared, |origin| Diagram::new(shared, svg, origin));
+    if result.is_err()
+        && let Some(path) = made.flatten()
+        && fs::metadata(&path).is_ok_and(|it| it.is_file() && it.len() == 0)
+    {
+        // Tracing never began.
+        let _ = fs::remove_file(path);
+    }
+    result
+}
+
+/// Where the SVG goes.
+enum SvgTarget {
+    Stdout,
+    /// What was in the file stays until the new diagram is there.
+    File {
+        path: PathBuf,
+        file: File,
+    },
+}
+
+impl SvgTarget {
+    /// Opens it, and gives the path of a file that was not there before.
+    fn open(path: &Path) -> anyhow::Result<(Self, Option<PathBuf>)> {
+        if path == Path::new("-") {
+            return Ok((Self::Stdout, None));
+        }
+        let (opened, made) = match create_new(path, 0o666) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (OpenOptions::new().write(true).create(true).truncate(false).open(path), None)
+            }
+            other => (other, Some(path.to_owned())),
+        };
+        let file = opened.with_context(|| {
+            format!("cannot write {}: give --svg a file that can be made", path.display())
+        })?;
+        Ok((Self::File { path: path.to_owned(), file }, made))
+    }
+
+    fn write(&mut self, svg: &DiagramSvg<'_>) -> io::Result<()> {
+        match self {
+            Self::Stdout => write!(io::stdout().lock(), "{svg}"),
+            Self::File { path, file } => {
+                // A pipe or a device has no length.
+                let emptied = if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) };
+                emptied
+                    .and_then(|()| file.write_all(svg.to_string().as_bytes()))
+                    .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            }
+        }
+    }
+}
 
 pub(super) struct Diagram {
     graph: StateGraph,
     live: LiveCounts,
     filter: Filter,
+    first: FirstTransitions,
+    attribution: Attribution,
     clock: ClockOffset,
     format: Format,
     time: TimeStyle,
-    svg: Option<PathBuf>,
+    svg: Option<SvgTarget>,
     begun: Option<Timestamp>,
     now: Timestamp,
 }
 
 impl Diagram {
-    pub(super) fn new(shared: &Shared, arguments: &DiagramArguments, origin: &Origin) -> Self {
+    fn new(shared: &Shared, svg: Option<SvgTarget>, origin: Origin) -> Self {
+        let filter = shared.filter();
         Self {
             graph: StateGraph::default(),
             live: LiveCounts::default(),
-            filter: shared.filter(),
+            first: FirstTransitions::new(&filter),
+            filter,
+            attribution: origin.attribution,
             clock: origin.clock,
             format: shared.output,
             time: shared.time,
-            svg: arguments.svg.clone(),
+            svg,
             begun: None,
             now: Timestamp(0),
         }
@@ -55,19 +124,12 @@ impl Diagram {
         diagram_title(self.now.since(begun), shown, transitions, lost)
     }
 
-    fn write_svg(&self, file: &PathBuf, title: &str) -> io::Result<()> {
-        let svg = DiagramSvg { graph: &self.graph, live: &self.live, title };
-        if file.as_os_str() == "-" {
-            return write!(io::stdout().lock(), "{svg}");
+    fn take(&mut self, observation: &Observation<'_>) {
+        if self.filter.shows_observation(observation)
+            && self.filter.shows_cgroup_of(observation, &mut self.attribution)
+        {
+            self.graph.observe(observation);
         }
-        let written = File::create(file).and_then(|mut file| write!(file, "{svg}"));
-        written.map_err(|error| {
-            let name = file.display();
-            io::Error::new(
-                error.kind(),
-                format!("{name}: {error}; give --svg a file in a directory that is there"),
-            )
-        })
     }
 
     fn write_rows(&self) -> io::Result<()> {
@@ -96,9 +158,20 @@ impl Consumer for Diagram {
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if self.filter.shows_observation(&observation) {
-            self.graph.observe(&observation);
+        if self.filter.cgroup.is_some() {
+            self.attribution.observe(&observation);
         }
+        if let Observation::Transition { transition, connection, .. } = observation {
+            match self.first.turn(transition, connection) {
+                Turn::Later => return Ok(()),
+                Turn::Now => {}
+                Turn::After(first) => {
+                    let duration_ns = None;
+                    self.take(&Observation::Transition { transition: &first, duration_ns, connection });
+                }
+            }
+        }
+        self.take(&observation);
         Ok(())
     }
 
@@ -113,7 +186,9 @@ impl Consumer for Diagram {
 
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         for (_, connection) in progress.tracker.connections() {
-            if self.filter.shows_live(connection) {
+            if self.filter.shows_live(connection)
+                && self.filter.shows_cgroup_of_live(connection, &mut self.attribution, progress.now)
+            {
                 self.live.add(connection.state(), 1);
             }
         }
@@ -128,9 +203,9 @@ impl Consumer for Diagram {
 
     fn end(&mut self, summary: &Summary) -> io::Result<()> {
         let title = self.title(summary);
-        if let Some(file) = &self.svg {
-            self.write_svg(file, &title)?;
-            if file.as_os_str() == "-" {
+        if let Some(target) = &mut self.svg {
+            target.write(&DiagramSvg { graph: &self.graph, live: &self.live, title: &title })?;
+            if matches!(target, SvgTarget::Stdout) {
                 return Ok(());
             }
         }

@@ -1,16 +1,17 @@
 //! `export`: connections and transitions of a recording as files for other engines.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
 use super::{
     consumer::{Consumer, Progress},
-    trace,
+    input::Input,
+    tell_forgotten, trace,
 };
 use crate::{
     cli::{ExportArguments, Shared},
     export::{Destination, Partitions, Table},
-    filter::Filter,
-    lifecycle::{Connection, Observation, TcpState},
+    filter::{Filter, FirstTransitions, Turn},
+    lifecycle::Observation,
     output::{ConnectionRow, Summary, TransitionRow},
     owner::Attribution,
     source::{ClockOffset, Origin, recording::RecordingSource},
@@ -19,8 +20,10 @@ use crate::{
 pub(super) fn run(shared: &Shared, arguments: &ExportArguments) -> anyhow::Result<()> {
     let mut shared = shared.clone();
     shared.input.clone_from(&arguments.recording);
+    // Opened once: a pipe cannot be read again.
+    let source = RecordingSource::open(&shared.input, shared.duration)?;
     // The header names the host, and the run that the files are called by.
-    let header = RecordingSource::open(&shared.input, None)?.header().clone();
+    let header = source.header();
     let destination = if arguments.is_one_file() {
         Destination::File(arguments.to.clone())
     } else {
@@ -36,7 +39,8 @@ pub(super) fn run(shared: &Shared, arguments: &ExportArguments) -> anyhow::Resul
         .map(|table| Partitions::new(*table, arguments.format(), destination.clone(), arguments.force));
     let tables: Vec<(Table, Partitions)> = arguments.what.iter().copied().zip(tables).collect();
     let to = arguments.to.clone();
-    trace::trace(&shared, |origin| Export::new(&shared, tables, &to, origin))
+    let input = Input::of_recording(&shared, source);
+    trace::run(&shared, input, |origin| Export::new(&shared, tables, &to, origin))
 }
 
 /// What a name of a file may hold.
@@ -47,6 +51,7 @@ fn safe(run: &str) -> String {
 struct Export {
     tables: Vec<(Table, Partitions)>,
     filter: Filter,
+    first: FirstTransitions,
     clock: ClockOffset,
     attribution: Attribution,
     to: String,
@@ -55,9 +60,11 @@ struct Export {
 
 impl Export {
     fn new(shared: &Shared, tables: Vec<(Table, Partitions)>, to: &Path, origin: Origin) -> Self {
+        let filter = shared.filter();
         Self {
             tables,
-            filter: shared.filter(),
+            first: FirstTransitions::new(&filter),
+            filter,
             clock: origin.clock,
             attribution: origin.attribution,
             to: crate::output::escape(to.as_os_str().as_encoded_bytes()),
@@ -69,55 +76,55 @@ impl Export {
         self.tables.iter_mut().find(|(table, _)| *table == wanted).map(|(_, partitions)| partitions)
     }
 
-    fn shows_cgroup(&mut self, id: Option<u64>, connection: Option<&Connection>, now: Duration) -> bool {
-        if self.filter.cgroup.is_none() {
-            return true;
+    fn has(&self, wanted: Table) -> bool {
+        self.tables.iter().any(|(table, _)| *table == wanted)
+    }
+
+    fn write(&mut self, observation: Observation<'_>) -> io::Result<()> {
+        let Self { filter, attribution, clock, .. } = self;
+        if !filter.shows_observation(&observation) {
+            return Ok(());
         }
-        let id = id.or(connection.and_then(|connection| connection.cgroup_id));
-        let process = connection.and_then(|connection| connection.owner.process);
-        let cgroup = self.attribution.cgroup(id, process.as_ref(), now);
-        self.filter.shows_cgroup(cgroup.as_deref())
+        let written = match observation {
+            Observation::Closed(closed) => {
+                let cgroup = attribution.of_closed(&closed);
+                if !filter.shows_cgroup(cgroup.as_deref()) {
+                    return Ok(());
+                }
+                let row = ConnectionRow::new(&closed, cgroup.as_deref(), *clock);
+                self.table(Table::Connections).map(|table| table.write(&row))
+            }
+            _ if !filter.shows_cgroup_of(&observation, attribution) => return Ok(()),
+            Observation::Transition { transition, duration_ns, connection } => {
+                let row = TransitionRow::new(transition, connection, duration_ns, *clock);
+                self.table(Table::Transitions).map(|table| table.write(&row))
+            }
+            Observation::MiniSocketEnd { event, end } => {
+                let row = TransitionRow::of_mini_socket(event, &end, *clock);
+                self.table(Table::Transitions).map(|table| table.write(&row))
+            }
+            Observation::Abandoned(_) | Observation::Evicted { .. } => return Ok(()),
+        };
+        written.transpose().map(|_| ()).map_err(io::Error::other)
     }
 }
 
 impl Consumer for Export {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        let clock = self.clock;
-        let written = match observation {
-            Observation::Transition { transition, duration_ns, connection } => {
-                let now = Duration::from_nanos(transition.time.0);
-                if matches!(transition.from, TcpState::Closed | TcpState::Listen)
-                    && let Some(connection) = connection
-                {
-                    self.attribution.note(connection.cgroup_id, connection.owner.process.as_ref(), now);
-                }
-                if self.table(Table::Transitions).is_none()
-                    || !self.filter.shows_transition(transition, connection, duration_ns)
-                    || !self.shows_cgroup(transition.cgroup_id, connection, now)
-                {
-                    return Ok(());
-                }
-                let row = TransitionRow::new(transition, connection, duration_ns, clock);
-                self.table(Table::Transitions).map(|table| table.write(&row))
+        if let Observation::Transition { transition, connection, .. } = observation {
+            if !self.has(Table::Transitions) {
+                return Ok(());
             }
-            Observation::MiniSocketEnd { event, end } if self.filter.shows_mini_socket_end(event, &end) => {
-                let row = TransitionRow::of_mini_socket(event, &end, clock);
-                self.table(Table::Transitions).map(|table| table.write(&row))
-            }
-            Observation::Closed(closed) if self.filter.shows_connection(&closed) => {
-                let connection = closed.connection;
-                let now = Duration::from_nanos(closed.closed.0);
-                let process = connection.owner.process.as_ref();
-                let cgroup = self.attribution.cgroup(connection.cgroup_id, process, now);
-                if !self.filter.shows_cgroup(cgroup.as_deref()) {
-                    return Ok(());
+            match self.first.turn(transition, connection) {
+                Turn::Later => return Ok(()),
+                Turn::Now => {}
+                Turn::After(first) => {
+                    let duration_ns = None;
+                    self.write(Observation::Transition { transition: &first, duration_ns, connection })?;
                 }
-                let row = ConnectionRow::new(&closed, cgroup.as_deref(), clock);
-                self.table(Table::Connections).map(|table| table.write(&row))
             }
-            _ => return Ok(()),
-        };
-        written.transpose().map(|_| ()).map_err(io::Error::other)
+        }
+        self.write(observation)
     }
 
     fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
@@ -133,6 +140,9 @@ impl Consumer for Export {
     }
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
+        if !self.quiet {
+            tell_forgotten(&self.first);
+        }
         for (table, partitions) in &mut self.tables {
             partitions.finish().map_err(io::Error::other)?;
             if !self.quiet {

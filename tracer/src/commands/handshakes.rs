@@ -6,7 +6,7 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossterm::{
@@ -21,7 +21,7 @@ use crate::{
     cli::{HandshakesArguments, Shared},
     event::Timestamp,
     filter::Filter,
-    lifecycle::{Observation, TcpState},
+    lifecycle::Observation,
     output::{
         Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink, SlowHandshakeRow, Summary,
         TimeStyle,
@@ -32,8 +32,10 @@ use crate::{
 
 /// Most groups in a table unless `--count` says otherwise.
 const TABLE_GROUPS: u64 = 20;
-/// How often the report is drawn again.
+/// How often the report is drawn again, in the traced host's time.
 const REFRESH_NS: u64 = 1_000_000_000;
+/// How soon it may be drawn again, of any time's passing: a replay passes an hour in a second.
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Handshakes {
     analysis: Analysis,
@@ -50,7 +52,15 @@ pub(super) struct Handshakes {
 #[derive(Default)]
 struct Live {
     lines: u16,
-    drawn: Option<Timestamp>,
+    /// The traced host's time, and this one's.
+    drawn: Option<(Timestamp, Instant)>,
+}
+
+impl Live {
+    /// Whether it is time to draw. The end draws in any case.
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.drawn.is_none_or(|(then, at)| now.since(then) >= REFRESH_NS && at.elapsed() >= PAUSE)
+    }
 }
 
 impl Handshakes {
@@ -80,8 +90,7 @@ impl Handshakes {
         if !self.asks_for_cgroups() {
             return None;
         }
-        let now = Duration::from_nanos(opening.ended.0);
-        self.attribution.cgroup(opening.cgroup_id, opening.process.as_ref(), now)
+        self.attribution.of_opening(opening)
     }
 
     fn table(&self) -> io::Result<String> {
@@ -95,7 +104,7 @@ impl Handshakes {
 
     fn draw(&mut self, now: Timestamp) -> io::Result<()> {
         let Some(live) = &self.live else { return Ok(()) };
-        if live.drawn.is_some_and(|drawn| now.since(drawn) < REFRESH_NS) {
+        if !live.is_due(now) {
             return Ok(());
         }
         let text = self.table()?;
@@ -110,7 +119,7 @@ impl Handshakes {
             lines += 1;
         }
         stdout.flush()?;
-        self.live = Some(Live { lines, drawn: Some(now) });
+        self.live = Some(Live { lines, drawn: Some((now, Instant::now())) });
         Ok(())
     }
 
@@ -144,12 +153,8 @@ impl Handshakes {
 
 impl Consumer for Handshakes {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if let Observation::Transition { transition, connection: Some(connection), .. } = &observation
-            && matches!(transition.from, TcpState::Closed | TcpState::Listen)
-            && self.asks_for_cgroups()
-        {
-            let now = Duration::from_nanos(transition.time.0);
-            self.attribution.note(connection.cgroup_id, connection.owner.process.as_ref(), now);
+        if self.asks_for_cgroups() {
+            self.attribution.observe(&observation);
         }
         let Some(opening) = Opening::ended_by(&observation) else { return Ok(()) };
         if !self.filter.shows_opening(&opening) {
@@ -185,5 +190,22 @@ impl Consumer for Handshakes {
             }
             Format::Json | Format::Csv => self.write_rows(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_is_drawn_no_more_often_than_can_be_seen() {
+        let drawn = |ago: Duration| Live {
+            lines: 1,
+            drawn: Some((Timestamp(0), Instant::now().checked_sub(ago).unwrap())),
+        };
+        assert!(Live::default().is_due(Timestamp(0)), "the first");
+        assert!(!drawn(Duration::ZERO).is_due(Timestamp(3_600 * REFRESH_NS)));
+        assert!(drawn(PAUSE).is_due(Timestamp(REFRESH_NS)));
+        assert!(!drawn(PAUSE).is_due(Timestamp(REFRESH_NS - 1)));
     }
 }

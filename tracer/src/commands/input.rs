@@ -65,15 +65,19 @@ impl Input {
     }
 
     fn recording(shared: &Shared) -> anyhow::Result<Self> {
-        let source = RecordingSource::open(&shared.input, shared.duration)?;
+        Ok(Self::of_recording(shared, RecordingSource::open(&shared.input, shared.duration)?))
+    }
+
+    /// A recording that is open.
+    pub(super) fn of_recording(shared: &Shared, source: RecordingSource) -> Self {
         let announcement = vec![Replay::announcement(&shared.input, source.header())];
-        Ok(Self {
+        Self {
             mode: None,
             announcement,
             stop: None,
-            source: Box::new(Replay::new(source, shared.quiet)),
+            source: Box::new(Replay::new(source, shared)),
             recorded: true,
-        })
+        }
     }
 }
 

@@ -24,7 +24,11 @@ mod top;
 mod trace;
 mod transitions;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    filter::FirstTransitions,
+    output::ExitReport,
+};
 
 /// Runs the command line.
 ///
@@ -43,13 +47,26 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             trace::trace(&cli.shared, |origin| handshakes::Handshakes::new(&cli.shared, arguments, origin))
         }
         Command::Top => top::run(&cli.shared),
-        Command::Diagram(arguments) => {
-            trace::trace(&cli.shared, |origin| diagram::Diagram::new(&cli.shared, arguments, &origin))
-        }
+        Command::Diagram(arguments) => diagram::run(&cli.shared, arguments),
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Serve(arguments) => serve::run(&cli.shared, arguments),
         Command::Record(arguments) => record::run(&cli.shared, arguments),
         Command::Export(arguments) => export::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
+    }
+}
+
+/// Tells the exit report on stderr, where somebody wants one.
+fn tell_report(report: Option<&ExitReport>) {
+    for line in report.into_iter().flat_map(ExitReport::lines) {
+        tell!("{line}");
+    }
+}
+
+/// Tells how many first transitions a filter by ports could not wait for, when there were any.
+fn tell_forgotten(first: &FirstTransitions) {
+    match first.forgotten() {
+        0 => {}
+        count => tell!("{count} first transitions are not shown: too many waited for their ports at once"),
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    cli::Shared,
     event::{Event, SourceCounts},
     output::{escape, utc},
     recording::Header,
@@ -26,9 +27,10 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(source: RecordingSource, quiet: bool) -> Self {
-        let seen = !quiet && io::stderr().is_terminal() && !io::stdout().is_terminal();
-        Self { source, quiet, due: seen.then(|| Instant::now() + INTERVAL), shown: false }
+    pub(super) fn new(source: RecordingSource, shared: &Shared) -> Self {
+        let stdout_is_free = shared.is_silent_while_running || !io::stdout().is_terminal();
+        let seen = !shared.quiet && io::stderr().is_terminal() && stdout_is_free;
+        Self { source, quiet: shared.quiet, due: seen.then(|| Instant::now() + INTERVAL), shown: false }
     }
 
     /// What is told when it begins.
@@ -56,22 +58,33 @@ impl Replay {
         self.due = Some(now + INTERVAL);
         let (read, size) = self.source.progress();
         let Some(percent) = (read * 100).checked_div(size) else { return };
-        eprint!("\rtcptrace-bpf: {percent:3} % read, {} transitions ", self.source.counts().seen);
+        let seen = self.source.counts().seen;
+        // A terminal that went away is no reason to stop.
+        let _ = write!(io::stderr(), "\rtcptrace-bpf: {percent:3} % read, {seen} transitions ");
         self.shown = true;
     }
 
-    fn tell_problems(&mut self) {
+    fn erase_progress(&mut self) {
         if std::mem::take(&mut self.shown) {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
-        // A terminal that went away is no reason to stop.
-        let _ = io::stderr().flush();
+    }
+
+    fn tell_problems(&mut self) {
+        self.erase_progress();
         let problems = self.source.take_problems();
         if !self.quiet {
             for problem in problems {
                 tell!("{}", escape(problem.as_bytes()));
             }
         }
+    }
+}
+
+impl Drop for Replay {
+    /// What ended it early is told on a line of its own.
+    fn drop(&mut self) {
+        self.erase_progress();
     }
 }
 

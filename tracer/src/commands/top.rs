@@ -1,12 +1,14 @@
 //! `top`: the live full-screen view.
 //!
-//! The thread that reads the source feeds the model and makes a new screen twice a second of the traced host's time;
+//! The thread that reads the source feeds the model and makes a new screen twice a second of the traced host's time,
+//! of a replay no more than ten a second;
 //! another thread draws it and reads the keyboard. The terminal is given back at the end, on every signal that
 //! ends the program, and when it panics.
 
+mod terminal;
+
 use std::{
-    io::{self, IsTerminal as _, Stdout},
-    mem::ManuallyDrop,
+    io::{self, IsTerminal as _},
     panic,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,16 +19,15 @@ use std::{
 };
 
 use anyhow::bail;
-use crossterm::{
-    cursor, event, execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
-};
-use ratatui::{Terminal, backend::CrosstermBackend};
+use crossterm::event::{self, KeyCode, KeyModifiers};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::terminal::{OwnTerminal, give_back};
 use super::{
     consumer::{Consumer, Progress},
     trace,
@@ -36,11 +37,17 @@ use crate::{
     event::Timestamp,
     lifecycle::Observation,
     output::Summary,
+    source::Origin,
     top::{Input, Model, Regions, Screen, Settings, Tab, Theme, apply, draw},
 };
 
 /// How often there is a new screen, in the traced host's time.
 const REFRESH_NS: u64 = 500_000_000;
+/// How soon there may be a new screen, of any time's passing: a replay passes an hour in a second.
+const PAUSE: Duration = Duration::from_millis(100);
+/// When what has happened is shown although less time than [`REFRESH_NS`] has passed on the traced host: its
+/// recording has ended.
+const LAST: Duration = Duration::from_millis(500);
 /// How long the drawing thread may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a key may wait for the drawing thread.
@@ -50,14 +57,30 @@ pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         bail!("`top` draws on a terminal, and stdin or stdout is none: run it in one, or use `connections`");
     }
-    trace::trace(shared, |_| Top::new(shared))
+    trace::trace(shared, |origin| Top::new(shared, origin))
 }
 
 struct Top {
     model: Model,
     common: Arc<Common>,
-    screen: Option<(Timestamp, Settings)>,
+    screen: Option<Made>,
     drawing: Option<Drawing>,
+}
+
+/// Of what the screen shows.
+struct Made {
+    /// The traced host's time.
+    now: Timestamp,
+    at: Instant,
+    with: Settings,
+}
+
+impl Made {
+    /// Whether it is time for another, whatever the user asks for.
+    fn is_old(&self, now: Timestamp) -> bool {
+        let (passed, waited) = (now.since(self.now), self.at.elapsed());
+        (passed >= REFRESH_NS && waited >= PAUSE) || (passed > 0 && waited >= LAST)
+    }
 }
 
 /// What both threads see.
@@ -66,6 +89,17 @@ struct Common {
     now: Mutex<Now>,
     /// The user has left, or the run is over.
     over: AtomicBool,
+    /// Somebody wants the program to stop until it is told to go on.
+    suspend: AtomicBool,
+}
+
+/// Says that it is over when the drawing thread ends, however it does.
+struct Over(Arc<Common>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Default)]
@@ -81,8 +115,9 @@ impl Common {
 }
 
 impl Top {
-    fn new(shared: &Shared) -> Self {
-        Self { model: Model::new(shared.filter()), common: Arc::default(), screen: None, drawing: None }
+    fn new(shared: &Shared, origin: Origin) -> Self {
+        let model = Model::new(shared.filter(), origin.attribution);
+        Self { model, common: Arc::default(), screen: None, drawing: None }
     }
 }
 
@@ -101,16 +136,17 @@ impl Consumer for Top {
         let settings = self.common.lock().settings.clone();
         let due = match &self.screen {
             None => true,
-            Some((made, with)) => {
+            Some(made) => {
+                let with = &made.with;
                 let asks_anew = (with.sort, with.reversed, with.state, &with.search)
                     != (settings.sort, settings.reversed, settings.state, &settings.search);
-                asks_anew || (!settings.paused && progress.now.since(*made) >= REFRESH_NS)
+                asks_anew || (!settings.paused && made.is_old(progress.now))
             }
         };
         if due {
             let screen = self.model.screen(progress.tracker, progress.source, progress.now, &settings);
             self.common.lock().screen = Arc::new(screen);
-            self.screen = Some((progress.now, settings));
+            self.screen = Some(Made { now: progress.now, at: Instant::now(), with: settings });
         }
         Ok(())
     }
@@ -152,15 +188,15 @@ struct Drawing {
 
 impl Drawing {
     fn start(common: Arc<Common>) -> io::Result<Self> {
+        listen_for_suspension(Arc::clone(&common))?;
         let terminal = OwnTerminal::take()?;
         let thread = thread::Builder::new().name("draw".to_owned()).spawn(move || {
-            let outcome = match run_screen(terminal, &common) {
+            let over = Over(common);
+            match run_screen(terminal, &over.0) {
                 // Nobody is there any more to see what was not drawn.
                 Err(_) if matches!(wait_for_key(Duration::ZERO), Ok(false)) => Ok(()),
                 other => other,
-            };
-            common.over.store(true, Ordering::Relaxed);
-            outcome
+            }
         })?;
         Ok(Self { thread })
     }
@@ -180,17 +216,44 @@ impl Drawing {
     }
 }
 
+/// Has SIGTSTP ask the drawing thread to stop the program, so that the terminal is given back first.
+fn listen_for_suspension(common: Arc<Common>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut suspended = {
+        let _guard = runtime.enter();
+        signal(SignalKind::from_raw(libc::SIGTSTP))?
+    };
+    // It waits for as long as the program runs.
+    thread::Builder::new().name("suspend".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            while suspended.recv().await.is_some() {
+                common.suspend.store(true, Ordering::Relaxed);
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn is_suspend(event: &event::Event) -> bool {
+    matches!(event, event::Event::Key(key)
+        if key.code == KeyCode::Char('z') && key.modifiers.contains(KeyModifiers::CONTROL))
+}
+
 fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
     let theme = Theme::from_environment();
     let mut shown: Option<Now> = None;
     let mut regions = Regions::default();
     while !common.over.load(Ordering::Relaxed) {
+        if common.suspend.swap(false, Ordering::Relaxed) {
+            terminal.suspend()?;
+            shown = None;
+        }
         let now = common.lock().clone();
         let same = shown
             .as_ref()
             .is_some_and(|shown| Arc::ptr_eq(&shown.screen, &now.screen) && shown.settings == now.settings);
         if !same {
-            terminal.terminal.draw(|frame| regions = draw(frame, &now.screen, &now.settings, theme))?;
+            terminal.draw(|frame| regions = draw(frame, &now.screen, &now.settings, theme))?;
             shown = Some(now);
         }
         if !wait_for_key(TICK)? {
@@ -199,6 +262,10 @@ fn run_screen(mut terminal: OwnTerminal, common: &Common) -> io::Result<()> {
         // A change of size is no key, and shows only here.
         if event::poll(Duration::ZERO)? {
             let event = event::read()?;
+            if is_suspend(&event) {
+                common.suspend.store(true, Ordering::Relaxed);
+                continue;
+            }
             let mut guard = common.lock();
             let now = &mut *guard;
             let before = now.settings.selected;
@@ -233,42 +300,36 @@ fn wait_for_key(time: Duration) -> io::Result<bool> {
     Ok(!terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
 }
 
-/// The terminal while it is ours; given back when dropped.
-struct OwnTerminal {
-    /// Never dropped: that complains on stderr about a terminal that has gone, and panics when stderr has gone with
-    /// it. What it would do, [`give_back`] does.
-    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl OwnTerminal {
-    fn take() -> io::Result<Self> {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            give_back();
-            before(panic);
-        }));
-        enable_raw_mode()?;
-        let terminal = execute!(io::stdout(), EnterAlternateScreen, event::EnableMouseCapture, cursor::Hide)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
-        // From here on whatever happens gives it back.
-        match terminal {
-            Ok(terminal) => Ok(Self { terminal: ManuallyDrop::new(terminal) }),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
+    #[test]
+    fn a_screen_is_old_after_both_times_and_the_last_is_always_made() {
+        let second = Timestamp(1_000_000_000);
+        let made = |ago: Duration| Made {
+            now: second,
+            at: Instant::now().checked_sub(ago).unwrap(),
+            with: Settings::default(),
+        };
+        let later = Timestamp(second.0 + REFRESH_NS);
+        assert!(!made(Duration::ZERO).is_old(later), "a replay runs through the hours");
+        assert!(made(PAUSE).is_old(later));
+        let little = Timestamp(second.0 + 1);
+        assert!(!made(PAUSE).is_old(little));
+        assert!(made(LAST).is_old(little), "the end of a recording");
+        assert!(!made(LAST).is_old(second), "nothing has happened");
     }
-}
 
-impl Drop for OwnTerminal {
-    fn drop(&mut self) {
-        give_back();
+    #[test]
+    fn the_drawing_threads_end_is_told_also_when_it_panics() {
+        let common = Arc::new(Common::default());
+        let over = Over(Arc::clone(&common));
+        let ended = thread::spawn(move || {
+            let _over = over;
+            panic!("as a drawing may");
+        });
+        assert!(ended.join().is_err());
+        assert!(common.over.load(Ordering::Relaxed));
     }
-}
-
-/// Does not fail: a terminal that is gone needs nothing.
-fn give_back() {
-    let _ = execute!(io::stdout(), event::DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
-    let _ = disable_raw_mode();
 }

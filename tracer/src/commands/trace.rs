@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     consumer::Consumer,
@@ -11,6 +11,26 @@ use super::{
     pump::{Outcome, Pump},
 };
 use crate::{cli::Shared, lifecycle::TrackerOptions, source::Origin};
+
+/// The signals that would end the program without a summary, or with the terminal in disorder.
+const ENDING: [fn() -> SignalKind; 7] = [
+    SignalKind::terminate,
+    SignalKind::interrupt,
+    SignalKind::hangup,
+    SignalKind::quit,
+    SignalKind::alarm,
+    SignalKind::user_defined1,
+    SignalKind::user_defined2,
+];
+
+/// Waits for any of the signals.
+async fn any_of(signals: &mut [Signal]) {
+    std::future::poll_fn(|context| {
+        let ready = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
 
 /// Hands everything that the options' source brings to the consumer, and prints the summary.
 pub(super) fn trace<C: Consumer>(shared: &Shared, consumer: impl FnOnce(Origin) -> C) -> anyhow::Result<()> {
@@ -33,7 +53,8 @@ pub(super) fn trace_creating_files<C: Consumer>(
     run(shared, Input::open(shared, Privileges::ToCreateFiles)?, consumer)
 }
 
-fn run<C: Consumer>(
+/// As [`trace`], of an input that is open.
+pub(super) fn run<C: Consumer>(
     shared: &Shared,
     mut input: Input,
     consumer: impl FnOnce(Origin) -> C,
@@ -43,12 +64,9 @@ fn run<C: Consumer>(
         .build()
         .context("the signal handler could not be started")?;
     // Before anybody is told that tracing has begun, and may want it to end.
-    let [mut terminate, mut interrupt, mut hangup, mut quit] = {
+    let mut signals = {
         let _guard = runtime.enter();
-        let kinds =
-            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
-        let [terminate, interrupt, hangup, quit] = kinds.map(signal);
-        [terminate?, interrupt?, hangup?, quit?]
+        ENDING.into_iter().map(|kind| signal(kind())).collect::<io::Result<Vec<_>>>()?
     };
     if !shared.quiet {
         for line in &input.announcement {
@@ -69,10 +87,7 @@ fn run<C: Consumer>(
             }
         };
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-            _ = quit.recv() => {}
+            () = any_of(&mut signals) => {}
             () = duration => {}
             () = pump.ended() => {}
         }

@@ -82,8 +82,25 @@ pub struct Partitions {
 /// A file that has its name when it is whole, so that no engine reads half of one.
 struct Partial {
     path: PathBuf,
-    temporary: PathBuf,
     content: Content,
+    /// Removed after the content, whose file it is.
+    temporary: Temporary,
+}
+
+/// The name of a file while it is written; what is not finished is removed.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn rename(self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.0, to)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Of a finished file this name is no more; what cannot be removed is at least called partial.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 enum Content {
@@ -199,34 +216,36 @@ impl Partial {
         let mut temporary = path.clone().into_os_string();
         temporary.push(".partial");
         let temporary = PathBuf::from(temporary);
-        let content = create(&temporary).and_then(|file| {
-            Ok(match format {
-                FileFormat::Parquet => Content::Parquet(Box::new(ParquetFile::new(file, table)?)),
-                FileFormat::Csv => {
-                    let mut sink = Sink::new(file, Format::Csv, TimeStyle::Utc);
-                    match table {
-                        Table::Connections => sink.begin::<crate::output::ConnectionRow>()?,
-                        Table::Transitions => sink.begin::<crate::output::TransitionRow>()?,
-                    }
-                    Content::Csv(sink)
-                }
-            })
-        });
-        match content {
-            Ok(content) => Ok(Self { path, temporary, content }),
-            Err(cause) => Err(ExportError::Write { path, cause }),
-        }
+        let cannot = |cause| ExportError::Write { path: path.clone(), cause };
+        let file = create(&temporary).map_err(cannot)?;
+        let temporary = Temporary(temporary);
+        let content = Content::new(file, table, format).map_err(cannot)?;
+        Ok(Self { path, content, temporary })
     }
 
     fn finish(self) -> Result<(), ExportError> {
-        let Self { path, temporary, content } = self;
+        let Self { path, content, temporary } = self;
         let finished = match content {
             Content::Parquet(file) => file.finish(),
             Content::Csv(mut sink) => sink.flush(),
         };
-        finished
-            .and_then(|()| fs::rename(temporary, &path))
-            .map_err(|cause| ExportError::Write { path, cause })
+        finished.and_then(|()| temporary.rename(&path)).map_err(|cause| ExportError::Write { path, cause })
+    }
+}
+
+impl Content {
+    fn new(file: File, table: Table, format: FileFormat) -> io::Result<Self> {
+        Ok(match format {
+            FileFormat::Parquet => Self::Parquet(Box::new(ParquetFile::new(file, table)?)),
+            FileFormat::Csv => {
+                let mut sink = Sink::new(file, Format::Csv, TimeStyle::Utc);
+                match table {
+                    Table::Connections => sink.begin::<crate::output::ConnectionRow>()?,
+                    Table::Transitions => sink.begin::<crate::output::TransitionRow>()?,
+                }
+                Self::Csv(sink)
+            }
+        })
     }
 }
 
@@ -247,5 +266,29 @@ mod tests {
         assert_eq!(folder_name("web-1.example"), "web-1.example");
         assert_eq!(folder_name("../../etc"), ".._.._etc");
         assert_eq!(folder_name(""), "unknown");
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let names = |folder: &tempfile::TempDir| {
+            let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+            entries.collect::<Vec<_>>()
+        };
+        for format in [FileFormat::Parquet, FileFormat::Csv] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a");
+            let partial = || Partial::new(path.clone(), Table::Connections, format, true).unwrap();
+            let begun = partial();
+            assert_eq!(names(&folder), ["a.partial"]);
+            drop(begun);
+            assert!(names(&folder).is_empty());
+            partial().finish().unwrap();
+            assert_eq!(names(&folder), ["a"]);
+            // It cannot have its name.
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(matches!(partial().finish(), Err(ExportError::Write { .. })));
+            assert_eq!(names(&folder), ["a"]);
+        }
     }
 }

@@ -111,3 +111,17 @@ pub enum Observation<'a> {
         connection: &'a Connection,
     },
 }
+
+impl<'a> Observation<'a> {
+    /// The transition that begins a connection, with the connection; none for anything else.
+    pub fn begun(&self) -> Option<(&'a Transition, &'a Connection)> {
+        match *self {
+            Self::Transition { transition, connection: Some(connection), .. }
+                if matches!(transition.from, TcpState::Closed | TcpState::Listen) =>
+            {
+                Some((transition, connection))
+            }
+            _ => None,
+        }
+    }
+}

@@ -220,9 +220,7 @@ impl Row for ConnectionRow<'_> {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        if time != TimeStyle::None {
-            line.push_str("CLOSED          ");
-        }
+        text::write_time_head(line, "CLOSED", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
@@ -236,9 +234,7 @@ impl Row for ConnectionRow<'_> {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        if time != TimeStyle::None {
-            write!(line, "{} ", text::time_of_day(shown.closed, shown.clock, time))?;
-        }
+        text::write_time(line, shown.closed, shown.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{
     HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow, TimeStyle,
-    handshake_words::{fault, group_name, time},
+    handshake_words::{fault, group_text, time},
     sink::Row,
 };
 use crate::{
@@ -101,7 +101,7 @@ fn headline(report: &HandshakeReport<'_>) -> String {
         .take(NAMED)
         .map(|group| {
             let why = group.culprit.faults.first().map(fault).unwrap_or_default();
-            format!("{} ({why})", group_name(group.key))
+            format!("{} ({why})", group_text(group.key))
         })
         .collect();
     if !culprits.is_empty() {

@@ -39,8 +39,16 @@ fn thousandths(nanoseconds: u64, unit: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The name of a group for people.
-pub fn group_name(key: &GroupKey) -> String {
+/// The name of a group for people: of a container's id no more than is usually shown.
+pub fn group_text(key: &GroupKey) -> String {
+    match key {
+        GroupKey::Container(Some(id)) => escape(id.chars().take(12).collect::<String>().as_bytes()),
+        other => group_name(other),
+    }
+}
+
+/// The name of a group, whole.
+pub(super) fn group_name(key: &GroupKey) -> String {
     match key {
         GroupKey::Service(endpoint) => EndpointText(*endpoint).to_string(),
         GroupKey::Served(port) => format!("port {port} here"),
@@ -52,7 +60,7 @@ pub fn group_name(key: &GroupKey) -> String {
             escape(&comm[..end])
         }
         GroupKey::Process(None) => "unknown process".to_owned(),
-        GroupKey::Container(Some(id)) => escape(id.chars().take(12).collect::<String>().as_bytes()),
+        GroupKey::Container(Some(id)) => escape(id.as_bytes()),
         GroupKey::Container(None) => "no container".to_owned(),
         GroupKey::Role(role) => role.name().to_owned(),
         GroupKey::All => "all".to_owned(),
@@ -224,4 +232,17 @@ fn abandoned(opening: &Opening) -> String {
     let waited =
         opening.duration_ns.map(|duration| format!(" in more than {}", time(duration))).unwrap_or_default();
     format!("abandoned by the client: {sent} SYN-ACKs, no final ACK{waited}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_whole_for_machines_and_short_for_people() {
+        let id = "0123456789abcdef".repeat(4);
+        let key = GroupKey::Container(Some(id.as_str().into()));
+        assert_eq!(group_name(&key), id);
+        assert_eq!(group_text(&key), "0123456789ab");
+    }
 }

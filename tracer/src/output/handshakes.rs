@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     TimeStyle,
-    handshake_words::{fault, group_name, story},
+    handshake_words::{fault, group_name, group_text, story},
     sink::Row,
     text::{self, EndpointText, escape},
     transition::{known_address, known_port, network_type},
@@ -52,6 +52,7 @@ struct FailureRow {
 /// What the table shows in another form than JSON.
 #[derive(Clone, Debug)]
 struct ShownGroup {
+    name: String,
     quantiles_ns: [Option<u64>; 4],
     network: Option<u64>,
     resends: Option<u64>,
@@ -95,6 +96,7 @@ impl HandshakeGroupRow {
             cost_us: text::microseconds(group.culprit.cost_ns),
             why: (!why.is_empty()).then(|| why.join("; ")),
             shown: ShownGroup {
+                name: group_text(group.key),
                 quantiles_ns,
                 network: percent(stats.network_ns()),
                 resends: percent(stats.resends_ns()),
@@ -142,7 +144,7 @@ impl Row for HandshakeGroupRow {
         write!(
             line,
             "{:<23} {:>7} {:>6} {:>6} {p50:>8} {p90:>8} {p99:>8} {max:>8} {:>4} {:>4}",
-            self.group,
+            self.shown.name,
             self.count,
             self.failed,
             self.lost_syn,
@@ -254,18 +256,13 @@ impl Row for SlowHandshakeRow {
     ];
 
     fn header(line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
-        if time != TimeStyle::None {
-            line.push_str("ENDED           ");
-        }
+        text::write_time_head(line, "ENDED", time)?;
         write!(line, "{:>7} {:<15} {:<23} {:<23} {:>8}  STORY", "PID", "PROCESS", "LOCAL", "REMOTE", "TIME")
     }
 
     fn line(&self, line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        if time != TimeStyle::None {
-            write!(line, "{}", text::time_of_day(shown.time, shown.clock, time))?;
-            line.push(' ');
-        }
+        text::write_time(line, shown.time, shown.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:>8}  {}",

@@ -21,7 +21,7 @@ pub use diagram_svg::DiagramSvg;
 pub use diagram_text::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, diagram_lines};
 pub use exit_report::ExitReport;
 pub use handshake_table::{HandshakeTable, histogram_lines};
-pub use handshake_words::{fault as fault_text, group_name as group_text, story};
+pub use handshake_words::{fault as fault_text, group_text, story};
 pub use handshakes::{HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow};
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};

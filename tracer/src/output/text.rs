@@ -145,8 +145,29 @@ pub fn utc(time: Timestamp, clock: ClockOffset) -> String {
     wall(time, clock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A time of day with microseconds, and the date only where the reader cannot guess it.
-pub(super) fn time_of_day(time: Timestamp, clock: ClockOffset, style: TimeStyle) -> impl fmt::Display {
+/// Begins a line with a time, where times are shown.
+pub(super) fn write_time(
+    line: &mut String,
+    time: Timestamp,
+    clock: ClockOffset,
+    style: TimeStyle,
+) -> fmt::Result {
+    match style {
+        TimeStyle::None => Ok(()),
+        _ => write!(line, "{} ", time_of_day(time, clock, style)),
+    }
+}
+
+/// Begins the head of such lines.
+pub(super) fn write_time_head(line: &mut String, name: &str, style: TimeStyle) -> fmt::Result {
+    match style {
+        TimeStyle::None => Ok(()),
+        _ => write!(line, "{name:<15} "),
+    }
+}
+
+/// A time of day with microseconds.
+fn time_of_day(time: Timestamp, clock: ClockOffset, style: TimeStyle) -> impl fmt::Display {
     let zone = match style {
         TimeStyle::Local => TimeZone::system(),
         TimeStyle::Utc | TimeStyle::None => TimeZone::UTC,

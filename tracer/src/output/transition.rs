@@ -158,9 +158,7 @@ impl Row for TransitionRow {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        if time != TimeStyle::None {
-            line.push_str("TIME            ");
-        }
+        text::write_time_head(line, "TIME", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
@@ -174,9 +172,7 @@ impl Row for TransitionRow {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        if time != TimeStyle::None {
-            write!(line, "{} ", text::time_of_day(self.time.time, self.time.clock, time))?;
-        }
+        text::write_time(line, self.time.time, self.time.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",

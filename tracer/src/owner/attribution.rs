@@ -3,7 +3,11 @@
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use super::{Cgroup, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups, cgroup_of_process};
-use crate::event::Process;
+use crate::{
+    analysis::Opening,
+    event::{Process, Timestamp, Transition},
+    lifecycle::{ClosedConnection, Connection, Observation},
+};
 
 /// Most processes whose cgroup is remembered, on hosts where it has to be asked of the process.
 const MAX_PROCESSES: usize = 16_384;
@@ -48,6 +52,14 @@ impl Attribution {
         Self(Lookups::Recorded(cgroups))
     }
 
+    /// When a connection has begun, looks its cgroup up while it certainly exists.
+    pub fn observe(&mut self, observation: &Observation<'_>) {
+        if let Some((transition, connection)) = observation.begun() {
+            let now = Duration::from_nanos(transition.time.0);
+            self.note(connection.cgroup_id, connection.owner.process.as_ref(), now);
+        }
+    }
+
     /// A connection has begun: looks its cgroup up while it certainly exists.
     pub fn note(&mut self, cgroup_id: Option<u64>, process: Option<&Process>, now: Duration) {
         if let Lookups::Recorded(_) = self.0 {
@@ -72,6 +84,33 @@ impl Attribution {
             return by_id;
         }
         process.and_then(|process| self.of_process(process.pid, now)).or(by_id)
+    }
+
+    /// The cgroup of a connection at a moment; none when nothing leads to one.
+    pub fn of_connection(&mut self, connection: &Connection, now: Timestamp) -> Option<Arc<Cgroup>> {
+        let process = connection.owner.process.as_ref();
+        self.cgroup(connection.cgroup_id, process, Duration::from_nanos(now.0))
+    }
+
+    /// The cgroup of a connection that has ended.
+    pub fn of_closed(&mut self, closed: &ClosedConnection<'_>) -> Option<Arc<Cgroup>> {
+        self.of_connection(closed.connection, closed.closed)
+    }
+
+    /// The cgroup of a connection whose opening is over.
+    pub fn of_opening(&mut self, opening: &Opening) -> Option<Arc<Cgroup>> {
+        self.cgroup(opening.cgroup_id, opening.process.as_ref(), Duration::from_nanos(opening.ended.0))
+    }
+
+    /// The cgroup of the socket that changed its state: as the transition tells it, else as the connection does.
+    pub fn of_transition(
+        &mut self,
+        transition: &Transition,
+        connection: Option<&Connection>,
+    ) -> Option<Arc<Cgroup>> {
+        let id = transition.cgroup_id.or(connection.and_then(|connection| connection.cgroup_id));
+        let process = connection.and_then(|connection| connection.owner.process).or(transition.process);
+        self.cgroup(id, process.as_ref(), Duration::from_nanos(transition.time.0))
     }
 
     /// The cgroup with this id.

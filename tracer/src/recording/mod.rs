@@ -20,6 +20,7 @@ mod writer;
 pub use header::{Header, HeaderError};
 pub use kind::Kind;
 pub use schema::{COLUMNS, Column, ColumnType, arrow_schema};
+pub(crate) use target::create_new;
 pub use target::{Output, Rotation, Target, TargetError};
 pub use wall::{from_utc, to_utc};
 pub use writer::{BATCH_ROWS, Writer};

@@ -149,12 +149,19 @@ impl Target {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
     if fs::metadata(path).is_ok_and(|it| !it.is_file()) {
-        return options.open(path);
+        return OpenOptions::new().write(true).open(path);
     }
-    let file = options.create_new(true).open(path)?;
+    create_new(path, 0o600)
+}
+
+/// Makes a file that is not there yet, with this mode; under sudo it is the caller's.
+///
+/// # Errors
+///
+/// When it is there, or cannot be made.
+pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     if let Some((user, group)) = caller() {
         // Without the capability the file stays root's, as any that root makes.
         let _ = rustix::fs::fchown(&file, Some(user), Some(group));

@@ -8,9 +8,10 @@ use crate::{
         Edge, GroupReport, Handshakes, HandshakesBy, HandshakesOptions, LiveCounts, Opening, StateGraph,
     },
     event::{SocketId, SourceCounts, Timestamp},
-    filter::Filter,
+    filter::{Filter, FirstTransitions, Turn},
     lifecycle::{Connection, Observation, TcpState, Thresholds, Tracker},
     output::{escape, fault_text, group_text, histogram_lines, story},
+    owner::Attribution,
 };
 
 /// Most lines of a table.
@@ -25,6 +26,9 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct Model {
     filter: Filter,
+    first: FirstTransitions,
+    /// Whose cgroups are asked when the filter asks for one.
+    attribution: Attribution,
     graph: StateGraph,
     handshakes: Handshakes,
     thresholds: Thresholds,
@@ -33,11 +37,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Nothing seen so far; `filter` chooses what is.
-    pub fn new(filter: Filter) -> Self {
+    /// Nothing seen so far; `filter` chooses what is, and `attribution` knows the cgroups that it may ask for.
+    pub fn new(filter: Filter, attribution: Attribution) -> Self {
         let options = HandshakesOptions { by: HandshakesBy::Service, slowest: 10, max_groups: 10_000 };
         Self {
+            first: FirstTransitions::new(&filter),
             filter,
+            attribution,
             graph: StateGraph::default(),
             handshakes: Handshakes::new(options),
             thresholds: Thresholds::default(),
@@ -47,13 +53,33 @@ impl Model {
 
     /// Takes in what the core reports.
     pub fn observe(&mut self, observation: &Observation<'_>) {
-        if self.filter.shows_observation(observation) {
-            self.graph.observe(observation);
+        if self.filter.cgroup.is_some() {
+            self.attribution.observe(observation);
         }
+        if let Observation::Transition { transition, connection, .. } = *observation {
+            match self.first.turn(transition, connection) {
+                Turn::Later => return,
+                Turn::Now => {}
+                Turn::After(first) => {
+                    let duration_ns = None;
+                    self.take(&Observation::Transition { transition: &first, duration_ns, connection });
+                }
+            }
+        }
+        self.take(observation);
         if let Some(opening) = Opening::ended_by(observation)
             && self.filter.shows_opening(&opening)
+            && self.filter.shows_cgroup_of_opening(&opening, &mut self.attribution)
         {
             self.handshakes.add(&opening, None);
+        }
+    }
+
+    fn take(&mut self, observation: &Observation<'_>) {
+        if self.filter.shows_observation(observation)
+            && self.filter.shows_cgroup_of(observation, &mut self.attribution)
+        {
+            self.graph.observe(observation);
         }
     }
 
@@ -71,7 +97,9 @@ impl Model {
         let mut connections = Vec::new();
         let mut stuck = Vec::new();
         for (socket, connection) in tracker.connections() {
-            if !self.filter.shows_live(connection) {
+            if !self.filter.shows_live(connection)
+                || !self.filter.shows_cgroup_of_live(connection, &mut self.attribution, now)
+            {
                 continue;
             }
             let state = connection.state();

@@ -20,7 +20,7 @@ const HELP: [&str; 15] = [
     "/                 only lines that contain a text; Esc ends it",
     "p, Space          pause",
     "? h               this",
-    "q, Ctrl-C         end",
+    "q, Ctrl-C         end; Ctrl-Z stops it until it is told to go on",
     "",
     "In the diagram: connections now, and the median and the 99th percentile",
     "of the time that they stay in the state; at an edge: connections in all,",

@@ -42,10 +42,16 @@ pub(super) fn draw(
     let block = Block::bordered().title(title).border_style(theme.dim()).title_style(theme.title());
     let inner = block.inner(area);
     match tab {
-        Tab::Diagram | Tab::Connections => connections(frame, area, block, &screen.connections, state, theme),
-        Tab::Owners => owners(frame, area, block, screen, state, theme),
+        Tab::Diagram | Tab::Connections => {
+            let table = connections(area.width, &screen.connections, theme).block(block);
+            frame.render_stateful_widget(table, area, state);
+        }
+        Tab::Owners => frame.render_stateful_widget(owners(screen, theme).block(block), area, state),
         Tab::Handshakes => handshakes(frame, area, block, screen, state, theme),
-        Tab::Stuck => connections(frame, area, block, &screen.stuck, state, theme),
+        Tab::Stuck => {
+            let table = connections(area.width, &screen.stuck, theme).block(block);
+            frame.render_stateful_widget(table, area, state);
+        }
     }
     Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner }
 }
@@ -63,16 +69,9 @@ fn connections_title(screen: &Screen, settings: &Settings) -> String {
     format!(" Connections: {of}{state}{search}, by {}{order} ", settings.sort.name())
 }
 
-fn connections(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    block: Block<'_>,
-    lines: &[ConnectionLine],
-    state: &mut TableState,
-    theme: Theme,
-) {
+fn connections(width: u16, lines: &[ConnectionLine], theme: Theme) -> Table<'static> {
     // A narrow one leaves out the local end, a very narrow one the handshake too.
-    let (local, handshake) = (area.width >= 96, area.width >= 74);
+    let (local, handshake) = (width >= 96, width >= 74);
     let rows = lines.iter().map(|line| {
         let mut cells = vec![Cell::from(process_text(line))];
         if local {
@@ -102,11 +101,17 @@ fn connections(
         head.push("HANDSHAKE");
         widths.push(Constraint::Length(9));
     }
-    let table = Table::new(rows, widths)
-        .header(Row::new(head).style(theme.title()))
-        .row_highlight_style(theme.selected())
-        .block(block);
-    frame.render_stateful_widget(table, area, state);
+    table(rows, &widths, head, theme)
+}
+
+/// A table with its head and its selection.
+fn table<'a>(
+    rows: impl IntoIterator<Item = Row<'a>>,
+    widths: &[Constraint],
+    head: Vec<&'a str>,
+    theme: Theme,
+) -> Table<'a> {
+    Table::new(rows, widths).header(Row::new(head).style(theme.title())).row_highlight_style(theme.selected())
 }
 
 /// A state that lasts only when something is wrong.
@@ -119,14 +124,7 @@ pub(super) fn process_text(line: &ConnectionLine) -> String {
         .map_or_else(|| "-".to_owned(), |process| format!("{} ({})", escape(process.name()), process.pid))
 }
 
-fn owners(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    block: Block<'_>,
-    screen: &Screen,
-    state: &mut TableState,
-    theme: Theme,
-) {
+fn owners(screen: &Screen, theme: Theme) -> Table<'static> {
     let rows = screen.owners.iter().map(|owner| {
         let name = owner.process.map_or_else(
             || "unknown".to_owned(),
@@ -136,11 +134,8 @@ fn owners(
             owner.states.iter().map(|(state, count)| format!("{count} {}", state.kernel_name())).collect();
         Row::new([name, owner.count.to_string(), states.join(", ")])
     });
-    let table = Table::new(rows, [Constraint::Length(24), Constraint::Length(11), Constraint::Fill(1)])
-        .header(Row::new(["PROCESS", "CONNECTIONS", "STATES"]).style(theme.title()))
-        .row_highlight_style(theme.selected())
-        .block(block);
-    frame.render_stateful_widget(table, area, state);
+    let widths = [Constraint::Length(24), Constraint::Length(11), Constraint::Fill(1)];
+    table(rows, &widths, vec!["PROCESS", "CONNECTIONS", "STATES"], theme)
 }
 
 fn handshakes(
@@ -210,8 +205,5 @@ fn handshake_groups(
     }
     head.push("WHY");
     widths.push(Constraint::Fill(1));
-    let table = Table::new(rows, widths)
-        .header(Row::new(head).style(theme.title()))
-        .row_highlight_style(theme.selected());
-    frame.render_stateful_widget(table, area, state);
+    frame.render_stateful_widget(table(rows, &widths, head, theme), area, state);
 }

@@ -1,10 +1,20 @@
 //! Files that were cut off, damaged, or are something else.
 
+use std::sync::Arc;
+
+use arrow_array::{
+    Array as _, ArrayRef, DictionaryArray, RecordBatch, UInt64Array, new_null_array, types::Int32Type,
+};
+use arrow_ipc::{
+    CompressionType,
+    writer::{IpcWriteOptions, StreamWriter},
+};
+use arrow_schema::{Field, Schema};
 use proptest::prelude::*;
 use tcptrace_bpf::{
     event::{Endpoint, Event, SocketId, SourceCounts, Timestamp, Transition},
     lifecycle::TcpState,
-    recording::Header,
+    recording::{Header, arrow_schema},
     source::recording::{Missing, Reader},
 };
 
@@ -58,7 +68,8 @@ fn cut_at_every_byte_it_reads_and_says_what_is_missing() {
     let content = read(&whole);
     assert_eq!((content.events.len(), content.counts, content.missing), (30, COUNTS, None));
     for length in 0..schema {
-        assert!(Reader::new(&whole[..length]).is_err(), "cut at {length}");
+        let error = Reader::new(&whole[..length]).unwrap_err().to_string();
+        assert!(error.contains("it was cut off at once"), "cut at {length}: {error}");
     }
 }
 
@@ -145,6 +156,65 @@ fn lengths_that_are_lies_cost_nothing() {
         assert_eq!(content.events, []);
         assert!(content.missing.is_some());
     }
+}
+
+/// A recording's columns without a row, and these besides, packed: their message.
+fn with_columns(more: &[(Field, ArrayRef)]) -> Vec<u8> {
+    let schema = arrow_schema(header().to_metadata());
+    let rows = more[0].1.len();
+    let fields = schema.fields().iter().cloned().chain(more.iter().map(|(field, _)| Arc::new(field.clone())));
+    let fields: Vec<_> = fields.collect();
+    let empty = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows));
+    let columns: Vec<ArrayRef> = empty.chain(more.iter().map(|(_, column)| Arc::clone(column))).collect();
+    // What a recording always has is null here, which nobody forbids.
+    let fields: Vec<Field> = fields.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap();
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
+    writer.write(&RecordBatch::try_new(schema, columns).unwrap()).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn column(index: usize, array: &ArrayRef) -> (Field, ArrayRef) {
+    (Field::new(format!("more_{index}"), array.data_type().clone(), true), Arc::clone(array))
+}
+
+/// Some hundred kilobytes that unpack to gigabytes.
+#[test]
+fn columns_are_bounded_together() {
+    let zeros: ArrayRef = Arc::new(UInt64Array::from(vec![0; 1 << 20]));
+    let read = |count: usize| {
+        let columns: Vec<_> = (0..count).map(|index| column(index, &zeros)).collect();
+        let bytes = with_columns(&columns);
+        let mut reader = Reader::new(&bytes[..]).unwrap();
+        let batch = reader.next_batch().unwrap();
+        (batch.map(|batch| batch.num_rows()), reader.missing().cloned())
+    };
+    assert_eq!(read(1), (Some(1 << 20), None));
+    let (rows, missing) = read(32);
+    assert_eq!(rows, None);
+    let told = missing.unwrap().to_string();
+    assert!(told.contains("its columns are larger than any recording's"), "{told}");
+}
+
+#[test]
+fn dictionaries_are_bounded_together() {
+    let long = "a".repeat(60 << 20);
+    let texts: ArrayRef = Arc::new([Some(long.as_str())].into_iter().collect::<DictionaryArray<Int32Type>>());
+    let columns: Vec<_> = (0..6).map(|index| column(index, &texts)).collect();
+    let bytes = with_columns(&columns);
+    let mut reader = Reader::new(&bytes[..]).unwrap();
+    assert!(reader.next_batch().unwrap().is_none());
+    let told = reader.missing().unwrap().to_string();
+    assert!(told.contains("its dictionaries are larger than any recording's"), "{told}");
+}
+
+#[test]
+fn too_many_columns_are_no_recording() {
+    let zero: ArrayRef = Arc::new(UInt64Array::from(vec![0]));
+    let columns: Vec<_> = (0..1_000).map(|index| column(index, &zero)).collect();
+    let error = Reader::new(&with_columns(&columns)[..]).unwrap_err().to_string();
+    assert!(error.contains("it has 1051 columns"), "{error}");
 }
 
 proptest! {

@@ -130,3 +130,46 @@ fn assert_well_formed(svg: &str) {
     }
     assert!(open.is_empty() && rest.trim().is_empty(), "{open:?} {rest}");
 }
+
+/// The counts of the documented sample, through the program: the same drawing, and the same lines of the table as
+/// far as they are counts.
+#[test]
+fn the_documented_sample_is_what_is_drawn() {
+    let mut socket = 0;
+    let mut events = life(1, Closed, &[(0, Listen)], 0);
+    let mut add = |count: u64, first: TcpState, steps: &[(u64, TcpState)], error: u16| {
+        for _ in 0..count {
+            socket += 1;
+            events.extend(life(100 + socket, first, steps, error));
+        }
+    };
+    let client = [(0, SynSent), (MS, Established)];
+    let server = [(0, SynReceived), (MS, Established)];
+    add(311, Closed, &[(0, SynSent), (MS, Closed)], 111);
+    add(280, Closed, &[&client[..], &[(2 * MS, FinWait1), (3 * MS, FinWait2), (4 * MS, Closed)]].concat(), 0);
+    add(31, Closed, &client, 0);
+    add(280, Listen, &[&server[..], &[(2 * MS, CloseWait), (3 * MS, LastAck), (4 * MS, Closed)]].concat(), 0);
+    add(31, Listen, &server, 0);
+    // The sample's listeners were there before.
+    let (graph, _) = graph_of(&events[1..]);
+    let mut live = LiveCounts::default();
+    live.add(Established, 322);
+    let mut drawn = String::new();
+    write_diagram_text(&mut drawn, &graph, &live, "10.1 s: 3546 transitions").unwrap();
+
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/diagram.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let sample = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    // The times were those of a real host.
+    let counts = |text: &str| {
+        let counted = text.lines().map(|line| {
+            if line.contains("us ") || line.contains("ms ") {
+                line.split_whitespace().take(5).collect::<Vec<_>>().join(" ")
+            } else {
+                line.trim_end().to_owned()
+            }
+        });
+        counted.collect::<Vec<_>>()
+    };
+    assert_eq!(counts(sample), counts(&drawn));
+}

@@ -182,3 +182,23 @@ proptest! {
         prop_assert_eq!(drawn, report.total.durations().count());
     }
 }
+
+/// Its numbers were those of a real host; its lines are the program's.
+#[test]
+fn the_documented_sample_has_the_heads_that_are_written() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/handshakes-command.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let sample = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let drawn = table(&incident(), 10);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    for begin in ["GROUP ", "ENDED ", "    FROM ", "         ╟ here"] {
+        let line = |text: &str| text.lines().find(|line| line.starts_with(begin)).map(str::to_owned);
+        assert_eq!(line(sample), line(&drawn), "{begin}");
+        assert!(line(sample).is_some(), "{begin}");
+    }
+    // The refusing backend, whose numbers do not depend on the host.
+    let refusing = |text: &str| words(text.lines().nth(2).unwrap())[2..].to_vec();
+    let columns = |text: &str| refusing(text).len();
+    assert_eq!(columns(sample), columns(&drawn));
+    assert_eq!(refusing(sample)[3..], refusing(&drawn)[3..]);
+}

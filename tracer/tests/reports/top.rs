@@ -1,5 +1,7 @@
 //! The live view: what it counts, what keys change, and how it looks.
 
+use std::sync::Arc;
+
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend, layout::Rect, style::Color};
@@ -7,7 +9,8 @@ use tcptrace_bpf::{
     event::{SourceCounts, Timestamp},
     filter::Filter,
     lifecycle::{TcpState, Tracker, TrackerOptions},
-    top::{Input, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
+    owner::{Attribution, Cgroup, CgroupOwner, CgroupSubtree, RecordedCgroups},
+    top::{EdgeLine, Input, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
 };
 
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
 const BEGIN: u64 = 1_000 * SECOND;
 
 fn model() -> Model {
-    Model::new(Filter::default())
+    Model::new(Filter::default(), Attribution::recorded(RecordedCgroups::default()))
 }
 
 fn screen_with(settings: &Settings) -> Screen {
@@ -268,4 +271,34 @@ fn a_second_is_longer_than_a_refresh() {
         rates.push(model.screen(&tracker, SourceCounts::default(), now, &Settings::default()).per_second);
     }
     assert_eq!(rates, [0, 1, 2, 2, 2, 2]);
+}
+
+/// What the filter lets pass, of a host whose processes are all in one cgroup.
+fn filtered(filter: Filter) -> Screen {
+    let cgroups = RecordedCgroups::default();
+    let path = "/shop".to_owned();
+    cgroups.tell_process(4711, Some(Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path })));
+    let mut model = Model::new(filter, Attribution::recorded(cgroups));
+    let tracker = observe(&host(), |observation| model.observe(&observation));
+    model.screen(&tracker, SourceCounts::default(), Timestamp(BEGIN + 100 * SECOND), &Settings::default())
+}
+
+#[test]
+fn a_cgroup_is_asked_for_everywhere() {
+    let asked = |path| Filter { cgroup: Some(CgroupSubtree::parse(path).unwrap()), ..Filter::default() };
+    let shop = filtered(asked("/shop"));
+    assert_eq!((shop.matching, shop.owners[0].count), (9, 9));
+    let opened = |screen: &Screen| {
+        let edge = |line: &&EdgeLine| line.edge == (TcpState::Closed, TcpState::SynSent);
+        screen.edges.iter().find(edge).map_or(0, |line| line.count)
+    };
+    assert_eq!(opened(&shop), 62);
+    assert!(!shop.handshakes.is_empty());
+    let none = filtered(asked("/other"));
+    assert_eq!((none.matching, none.edges.len(), none.handshakes.len(), none.stuck.len()), (0, 0, 0, 0));
+    assert_eq!(none.states.iter().map(|line| line.live).sum::<u64>(), 0);
+
+    // A client's first transition has no local port; the one that is still in SYN_SENT has none at all.
+    let by_port = filtered(Filter { local_ports: "20000-59999".parse().ok(), ..Filter::default() });
+    assert_eq!(opened(&by_port), 61);
 }

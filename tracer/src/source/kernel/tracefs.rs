@@ -141,21 +141,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const FROM_6_18: &str = "name: inet_sock_set_state\nID: 1428\nformat:\n\
-        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
-        \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
-        \tfield:const void * skaddr;\toffset:8;\tsize:8;\tsigned:0;\n\
-        \tfield:int oldstate;\toffset:16;\tsize:4;\tsigned:1;\n\
-        \tfield:int newstate;\toffset:20;\tsize:4;\tsigned:1;\n\
-        \tfield:__u16 sport;\toffset:24;\tsize:2;\tsigned:0;\n\
-        \tfield:__u16 dport;\toffset:26;\tsize:2;\tsigned:0;\n\
-        \tfield:__u16 family;\toffset:28;\tsize:2;\tsigned:0;\n\
-        \tfield:__u16 protocol;\toffset:30;\tsize:2;\tsigned:0;\n\
-        \tfield:__u8 saddr[4];\toffset:32;\tsize:4;\tsigned:0;\n\
-        \tfield:__u8 daddr[4];\toffset:36;\tsize:4;\tsigned:0;\n\
-        \tfield:__u8 saddr_v6[16];\toffset:40;\tsize:16;\tsigned:0;\n\
-        \tfield:__u8 daddr_v6[16];\toffset:56;\tsize:16;\tsigned:0;\n\n\
-        print fmt: \"family=%s\", REC->family\n";
+    const FROM_6_18: &str = include_str!("../../../tests/data/inet_sock_set_state.format");
 
     #[test]
     fn reads_the_layout_of_6_18() {

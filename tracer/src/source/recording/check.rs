@@ -7,6 +7,10 @@ use arrow_schema::{DataType, Schema};
 const MAX_ROWS: i64 = 1 << 20;
 /// More than a column of a batch takes when it is unpacked, bytes.
 const MAX_COLUMN: i64 = 64 << 20;
+/// More than all columns of a batch take when they are unpacked, and all dictionaries, bytes.
+pub(super) const MAX_ALL: i64 = 256 << 20;
+/// More columns than a recording has: 52 when this was written.
+pub(super) const MAX_COLUMNS: usize = 1_000;
 /// LZ4 makes at most 255 bytes of one; the rest is for the shortest.
 const MAX_RATIO: i64 = 256;
 
@@ -80,6 +84,7 @@ fn check(
             return Err("the length of a column is not plausible");
         }
     }
+    let mut all: i64 = 0;
     for (buffer, content) in buffers.iter().zip(wanted) {
         // Arrow takes the numbers from where they are.
         if buffer.offset() % 8 != 0 {
@@ -101,6 +106,10 @@ fn check(
             }
             // -1 stands for bytes that are not packed after all.
             length = if unpacked < 0 { packed } else { unpacked };
+        }
+        all = all.saturating_add(length);
+        if all > MAX_ALL {
+            return Err("its columns are larger than any recording's");
         }
         if *content == Content::Offsets && length % 4 != 0 {
             return Err("a column of text ends within a number");

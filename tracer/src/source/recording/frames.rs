@@ -44,7 +44,8 @@ impl<R: Read> Frames<R> {
     pub(super) fn next(&mut self) -> io::Result<Frame> {
         let mut prefix = Vec::with_capacity(8);
         if !self.fill(&mut prefix, 8)? {
-            return Ok(Frame::Cut);
+            let begins = prefix.iter().take(4).all(|&byte| byte == 0xff);
+            return Ok(if begins { Frame::Cut } else { Frame::Damaged("no message begins there") });
         }
         let Some((&[0xff, 0xff, 0xff, 0xff], &[a, b, c, d])) = split(&prefix) else {
             return Ok(Frame::Damaged("no message begins there"));

@@ -38,6 +38,9 @@ pub enum NotARecording {
         "it has a column of type {0}, which no recording has: use a tcptrace-bpf as new as the one that wrote it"
     )]
     ColumnType(DataType),
+    /// More columns than any recording has.
+    #[error("it has {0} columns, more than any recording: it was written by another program")]
+    Columns(usize),
     /// Metadata that is not a recording's.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -116,10 +119,13 @@ impl<R: Read> Reader<R> {
         let mut frames = Frames::new(input);
         let metadata = match frames.next()? {
             Frame::Message { metadata } => metadata,
-            Frame::Cut if frames.position() == 0 => return Err(NotARecording::Cut),
-            Frame::Cut | Frame::End | Frame::Damaged(_) => return Err(NotARecording::NotArrow),
+            Frame::Cut => return Err(NotARecording::Cut),
+            Frame::End | Frame::Damaged(_) => return Err(NotARecording::NotArrow),
         };
         let schema = schema(&metadata)?;
+        if schema.fields().len() > check::MAX_COLUMNS {
+            return Err(NotARecording::Columns(schema.fields().len()));
+        }
         if let Some(field) = schema.fields().iter().find(|field| check::buffers(field.data_type()).is_none())
         {
             return Err(NotARecording::ColumnType(field.data_type().clone()));
@@ -237,8 +243,13 @@ impl<R: Read> Reader<R> {
                 }
                 let known = &mut self.dictionaries;
                 reader::read_dictionary(&body.into(), dictionary, &self.schema, known, &version)
-                    .map(|()| Step::Dictionary)
-                    .map_err(|error| one_line(&error))
+                    .map_err(|error| one_line(&error))?;
+                let all: usize = known.values().map(|it| it.get_buffer_memory_size()).sum();
+                if i64::try_from(all).is_ok_and(|all| all <= check::MAX_ALL) {
+                    Ok(Step::Dictionary)
+                } else {
+                    Err("its dictionaries are larger than any recording's".to_owned())
+                }
             }),
             MessageHeader::RecordBatch => message.header_as_record_batch().map(|batch| {
                 check::batch(&batch, &self.schema, &body)?;
