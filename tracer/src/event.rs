@@ -234,7 +234,8 @@ pub enum Event {
     Transition(Transition),
     /// A socket exists of which no transition was seen yet.
     Existing(ExistingSocket),
-    /// The look that is being told is of this network namespace. Without any, it is of the whole host.
+    /// The look that is being told is a later one, of this network namespace; it comes before the sockets. Without any,
+    /// the look is of the whole host.
     SnapshotScope {
         /// When the look began.
         started: Timestamp,

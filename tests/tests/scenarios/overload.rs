@@ -1,8 +1,16 @@
 //! More events than fit: what was missed is counted, and the view is healed by a look at the sockets.
 
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
+
 use rstest::rstest;
-use rustix::process::Signal;
-use tcptrace_tests::{Connection, Mode, Namespace, Tracer, sockets, wait};
+use rustix::process::{Pid, Signal, kill_process};
+use tcptrace_tests::{Connection, Mode, Namespace, Tracer, program::program, sockets, speed, wait};
 
 /// Connections whose ends the program misses.
 const CONNECTIONS: usize = 200;
@@ -39,4 +47,74 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     assert!(rows.iter().filter(|row| row.closed.is_none()).all(|row| row.gap));
     assert!(ended.summary().lost > 0);
     assert!(ended.stderr.contains("1 renewals of the view by a look at the sockets"), "{}", ended.stderr);
+}
+
+/// Ends the churn also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The ring buffer is full again whenever the reader of stdout has taken a little. The program never finds it empty, and
+/// must notice all the same that it is to stop.
+#[rstest]
+fn it_stops_though_its_reader_never_catches_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    /// Of 4 KiB: more than a pipe and the program's own buffer hold.
+    const CHUNKS: usize = 64;
+    /// Six transitions each, for the ten lines of a chunk. The program writes sixteen chunks at a time, which is less than
+    /// the ring buffer holds: so it never finds that empty.
+    const CONNECTIONS_BETWEEN: u64 = 20;
+    let namespace = Namespace::alone();
+    let netns = namespace.inode().to_string();
+    let mut program = Command::new(program())
+        .args(["transitions", "-o", "json", "--buffer", "64K", "--duration", "10m"])
+        .args(["--mode", mode.name(), "--netns", &netns])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = Pid::from_child(&program);
+    let (mut stdout, mut stderr) =
+        (program.stdout.take().unwrap(), BufReader::new(program.stderr.take().unwrap()));
+    let mut told = String::new();
+    while !told.contains("tracing TCP in mode") {
+        assert_ne!(stderr.read_line(&mut told).unwrap(), 0, "{told}");
+    }
+    let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            namespace.run("churn", || {
+                let listener = sockets::listen("127.0.0.1:0");
+                while !stop.load(Ordering::Relaxed) {
+                    let client = sockets::connect(sockets::local(&listener));
+                    let server = sockets::accept(&listener);
+                    sockets::reset_on_close(&client);
+                    drop((client, server));
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        });
+        let mut interrupted: Option<Instant> = None;
+        for chunk in 0.. {
+            if chunk == CHUNKS {
+                kill_process(id, Signal::INT).unwrap();
+                interrupted = Some(Instant::now());
+            }
+            let enough = made.load(Ordering::Relaxed) + CONNECTIONS_BETWEEN;
+            wait::until("connections", || (made.load(Ordering::Relaxed) >= enough).then_some(()));
+            if stdout.read(&mut [0; 4096]).unwrap() == 0 {
+                break;
+            }
+            assert!(interrupted.is_none_or(|it| it.elapsed() < speed::limit()), "it does not stop");
+        }
+        assert!(interrupted.is_some(), "it ended by itself");
+    });
+    stderr.read_to_string(&mut told).unwrap();
+    assert!(program.wait().unwrap().success(), "{told}");
+    assert!(!told.contains(" 0 lost in the ring"), "{told}");
 }

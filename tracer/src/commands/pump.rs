@@ -38,7 +38,18 @@ pub(super) struct Outcome {
     /// Which listeners' clients have abandoned their handshakes; none when none has.
     pub(super) abandoned: Option<AbandonedSummary>,
     /// Why it ended early, when it did.
-    pub(super) result: io::Result<()>,
+    pub(super) result: Result<(), Failure>,
+}
+
+/// Why a pump ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The source could not be read any more.
+    #[error(transparent)]
+    Source(io::Error),
+    /// The consumer could not write.
+    #[error(transparent)]
+    Output(io::Error),
 }
 
 impl Pump {
@@ -84,13 +95,13 @@ fn run(
 ) -> Outcome {
     let begun = consumer.begin();
     let mut state = State { source: &mut *source, tracker: &mut tracker, now: Timestamp(0) };
-    let mut result = begun.and_then(|()| consumer.flush(state.progress()));
+    let mut result = begun.and_then(|()| consumer.flush(state.progress())).map_err(Failure::Output);
     while result.is_ok() && !stop.load(Ordering::Relaxed) && !consumer.done() {
         match state.step(&mut consumer, false) {
             Ok(Polled::End) => {
                 while result.is_ok() && consumer.stays() && !stop.load(Ordering::Relaxed) {
                     thread::sleep(STAYING);
-                    result = consumer.flush(state.progress());
+                    result = consumer.flush(state.progress()).map_err(Failure::Output);
                 }
                 break;
             }
@@ -102,11 +113,11 @@ fn run(
         result = state.step(&mut consumer, true).map(|_| ());
     }
     if result.is_ok() {
-        result = consumer.finish(state.progress());
+        result = consumer.finish(state.progress()).map_err(Failure::Output);
     }
     let summary = Summary { source: source.counts(), tracker: tracker.counts(), live: tracker.live() };
     if result.is_ok() {
-        result = consumer.end(&summary);
+        result = consumer.end(&summary).map_err(Failure::Output);
     }
     Outcome { summary, abandoned: AbandonedSummary::new(tracker.abandoned()), result }
 }
@@ -127,7 +138,7 @@ impl State<'_> {
         }
     }
 
-    fn step(&mut self, consumer: &mut impl Consumer, last: bool) -> io::Result<Polled> {
+    fn step(&mut self, consumer: &mut impl Consumer, last: bool) -> Result<Polled, Failure> {
         let Self { source, tracker, now } = self;
         let mut written = Ok(());
         let mut deliver = |event: &Event| {
@@ -144,12 +155,11 @@ impl State<'_> {
         };
         let polled =
             if last { source.finish(&mut deliver).map(|()| Polled::End) } else { source.poll(&mut deliver) };
-        written?;
-        consumer.flush(self.progress())?;
+        written.and_then(|()| consumer.flush(self.progress())).map_err(Failure::Output)?;
         if consumer.writes_to_stdout() {
-            stdout_has_reader()?;
+            stdout_has_reader().map_err(Failure::Output)?;
         }
-        polled
+        polled.map_err(Failure::Source)
     }
 }
 
@@ -162,5 +172,78 @@ fn stdout_has_reader() -> io::Result<()> {
     match poll(&mut fds, Some(&now)) {
         Ok(1) if fds[0].revents().contains(PollFlags::ERR) => Err(io::ErrorKind::BrokenPipe.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::SourceCounts, lifecycle::Observation, source::Origin};
+
+    /// Delivers one event; and then, or at its end, cannot be read.
+    struct Broken(bool);
+
+    impl Source for Broken {
+        fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled> {
+            deliver(&Event::Time(Timestamp(1)));
+            if self.0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(Polled::End) }
+        }
+
+        fn finish(&mut self, _deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn counts(&self) -> SourceCounts {
+            SourceCounts::default()
+        }
+
+        fn origin(&mut self) -> Origin {
+            unreachable!("a pump does not ask")
+        }
+    }
+
+    /// Takes everything but what it is asked to refuse.
+    #[derive(Default)]
+    struct Full {
+        event: bool,
+        flush: bool,
+    }
+
+    fn unless(full: bool) -> io::Result<()> {
+        if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    impl Consumer for Full {
+        fn event(&mut self, _event: &Event) -> io::Result<()> {
+            unless(self.event)
+        }
+
+        fn observe(&mut self, _observation: Observation<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+            unless(self.flush)
+        }
+
+        fn done(&self) -> bool {
+            false
+        }
+
+        fn writes_to_stdout(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_and_what_cannot_be_written_are_told_apart() {
+        let failure = |broken, consumer: Full| {
+            let tracker = Tracker::new(TrackerOptions::default());
+            run(Box::new(Broken(broken)), tracker, consumer, &AtomicBool::new(false)).result.unwrap_err()
+        };
+        assert!(matches!(failure(true, Full::default()), Failure::Source(_)));
+        assert!(matches!(failure(false, Full::default()), Failure::Source(_)));
+        assert!(matches!(failure(true, Full { event: true, flush: false }), Failure::Output(_)));
+        assert!(matches!(failure(true, Full { event: false, flush: true }), Failure::Output(_)));
     }
 }

@@ -9,7 +9,7 @@ mod recorded;
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +20,9 @@ use super::{
 use crate::{
     cli::{Shared, StuckArguments},
     event::{Endpoint, ExistingSocket, Process, Timestamp},
-    lifecycle::{Age, Group, GroupBy, Observation, Standing, TcpState, Thresholds, TimeWaitModel, stuck},
+    lifecycle::{
+        Age, Group, GroupBy, Observation, Standing, TcpState, Thresholds, TimeWaitModel, Tracker, stuck,
+    },
     output::{Format, GroupRow, Sink, StuckRow, escape},
     owner::{Attribution, Cgroup},
     source::{
@@ -38,11 +40,11 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     if !shared.input.is_empty() {
         return recorded::run(shared, arguments);
     }
-    let entered = Arc::new(Mutex::new(Entered::new()));
+    let told = Told::default();
     if shared.duration.is_some() {
-        trace::trace_keeping_privileges(shared, |_| Watch { entered: Arc::clone(&entered) })?;
+        trace::trace_keeping_privileges(shared, |_| AtEnd { ask: entered, told: Arc::clone(&told) })?;
     }
-    let entered = std::mem::take(&mut *entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let entered = take(&told);
     let look = existing();
     if !shared.quiet {
         for problem in &look.problems {
@@ -57,36 +59,21 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     report(shared, arguments, standing(&look, &entered), Attribution::new(Duration::ZERO), &of)
 }
 
-/// Remembers since when.
-struct Watch {
-    entered: Arc<Mutex<Entered>>,
+/// What a run has told at its end.
+type Told<T> = Arc<Mutex<T>>;
+
+fn take<T: Default>(told: &Mutex<T>) -> T {
+    std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Most connections whose time of entry is remembered.
-const MAX_WATCHED: usize = 1_000_000;
+/// Asks the table, with the time then, when a run ends.
+struct AtEnd<T> {
+    ask: fn(&Tracker, Timestamp) -> T,
+    told: Told<T>,
+}
 
-impl Consumer for Watch {
-    fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        let mut entered = self.entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match observation {
-            Observation::Transition { connection: Some(connection), .. } => {
-                if let Some(since) = connection.history.since()
-                    && entered.len() < MAX_WATCHED
-                {
-                    let ends = (connection.netns, connection.local, connection.remote);
-                    entered.insert(ends, (connection.state(), since));
-                }
-            }
-            Observation::Closed(closed) => {
-                let connection = closed.connection;
-                let ends = (connection.netns, connection.local, connection.remote);
-                match closed.after {
-                    Some(after) => entered.insert(ends, (after.state, closed.closed)),
-                    None => entered.remove(&ends),
-                };
-            }
-            _ => {}
-        }
+impl<T: Send + 'static> Consumer for AtEnd<T> {
+    fn observe(&mut self, _observation: Observation<'_>) -> io::Result<()> {
         Ok(())
     }
 
@@ -97,6 +84,31 @@ impl Consumer for Watch {
     fn done(&self) -> bool {
         false
     }
+
+    fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        let told = (self.ask)(progress.tracker, progress.now);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        Ok(())
+    }
+}
+
+/// Since when everything in the table has been in its state, as far as that was seen.
+fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
+    let mut entered = Entered::new();
+    for remain in tracker.remains() {
+        entered.insert((remain.netns, remain.local, remain.remote), (remain.state, remain.since));
+    }
+    for (_, connection) in tracker.connections() {
+        if let Some(since) = connection.history.since() {
+            let ends = (connection.netns, connection.local, connection.remote);
+            let known = entered.entry(ends).or_insert((connection.state(), since));
+            // Clients without a port may share their ends: the last to have begun stands for all of them.
+            if known.1 <= since {
+                *known = (connection.state(), since);
+            }
+        }
+    }
+    entered
 }
 
 fn report(

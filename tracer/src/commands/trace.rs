@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     consumer::Consumer,
     input::{Input, Privileges},
-    pump::{Outcome, Pump},
+    pump::{Failure, Outcome, Pump},
 };
 use crate::{cli::Shared, lifecycle::TrackerOptions, source::Origin};
 
@@ -99,12 +99,37 @@ pub(super) fn run<C: Consumer>(
             tell!("{abandoned}");
         }
     }
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context(if input.recorded {
-            "the recording cannot be read, or the output not written"
-        } else {
-            "the output cannot be written"
-        }),
+    conclude(result, input.recorded)
+}
+
+/// What a run came to. A reader of stdout that went away has seen enough.
+fn conclude(result: Result<(), Failure>, recorded: bool) -> anyhow::Result<()> {
+    let Err(failure) = result else { return Ok(()) };
+    let what = match &failure {
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Failure::Output(_) => "the output cannot be written",
+        Failure::Source(_) if recorded => "the recording cannot be read any further",
+        Failure::Source(_) => "the kernel's events cannot be read any more",
+    };
+    Err(failure).context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_with_what_failed() {
+        let told = |result, recorded| conclude(result, recorded).map_err(|error| format!("{error:#}"));
+        let broken = || io::Error::new(io::ErrorKind::BrokenPipe, "broken");
+        assert_eq!(told(Ok(()), false), Ok(()));
+        assert_eq!(told(Err(Failure::Output(broken())), false), Ok(()));
+        for (failure, recorded, words) in [
+            (Failure::Output(io::Error::other("full")), true, "the output cannot be written: full"),
+            (Failure::Source(broken()), true, "the recording cannot be read any further: broken"),
+            (Failure::Source(broken()), false, "the kernel's events cannot be read any more: broken"),
+        ] {
+            assert_eq!(told(Err(failure), recorded), Err(words.to_owned()));
+        }
     }
 }

@@ -52,6 +52,8 @@ impl HalfOpen {
 #[derive(Debug, Default)]
 pub(super) struct HalfOpens {
     followed: HashMap<EndpointPair, HalfOpen, foldhash::fast::RandomState>,
+    /// Each has the deadline of its last resend here; deadlines that do not hold any more are left until they pass,
+    /// or until there are as many of them.
     deadlines: BinaryHeap<Reverse<(Timestamp, EndpointPair)>>,
 }
 
@@ -59,24 +61,32 @@ impl HalfOpens {
     /// Takes in a resend. False when there are too many to follow it.
     pub(super) fn resent(&mut self, event: &SynAckRetransmit) -> bool {
         let key = (event.netns, event.local, event.remote);
-        let known = self.followed.get(&key).map(|half_open| half_open.answered);
+        let known = self.followed.get(&key).map(|known| (known.answered, known.answered_exactly));
         if known.is_none() && self.followed.len() >= MAX_FOLLOWED {
             return false;
         }
         // The k-th resend comes 2^k - 1 seconds after the first SYN-ACK.
         let elapsed = ((1_u64 << event.attempts.clamp(1, 7)) - 1) * 1_000_000_000;
+        let derived = Timestamp(event.time.0.saturating_sub(elapsed));
+        let told = event.first_sent.map(|first_sent| (first_sent, true));
+        let (answered, answered_exactly) = told.or(known).unwrap_or((derived, false));
         let half_open = HalfOpen {
             local: event.local,
             remote: event.remote,
             netns: event.netns,
-            answered: known.or(event.first_sent).unwrap_or(Timestamp(event.time.0.saturating_sub(elapsed))),
-            answered_exactly: event.first_sent.is_some(),
+            answered,
+            answered_exactly,
             last_sent: event.time,
             retransmits: event.attempts.max(1),
             accept_queue: event.accept_queue,
         };
         self.followed.insert(key, half_open);
-        self.deadlines.push(Reverse((half_open.deadline(), key)));
+        if self.deadlines.len() < 2 * MAX_FOLLOWED {
+            self.deadlines.push(Reverse((half_open.deadline(), key)));
+        } else {
+            let current = self.followed.iter().map(|(key, half_open)| Reverse((half_open.deadline(), *key)));
+            self.deadlines = current.collect();
+        }
         true
     }
 
@@ -146,6 +156,39 @@ mod tests {
         let event = resend(1, 0, 1);
         assert!(half_opens.completed(&(event.netns, event.local, event.remote)).is_some());
         assert_eq!(half_opens.overdue(Timestamp(1000 * SECOND)), None);
+    }
+
+    #[test]
+    fn when_it_was_answered_stays_exact() {
+        let mut half_opens = HalfOpens::default();
+        let first_sent = Timestamp(100 * SECOND + 3);
+        let mut answered = |first_sent, attempts| {
+            let mut event = resend(1, 101 * SECOND + u64::from(attempts), attempts);
+            event.first_sent = first_sent;
+            half_opens.resent(&event);
+            let half_open = half_opens.iter().next().unwrap();
+            (half_open.answered, half_open.answered_exactly)
+        };
+        assert_eq!(answered(None, 1), (Timestamp(100 * SECOND + 1), false));
+        assert_eq!(answered(None, 2), (Timestamp(100 * SECOND + 1), false));
+        // The kernel's word is better than what was derived, and stays.
+        assert_eq!(answered(Some(first_sent), 3), (first_sent, true));
+        assert_eq!(answered(None, 4), (first_sent, true));
+    }
+
+    #[test]
+    fn deadlines_that_do_not_hold_any_more_are_bounded() {
+        let mut half_opens = HalfOpens::default();
+        let stays = resend(60_000, SECOND, 1);
+        half_opens.resent(&stays);
+        for index in 0..300_000_u32 {
+            let event = resend(u16::try_from(index % 50_000).unwrap() + 1, SECOND, 1);
+            half_opens.resent(&event);
+            assert!(half_opens.completed(&(event.netns, event.local, event.remote)).is_some());
+            assert!(half_opens.deadlines.len() <= 2 * MAX_FOLLOWED);
+        }
+        assert_eq!(half_opens.overdue(Timestamp(100 * SECOND)).unwrap().remote, stays.remote);
+        assert_eq!(half_opens.overdue(Timestamp(100 * SECOND)), None);
     }
 
     #[test]

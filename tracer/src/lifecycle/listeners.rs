@@ -10,6 +10,9 @@ use crate::event::{Endpoint, Process, SocketId, Timestamp, Transition};
 /// or closed.
 const MAX_LISTENERS: usize = 65_536;
 
+/// Most listeners that a look at the host adds to one address and port.
+const MAX_FOUND: usize = 1024;
+
 /// Where connections arrive: a network namespace, an address and a port.
 type Key = (Option<u32>, Endpoint);
 
@@ -19,6 +22,8 @@ struct Listener {
     /// Unknown for one that was there before tracing began.
     socket: Option<SocketId>,
     process: Option<Process>,
+    /// The last look at the host that told of it; 0 for none.
+    look: u64,
 }
 
 /// Listening sockets by namespace, address and port. Several may share a port (`SO_REUSEPORT`).
@@ -26,6 +31,8 @@ struct Listener {
 pub(super) struct Listeners {
     by_endpoint: HashMap<Key, Vec<Listener>, foldhash::fast::RandomState>,
     by_socket: HashMap<SocketId, (Key, Timestamp), foldhash::fast::RandomState>,
+    /// How many looks at the host have been told.
+    looks: u64,
 }
 
 impl Listeners {
@@ -38,19 +45,33 @@ impl Listeners {
         }
         let key = (transition.netns, transition.local);
         self.by_socket.insert(socket, (key, transition.time));
-        let listener = Listener { socket: Some(socket), process: transition.process };
+        let listener = Listener { socket: Some(socket), process: transition.process, look: 0 };
         self.by_endpoint.entry(key).or_default().push(listener);
     }
 
-    /// A listener that was there before tracing began, unless it is known already.
+    /// A look at the host begins to be told.
+    pub(super) fn look(&mut self) {
+        self.looks += 1;
+    }
+
+    /// A listener that a look at the host found, unless it is known already.
+    ///
+    /// A look tells of each once. So each stands for one that is known there and that the look has not told of
+    /// yet: of the same process, or of any when the look is without processes.
     pub(super) fn found(&mut self, netns: Option<u32>, local: Endpoint, process: Option<Process>) {
         if self.by_endpoint.len() >= MAX_LISTENERS {
             return;
         }
+        let look = self.looks;
         let group = self.by_endpoint.entry((netns, local)).or_default();
-        let pid = process.map(|process| process.pid);
-        if !group.iter().any(|known| known.process.map(|process| process.pid) == pid) {
-            group.push(Listener { socket: None, process });
+        let is_it = |known: &&mut Listener| {
+            known.look != look
+                && process.is_none_or(|process| known.process.is_some_and(|it| it.pid == process.pid))
+        };
+        if let Some(known) = group.iter_mut().find(is_it) {
+            known.look = look;
+        } else if group.len() < MAX_FOUND {
+            group.push(Listener { socket: None, process, look });
         }
     }
 
@@ -172,6 +193,48 @@ mod tests {
         assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), None);
         listeners.remove(SocketId(2));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), Some(process(1)));
+    }
+
+    #[test]
+    fn a_look_adds_only_the_listeners_that_are_more_than_known() {
+        let mut listeners = Listeners::default();
+        let local = endpoint("0.0.0.0:80");
+        let pids = |listeners: &Listeners| -> Vec<_> {
+            listeners.iter().map(|(.., process)| process.map(|process| process.pid)).collect()
+        };
+        // Two sockets of one process, and one of nobody.
+        listeners.look();
+        for pid in [Some(1), Some(1), None] {
+            listeners.found(None, local, pid.map(process));
+        }
+        assert_eq!(pids(&listeners), [Some(1), Some(1), None]);
+        // A later look does not tell processes.
+        listeners.look();
+        for _ in 0..3 {
+            listeners.found(None, local, None);
+        }
+        assert_eq!(pids(&listeners), [Some(1), Some(1), None]);
+        listeners.look();
+        for _ in 0..4 {
+            listeners.found(None, local, None);
+        }
+        assert_eq!(pids(&listeners), [Some(1), Some(1), None, None]);
+        // Another process's is another one.
+        listeners.look();
+        for pid in [2, 1] {
+            listeners.found(None, local, Some(process(pid)));
+        }
+        assert_eq!(pids(&listeners), [Some(1), Some(1), None, None, Some(2)]);
+    }
+
+    #[test]
+    fn a_port_does_not_grow_without_bound() {
+        let mut listeners = Listeners::default();
+        listeners.look();
+        for _ in 0..2 * MAX_FOUND {
+            listeners.found(None, endpoint("0.0.0.0:80"), None);
+        }
+        assert_eq!(listeners.len(), MAX_FOUND);
     }
 
     #[test]

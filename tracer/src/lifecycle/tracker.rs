@@ -1,6 +1,6 @@
 //! The table of live connections.
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 use slab::Slab;
 
 use super::{
@@ -93,7 +93,7 @@ pub struct Tracker {
     /// While a look at the host is told: the connections it has not confirmed yet.
     unconfirmed: Option<HashMap<EndpointPair, SocketId, foldhash::fast::FixedState>>,
     /// While a look at the host is told: the network namespaces it is of; none for all.
-    scope: Vec<u32>,
+    scope: HashSet<u32, foldhash::fast::FixedState>,
     now: Timestamp,
     eviction_hand: usize,
     counts: TrackerCounts,
@@ -117,7 +117,7 @@ impl Tracker {
             remains: Remains::default(),
             found: HashMap::default(),
             unconfirmed: None,
-            scope: Vec::new(),
+            scope: HashSet::default(),
             now: Timestamp(0),
             eviction_hand: 0,
             counts: TrackerCounts::default(),
@@ -197,7 +197,9 @@ impl Tracker {
                 self.transition(transition, report);
             }
             Event::Existing(socket) => self.existing(socket, report),
-            Event::SnapshotScope { netns, .. } => self.scope.push(*netns),
+            Event::SnapshotScope { netns, .. } => {
+                self.scope.insert(*netns);
+            }
             Event::SnapshotEnd { started } => self.snapshot_end(*started, report),
             Event::SynAckRetransmit(event) => self.syn_ack_resent(event, report),
             Event::FirstRead(event) => self.first_read(event),
@@ -478,13 +480,21 @@ impl Tracker {
     fn existing(&mut self, socket: &ExistingSocket, report: &mut dyn FnMut(Observation<'_>)) {
         if self.unconfirmed.is_none() {
             self.unconfirmed = Some(self.by_ends());
+            self.listeners.look();
         }
         if socket.state == TcpState::Listen {
             self.listeners.found(socket.netns, socket.local, socket.process);
             return;
         }
         let ends = (socket.netns, socket.local, socket.remote);
-        let known = self.unconfirmed.as_mut().and_then(|unconfirmed| unconfirmed.remove(&ends));
+        if !self.scope.is_empty() && matches!(socket.state, TcpState::SynSent | TcpState::SynReceived) {
+            self.still_opens(&ends, socket.state);
+            return;
+        }
+        // Those that still have no port may share their ends with others.
+        let bound = socket.local.port != 0;
+        let unconfirmed = self.unconfirmed.as_mut().filter(|_| bound);
+        let known = unconfirmed.and_then(|unconfirmed| unconfirmed.remove(&ends));
         if let Some(key) = known.and_then(|known| self.find(known)) {
             let entry = &mut self.entries[key];
             let connection = &mut entry.connection;
@@ -499,11 +509,29 @@ impl Tracker {
             }
             return;
         }
-        self.counts.existing += 1;
         // The complement of a cookie, a small number, is no socket's identity.
         let placeholder = SocketId(!socket.cookie);
+        if self.find(placeholder).is_some_and(|key| self.entries[key].connection.ends() == ends) {
+            return;
+        }
+        self.end_unseen(placeholder, report);
+        self.counts.existing += 1;
         self.insert(placeholder, socket.time, Connection::existing(socket), report);
-        self.found.insert(ends, placeholder);
+        if bound {
+            self.found.insert(ends, placeholder);
+        }
+    }
+
+    /// A later look found this opening. It adds none: in the table the same one may still be without its port.
+    fn still_opens(&mut self, ends: &EndpointPair, state: TcpState) {
+        let known = self.unconfirmed.as_ref().and_then(|unconfirmed| unconfirmed.get(ends)).copied();
+        if known
+            .and_then(|known| self.find(known))
+            .is_some_and(|key| self.entries[key].connection.state() == state)
+            && let Some(unconfirmed) = &mut self.unconfirmed
+        {
+            unconfirmed.remove(ends);
+        }
     }
 
     fn by_ends(&self) -> HashMap<EndpointPair, SocketId, foldhash::fast::FixedState> {
@@ -528,11 +556,16 @@ impl Tracker {
             if self.entries[key].last_event >= started {
                 continue;
             }
-            if let Some(mut entry) = self.remove(socket) {
-                self.found.remove(&entry.connection.ends());
-                entry.connection.gap = true;
-                self.report_unseen_end(&entry, report);
-            }
+            self.end_unseen(socket, report);
+        }
+    }
+
+    /// Whatever lived on this socket has ended unseen.
+    fn end_unseen(&mut self, socket: SocketId, report: &mut dyn FnMut(Observation<'_>)) {
+        if let Some(mut entry) = self.remove(socket) {
+            self.found.remove(&entry.connection.ends());
+            entry.connection.gap = true;
+            self.report_unseen_end(&entry, report);
         }
     }
 

@@ -11,6 +11,7 @@ mod generated;
 mod handshakes;
 mod identity;
 mod lives;
+mod looks;
 mod observed;
 mod owners;
 mod properties;

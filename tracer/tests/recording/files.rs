@@ -91,6 +91,19 @@ fn the_files_of_a_run_are_one() {
     }
 }
 
+/// What was open then is in the next file, and not all of it has been told by the one that is not whole.
+#[test]
+fn after_a_file_that_is_not_whole_the_next_tells_what_is_open() {
+    let run = Run::new();
+    let first = run.file("a.1", &part(1), &[found(1), snapshot(1), at(2)], &counts(1, Some(2)));
+    let second = run.file("a.2", &part(2), &[found(3), snapshot(3), at(4)], &counts(10, Some(20)));
+    let whole = fs::read(&first).unwrap();
+    fs::write(&first, &whole[..whole.len() - 8]).unwrap();
+    let (events, _, problems) = replay(&[&first, &second], None);
+    assert_eq!(events, [found(1), snapshot(1), at(2), found(3), snapshot(3), at(4)]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
 #[test]
 fn a_limit_is_of_the_recorded_time() {
     let run = Run::new();

@@ -1,58 +1,28 @@
 //! What stood still when a recording ended, from what the recording told.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use super::report;
+use super::{AtEnd, Told, report, take};
 use crate::{
     cli::{Shared, StuckArguments},
-    commands::{
-        consumer::{Consumer, Progress},
-        trace,
-    },
+    commands::trace,
     event::{Process, Timestamp},
-    lifecycle::{Age, Connection, Observation, Standing, TcpState, Tracker},
+    lifecycle::{Age, Connection, Standing, TcpState, Tracker},
     owner::Attribution,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
-    let end = Arc::new(Mutex::new(None));
+    let told = Told::default();
     let mut attribution = None;
     trace::trace(shared, |origin| {
         attribution = Some(origin.attribution);
-        AtEnd(Arc::clone(&end))
+        AtEnd { ask: standing, told: Arc::clone(&told) }
     })?;
-    let standing = end.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+    let standing = take(&told);
     let of = format!("{} sockets that were open when the recording ended", standing.len());
     let attribution =
         attribution.unwrap_or_else(|| Attribution::recorded(crate::owner::RecordedCgroups::default()));
     report(shared, arguments, standing, attribution, &of)
-}
-
-/// Keeps what there is at the end.
-struct AtEnd(Arc<Mutex<Option<Vec<Standing>>>>);
-
-impl Consumer for AtEnd {
-    fn observe(&mut self, _observation: Observation<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&self) -> bool {
-        false
-    }
-
-    fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        let standing = standing(progress.tracker, progress.now);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
-        Ok(())
-    }
 }
 
 /// The connections in the table, the mini-sockets, and the half-open handshakes.

@@ -118,6 +118,10 @@ pub struct KernelSource {
     /// The look at what existed when tracing began, until it is told.
     existing: Option<Existing>,
     healing: Healing,
+    /// The most records that the ring buffer can hold.
+    capacity: usize,
+    /// The ring buffer was not empty when it was last read.
+    more: bool,
     problems: Vec<String>,
 }
 
@@ -179,6 +183,8 @@ impl KernelSource {
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             existing,
             healing: Healing::through(channels.unwrap_or_default()),
+            capacity: capacity(load_options.buffer_bytes),
+            more: false,
         })
     }
 
@@ -212,45 +218,35 @@ impl KernelSource {
     }
 
     fn drain(&mut self, deliver: &mut dyn FnMut(&Event)) {
+        // Before the ring is read: all that happened while the host was looked at is in it now.
+        let looked = self.healing.is_done();
         match self.existing.take() {
             None => {
-                let mut healing = std::mem::take(&mut self.healing);
-                self.read_ring(&mut |event| {
+                let Self { loaded, key, counts, healing, .. } = self;
+                self.more = read_ring(loaded.as_mut(), *key, self.capacity, counts, &mut |event| {
                     healing.event(event);
                     deliver(event);
                 });
-                self.healing = healing;
             }
             Some(existing) => self.begin_with(existing, deliver),
         }
         self.update_counts();
-        // After the ring was read: what the look found is older than what comes next.
-        self.counts.renewed += u64::from(self.healing.finish(deliver));
+        if looked {
+            self.counts.renewed += u64::from(self.healing.finish(deliver));
+        }
     }
 
     /// Tells what existed, then what happened since tracing began.
     fn begin_with(&mut self, existing: Existing, deliver: &mut dyn FnMut(&Event)) {
         let mut events = Vec::new();
-        self.read_ring(&mut |event| events.push(*event));
+        let Self { loaded, key, counts, .. } = self;
+        self.more = read_ring(loaded.as_mut(), *key, self.capacity, counts, &mut |event| events.push(*event));
         for socket in reconcile(existing.sockets, &events) {
             deliver(&Event::Existing(socket));
         }
         deliver(&Event::SnapshotEnd { started: existing.started });
         for event in &events {
             deliver(event);
-        }
-    }
-
-    fn read_ring(&mut self, deliver: &mut dyn FnMut(&Event)) {
-        let Some(loaded) = &mut self.loaded else { return };
-        while let Some(item) = loaded.ring.next() {
-            match decode::event(&item, self.key) {
-                Some(event) => {
-                    self.counts.seen += u64::from(matches!(event, Event::Transition(_)));
-                    deliver(&event);
-                }
-                None => self.counts.malformed += 1,
-            }
         }
     }
 
@@ -268,15 +264,19 @@ impl Source for KernelSource {
     fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled> {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        match epoll::wait(&self.epoll, &mut events, Some(&self.interval)) {
+        // What is left does not wake anybody again.
+        let patience = if self.more { Timespec::default() } else { self.interval };
+        match epoll::wait(&self.epoll, &mut events, Some(&patience)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.drain(deliver);
-        // A quiet host lets time pass, too.
         let now = Timestamp::now();
-        deliver(&Event::Time(now));
-        self.healing.begin_if_due(&self.counts, now)?;
+        if !self.more {
+            // A quiet host lets time pass, too.
+            deliver(&Event::Time(now));
+        }
+        self.healing.begin_if_due(&self.counts, now);
         Ok(Polled::Drained)
     }
 
@@ -285,6 +285,10 @@ impl Source for KernelSource {
             loaded.links.clear();
         }
         self.drain(deliver);
+        if self.more {
+            // Written while the programs were being detached.
+            self.drain(deliver);
+        }
         deliver(&Event::Time(Timestamp::now()));
         Ok(())
     }
@@ -300,6 +304,29 @@ impl Source for KernelSource {
     fn origin(&mut self) -> Origin {
         self.origin.take().unwrap_or_else(|| origin(self.mode))
     }
+}
+
+/// Delivers what is in the ring buffer, but no more than `most` records: it ends also when the kernel writes faster
+/// than `deliver` takes. True when it may not be empty yet.
+fn read_ring(
+    loaded: Option<&mut Loaded>,
+    key: AddressKey,
+    most: usize,
+    counts: &mut SourceCounts,
+    deliver: &mut dyn FnMut(&Event),
+) -> bool {
+    let Some(loaded) = loaded else { return false };
+    for _ in 0..most {
+        let Some(item) = loaded.ring.next() else { return false };
+        match decode::event(&item, key) {
+            Some(event) => {
+                counts.seen += u64::from(matches!(event, Event::Transition(_)));
+                deliver(&event);
+            }
+            None => counts.malformed += 1,
+        }
+    }
+    true
 }
 
 /// This host, looked at while the privileges are there.
@@ -323,6 +350,12 @@ fn reader(loaded: &Loaded) -> rustix::io::Result<(OwnedFd, StopHandle)> {
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     epoll::add(&epoll, &stop, epoll::EventData::new_u64(1), edge)?;
     Ok((epoll, StopHandle(stop)))
+}
+
+/// The most records that a ring buffer of this size holds at a moment: each has a header of 8 bytes
+/// (`BPF_RINGBUF_HDR_SZ`).
+fn capacity(buffer_bytes: u32) -> usize {
+    buffer_bytes as usize / (size_of::<tracer_ebpf::Record>() + 8)
 }
 
 /// The kernel wants a power of two, at least a page.

@@ -209,6 +209,8 @@ impl RecordingSource {
         self.read_before += part.reader.position();
         if let Some(missing) = part.reader.missing() {
             self.problems.push(format!("{}: {missing}", part.path.display()));
+            // What the next one begins with has not all been told.
+            self.previous = None;
         }
         self.before = sum(&self.before, &self.in_part);
         self.in_part = NOTHING;

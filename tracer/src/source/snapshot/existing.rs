@@ -111,8 +111,8 @@ pub struct Relook {
     pub channels: Vec<Channel>,
 }
 
-/// Looks again into the namespaces behind `channels`. It needs no privilege and never fails: a namespace that
-/// cannot be listed as a whole is left out, and its channel closed.
+/// Looks again into the namespaces behind `channels`. It needs no privilege and never fails: a namespace whose list
+/// is disturbed to the end is left out, and a channel that does not answer, or into an unknown namespace, is closed.
 pub fn relook(channels: Vec<Channel>) -> Relook {
     let mut found = Relook { started: Timestamp::now(), ..Relook::default() };
     for channel in channels {
@@ -124,8 +124,8 @@ pub fn relook(channels: Vec<Channel>) -> Relook {
                 found.sockets.extend(full.map(|socket| describe(socket, None, found.started)));
                 found.namespaces.push(netns);
             }
-            (Ok(_), _) => {}
-            (Err(_), _) => continue,
+            (Ok(false), Some(_)) => {}
+            (Err(_), _) | (Ok(_), None) => continue,
         }
         found.channels.push(channel);
     }
