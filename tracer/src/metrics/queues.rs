@@ -87,6 +87,8 @@ pub(super) struct ArrivalQueues {
 impl ArrivalQueues {
     /// A connection arrived and found this.
     pub(super) fn see(&mut self, netns: Option<u32>, port: u16, queue: AcceptQueue, now: Timestamp) {
+        // Its own window, not that of before a pause.
+        self.advance(now);
         if let Some(arrivals) = self.ports.get_mut(&(netns, port)) {
             (arrivals.queue, arrivals.seen) = (queue, now);
             arrivals.peak = arrivals.peak.max(queue.length);
