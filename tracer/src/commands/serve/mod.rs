@@ -155,16 +155,18 @@ async fn serve(
         }
     };
     tokio::pin!(duration);
-    let attached = tokio::select! {
-        attached = feed.wait_until_attached() => attached,
-        _ = signals.terminate.recv() => false,
-        _ = signals.interrupt.recv() => false,
-        () = &mut duration => false,
+    let begun = tokio::select! {
+        // A recording may have been read to its end by now, and is shown.
+        biased;
+        true = feed.wait_until_attached() => None,
+        () = pump.ended() => Some(ended_by_itself(live)),
+        _ = signals.terminate.recv() => Some(Ok(())),
+        _ = signals.interrupt.recv() => Some(Ok(())),
+        () = &mut duration => Some(Ok(())),
     };
-    if !attached {
-        // Asked to, or the thread has ended, which says why.
+    if let Some(outcome) = begun {
         clients.end(GRACE).await;
-        return Ok(());
+        return outcome;
     }
     systemd::ready(&format!("tracing, {} listeners", arguments.listen.len()));
     let _watchdog = systemd::watchdog(Arc::clone(&feed));
@@ -176,7 +178,7 @@ async fn serve(
             () = &mut duration => break Ok(()),
             () = pump.ended(), if !over => {
                 if live {
-                    break Err(anyhow::anyhow!("the tracing has ended by itself"));
+                    break ended_by_itself(live);
                 }
                 // A recording that has been read can still be looked at.
                 over = true;
@@ -185,6 +187,15 @@ async fn serve(
     };
     clients.end(GRACE).await;
     outcome
+}
+
+/// What it means that the thread has ended; if it knows why, that comes first.
+fn ended_by_itself(live: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !live,
+        "the tracing has ended by itself; start it again, and report this if it happens again"
+    );
+    Ok(())
 }
 
 /// Reads the web configuration again; a broken one changes nothing.
