@@ -1,10 +1,11 @@
 //! The daemon, running.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, process::Command};
 
 use crate::{
     Namespace, Tracer,
     http::{self, Answer},
+    program::program,
     wait,
 };
 
@@ -29,10 +30,22 @@ impl Daemon {
 
     /// Starts it and waits until it listens, without a request.
     pub fn start_unasked(namespace: &Namespace, options: &[&str]) -> Self {
+        Self::spawn(&mut Self::command(namespace, options))
+    }
+
+    /// The command that starts it.
+    pub fn command(namespace: &Namespace, options: &[&str]) -> Command {
         let netns = namespace.inode().to_string();
         // The duration ends it also when the test is killed and cannot.
         let fixed = ["serve", "--netns", &netns, "--listen", "127.0.0.1:0", "--duration", "10m"];
-        let program = Tracer::start(fixed.iter().chain(options));
+        let mut command = Command::new(program());
+        command.args(fixed.iter().chain(options));
+        command
+    }
+
+    /// Starts it by its command and waits until it listens.
+    pub fn spawn(command: &mut Command) -> Self {
+        let program = Tracer::spawn(command);
         let address = wait::until("its address", || {
             let log = program.stderr();
             let rest = log.split("listening on 127.0.0.1:").nth(1)?;

@@ -6,7 +6,14 @@
 #[expect(dead_code, reason = "the scripts of the core's tests; these need a part of them")]
 mod script;
 
-use std::{collections::BTreeSet, fs, io::Write as _, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use script::{BOUND, Life, SECOND, at, error, fins, open, process, shut, time, transition};
 use tcptrace_bpf::{
@@ -15,8 +22,8 @@ use tcptrace_bpf::{
     },
     lifecycle::{TcpState, Tracker, TrackerOptions},
     metrics::{
-        Agent, CATALOG, Format, Kind, Label, LabelLimits, LabelSources, ProcessFigures, Recorder,
-        RecorderOptions, markdown, render,
+        Agent, CATALOG, Figures, Format, Kind, Label, LabelLimits, LabelSources, LiveQueues, ProcessFigures,
+        Recorder, RecorderOptions, markdown, render,
     },
 };
 
@@ -25,6 +32,7 @@ struct Bench {
     tracker: Tracker,
     recorder: Recorder,
     now: Timestamp,
+    queues: LiveQueues,
 }
 
 impl Bench {
@@ -33,6 +41,7 @@ impl Bench {
             tracker: Tracker::new(TrackerOptions::default()),
             recorder: Recorder::new(options),
             now: time(0),
+            queues: LiveQueues::default(),
         }
     }
 
@@ -55,7 +64,12 @@ impl Bench {
         self.recorder.advance(&self.tracker, self.now);
         let snapshot = self.recorder.snapshot(&self.tracker, source, Some(1_500_000_000), self.now);
         let agent = Agent { mode: Some("btf"), kernel: "6.18.0 \"x\"".to_owned() };
-        render(Arc::new(snapshot), &agent, ProcessFigures::read(SystemTime::now()), format).unwrap()
+        let figures = Figures {
+            process: ProcessFigures::read(SystemTime::now()),
+            queues: self.queues.clone(),
+            counts_age: Some(Duration::from_millis(250)),
+        };
+        render(Arc::new(snapshot), &agent, figures, format).unwrap()
     }
 
     fn text(&mut self) -> String {
@@ -238,6 +252,8 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
             r#"tcptrace_syn_retransmits_total{role="server"} 1"#,
             r#"tcptrace_listener_accept_queue{port="443"} 7"#,
             r#"tcptrace_listener_accept_queue_limit{port="443"} 128"#,
+            r#"tcptrace_listener_accept_queue_peak{port="443"} 7"#,
+            "tcptrace_counts_age_seconds 0.25",
             r#"tcptrace_connections{state="time_wait"} 1"#,
             r#"tcptrace_state_duration_seconds_count{state="time_wait"} 0"#,
         ],
@@ -257,6 +273,79 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
             r#"tcptrace_state_duration_seconds_count{state="time_wait"} 1"#,
             r#"tcptrace_state_duration_seconds_bucket{state="time_wait",le="30"} 0"#,
             r#"tcptrace_state_duration_seconds_bucket{state="time_wait",le="61"} 1"#,
+        ],
+    );
+}
+
+/// One arrival at a full queue, and then nothing more: neither the queue nor its peak stays.
+#[test]
+fn what_an_arrival_found_does_not_stand_for_the_queue_for_long() {
+    let mut bench = Bench::new(RecorderOptions::default());
+    let resent = SynAckRetransmit {
+        time: time(SECOND),
+        listener: tcptrace_bpf::event::SocketId(9),
+        local: BOUND,
+        remote: at("10.0.0.9", 1234),
+        netns: Some(1),
+        attempts: 1,
+        first_sent: None,
+        accept_queue: Some(AcceptQueue { length: 128, limit: 128 }),
+    };
+    bench.take(&Event::SynAckRetransmit(resent));
+    assert_lines(
+        &bench.text(),
+        &[
+            r#"tcptrace_listener_accept_queue{port="443"} 128"#,
+            r#"tcptrace_listener_accept_queue_peak{port="443"} 128"#,
+        ],
+    );
+    for second in 1..=180 {
+        bench.take(&Event::Time(time((1 + second) * SECOND)));
+        bench.recorder.advance(&bench.tracker, bench.now);
+    }
+    let page = bench.text();
+    assert_lines(&page, &[r#"tcptrace_listener_accept_queue_peak{port="443"} 0"#]);
+    assert!(!page.contains("tcptrace_listener_accept_queue{"), "it is not known");
+    // Who looks knows it, and full it is without another arrival.
+    bench.queues.begin(Some(1));
+    bench.queues.see(443, AcceptQueue { length: 5, limit: 4 });
+    assert_lines(
+        &bench.text(),
+        &[
+            r#"tcptrace_listener_accept_queue{port="443"} 5"#,
+            r#"tcptrace_listener_accept_queue_limit{port="443"} 4"#,
+            r#"tcptrace_listener_accept_queue_peak{port="443"} 0"#,
+        ],
+    );
+}
+
+/// With opt-in labels what belongs to nobody is in `~other`.
+#[test]
+fn the_sum_by_state_is_the_same_with_labels() {
+    let curl = process(7, "curl");
+    let listener = Life::listener(9, 0, Some(curl));
+    let client = Life::connected_client(1, curl)
+        .step(700, TcpState::FinWait1)
+        .step(800, TcpState::FinWait2)
+        .step(900, TcpState::Closed)
+        .flags(SocketFlags { attached: false, ..fins() });
+    let pages = [&[][..], &[(Label::Process, None)]].map(|labels| {
+        let labels = LabelSources::new(labels).unwrap();
+        let mut bench = Bench::new(RecorderOptions { labels, ..RecorderOptions::default() });
+        for life in [&listener, &client] {
+            bench.take_all(&life.events());
+        }
+        bench.text()
+    });
+    assert_lines(
+        &pages[0],
+        &[r#"tcptrace_connections{state="listen"} 1"#, r#"tcptrace_connections{state="time_wait"} 1"#],
+    );
+    assert_lines(
+        &pages[1],
+        &[
+            r#"tcptrace_connections{state="listen",process="~other"} 1"#,
+            r#"tcptrace_connections{state="time_wait",process="~other"} 1"#,
         ],
     );
 }

@@ -2,10 +2,14 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        net::UnixDatagram,
+    },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -15,6 +19,7 @@ use socket2::Socket;
 use tcptrace_tests::{
     Daemon, Mode, Namespace, Tracer, daemon, http,
     sockets::{self, Pair},
+    speed,
     tun::{Direction, Kind, Relay, SERVER, Verdict},
     wait,
 };
@@ -186,12 +191,264 @@ fn the_log_can_be_json() {
     }
 }
 
+/// What `ss` says of a listener: how many wait, and the most that may.
+fn ss_listener(namespace: &Namespace, port: u16) -> (f64, f64) {
+    let output = namespace.run("ss", || Command::new("ss").arg("-tlnH").output());
+    let output = output.unwrap_or_else(|error| panic!("ss cannot start: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains(&format!(":{port} ")));
+    let line = line.unwrap_or_else(|| panic!("no port {port} in {text}"));
+    let mut numbers = line.split_whitespace().skip(1).map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Its application hangs: nothing more arrives, and no event tells of it.
+#[rstest]
+fn a_full_listener_is_seen_as_long_as_it_is_full(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    // Without a process in it the daemon would not find the namespace.
+    let _inhabitant = namespace.inhabit();
+    let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:0", 4, |_| {}));
+    let (to, port) = (sockets::local(&listener), sockets::port(&listener));
+    let daemon = Daemon::start(&namespace, &["--mode", mode.name()]);
+    let series = |what: &str| format!("tcptrace_listener_accept_queue{what}{{port=\"{port}\"}}");
+    daemon.wait_for(&series(""), 0.0);
+    // Linux lets one more in than the limit.
+    let clients: Vec<Socket> = (0..5).map(|_| namespace.run("client", || sockets::connect(to))).collect();
+    daemon.wait_for(&series(""), 5.0);
+    let page = daemon.page();
+    let shown = (daemon::value(&page, &series("")), daemon::value(&page, &series("_limit")));
+    let (length, limit) = ss_listener(&namespace, port);
+    assert_eq!((length, limit), (5.0, 4.0), "what the scenario is about");
+    assert_eq!(shown, (Some(length), Some(limit)));
+    if mode == Mode::Btf {
+        // The fifth found four.
+        assert_eq!(daemon::value(&page, &series("_peak")), Some(4.0));
+    }
+    // Nothing arrives, and it is empty.
+    for _ in &clients {
+        sockets::accept(&listener);
+    }
+    daemon.wait_for(&series(""), 0.0);
+    drop(listener);
+    wait::until("its end", || daemon.value(&series("")).is_none().then_some(()));
+}
+
+/// What systemd is told next; none when it is told nothing for the time that the socket has.
+fn told(systemd: &UnixDatagram) -> Option<String> {
+    let mut buffer = [0; 1024];
+    let count = systemd.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_alive_and_ending() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(speed::limit())).unwrap();
+    let mut command = Daemon::command(&namespace, &[]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+    let daemon = Daemon::spawn(&mut command);
+    let first = told(&systemd).expect("readiness");
+    assert!(first.contains("READY=1") && first.contains("STATUS=tracing"), "{first}");
+    assert_eq!(daemon.get("/readyz").unwrap().status, 200);
+    for _ in 0..3 {
+        assert_eq!(told(&systemd).as_deref().map(str::trim), Some("WATCHDOG=1"));
+    }
+    daemon.program.signal(Signal::TERM);
+    let last = wait::until("the end", || told(&systemd).filter(|text| !text.contains("WATCHDOG=1")));
+    assert_eq!(last.trim(), "STOPPING=1");
+    assert!(daemon.program.wait_for_end().status.success());
+}
+
+/// Whoever read the log has gone; nobody else suffers.
+#[test]
+fn a_log_that_nobody_reads_ends_nothing() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("web.yml");
+    fs::write(&config, "").unwrap();
+    let mut command = Daemon::command(&namespace, &["--web-config", config.to_str().unwrap()]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address: SocketAddr = loop {
+        let line = log.next().expect("it listens").unwrap();
+        if let Some((_, address)) = line.split_once("listening on ") {
+            break address.trim().parse().unwrap();
+        }
+    };
+    drop(log);
+    // `secret`, by htpasswd -nBC 4: that there is a password now says that the reload, and its log, are over.
+    let web = "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
+    fs::write(&config, web).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    wait::until("the reload", || http::get(address, "/healthz", "").ok().filter(|it| it.status == 401));
+    let header = "Authorization: Basic YWxpY2U6c2VjcmV0\r\n";
+    assert_eq!(http::get(address, "/healthz", header).unwrap().status, 200);
+    assert!(child.try_wait().unwrap().is_none());
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let status = wait::until("its end", || child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_recording_is_shown_to_its_end() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.arrows");
+    let recorder = Tracer::start(["record", file.to_str().unwrap(), "--duration", "10m"]);
+    let size = || fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    // The host's other connections are in it too, so these are known by their ports.
+    let mut ports = Vec::new();
+    for _ in 0..4 {
+        let before = size();
+        let pair = sockets::pair(&namespace, "127.0.0.1:0");
+        ports.push(sockets::port(&pair.listener));
+        drop(pair);
+        // A batch of its own.
+        wait::until("a batch", || (size() > before).then_some(()));
+    }
+    recorder.interrupt();
+    let mut command = Command::new(tcptrace_tests::program::program());
+    command.args(["serve", "-i", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--label", "local_port"]);
+    let daemon = Daemon::spawn(&mut command);
+    let ready = wait::until("the end of the recording", || {
+        daemon.get("/readyz").ok().filter(|answer| answer.text().contains("has been read"))
+    });
+    assert_eq!(ready.status, 200);
+    let page = daemon.page();
+    for port in ports {
+        let series =
+            format!(r#"tcptrace_handshakes_total{{role="server",result="established",local_port="{port}"}}"#);
+        assert_eq!(daemon::value(&page, &series), Some(1.0), "{page}");
+    }
+    assert!(!page.contains("tcptrace_counts_age_seconds "), "they have no age");
+    assert!(daemon.program.interrupt().status.success());
+}
+
+/// A password holds for connections that were there before it, and they end.
+#[test]
+fn a_reload_is_for_everybody() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("web.yml");
+    fs::write(&config, "").unwrap();
+    let daemon = Daemon::start_unasked(&namespace, &["--web-config", config.to_str().unwrap()]);
+    let ask = |stream: &mut TcpStream| stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    let connect = || {
+        let stream = TcpStream::connect(daemon.address).unwrap();
+        stream.set_read_timeout(Some(speed::limit())).unwrap();
+        stream
+    };
+    let (mut asked, mut silent) = (connect(), connect());
+    ask(&mut asked).unwrap();
+    let mut head = [0; 15];
+    asked.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    let web = "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
+    fs::write(&config, web).unwrap();
+    daemon.program.signal(Signal::HUP);
+    daemon.program.wait_for_stderr("was read again");
+    asked.read_to_end(&mut Vec::new()).expect("it is closed, and soon");
+    // One that had not asked yet either ends or is asked for the password.
+    let mut answer = Vec::new();
+    let _ = ask(&mut silent);
+    let _ = silent.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+/// The start reads with privileges that a reload has not.
+#[test]
+fn a_file_that_a_reload_cannot_read_is_told_at_once() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("web.yml");
+    fs::write(&config, "").unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    // Nobody's, which root reads only by CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE.
+    chown(&config, Some(65534), Some(65534)).unwrap();
+    let path = config.to_str().unwrap();
+    let daemon = Daemon::start(&namespace, &["--web-config", path]);
+    daemon.program.wait_for_stderr("LoadCredential=");
+    assert!(daemon.program.stderr().contains("SIGHUP will not be able to read"));
+    let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_end();
+    assert_eq!(checked.status.code(), Some(1), "{}", checked.stderr);
+    assert!(checked.stderr.contains("LoadCredential=") && checked.stderr.lines().count() == 1);
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+    let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_end();
+    assert!(checked.status.success(), "{}", checked.stderr);
+}
+
+/// Takes a page so slowly that most of it waits in the daemon: small segments, and no room for them here.
+fn take_slowly(daemon: &Daemon) -> Socket {
+    let socket = sockets::tcp(daemon.address);
+    socket.set_recv_buffer_size(2048).unwrap();
+    sockets::set_tcp_option(&socket, libc::TCP_MAXSEG, 536);
+    socket.connect(&daemon.address.into()).unwrap();
+    sockets::send(&socket, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    sockets::receive(&socket, 10);
+    socket
+}
+
+/// Scrapes that are cut off, with most of a large page still to send.
+#[test]
+fn scrapes_that_are_cut_hold_nothing() {
+    let namespace = Namespace::new();
+    let daemon = Daemon::start(&namespace, &["--label", "local_port", "--label-limit", "1000"]);
+    let count = speed::count(200, 50);
+    for _ in 0..count {
+        visit(&namespace, "127.0.0.1:0");
+    }
+    let established = |page: &str| -> f64 {
+        let series = r#"tcptrace_handshakes_total{role="server",result="established","#;
+        let lines = page.lines().filter(|line| line.starts_with(series));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    let page = wait::until("all of them", || {
+        let page = daemon.page();
+        (established(&page) >= f64::from(count)).then_some(page)
+    });
+    assert!(page.len() > 100_000, "{} bytes", page.len());
+    let slow: Vec<Socket> = (0..8).map(|_| take_slowly(&daemon)).collect();
+    // They hold all the pages that may be held, and those are old by and by.
+    let refused =
+        wait::until("a refusal", || daemon.get("/metrics").ok().filter(|answer| answer.status == 503));
+    assert!(refused.text().contains("too many clients are reading"), "{}", refused.text());
+    assert_eq!(daemon.get("/healthz").unwrap().status, 200);
+    visit(&namespace, "127.0.0.1:0");
+    for socket in slow {
+        sockets::reset_on_close(&socket);
+    }
+    let page = wait::until("a page", || {
+        let page = daemon.get("/metrics").ok().filter(|answer| answer.status == 200)?.text();
+        (established(&page) > f64::from(count)).then_some(page)
+    });
+    assert_eq!(daemon::value(&page, r#"tcptrace_events_lost_total{where="ring"}"#), Some(0.0));
+}
+
 /// Clients that send nothing, half a request, or take nothing of what they asked for.
 #[test]
 fn slow_clients_stall_nobody() {
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &[]);
-    let mut slow = Vec::new();
+    let connect = || TcpStream::connect(daemon.address).unwrap();
+    // More than may be connected: the oldest are given up, also while others come.
+    let idle: Vec<TcpStream> = (0..1000).map(|_| connect()).collect();
+    for _ in 0..10 {
+        visit(&namespace, "127.0.0.1:0");
+    }
+    let begin = Instant::now();
+    let server = r#"tcptrace_handshakes_total{role="server",result="established"}"#;
+    daemon.wait_for(server, 10.0);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    let open = daemon.value("process_open_fds").unwrap();
+    assert!((500.0..600.0).contains(&open), "{open} descriptors");
+    let mut slow = idle;
     for index in 0..600 {
         let mut stream = TcpStream::connect(daemon.address).unwrap();
         let sent: &[u8] = match index % 3 {
@@ -207,16 +464,12 @@ fn slow_clients_stall_nobody() {
         visit(&namespace, "127.0.0.1:0");
     }
     let begin = Instant::now();
-    daemon.wait_for(r#"tcptrace_handshakes_total{role="server",result="established"}"#, 10.0);
+    daemon.wait_for(server, 20.0);
     assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(daemon.value(r#"tcptrace_events_lost_total{where="ring"}"#), Some(0.0));
     assert_eq!(daemon.get("/readyz").unwrap().status, 200);
     let fds = daemon.value("process_open_fds").unwrap();
     assert!(fds < 600.0, "{fds} descriptors");
-    // One that goes away half-way.
-    let mut cut = TcpStream::connect(daemon.address).unwrap();
-    cut.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    cut.read_exact(&mut [0; 10]).unwrap();
-    drop(cut);
     drop(slow);
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
     daemon.program.signal(Signal::TERM);
@@ -294,10 +547,16 @@ fn bad_input_is_one_clear_sentence() {
     let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let used = used.local_addr().map(|address| (used, address.to_string())).unwrap();
     let typo = write("typo.toml", "lisen = \"127.0.0.1:0\"\n");
+    let broken = write("broken.toml", "mode = \"btf\"\nlabel = [\"process\"\nlisten = 1\n");
+    let unknown = write("unknown.yml", "tls_server_config: {cert_file: a, key_file: b, client_ca_file: c}\n");
     let good = write("good.toml", "listen = [\"127.0.0.1:0\"]\nlabel = [\"process\"]\n");
     let web = write("web.yml", "tls_server_config: {cert_file: missing.pem, key_file: missing.key}\n");
     for (arguments, status, parts) in [
-        (vec!["--listen", used.1.as_str()], 1, vec![used.1.as_str(), "--listen"]),
+        (vec!["--listen", used.1.as_str()], 1, vec![used.1.as_str(), "free port", "--listen"]),
+        (vec!["--listen", "192.0.2.1:0"], 1, vec!["192.0.2.1:0", "`ip address`"]),
+        (vec!["--listen", "unix:/no/such/folder/socket"], 1, vec!["make the directory /no/such/folder"]),
+        (vec!["--check", "--config", &broken], 1, vec!["line 3, column 1", "label-limit"]),
+        (vec!["--check", "--web-config", &unknown], 1, vec!["client_ca_file", "docs/operating.md"]),
         (vec!["--check", "--config", &typo], 1, vec!["`lisen`", "did you mean `listen`?"]),
         (vec!["--check", "--config", &good], 0, vec!["sound"]),
         (vec!["--check", "--config", &good, "--web-config", &web], 1, vec!["missing.pem"]),

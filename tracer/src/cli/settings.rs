@@ -54,10 +54,17 @@ pub enum SettingsError {
         error: std::io::Error,
     },
     /// The file is no TOML.
-    #[error("the configuration {path} is no TOML: {error}")]
+    #[error(
+        "the configuration {path} is no TOML at line {line}, column {column}: {error}; write an option as in \
+         `label-limit = 100` or `listen = [\"127.0.0.1:10793\"]`"
+    )]
     Syntax {
         /// The file.
         path: String,
+        /// The line, from 1.
+        line: usize,
+        /// The character in it, from 1.
+        column: usize,
         /// The parser's reason.
         error: String,
     },
@@ -178,9 +185,15 @@ fn read(path: &Path) -> Result<toml::Table, SettingsError> {
     let shown = path.display().to_string();
     let text =
         fs::read_to_string(path).map_err(|error| SettingsError::Read { path: shown.clone(), error })?;
-    text.parse().map_err(|error: toml::de::Error| SettingsError::Syntax {
-        path: shown,
-        error: error.to_string().trim_end().to_owned(),
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = text.get(..error.span().unwrap_or_default().start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        SettingsError::Syntax {
+            path: shown,
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            error: error.message().lines().collect::<Vec<_>>().join(", "),
+        }
     })
 }
 
@@ -335,12 +348,16 @@ mod tests {
             ("label-limit = 1.5\n", &["key `label-limit`", "float"]),
             ("no-snapshot = \"yes\"\n", &["key `no-snapshot`", "neither true nor false"]),
             ("label = [\"proces\"]\n", &["key `label`", "`proces`", "process"]),
-            ("listen = \n", &["no TOML"]),
+            ("listen = \n", &["no TOML at line 1, column 1", "label-limit = 100"]),
+            ("# é\nmode = \"btf\"\nlabel = [\"process\"\nlisten = 1\n", &["no TOML at line"]),
+            ("mode = \"btf\"\nmode = \"btf\"\n", &["no TOML at line 2, column 1", "duplicate"]),
+            ("listen = \"a\nb\"\n", &["no TOML at line 2, column 3"]),
         ] {
             let error = read_with(&[], &[], toml).unwrap_err().to_string();
             for part in parts {
                 assert!(error.contains(part), "{part} not in: {error}");
             }
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
         let error = read_with(&[], &[("TCPTRACE_BUFFER", "1")], "").unwrap_err().to_string();
         assert!(error.contains("TCPTRACE_BUFFER") && error.contains("4K"), "{error}");

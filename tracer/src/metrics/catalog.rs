@@ -122,11 +122,14 @@ pub(super) const TRANSITIONS: Description = Description {
 pub(super) const CONNECTIONS: Description = Description {
     labels: &["state"],
     owned: true,
-    note: "What `ss -tan` counts, at most a second ago, with these differences: half-open handshakes on a server are no \
+    note: "What `ss -tan` counts, with these differences: a table of more than 8,192 connections (512 with opt-in labels) \
+           is looked through in parts, one with every batch of events, so with a million the figure is some seconds \
+           old (with labels up to a minute), and one with fewer is of the moment; half-open handshakes on a server are no \
            sockets yet and missing in `syn_received`; `time_wait` begins with what closed after the daemon started, and \
            where no hook tells of its end lasts the 67 s that the kernel's timer may take; a `fin_wait_2` that its application \
            has left may be a `time_wait` by now, of which the kernel tells nothing, so it is their sum that agrees; listeners of one process on one \
-           address that existed before count once. Does not have `listen` and `time_wait` when there are opt-in labels.",
+           address that existed before count once. With opt-in labels, what belongs to nobody (`listen`, `time_wait`, a \
+           `fin_wait_2` that its application has left) is in the series of `~other`, so that the sum by state is the same.",
     ..metric("tcptrace_connections", None, Kind::Gauge, "Connections by state.")
 };
 pub(super) const CONNECTION_DURATION: Description = Description {
@@ -169,8 +172,9 @@ pub(super) const BYTES_RECEIVED: Description = Description {
 };
 pub(super) const ACCEPT_QUEUE: Description = Description {
     labels: &["port"],
-    note: "As the last connection found it, itself not counted; in mode `btf`. The 100 ports used last, each until nothing \
-           has arrived for the time of `--label-expiry`.",
+    note: "As the listener has it at the scrape, at most a second ago; of several on one port the one that is fullest \
+           for its limit. Listeners in other network namespaces cannot be looked at: theirs is what the last connection \
+           of the last 60 s found, itself not counted, in mode `btf`. The 100 fullest ports.",
     ..metric(
         "tcptrace_listener_accept_queue",
         None,
@@ -180,12 +184,23 @@ pub(super) const ACCEPT_QUEUE: Description = Description {
 };
 pub(super) const ACCEPT_QUEUE_LIMIT: Description = Description {
     labels: &["port"],
-    note: "The backlog of `listen()`, capped by `net.core.somaxconn`.",
+    note: "The backlog of `listen()`, capped by `net.core.somaxconn`, of the same listener.",
     ..metric(
         "tcptrace_listener_accept_queue_limit",
         None,
         Kind::Gauge,
         "The most connections that may wait there.",
+    )
+};
+pub(super) const ACCEPT_QUEUE_PEAK: Description = Description {
+    labels: &["port"],
+    note: "Of the last one to two minutes, itself not counted; in mode `btf`. It shows bursts between two scrapes. The 100 \
+           ports used last, each until nothing has arrived for the time of `--label-expiry`.",
+    ..metric(
+        "tcptrace_listener_accept_queue_peak",
+        None,
+        Kind::Gauge,
+        "The most connections that one which arrived found waiting for accept().",
     )
 };
 pub(super) const EVENTS: Description = Description {
@@ -244,6 +259,11 @@ pub(super) const LABEL_OVERFLOW: Description = Description {
         "Times that a label's value was one too many, and `~other` stood for it.",
     )
 };
+pub(super) const COUNTS_AGE: Description = Description {
+    note: "Some milliseconds, unless the thread that reads events hangs or gets no processor: then everything else here \
+           is as old. Absent for a recording.",
+    ..metric("tcptrace_counts_age", SECONDS, Kind::Gauge, "Time since the counts of this page were made.")
+};
 pub(super) const MODE: Description = Description {
     labels: &["mode", "kernel"],
     ..metric("tcptrace_mode", None, Kind::Info, "How the kernel is traced, and its release.")
@@ -290,6 +310,7 @@ pub const CATALOG: &[Description] = &[
     BYTES_RECEIVED,
     ACCEPT_QUEUE,
     ACCEPT_QUEUE_LIMIT,
+    ACCEPT_QUEUE_PEAK,
     EVENTS,
     EVENTS_LOST,
     TRACKED,
@@ -299,6 +320,7 @@ pub const CATALOG: &[Description] = &[
     UNFOLLOWED,
     TIME_WAIT_REUSED,
     LABEL_OVERFLOW,
+    COUNTS_AGE,
     MODE,
     BUILD,
     BPF_RUN,

@@ -8,6 +8,8 @@ use crate::{
 
 /// Places of the table that are looked at in one go: well below a millisecond, also of the largest table.
 const PART: usize = 8192;
+/// The same with opt-in labels, each of which is looked up.
+const LABELLED_PART: usize = 512;
 /// How often it is begun anew at most, nanoseconds.
 const INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -43,7 +45,7 @@ impl Census {
         thresholds: &Thresholds,
         now: Timestamp,
     ) {
-        if tracker.places() <= PART {
+        if tracker.places() <= part_of(owners) {
             self.begin(owners, now);
             self.part(tracker, owners, thresholds, now);
         }
@@ -59,9 +61,9 @@ impl Census {
 
     fn part(&mut self, tracker: &Tracker, owners: &mut Owners, thresholds: &Thresholds, now: Timestamp) {
         let Some(from) = self.next else { return };
-        self.next = tracker.walk(from, PART, &mut |connection| {
+        self.next = tracker.walk(from, part_of(owners), &mut |connection| {
             let stuck = is_stuck(connection, thresholds, now);
-            owners.slot(Facts::of(connection), now).building.add(connection.state(), stuck);
+            owners.standing_slot(Facts::of(connection), now).building.add(connection.state(), stuck);
         });
         if self.next.is_none() {
             for slot in owners.slots_mut() {
@@ -69,6 +71,10 @@ impl Census {
             }
         }
     }
+}
+
+fn part_of(owners: &Owners) -> usize {
+    if owners.labelled() { LABELLED_PART } else { PART }
 }
 
 fn is_stuck(connection: &Connection, thresholds: &Thresholds, now: Timestamp) -> bool {

@@ -72,6 +72,15 @@ impl Default for LabelLimits {
     }
 }
 
+/// Why a value is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Something happened that is counted under it.
+    Counted,
+    /// It is there: it lasts, and is worth no more for that.
+    Seen,
+}
+
 #[derive(Debug)]
 struct Entry {
     value: Box<str>,
@@ -86,6 +95,8 @@ pub struct LabelTable {
     limits: LabelLimits,
     index: HashMap<Box<str>, u16, foldhash::fast::RandomState>,
     entries: Vec<Option<Entry>>,
+    /// Places among them that are empty.
+    free: Vec<usize>,
     /// Those that did not fit, with their uses in this minute; at most as many as there are places.
     candidates: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     overflow: u64,
@@ -99,13 +110,15 @@ impl LabelTable {
             limits: LabelLimits { values, ..limits },
             index: HashMap::default(),
             entries: Vec::new(),
+            free: Vec::new(),
             candidates: HashMap::default(),
             overflow: 0,
         }
     }
 
     /// The number of a value, which is used now.
-    pub(super) fn resolve(&mut self, value: &str, now: Timestamp) -> u16 {
+    pub(super) fn resolve(&mut self, value: &str, now: Timestamp, use_: Use) -> u16 {
+        let uses = u32::from(use_ == Use::Counted);
         let value = tail(value);
         if value.is_empty() {
             return NO_VALUE;
@@ -115,13 +128,16 @@ impl LabelTable {
         }
         if let Some(&number) = self.index.get(value) {
             if let Some(entry) = self.entries[usize::from(number - FIRST)].as_mut() {
-                entry.uses = entry.uses.saturating_add(1);
+                entry.uses = entry.uses.saturating_add(uses);
                 entry.last_used = now;
             }
             return number;
         }
         if self.index.len() < usize::from(self.limits.values) {
-            return self.admit(value, 1, now);
+            return self.admit(value, uses, now);
+        }
+        if use_ == Use::Seen {
+            return OTHER_VALUE;
         }
         self.overflow += 1;
         if let Some(uses) = self.candidates.get_mut(value) {
@@ -134,7 +150,7 @@ impl LabelTable {
 
     fn admit(&mut self, value: &str, uses: u32, now: Timestamp) -> u16 {
         let entry = Some(Entry { value: value.into(), uses, last_used: now });
-        let place = self.entries.iter().position(Option::is_none).unwrap_or_else(|| {
+        let place = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
@@ -183,13 +199,16 @@ impl LabelTable {
         }
         let mut candidates: Vec<_> = self.candidates.drain().collect();
         candidates.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+        // One that was admitted here never goes again: those after it are used less.
+        let mut least: Vec<(u32, usize)> = (0..self.entries.len())
+            .filter_map(|place| Some((self.entries[place].as_ref()?.uses, place)))
+            .collect();
+        least.sort_unstable();
+        let mut least = least.into_iter();
         for (value, uses) in candidates {
             if self.index.len() >= usize::from(self.limits.values) {
-                let least = (0..self.entries.len())
-                    .filter_map(|place| Some((self.entries[place].as_ref()?.uses, place)))
-                    .min();
                 // Twice as much, so that equals do not take turns.
-                let Some((_, place)) = least.filter(|(least, _)| uses / 2 > *least) else { break };
+                let Some((_, place)) = least.next().filter(|(least, _)| uses / 2 > *least) else { break };
                 ended.extend(self.end(place));
             }
             self.admit(&value, uses, now);
@@ -202,6 +221,7 @@ impl LabelTable {
 
     fn end(&mut self, place: usize) -> Option<u16> {
         let entry = self.entries[place].take()?;
+        self.free.push(place);
         self.index.remove(&entry.value)
     }
 }
@@ -234,7 +254,7 @@ mod tests {
         let mut table = table(2);
         let numbers: Vec<u16> = ["a", "b", "c", "a", "", "~other"]
             .iter()
-            .map(|value| table.resolve(value, Timestamp(0)))
+            .map(|value| table.resolve(value, Timestamp(0), Use::Counted))
             .collect();
         let values: Vec<&str> = numbers.iter().map(|&number| table.value(number)).collect();
         assert_eq!(values, ["a", "b", "~other", "a", "", "~other"]);
@@ -248,6 +268,7 @@ mod tests {
             table.resolve(
                 &format!("10.{}.{}.{}", value >> 16, value >> 8 & 255, value & 255),
                 Timestamp(value),
+                Use::Counted,
             );
         }
         assert_eq!((table.len(), table.entries.len(), table.candidates.len()), (100, 100, 100));
@@ -259,42 +280,72 @@ mod tests {
         let mut table = table(2);
         let now = Timestamp(MINUTE);
         for _ in 0..100 {
-            table.resolve("busy", now);
+            table.resolve("busy", now, Use::Counted);
         }
-        let idle = table.resolve("idle", now);
+        let idle = table.resolve("idle", now, Use::Counted);
         for _ in 0..50 {
-            assert_eq!(table.resolve("new", now), OTHER_VALUE);
+            assert_eq!(table.resolve("new", now, Use::Counted), OTHER_VALUE);
         }
         assert_eq!(table.tick(now), [idle]);
-        let number = table.resolve("new", now);
+        let number = table.resolve("new", now, Use::Counted);
         assert_eq!(table.value(number), "new");
-        assert_eq!(table.resolve("idle", now), OTHER_VALUE);
+        assert_eq!(table.resolve("idle", now, Use::Counted), OTHER_VALUE);
     }
 
     #[test]
     fn equals_do_not_take_turns() {
         let mut table = table(1);
-        table.resolve("a", Timestamp(0));
-        table.resolve("b", Timestamp(0));
+        table.resolve("a", Timestamp(0), Use::Counted);
+        table.resolve("b", Timestamp(0), Use::Counted);
         assert!(table.tick(Timestamp(MINUTE)).is_empty());
     }
 
     #[test]
     fn what_nothing_uses_ends() {
         let mut table = table(2);
-        let gone = table.resolve("gone", Timestamp(0));
-        table.resolve("there", Timestamp(0));
-        table.resolve("there", Timestamp(9 * MINUTE));
+        let gone = table.resolve("gone", Timestamp(0), Use::Counted);
+        table.resolve("there", Timestamp(0), Use::Counted);
+        table.resolve("there", Timestamp(9 * MINUTE), Use::Counted);
         assert!(table.tick(Timestamp(10 * MINUTE)).is_empty());
         assert_eq!(table.tick(Timestamp(11 * MINUTE)), [gone]);
         assert_eq!(table.len(), 1);
     }
 
     #[test]
+    fn what_is_only_there_has_a_value_when_there_is_room_and_is_kept() {
+        let mut table = table(1);
+        let there = table.resolve("there", Timestamp(0), Use::Seen);
+        assert_eq!(table.value(there), "there");
+        for second in 0..1000 {
+            assert_eq!(table.resolve("there", Timestamp(second * MINUTE), Use::Seen), there);
+            assert_eq!(table.resolve("another", Timestamp(second * MINUTE), Use::Seen), OTHER_VALUE);
+            assert!(table.tick(Timestamp(second * MINUTE)).is_empty());
+        }
+        assert_eq!((table.overflow(), table.candidates.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_full_table_takes_over_at_once() {
+        let mut table = table(5000);
+        for value in 0..5000 {
+            table.resolve(&format!("idle{value}"), Timestamp(0), Use::Counted);
+        }
+        for _ in 0..4 {
+            for value in 0..5000 {
+                table.resolve(&format!("busy{value}"), Timestamp(1), Use::Counted);
+            }
+        }
+        assert_eq!(table.tick(Timestamp(MINUTE)).len(), 5000);
+        assert_eq!((table.len(), table.entries.len(), table.free.len()), (5000, 5000, 0));
+        let busy = table.resolve("busy4999", Timestamp(MINUTE), Use::Seen);
+        assert_eq!(table.value(busy), "busy4999");
+    }
+
+    #[test]
     fn of_a_long_value_the_end_is_kept() {
         let mut table = table(2);
         let long = format!("/kubepods.slice/{}é.scope", "x".repeat(100));
-        let number = table.resolve(&long, Timestamp(0));
+        let number = table.resolve(&long, Timestamp(0), Use::Counted);
         assert!(table.value(number).len() <= LONGEST);
         assert!(table.value(number).ends_with("xé.scope"));
     }
@@ -313,7 +364,7 @@ mod tests {
                     table.tick(Timestamp(now));
                 }
                 let value = value.to_string();
-                let number = table.resolve(&value, Timestamp(now));
+                let number = table.resolve(&value, Timestamp(now), Use::Counted);
                 let shown = table.value(number);
                 prop_assert!(shown == value || shown == OTHER);
                 prop_assert!(table.len() <= usize::from(limit));

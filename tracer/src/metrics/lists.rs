@@ -1,12 +1,13 @@
 //! The lists that opt-in labels take their values from: networks, and services by port.
 
-use std::{net::IpAddr, path::Path};
+use std::{cmp::Reverse, net::IpAddr, path::Path};
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use crate::filter::{PortSet, parse_network};
 
-/// Most lines of a list: each is looked at for every connection.
+/// Most lines of a list: each of services is looked at for every connection.
 const MOST: usize = 1000;
 
 /// Why a list cannot be used.
@@ -35,7 +36,13 @@ pub enum ListError {
 /// Networks and their names, one a line: `10.0.0.0/8 office`, or without a name the network itself.
 /// The narrowest that holds an address is the one.
 #[derive(Debug, Default)]
-pub struct Networks(Vec<(IpNet, String)>);
+pub struct Networks {
+    ipv4: Prefixes,
+    ipv6: Prefixes,
+}
+
+/// The names of networks by their first address, for each length of a prefix; the longest comes first.
+type Prefixes = Vec<(u8, HashMap<IpAddr, String, foldhash::fast::RandomState>)>;
 
 impl Networks {
     /// Reads a list.
@@ -44,17 +51,31 @@ impl Networks {
     ///
     /// When it cannot be read, or names the line that is wrong.
     pub fn read(path: &Path) -> Result<Self, ListError> {
-        let mut networks = lines(path, |line| {
+        let list = lines(path, |line| {
             let (network, name) = line.split_once(char::is_whitespace).unwrap_or((line, line));
             Ok((parse_network(network)?.trunc(), name.trim().to_owned()))
         })?;
-        networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
-        Ok(Self(networks))
+        let mut networks = Self::default();
+        for (network, name) in list {
+            let prefixes = if network.addr().is_ipv4() { &mut networks.ipv4 } else { &mut networks.ipv6 };
+            let length = network.prefix_len();
+            let place = prefixes.binary_search_by_key(&Reverse(length), |(it, _)| Reverse(*it));
+            let place = place.unwrap_or_else(|place| {
+                prefixes.insert(place, (length, HashMap::default()));
+                place
+            });
+            prefixes[place].1.entry(network.addr()).or_insert(name);
+        }
+        Ok(networks)
     }
 
     /// The name of the narrowest network that holds an address; empty when none does.
     pub fn of(&self, address: IpAddr) -> &str {
-        self.0.iter().find(|(network, _)| network.contains(&address)).map_or("", |(_, name)| name)
+        let prefixes = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        let names = prefixes.iter().filter_map(|(length, networks)| {
+            networks.get(&IpNet::new(address, *length).ok()?.trunc().addr())
+        });
+        names.map(String::as_str).next().unwrap_or_default()
     }
 }
 
@@ -126,6 +147,12 @@ mod tests {
         assert_eq!((of("10.1.2.3"), of("10.2.0.1")), ("berlin office", "inside"));
         assert_eq!((of("2001:db8::1"), of("192.0.2.1")), ("2001:db8::/32", ""));
         assert_eq!(of("10.9.1.1"), "x");
+        // The first of two names, every address, and a single one.
+        let list = file("0.0.0.0/0 world\n10.0.0.0/8 first\n10.1.1.1/8 second\n10.0.0.7/32 host\n::/0\n");
+        let networks = Networks::read(list.path()).unwrap();
+        let of = |address: &str| networks.of(address.parse().unwrap());
+        assert_eq!((of("192.0.2.1"), of("10.0.0.8"), of("10.0.0.7")), ("world", "first", "host"));
+        assert_eq!(of("2001:db8::1"), "::/0");
     }
 
     #[test]

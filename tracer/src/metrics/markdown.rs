@@ -18,7 +18,9 @@ tcptrace-bpf --test metrics` writes it, and without that variable the test compa
 
 Names have the prefix `tcptrace_`, units are seconds and bytes, states have OpenTelemetry's names. The page comes as
 Prometheus text, as OpenMetrics, or as protobuf, whichever the monitor prefers; as protobuf every histogram has
-native buckets too (schema 3, 9 % wide), which Prometheus keeps with `--enable-feature=native-histograms`.
+native buckets too (schema 3, 9 % wide). A Prometheus that keeps those leaves the classic ones out unless it is told to
+keep both, and the rules and the dashboard of this repository ask for the classic ones: see [native \
+histograms](operating.md#native-histograms) before you turn them on.
 
 All counts begin at 0 with the daemon and are of the whole host, or with `--netns` of one network namespace.
 

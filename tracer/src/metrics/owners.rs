@@ -5,12 +5,12 @@
 
 use std::{path::Path, time::Duration};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use slab::Slab;
 
 use super::{
     Label, LabelLimits, LabelTable, ListError, Networks, Services,
-    labels::{NO_VALUE, OTHER_VALUE},
+    labels::{NO_VALUE, OTHER_VALUE, Use},
     snapshot::OwnerCounts,
     tally::{Standing, Tally},
 };
@@ -195,18 +195,27 @@ impl Owners {
         }
     }
 
-    /// The counts of an owner.
+    /// The counts of an owner, to count something that happened.
     pub(super) fn slot(&mut self, facts: Facts, now: Timestamp) -> &mut Slot {
-        let place = if self.tables.is_empty() { BASE } else { self.place(facts, now) };
+        self.slot_for(facts, now, Use::Counted)
+    }
+
+    /// The counts of an owner who is there. That is no use: a connection that stays would be one every second.
+    pub(super) fn standing_slot(&mut self, facts: Facts, now: Timestamp) -> &mut Slot {
+        self.slot_for(facts, now, Use::Seen)
+    }
+
+    fn slot_for(&mut self, facts: Facts, now: Timestamp, use_: Use) -> &mut Slot {
+        let place = if self.tables.is_empty() { BASE } else { self.place(facts, now, use_) };
         &mut self.slots[place]
     }
 
-    fn place(&mut self, facts: Facts, now: Timestamp) -> usize {
-        let key = self.key(facts, now);
+    fn place(&mut self, facts: Facts, now: Timestamp, use_: Use) -> usize {
+        let key = self.key(facts, now, use_);
         let place = match self.index.get(&key) {
             Some(&place) => place,
             None if self.full || self.slots.len() >= MOST_SLOTS => {
-                self.overflow += 1;
+                self.overflow += u64::from(use_ == Use::Counted);
                 BASE
             }
             None => {
@@ -216,12 +225,12 @@ impl Owners {
             }
         };
         let slot = &mut self.slots[place];
-        slot.uses += 1;
+        slot.uses += u64::from(use_ == Use::Counted);
         slot.last_used = now;
         place
     }
 
-    fn key(&mut self, facts: Facts, now: Timestamp) -> Key {
+    fn key(&mut self, facts: Facts, now: Timestamp, use_: Use) -> Key {
         let mut key = [NO_VALUE; Label::ALL.len()];
         let cgroup = if self.sources.asks_for_cgroup() {
             self.sources.attribution.as_mut().and_then(|attribution| {
@@ -233,24 +242,26 @@ impl Owners {
         for (label, table) in self.sources.labels.iter().zip(&mut self.tables) {
             key[*label as usize] = match label {
                 Label::LocalPort if facts.role == Role::Server => {
-                    table.resolve(itoa::Buffer::new().format(facts.local.port), now)
+                    table.resolve(itoa::Buffer::new().format(facts.local.port), now, use_)
                 }
                 Label::LocalPort => NO_VALUE,
                 Label::Process => match facts.process {
-                    Some(process) => table.resolve(&escape(process.name()), now),
+                    Some(process) => table.resolve(&escape(process.name()), now, use_),
                     None => NO_VALUE,
                 },
                 Label::Container => match cgroup.as_ref().and_then(|it| it.owner.container.as_ref()) {
-                    Some(container) => table.resolve(container.id.get(..12).unwrap_or(&container.id), now),
+                    Some(container) => {
+                        table.resolve(container.id.get(..12).unwrap_or(&container.id), now, use_)
+                    }
                     None => NO_VALUE,
                 },
                 Label::Cgroup => match &cgroup {
-                    Some(cgroup) => table.resolve(&escape(cgroup.path.as_bytes()), now),
+                    Some(cgroup) => table.resolve(&escape(cgroup.path.as_bytes()), now, use_),
                     None => NO_VALUE,
                 },
-                Label::RemoteCidr => table.resolve(self.sources.networks.of(facts.remote.address), now),
+                Label::RemoteCidr => table.resolve(self.sources.networks.of(facts.remote.address), now, use_),
                 Label::Service => match facts.service_port() {
-                    Some(port) => table.resolve(self.sources.services.of(port), now),
+                    Some(port) => table.resolve(self.sources.services.of(port), now, use_),
                     None => NO_VALUE,
                 },
             };
@@ -270,8 +281,9 @@ impl Owners {
         }
         self.ticked = now;
         for (label, table) in self.sources.labels.iter().zip(&mut self.tables) {
-            for number in table.tick(now) {
-                retain(&mut self.slots, &mut self.index, |slot| slot.key[*label as usize] != number);
+            let ended: HashSet<u16, foldhash::fast::RandomState> = table.tick(now).into_iter().collect();
+            if !ended.is_empty() {
+                retain(&mut self.slots, &mut self.index, |slot| !ended.contains(&slot.key[*label as usize]));
             }
         }
         let expiry_ns = self.expiry_ns;
@@ -449,6 +461,24 @@ mod tests {
         assert_eq!(count(&owners, &[("local_port", "80")]), None);
         assert_eq!(count(&owners, &[("local_port", "81")]), Some(1));
         assert_eq!(count(&owners, &[("local_port", "~other")]), Some(10));
+    }
+
+    #[test]
+    fn who_stays_is_no_use_and_does_not_vanish() {
+        let mut owners = owners(&LABELS[..1], 1);
+        count_one(&mut owners, facts(80, 0), Timestamp(0));
+        let hour = LabelLimits::default().expiry_ns;
+        for second in 0..=hour / 1_000_000_000 {
+            let now = Timestamp(second * 1_000_000_000);
+            for port in [80, 81] {
+                owners.standing_slot(facts(port, 0), now);
+            }
+            owners.advance(now);
+        }
+        owners.advance(Timestamp(hour + TICK_NS));
+        assert_eq!(owners.overflows(), [("local_port", 0), ("series", 0)]);
+        assert_eq!(count(&owners, &[("local_port", "80")]), Some(1));
+        assert!(owners.slots.iter().all(|(_, slot)| slot.uses <= 1));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The page: a snapshot in one of the formats that a monitor may ask for.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,12 +13,13 @@ use prometheus_client::{
 };
 
 use super::{
-    Format, Histogram, Kind, Lost, Outcome, PageError, ProcessFigures, Snapshot,
+    Format, Histogram, Kind, LiveQueues, Lost, Outcome, PageError, ProcessFigures, Snapshot,
     catalog::{self, Description},
     histogram::{HANDSHAKE_BOUNDS, SCHEMA, ZERO_THRESHOLD, seconds},
     names::{EVENT_TYPES, NETWORK_TYPES, ROLES},
+    queues::{PortQueue, join},
     snapshot::OwnerCounts,
-    tally::{ByState, OPENERS},
+    tally::OPENERS,
 };
 use crate::lifecycle::{CloseReason, TcpState};
 
@@ -31,6 +32,17 @@ pub struct Agent {
     pub kernel: String,
 }
 
+/// What is found at the moment of the page, rather than counted.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// What this process takes.
+    pub process: ProcessFigures,
+    /// The accept queues of listeners that can be looked at.
+    pub queues: LiveQueues,
+    /// How old the counts are; none for a recording, whose counts have no age.
+    pub counts_age: Option<Duration>,
+}
+
 /// Makes the page.
 ///
 /// # Errors
@@ -39,11 +51,11 @@ pub struct Agent {
 pub fn render(
     snapshot: Arc<Snapshot>,
     agent: &Agent,
-    process: ProcessFigures,
+    figures: Figures,
     format: Format,
 ) -> Result<Vec<u8>, PageError> {
     let mut registry = Registry::default();
-    let page = Page { snapshot, agent: agent.clone(), process };
+    let page = Page { snapshot, agent: agent.clone(), figures };
     registry.register_collector(Box::new(page));
     format.encode(&registry)
 }
@@ -52,7 +64,7 @@ pub fn render(
 struct Page {
     snapshot: Arc<Snapshot>,
     agent: Agent,
-    process: ProcessFigures,
+    figures: Figures,
 }
 
 /// Labels of one series, in order; values that are empty are left out.
@@ -247,9 +259,11 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::CONNECTIONS, |family| {
-            for OwnerCounts { labels: owner, standing, .. } in owners {
+            for (place, OwnerCounts { labels: owner, standing, .. }) in owners.iter().enumerate() {
                 for state in TcpState::ALL.into_iter().filter(|&state| state != TcpState::Closed) {
-                    let count = self.connections(state, &standing.connections);
+                    // The first is the one that always exists: the only one, or `~other`.
+                    let unowned = if place == 0 { self.unowned(state) } else { 0 };
+                    let count = u64::from(standing.connections[state as usize]) + unowned;
                     if shown(*labelled, count) {
                         family.owned_gauge(&[state.name()], owner, count)?;
                     }
@@ -270,16 +284,15 @@ impl Page {
         })
     }
 
-    /// What is in a state; what has no connection in the table any more, or is none, belongs to nobody.
-    fn connections(&self, state: TcpState, counts: &ByState) -> u64 {
-        let others = match state {
-            _ if self.snapshot.labelled => 0,
+    /// What is in a state and belongs to nobody: it has no connection in the table any more, or is none.
+    fn unowned(&self, state: TcpState) -> u64 {
+        let count = match state {
             TcpState::Listen => self.snapshot.listeners,
             TcpState::TimeWait => self.snapshot.time_wait,
             TcpState::FinWait2 => self.snapshot.fin_wait_2,
             _ => 0,
         };
-        u64::from(counts[state as usize]) + others as u64
+        count as u64
     }
 
     fn ends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -317,16 +330,20 @@ impl Page {
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        for (description, limit) in [(&catalog::ACCEPT_QUEUE, false), (&catalog::ACCEPT_QUEUE_LIMIT, true)] {
+        let queues = join(&self.figures.queues, &self.snapshot.queues);
+        let mut each = |description, value: fn(&PortQueue) -> Option<u32>| {
             family(encoder, description, |family| {
-                for (port, queue) in &self.snapshot.queues {
-                    let value = if limit { queue.limit } else { queue.length };
-                    family.gauge(&[itoa::Buffer::new().format(*port)], u64::from(value))?;
+                for queue in &queues {
+                    if let Some(value) = value(queue) {
+                        family.gauge(&[itoa::Buffer::new().format(queue.port)], u64::from(value))?;
+                    }
                 }
                 Ok(())
-            })?;
-        }
-        Ok(())
+            })
+        };
+        each(&catalog::ACCEPT_QUEUE, |queue| queue.length)?;
+        each(&catalog::ACCEPT_QUEUE_LIMIT, |queue| Some(queue.limit))?;
+        each(&catalog::ACCEPT_QUEUE_PEAK, |queue| queue.peak)
     }
 
     fn account(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -363,8 +380,16 @@ impl Page {
         }
         family(encoder, &catalog::LABEL_OVERFLOW, |family| {
             let overflows = &self.snapshot.overflows;
-            overflows.iter().try_for_each(|(label, count)| family.counter(&[label], *count))
+            overflows.iter().try_for_each(|&(label, count)| {
+                let live = if label == "port" { self.figures.queues.overflow() } else { 0 };
+                family.counter(&[label], count + live)
+            })
         })?;
+        if let Some(age) = self.figures.counts_age {
+            family(encoder, &catalog::COUNTS_AGE, |family| {
+                family.each(&[], &[], |encoder| encoder.encode_gauge(&age.as_secs_f64()))
+            })?;
+        }
         if let Some(mode) = self.agent.mode {
             family(encoder, &catalog::MODE, |family| family.info(&[mode, &self.agent.kernel]))?;
         }
@@ -377,7 +402,7 @@ impl Page {
 
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let ProcessFigures { cpu_seconds, resident_bytes, virtual_bytes, open_fds, max_fds, start_seconds } =
-            self.process;
+            self.figures.process;
         if let Some(cpu) = cpu_seconds {
             family(encoder, &catalog::PROCESS_CPU, |family| family.seconds(cpu))?;
         }

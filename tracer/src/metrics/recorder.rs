@@ -1,22 +1,18 @@
 //! What the thread that traces writes into.
 
-use hashbrown::HashMap;
-
 use super::{
     Histogram, LabelLimits, LabelSources, Outcome, Owners, Snapshot,
     census::Census,
     histogram::{HANDSHAKE_BOUNDS, LIFETIME_BOUNDS},
     names::{EVENT_TYPES, role_index},
     owners::Facts,
+    queues::ArrivalQueues,
     tally::OPENERS,
 };
 use crate::{
-    event::{AcceptQueue, Event, SourceCounts, Timestamp, Transition},
+    event::{Event, SourceCounts, Timestamp, Transition},
     lifecycle::{ClosedConnection, Connection, Handshake, Observation, Role, TcpState, Thresholds, Tracker},
 };
-
-/// Most listening ports whose accept queue is shown.
-const MOST_PORTS: usize = 100;
 
 /// How to count.
 #[derive(Debug, Default)]
@@ -40,13 +36,6 @@ pub(super) struct Totals {
     pub(super) events: [u64; EVENT_TYPES.len()],
 }
 
-/// The accept queue of a port, as it was last seen.
-#[derive(Clone, Copy, Debug)]
-struct Queue {
-    queue: AcceptQueue,
-    seen: Timestamp,
-}
-
 /// Counts what the core reports.
 #[derive(Debug)]
 pub struct Recorder {
@@ -54,8 +43,7 @@ pub struct Recorder {
     expiry_ns: u64,
     totals: Box<Totals>,
     owners: Owners,
-    queues: HashMap<u16, Queue, foldhash::fast::RandomState>,
-    queue_overflow: u64,
+    queues: ArrivalQueues,
     census: Census,
 }
 
@@ -74,8 +62,7 @@ impl Recorder {
                 events: [0; EVENT_TYPES.len()],
             }),
             owners: Owners::new(options.labels, options.limits),
-            queues: HashMap::default(),
-            queue_overflow: 0,
+            queues: ArrivalQueues::default(),
             census: Census::default(),
         }
     }
@@ -85,14 +72,14 @@ impl Recorder {
         let place = match event {
             Event::Transition(transition) => {
                 if let Some(queue) = transition.accept_queue {
-                    self.queue(transition.local.port, queue, transition.time);
+                    self.queues.see(transition.netns, transition.local.port, queue, transition.time);
                 }
                 0
             }
             Event::Existing(_) => 1,
             Event::SynAckRetransmit(resent) => {
                 if let Some(queue) = resent.accept_queue {
-                    self.queue(resent.local.port, queue, resent.time);
+                    self.queues.see(resent.netns, resent.local.port, queue, resent.time);
                 }
                 2
             }
@@ -195,21 +182,11 @@ impl Recorder {
         self.totals.state_durations[state as usize].observe(duration_ns);
     }
 
-    fn queue(&mut self, port: u16, queue: AcceptQueue, seen: Timestamp) {
-        if self.queues.len() >= MOST_PORTS && !self.queues.contains_key(&port) {
-            self.queue_overflow += 1;
-            let oldest = self.queues.iter().min_by_key(|(port, queue)| (queue.seen, **port));
-            if let Some(oldest) = oldest.map(|(port, _)| *port) {
-                self.queues.remove(&oldest);
-            }
-        }
-        self.queues.insert(port, Queue { queue, seen });
-    }
-
     /// Does what is due now and then; called after each batch of events.
     pub fn advance(&mut self, tracker: &Tracker, now: Timestamp) {
         self.census.advance(tracker, &mut self.owners, &self.thresholds, now);
         self.owners.advance(now);
+        self.queues.advance(now);
     }
 
     /// Copies the counts for somebody who wants to look.
@@ -222,12 +199,9 @@ impl Recorder {
     ) -> Snapshot {
         self.census.refresh(tracker, &mut self.owners, &self.thresholds, now);
         self.owners.fit();
-        let expiry_ns = self.expiry_ns;
-        self.queues.retain(|_, queue| now.since(queue.seen) <= expiry_ns);
-        let mut queues: Vec<_> = self.queues.iter().map(|(port, queue)| (*port, queue.queue)).collect();
-        queues.sort_unstable_by_key(|(port, _)| *port);
+        self.queues.expire(self.expiry_ns, now);
         let mut overflows = self.owners.overflows();
-        overflows.push(("port", self.queue_overflow));
+        overflows.push(("port", self.queues.overflow()));
         let (time_wait, fin_wait_2) = tracker.mini_sockets();
         Snapshot {
             totals: self.totals.clone(),
@@ -237,7 +211,7 @@ impl Recorder {
             listeners: tracker.listening(),
             time_wait,
             fin_wait_2,
-            queues,
+            queues: self.queues.copy(now),
             overflows,
             source,
             tracker: tracker.counts(),

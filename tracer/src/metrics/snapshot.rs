@@ -1,11 +1,12 @@
 //! The counts of one moment, copied out of the thread that makes them.
 
 use super::{
+    queues::ArrivedAt,
     recorder::Totals,
     tally::{Standing, Tally},
 };
 use crate::{
-    event::{AcceptQueue, SourceCounts},
+    event::SourceCounts,
     lifecycle::{Thresholds, TrackerCounts},
 };
 
@@ -27,7 +28,7 @@ pub struct Snapshot {
     pub(super) listeners: usize,
     pub(super) time_wait: usize,
     pub(super) fin_wait_2: usize,
-    pub(super) queues: Vec<(u16, AcceptQueue)>,
+    pub(super) queues: Vec<ArrivedAt>,
     pub(super) overflows: Vec<(&'static str, u64)>,
     pub(super) source: SourceCounts,
     pub(super) tracker: TrackerCounts,

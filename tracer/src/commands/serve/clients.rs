@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     listen::Listener,
     pages,
-    patience::{Patient, Stream},
+    patience::{Limits, Patient, Stream},
     web_config::Web,
 };
 
@@ -37,8 +37,8 @@ const MOST: usize = 512;
 const REQUEST: Duration = Duration::from_secs(90);
 /// How long a client may take for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take nothing of what is sent to him.
-const STALL: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what is sent to him, and how long for all of an answer.
+const ANSWER: Limits = Limits { stall: Duration::from_secs(10), whole: Duration::from_secs(30) };
 /// Before another attempt, when no client can be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,14 +46,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Clients {
     router: Router,
-    web: Arc<RwLock<Arc<Web>>>,
+    web: watch::Receiver<Arc<Web>>,
     /// The oldest first.
     connected: Arc<Mutex<VecDeque<AbortHandle>>>,
     end: Arc<watch::Sender<bool>>,
 }
 
 impl Clients {
-    pub(super) fn new(router: Router, web: Arc<RwLock<Arc<Web>>>) -> Self {
+    /// Clients of these pages, who are let in by what `web` holds at the time.
+    pub(super) fn new(router: Router, web: watch::Receiver<Arc<Web>>) -> Self {
+        let router = pages::guarded(router, web.clone());
         Self { router, web, connected: Arc::default(), end: Arc::new(watch::Sender::new(false)) }
     }
 
@@ -82,14 +84,13 @@ impl Clients {
     }
 
     fn admit(&self, stream: Box<dyn Stream>) {
-        let web = Arc::clone(&self.web.read().unwrap_or_else(PoisonError::into_inner));
-        let router = pages::guarded(self.router.clone(), Arc::clone(&web));
-        let ends = self.end.subscribe();
+        let (router, mut web, ends) = (self.router.clone(), self.web.clone(), self.end.subscribe());
         let task = tokio::spawn(async move {
-            let stream = match &web.tls {
+            let tls = web.borrow_and_update().tls.clone();
+            let stream = match tls {
                 None => stream,
                 Some(tls) => {
-                    let acceptor = TlsAcceptor::from(Arc::clone(tls));
+                    let acceptor = TlsAcceptor::from(tls);
                     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => Box::new(stream),
                         Ok(Err(error)) => return tracing::debug!("a TLS handshake failed: {error}"),
@@ -97,7 +98,7 @@ impl Clients {
                     }
                 }
             };
-            converse(stream, router, ends).await;
+            converse(stream, router, web, ends).await;
         });
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         if connected.len() >= MOST {
@@ -134,8 +135,23 @@ async fn ended(ends: &mut watch::Receiver<bool>) {
     let _ = ends.wait_for(|ended| *ended).await;
 }
 
-async fn converse(stream: Box<dyn Stream>, router: Router, mut ends: watch::Receiver<bool>) {
-    let stream = TokioIo::new(Patient::new(stream, STALL));
+/// Waits until the web configuration has been read again.
+async fn renewed(web: &mut watch::Receiver<Arc<Web>>) {
+    if web.changed().await.is_err() {
+        // Nobody can read it again any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Answers a client until he goes, the server ends, or the web configuration is another one: then he has to come
+/// again, to a certificate that may be new.
+async fn converse(
+    stream: Box<dyn Stream>,
+    router: Router,
+    mut web: watch::Receiver<Arc<Web>>,
+    mut ends: watch::Receiver<bool>,
+) {
+    let stream = TokioIo::new(Patient::new(stream, ANSWER));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST)
@@ -145,6 +161,10 @@ async fn converse(stream: Box<dyn Stream>, router: Router, mut ends: watch::Rece
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
         () = ended(&mut ends) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = renewed(&mut web) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -29,41 +29,54 @@ struct Signs {
     read_at: AtomicU64,
     /// Somebody waits for counts.
     wanted: AtomicBool,
+    /// Everything has been read.
+    ended: AtomicBool,
+}
+
+/// Counts, and when they were made.
+#[derive(Clone, Debug)]
+pub(super) struct Counts {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) made: Instant,
 }
 
 /// The side that looks.
 #[derive(Debug)]
 pub(super) struct Feed {
     signs: Arc<Signs>,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    counts: watch::Receiver<Option<Counts>>,
 }
 
 /// The side that counts.
 #[derive(Debug)]
 pub(super) struct Publisher {
     signs: Arc<Signs>,
-    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    counts: watch::Sender<Option<Counts>>,
 }
 
 /// Both sides.
 pub(super) fn channel() -> (Arc<Feed>, Publisher) {
     let signs = Arc::new(Signs::default());
     let (sender, receiver) = watch::channel(None);
-    (
-        Arc::new(Feed { signs: Arc::clone(&signs), snapshots: receiver }),
-        Publisher { signs, snapshots: sender },
-    )
+    (Arc::new(Feed { signs: Arc::clone(&signs), counts: receiver }), Publisher { signs, counts: sender })
 }
 
 impl Feed {
     /// Counts that are newer than the call, or the last ones when the tracing thread does not answer.
-    pub(super) async fn counts(&self) -> Option<Arc<Snapshot>> {
-        let mut snapshots = self.snapshots.clone();
-        snapshots.mark_unchanged();
+    pub(super) async fn counts(&self) -> Option<Counts> {
+        let mut counts = self.counts.clone();
+        counts.mark_unchanged();
         self.signs.wanted.store(true, Ordering::Release);
-        // In vain when the thread is stuck or has ended: then what there is.
-        let _ = tokio::time::timeout(PATIENCE, snapshots.changed()).await;
-        snapshots.borrow().clone()
+        if !self.has_ended() {
+            // In vain when the thread is stuck or ends: then what there is.
+            let _ = tokio::time::timeout(PATIENCE, counts.changed()).await;
+        }
+        counts.borrow().clone()
+    }
+
+    /// Whether everything has been read, as of a recording.
+    pub(super) fn has_ended(&self) -> bool {
+        self.signs.ended.load(Ordering::Acquire)
     }
 
     /// How long ago events were last read; none when they never were.
@@ -77,11 +90,9 @@ impl Feed {
         self.silence().is_some_and(|silence| silence < ALIVE)
     }
 
-    /// Waits until events have been read once.
-    pub(super) async fn wait_until_attached(&self) {
-        let mut snapshots = self.snapshots.clone();
-        // The sender goes only when the thread has ended, which the caller sees for itself.
-        let _ = snapshots.wait_for(Option::is_some).await;
+    /// Waits until events have been read once; false when the thread has ended before.
+    pub(super) async fn wait_until_attached(&self) -> bool {
+        self.counts.clone().wait_for(Option::is_some).await.is_ok()
     }
 }
 
@@ -96,6 +107,13 @@ pub(super) struct Counting {
 impl Counting {
     pub(super) fn new(recorder: Recorder, publisher: Publisher) -> Self {
         Self { recorder, publisher, begun: false }
+    }
+}
+
+impl Counting {
+    fn publish(&mut self, Progress { tracker, source, run_time_ns, now }: Progress<'_>) {
+        let snapshot = Arc::new(self.recorder.snapshot(tracker, source, run_time_ns, now));
+        self.publisher.counts.send_replace(Some(Counts { snapshot, made: Instant::now() }));
     }
 }
 
@@ -115,14 +133,20 @@ impl Consumer for Counting {
         if !std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        let Progress { tracker, source, run_time_ns, now } = progress;
-        self.recorder.advance(tracker, now);
+        self.recorder.advance(progress.tracker, progress.now);
         let signs = &self.publisher.signs;
         if signs.wanted.swap(false, Ordering::Acquire) || signs.read_at.load(Ordering::Relaxed) == 0 {
-            let snapshot = self.recorder.snapshot(tracker, source, run_time_ns, now);
-            self.publisher.snapshots.send_replace(Some(Arc::new(snapshot)));
+            self.publish(progress);
         }
-        signs.read_at.store(Timestamp::now().0, Ordering::Relaxed);
+        self.publisher.signs.read_at.store(Timestamp::now().0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Nobody can ask for counts any more: they are those of the whole recording.
+    fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        self.recorder.advance(progress.tracker, progress.now);
+        self.publish(progress);
+        self.publisher.signs.ended.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -172,11 +196,39 @@ mod tests {
         flush();
         assert!(feed.counts().await.is_none(), "nothing has been read yet");
         flush();
-        feed.wait_until_attached().await;
-        let first = feed.counts().await.unwrap();
+        assert!(feed.wait_until_attached().await);
+        let first = feed.counts().await.unwrap().snapshot;
         // Wanted, and not answered in time: the last ones.
-        assert!(Arc::ptr_eq(&first, &feed.counts().await.unwrap()));
+        assert!(Arc::ptr_eq(&first, &feed.counts().await.unwrap().snapshot));
         flush();
-        assert!(!Arc::ptr_eq(&first, &feed.snapshots.borrow().clone().unwrap()));
+        assert!(!Arc::ptr_eq(&first, &feed.counts.borrow().clone().unwrap().snapshot));
+    }
+
+    #[tokio::test]
+    async fn the_end_is_published_without_a_question() {
+        let (feed, publisher) = channel();
+        let tracker = Tracker::new(TrackerOptions::default());
+        let mut counting = Counting::new(Recorder::new(RecorderOptions::default()), publisher);
+        let progress = Progress {
+            tracker: &tracker,
+            source: SourceCounts::default(),
+            run_time_ns: None,
+            now: Timestamp(1),
+        };
+        for _ in 0..3 {
+            counting.flush(progress).unwrap();
+        }
+        let before = feed.counts.borrow().clone().unwrap().snapshot;
+        assert!(!feed.has_ended());
+        counting.finish(progress).unwrap();
+        assert!(feed.has_ended());
+        assert!(!Arc::ptr_eq(&before, &feed.counts().await.unwrap().snapshot));
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ended_first_has_not_attached() {
+        let (feed, publisher) = channel();
+        drop(publisher);
+        assert!(!feed.wait_until_attached().await);
     }
 }

@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::cli::ListenAddress;
@@ -45,22 +44,16 @@ impl Bound {
     pub(super) fn new(address: &ListenAddress) -> anyhow::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => {
-                let listener =
-                    std::net::TcpListener::bind(address).with_context(|| match address.port() {
-                        0 => format!("cannot listen on {address}: choose another --listen"),
-                        port => format!(
-                            "cannot listen on {address}: free port {port}, or choose another --listen"
-                        ),
-                    })?;
+                let listener = std::net::TcpListener::bind(address).map_err(|error| {
+                    anyhow::anyhow!("cannot listen on {address}: {error}; {}", tcp_remedy(*address, &error))
+                })?;
                 let bound = listener.local_addr().unwrap_or(*address);
                 Ok(Self::Tcp(listener, bound))
             }
             ListenAddress::Unix(path) => {
-                let listener = bind_unix(path).with_context(|| {
-                    format!(
-                        "cannot listen on unix:{}: end who uses it, or choose another --listen",
-                        path.display()
-                    )
+                let listener = bind_unix(path).map_err(|error| {
+                    let shown = path.display();
+                    anyhow::anyhow!("cannot listen on unix:{shown}: {error}; {}", unix_remedy(path, &error))
                 })?;
                 Ok(Self::Unix(listener, SocketFile(path.clone())))
             }
@@ -89,6 +82,39 @@ impl Listener {
             Self::Tcp(_, address) => address.to_string(),
             Self::Unix(_, SocketFile(path)) => format!("unix:{}", path.display()),
         }
+    }
+}
+
+fn tcp_remedy(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("free port {port}, or choose another --listen"),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "port {port} takes CAP_NET_BIND_SERVICE: grant it, or choose a --listen port from 1024 on"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "choose a --listen address that this host has, as `ip address` shows them".to_owned()
+        }
+        _ => "choose another --listen".to_owned(),
+    }
+}
+
+fn unix_remedy(path: &Path, error: &io::Error) -> String {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")).display();
+    match error.kind() {
+        io::ErrorKind::AddrInUse if path.symlink_metadata().is_ok_and(|it| !it.file_type().is_socket()) => {
+            "that is a file and no socket: remove it, or choose another --listen".to_owned()
+        }
+        io::ErrorKind::AddrInUse => "end who uses it, or choose another --listen".to_owned(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            format!("make the directory {folder}, or choose another --listen")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("let this account write to the directory {folder}, or choose another --listen")
+        }
+        _ => "choose another --listen".to_owned(),
     }
 }
 
@@ -124,6 +150,31 @@ mod tests {
         let address = used.local_addr().unwrap();
         let error = format!("{:#}", Bound::new(&ListenAddress::Tcp(address)).unwrap_err());
         assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+        assert!(error.contains(&format!("free port {}", address.port())), "{error}");
+    }
+
+    #[test]
+    fn each_cause_has_its_own_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let unix = |path: PathBuf| ListenAddress::Unix(path);
+        for (address, part) in [
+            // Of the addresses for documentation (RFC 5737) no host has any.
+            ("192.0.2.1:10793".parse().unwrap(), "`ip address`"),
+            (unix(folder.path().join("none/socket")), "make the directory"),
+            (unix(file.join("socket")), "make the directory"),
+            (unix(file.clone()), "no socket: remove it"),
+            (unix(PathBuf::from("x".repeat(200))), "choose another --listen"),
+        ] {
+            let error = format!("{:#}", Bound::new(&address).unwrap_err());
+            assert!(error.contains(part) && !error.contains("free port"), "{part}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let remedy = tcp_remedy("127.0.0.1:80".parse().unwrap(), &denied);
+        assert!(remedy.contains("CAP_NET_BIND_SERVICE") && !remedy.contains("free"), "{remedy}");
+        assert!(unix_remedy(Path::new("/run/x/socket"), &denied).contains("/run/x"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) fn start(shared: &Shared, arguments: &ServeArguments) {
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // It would tell stderr that stderr cannot be written to, and panic over that.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
     // The journal has a time of its own.

@@ -10,18 +10,25 @@ mod listen;
 mod logging;
 mod pages;
 mod patience;
+mod queues;
 mod systemd;
 mod web_config;
 
 use std::{
-    sync::{Arc, RwLock},
+    path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
-use self::{clients::Clients, feed::Counting, listen::Bound, pages::Site, web_config::Web};
+use self::{
+    clients::Clients, feed::Counting, listen::Bound, pages::Site, queues::Listeners, web_config::Web,
+};
 use super::{
     input::{Input, Privileges},
     pump::{Outcome, Pump},
@@ -30,6 +37,7 @@ use crate::{
     cli::{ServeArguments, Shared},
     lifecycle::{Thresholds, TrackerOptions},
     metrics::{Agent, LabelLimits, LabelSources, Recorder, RecorderOptions},
+    source::kernel::privileges,
 };
 
 /// How long running requests may go on when it ends.
@@ -45,6 +53,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let labels =
         LabelSources::new(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())?;
     if arguments.check {
+        // As a reload finds it, which has no privileges any more: `systemctl reload` asks this first.
+        privileges::keep_only(&[]).context("the capabilities could not be given back")?;
+        if let Some(path) = &arguments.web_config {
+            reread(path)?;
+        }
         if !shared.quiet {
             tell!("the configuration is sound");
         }
@@ -53,7 +66,14 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     logging::start(shared, arguments);
     // While the privileges are there, which a port below 1024 takes; and before the kernel is touched.
     let bound = arguments.listen.iter().map(Bound::new).collect::<anyhow::Result<Vec<_>>>()?;
+    let listeners =
+        if shared.input.is_empty() { Listeners::open(shared.filter.netns) } else { Listeners::default() };
     let mut input = Input::open(shared, Privileges::Dropped)?;
+    if let Some(path) = &arguments.web_config
+        && let Err(error) = reread(path)
+    {
+        tracing::warn!("{error:#}");
+    }
     give_memory_back();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -77,16 +97,28 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let mut pump = Pump::start(input.source, input.stop, options, Counting::new(recorder, publisher))
         .context("the thread that reads events could not be started")?;
     let agent = Agent { mode: input.mode, kernel: kernel_release() };
-    let ended =
-        runtime.block_on(serve(shared, arguments, bound, web, Site::new(feed, agent, started), &mut pump));
+    let site = Site::new(feed, agent, started, listeners);
+    let ended = runtime.block_on(serve(shared, arguments, bound, web, site, &mut pump));
     systemd::stopping();
     let Outcome { summary, abandoned, result } = pump.finish();
     tracing::info!("{summary}");
     if let Some(abandoned) = abandoned {
         tracing::info!("{abandoned}");
     }
-    ended?;
-    result.context("the events cannot be read any more")
+    // The reason, before what follows from it.
+    result.context("the events cannot be read any more")?;
+    ended
+}
+
+/// Reads the web configuration as a reload will: without the privileges that the start has.
+fn reread(path: &Path) -> anyhow::Result<Web> {
+    Web::read(path).with_context(|| {
+        format!(
+            "SIGHUP will not be able to read {} again: let this account read it, its certificate and its key, or \
+             give them with LoadCredential= of systemd",
+            path.display()
+        )
+    })
 }
 
 fn thresholds(arguments: &ServeArguments) -> Thresholds {
@@ -107,18 +139,15 @@ async fn serve(
     pump: &mut Pump,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("the signal handlers could not be set up")?;
-    let web = Arc::new(RwLock::new(Arc::new(web)));
+    let web = watch::Sender::new(Arc::new(web));
     let feed = site.feed();
     let (live, mut over) = (site.is_live(), false);
-    let clients = Clients::new(site.router(), Arc::clone(&web));
+    let clients = Clients::new(site.router(), web.subscribe());
     for bound in bound {
         let listener = bound.listen().context("a socket could not be given to the HTTP server")?;
         tracing::info!("listening on {}", listener.shown());
         clients.accept_from(listener);
     }
-    feed.wait_until_attached().await;
-    systemd::ready(&format!("tracing, {} listeners", arguments.listen.len()));
-    let _watchdog = systemd::watchdog(Arc::clone(&feed));
     let duration = async {
         match shared.duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -126,6 +155,21 @@ async fn serve(
         }
     };
     tokio::pin!(duration);
+    let begun = tokio::select! {
+        // A recording may have been read to its end by now, and is shown.
+        biased;
+        true = feed.wait_until_attached() => None,
+        () = pump.ended() => Some(ended_by_itself(live)),
+        _ = signals.terminate.recv() => Some(Ok(())),
+        _ = signals.interrupt.recv() => Some(Ok(())),
+        () = &mut duration => Some(Ok(())),
+    };
+    if let Some(outcome) = begun {
+        clients.end(GRACE).await;
+        return outcome;
+    }
+    systemd::ready(&format!("tracing, {} listeners", arguments.listen.len()));
+    let _watchdog = systemd::watchdog(Arc::clone(&feed));
     let outcome = loop {
         tokio::select! {
             _ = signals.terminate.recv() => break Ok(()),
@@ -134,7 +178,7 @@ async fn serve(
             () = &mut duration => break Ok(()),
             () = pump.ended(), if !over => {
                 if live {
-                    break Err(anyhow::anyhow!("the tracing has ended by itself"));
+                    break ended_by_itself(live);
                 }
                 // A recording that has been read can still be looked at.
                 over = true;
@@ -145,15 +189,24 @@ async fn serve(
     outcome
 }
 
+/// What it means that the thread has ended; if it knows why, that comes first.
+fn ended_by_itself(live: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !live,
+        "the tracing has ended by itself; start it again, and report this if it happens again"
+    );
+    Ok(())
+}
+
 /// Reads the web configuration again; a broken one changes nothing.
-fn reload(arguments: &ServeArguments, web: &RwLock<Arc<Web>>) {
+fn reload(arguments: &ServeArguments, web: &watch::Sender<Arc<Web>>) {
     let Some(path) = &arguments.web_config else {
         tracing::info!("nothing to read again: only the file of --web-config can be, and there is none");
         return;
     };
     match Web::read(path) {
         Ok(new) => {
-            *web.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(new);
+            web.send_replace(Arc::new(new));
             tracing::info!("{} was read again", path.display());
         }
         Err(error) => tracing::error!("the old configuration stays: {error}"),

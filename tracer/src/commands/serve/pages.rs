@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Weak},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{
@@ -14,15 +14,17 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
-use super::{feed::Feed, web_config::Web};
-use crate::metrics::{Agent, Format, ProcessFigures, render};
+use super::{auth::Admission, feed::Feed, queues::Listeners, web_config::Web};
+use crate::metrics::{Agent, Figures, Format, ProcessFigures, render};
 
 const INDEX: &str = include_str!("index.html");
 
 /// Most pages that are kept for clients who take their time.
 const MOST_PAGES: usize = 8;
+/// How long a page may be given to others when there are too many.
+const SHARED: Duration = Duration::from_secs(2);
 
 /// What the pages are made of.
 #[derive(Clone)]
@@ -32,8 +34,16 @@ struct Inner {
     feed: Arc<Feed>,
     agent: Agent,
     started: SystemTime,
-    /// The pages that are being sent. When there are too many, a client gets one of those.
-    pages: Mutex<Vec<(Format, Weak<Page>)>>,
+    listeners: Listeners,
+    /// The pages that are being sent. When there are too many, a client gets one of those while it is new.
+    pages: Mutex<Vec<Sent>>,
+}
+
+/// A page that is being sent, as long as somebody holds it.
+struct Sent {
+    format: Format,
+    made: Instant,
+    page: Weak<Page>,
 }
 
 /// A page that is being sent to one client or several.
@@ -49,8 +59,8 @@ impl AsRef<[u8]> for Hold {
 }
 
 impl Site {
-    pub(super) fn new(feed: Arc<Feed>, agent: Agent, started: SystemTime) -> Self {
-        Self(Arc::new(Inner { feed, agent, started, pages: Mutex::default() }))
+    pub(super) fn new(feed: Arc<Feed>, agent: Agent, started: SystemTime, listeners: Listeners) -> Self {
+        Self(Arc::new(Inner { feed, agent, started, listeners, pages: Mutex::default() }))
     }
 
     pub(super) fn feed(&self) -> Arc<Feed> {
@@ -71,20 +81,29 @@ impl Site {
             .with_state(self.clone())
     }
 
-    /// The page of now, or in need one of those that others have not yet taken.
+    /// The page of now, or in need one that others have not yet taken and that was made a moment ago.
     async fn page(&self, format: Format) -> Result<Arc<Page>, String> {
         let mut pages = self.0.pages.lock().await;
-        pages.retain(|(_, page)| page.strong_count() > 0);
-        if pages.len() >= MOST_PAGES
-            && let Some(page) = pages.iter().rev().find(|(it, _)| *it == format).and_then(|it| it.1.upgrade())
-        {
-            return Ok(page);
+        pages.retain(|sent| sent.page.strong_count() > 0);
+        if pages.len() >= MOST_PAGES {
+            let new = pages.iter().rev().find(|sent| sent.format == format && sent.made.elapsed() < SHARED);
+            return new.and_then(|sent| sent.page.upgrade()).ok_or_else(|| {
+                "too many clients are reading, each of them slowly: try again in some seconds".to_owned()
+            });
         }
-        let snapshot = self.0.feed.counts().await.ok_or("tracing has not begun yet")?;
-        let figures = ProcessFigures::read(self.0.started);
-        let page = render(snapshot, &self.0.agent, figures, format).map_err(|error| error.to_string())?;
+        let counts = self.0.feed.counts().await.ok_or("tracing has not begun yet")?;
+        let (listeners, live) = (self.0.listeners.clone(), self.is_live());
+        // The kernel is asked, and may let one wait.
+        let queues = tokio::task::spawn_blocking(move || live.then(|| listeners.queues())).await;
+        let figures = Figures {
+            process: ProcessFigures::read(self.0.started),
+            queues: queues.ok().flatten().unwrap_or_default(),
+            counts_age: live.then(|| counts.made.elapsed()),
+        };
+        let page =
+            render(counts.snapshot, &self.0.agent, figures, format).map_err(|error| error.to_string())?;
         let page = Arc::new(Page(page));
-        pages.push((format, Arc::downgrade(&page)));
+        pages.push(Sent { format, made: Instant::now(), page: Arc::downgrade(&page) });
         Ok(page)
     }
 }
@@ -104,6 +123,7 @@ async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
 async fn ready(State(site): State<Site>) -> (StatusCode, String) {
     match site.0.feed.silence() {
         None => (StatusCode::SERVICE_UNAVAILABLE, "tracing has not begun yet\n".to_owned()),
+        Some(_) if site.0.feed.has_ended() => (StatusCode::OK, "the recording has been read\n".to_owned()),
         Some(_) if site.0.feed.is_alive() => (StatusCode::OK, "ready\n".to_owned()),
         Some(silence) => {
             let text = format!("no events have been read for {} s\n", silence.as_secs());
@@ -112,38 +132,79 @@ async fn ready(State(site): State<Site>) -> (StatusCode, String) {
     }
 }
 
-/// The same pages for those who may look.
-pub(super) fn guarded(router: Router, web: Arc<Web>) -> Router {
-    if web.users.is_none() {
-        return router;
-    }
+/// The same pages for those who may look, by what holds at the time of each request.
+pub(super) fn guarded(router: Router, web: watch::Receiver<Arc<Web>>) -> Router {
     router.layer(middleware::from_fn_with_state(web, guard))
 }
 
-async fn guard(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+async fn guard(State(web): State<watch::Receiver<Arc<Web>>>, request: Request, next: Next) -> Response {
+    let web = Arc::clone(&web.borrow());
+    let Some(users) = &web.users else { return next.run(request).await };
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let admitted = match &web.users {
-        Some(users) => users.admits(header).await,
-        None => true,
-    };
-    if admitted {
-        return next.run(request).await;
+    match users.admits(header).await {
+        Admission::Granted => next.run(request).await,
+        Admission::Denied => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"tcptrace-bpf\", charset=\"UTF-8\"")];
+            (StatusCode::UNAUTHORIZED, challenge, "a name and a password are needed\n").into_response()
+        }
+        Admission::Busy => {
+            let text = "too many passwords are being checked: try again in some seconds\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
     }
-    let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"tcptrace-bpf\", charset=\"UTF-8\"")];
-    (StatusCode::UNAUTHORIZED, challenge, "a name and a password are needed\n").into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::feed, *};
+    use super::{
+        super::{
+            super::consumer::{Consumer as _, Progress},
+            feed::{self, Counting},
+        },
+        *,
+    };
+    use crate::{
+        event::{SourceCounts, Timestamp},
+        lifecycle::{Tracker, TrackerOptions},
+        metrics::{Recorder, RecorderOptions},
+    };
 
     #[tokio::test]
     async fn before_the_tracing_there_is_nothing_to_show() {
         let (feed, _publisher) = feed::channel();
         let agent = Agent { mode: None, kernel: String::new() };
-        let site = Site::new(feed, agent, SystemTime::now());
+        let site = Site::new(feed, agent, SystemTime::now(), Listeners::default());
         assert_eq!(ready(State(site.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
         let answer = metrics(State(site), HeaderMap::new()).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_held_is_given_to_others_only_while_it_is_new() {
+        let (feed, publisher) = feed::channel();
+        let mut counting = Counting::new(Recorder::new(RecorderOptions::default()), publisher);
+        let tracker = Tracker::new(TrackerOptions::default());
+        let source = SourceCounts::default();
+        let progress = Progress { tracker: &tracker, source, run_time_ns: None, now: Timestamp(1) };
+        // At its end a question is answered at once.
+        counting.finish(progress).unwrap();
+        let agent = Agent { mode: None, kernel: String::new() };
+        let site = Site::new(feed, agent, SystemTime::now(), Listeners::default());
+        let mut held = Vec::new();
+        for _ in 0..MOST_PAGES {
+            held.push(site.page(Format::Text).await.ok().unwrap());
+        }
+        let shared = site.page(Format::Text).await.ok().unwrap();
+        assert!(Arc::ptr_eq(&shared, &held[MOST_PAGES - 1]));
+        assert!(site.page(Format::Protobuf).await.is_err(), "none of them is protobuf");
+        drop(shared);
+        for sent in site.0.pages.lock().await.iter_mut() {
+            sent.made = sent.made.checked_sub(SHARED).unwrap();
+        }
+        let error = site.page(Format::Text).await.err().unwrap();
+        assert!(error.contains("too many clients are reading"), "{error}");
+        held.pop();
+        let new = site.page(Format::Text).await.ok().unwrap();
+        assert!(held.iter().all(|old| !Arc::ptr_eq(old, &new)));
     }
 }

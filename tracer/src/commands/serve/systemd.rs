@@ -26,7 +26,7 @@ pub(super) fn watchdog(feed: Arc<Feed>) -> Option<JoinHandle<()>> {
         let mut ticks = tokio::time::interval(every);
         loop {
             ticks.tick().await;
-            if feed.is_alive() {
+            if feed.is_alive() || feed.has_ended() {
                 tell(&[NotifyState::Watchdog]);
             } else {
                 tracing::error!("no events have been read for some seconds; the watchdog is not told");

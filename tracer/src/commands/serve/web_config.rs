@@ -15,7 +15,7 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use super::auth::Users;
+use super::auth::{HashFault, Users};
 
 /// How clients are let in.
 #[derive(Debug, Default)]
@@ -33,18 +33,29 @@ pub(super) enum WebError {
         "the web configuration {path} cannot be read: {error}; check its path and that this user may read it"
     )]
     Read { path: String, error: std::io::Error },
-    #[error("the web configuration {path} is wrong: {error}")]
+    #[error(
+        "the web configuration {path} is wrong: {error}; write it as docs/operating.md shows, which also says what is \
+         not supported"
+    )]
     Format { path: String, error: String },
     #[error(
         "the {what} {path} of the web configuration cannot be used: {error}; it has to be in PEM and readable"
     )]
     Pem { what: &'static str, path: String, error: String },
-    #[error("the certificate {certificate} and the key {key} cannot be used together: {error}")]
+    #[error(
+        "the certificate {certificate} and the key {key} cannot be used together: {error}; name the key that the \
+         certificate was made for"
+    )]
     Tls { certificate: String, key: String, error: rustls::Error },
     #[error(
         "the password of `{user}` in the web configuration is no bcrypt hash; make one with `htpasswd -nBC 10 {user}`"
     )]
     Hash { user: String },
+    #[error(
+        "comparing with the password of `{user}` in the web configuration, a bcrypt hash of cost {cost}, would take \
+         too long; make one with `htpasswd -nBC 10 {user}`"
+    )]
+    Cost { user: String, cost: u32 },
 }
 
 #[derive(Deserialize)]
@@ -76,17 +87,27 @@ impl Web {
         let shown = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| WebError::Read { path: shown.clone(), error })?;
         let file: Option<File> = serde_norway::from_str(&text)
-            .map_err(|error| WebError::Format { path: shown, error: error.to_string() })?;
+            .map_err(|error| WebError::Format { path: shown, error: one_line(&error.to_string()) })?;
         let Some(file) = file else { return Ok(Self::default()) };
         let folder = path.parent().unwrap_or(Path::new(""));
         let users = file.basic_auth_users.filter(|users| !users.is_empty());
         Ok(Self {
             tls: file.tls_server_config.map(|tls| server_config(&tls, folder)).transpose()?.map(Arc::new),
             users: users
-                .map(|users| Users::new(users).map_err(|user| WebError::Hash { user }))
+                .map(|users| {
+                    Users::new(users).map_err(|(user, fault)| match fault {
+                        HashFault::Malformed => WebError::Hash { user },
+                        HashFault::Costly(cost) => WebError::Cost { user, cost },
+                    })
+                })
                 .transpose()?,
         })
     }
+}
+
+/// A library's reason as a part of a sentence.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 fn server_config(tls: &Tls, folder: &Path) -> Result<ServerConfig, WebError> {
@@ -143,12 +164,18 @@ mod tests {
             ("tls_server_config: {cert_file: no.crt, key_file: no.key}\n", &["certificate", "no.crt", "PEM"]),
             ("tls_server_config: {cert_file: a, key_file: b, min_version: SSL3}\n", &["SSL3", "TLS12"]),
             ("basic_auth_users: {alice: secret}\n", &["`alice`", "htpasswd"]),
-            ("basic_auth_users: [\n", &["web.yml is wrong"]),
+            ("basic_auth_users: [\n", &["web.yml is wrong", "docs/operating.md"]),
+            ("basic_auth_users: {a: b}\n  x\n:\n", &["web.yml is wrong", "docs/operating.md"]),
+            (
+                "basic_auth_users: {bob: $2y$31$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n",
+                &["`bob`", "cost 31", "htpasswd -nBC 10 bob"],
+            ),
         ] {
             let error = read(text).unwrap_err().to_string();
             for part in parts {
                 assert!(error.contains(part), "{part} not in: {error}");
             }
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
         let error = Web::read(Path::new("/no/such/web.yml")).unwrap_err().to_string();
         assert!(error.contains("/no/such/web.yml"), "{error}");
