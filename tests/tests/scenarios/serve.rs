@@ -302,7 +302,7 @@ fn a_recording_is_shown_to_its_end() {
     let file = folder.path().join("recording.arrows");
     let recorder = Tracer::start(["record", file.to_str().unwrap(), "--duration", "10m"]);
     let size = || fs::metadata(&file).map_or(0, |metadata| metadata.len());
-    // The host's other connections are in it too, so these are known by their ports.
+    // The host's other connections are in it too, however many, so these are services by their ports.
     let mut ports = Vec::new();
     for _ in 0..4 {
         let before = size();
@@ -314,7 +314,11 @@ fn a_recording_is_shown_to_its_end() {
     }
     recorder.interrupt();
     let mut command = Command::new(tcptrace_tests::program::program());
-    command.args(["serve", "-i", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--label", "local_port"]);
+    let services = folder.path().join("services");
+    let lines: Vec<String> = ports.iter().map(|port| format!("port{port} {port}\n")).collect();
+    fs::write(&services, lines.concat()).unwrap();
+    let label = format!("service={}", services.display());
+    command.args(["serve", "-i", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--label", &label]);
     let daemon = Daemon::spawn(&mut command);
     let ready = wait::until("the end of the recording", || {
         daemon.get("/readyz").ok().filter(|answer| answer.text().contains("has been read"))
@@ -322,8 +326,9 @@ fn a_recording_is_shown_to_its_end() {
     assert_eq!(ready.status, 200);
     let page = daemon.page();
     for port in ports {
-        let series =
-            format!(r#"tcptrace_handshakes_total{{role="server",result="established",local_port="{port}"}}"#);
+        let series = format!(
+            r#"tcptrace_handshakes_total{{role="server",result="established",service="port{port}"}}"#
+        );
         assert_eq!(daemon::value(&page, &series), Some(1.0), "{page}");
     }
     assert!(!page.contains("tcptrace_counts_age_seconds "), "they have no age");
