@@ -21,21 +21,23 @@ use tcptrace_bpf::{
         TrackerCounts,
     },
     output::{
-        ConnectionRow, DiagramEdgeRow, DiagramStateRow, GroupRow, HandshakeBucketRow, HandshakeGroupRow, Row,
-        SlowHandshakeRow, StuckRow, Summary, TransitionRow,
+        ConnectionRow, DiagramEdgeRow, DiagramStateRow, Format, GroupRow, HandshakeBucketRow,
+        HandshakeGroupRow, Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
     },
     owner::{OwnerSource, Runtime},
     recording::{BATCH_ROWS, COLUMNS, Header, Kind},
     source::kernel::Hook,
 };
 
-const DOCUMENTS: [&str; 19] = [
+const DOCUMENTS: [&str; 23] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/close-reasons.md",
+    "docs/connections.md",
     "docs/diagram.md",
+    "docs/doctor.md",
     "docs/handshakes-command.md",
     "docs/handshakes.md",
     "docs/investigating-handshakes.md",
@@ -48,7 +50,9 @@ const DOCUMENTS: [&str; 19] = [
     "docs/recordings.md",
     "docs/requirements.md",
     "docs/scale.md",
+    "docs/stuck.md",
     "docs/top.md",
+    "docs/transitions.md",
 ];
 
 fn root() -> PathBuf {
@@ -316,6 +320,66 @@ fn commands() {
     let command = Cli::command();
     let defined: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(documented, defined);
+}
+
+/// Each command has a page, which shows what it prints.
+#[test]
+fn every_command_has_its_page() {
+    for row in table(&section(&read("README.md"), "Commands"), "command") {
+        let command = &code(&row[0])[0];
+        let link = row[1].split("](").nth(1).and_then(|rest| rest.split([')', '#']).next());
+        let page = read(link.unwrap_or_else(|| panic!("{command} has no link")));
+        assert!(page.contains(&format!("tcptrace-bpf {command}")), "{command}");
+        assert!(page.contains("```"), "{command}");
+    }
+}
+
+/// The first sample of a page, by lines.
+fn sample(page: &str) -> Vec<String> {
+    let text = read(page);
+    let block = text.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
+    block
+        .unwrap_or_else(|| panic!("{page} has no sample"))
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+/// The head of a table.
+fn head<R: Row>(wide: bool) -> String {
+    let mut written = Vec::new();
+    let format = if wide { Format::Wide } else { Format::Table };
+    Sink::new(&mut written, format, TimeStyle::Utc).begin::<R>().unwrap();
+    String::from_utf8(written).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn samples_have_the_heads_that_are_written() {
+    assert_eq!(sample("README.md")[0], head::<ConnectionRow>(true));
+    assert_eq!(sample("docs/connections.md")[0], head::<ConnectionRow>(false));
+    assert_eq!(sample("docs/transitions.md")[0], head::<TransitionRow>(false));
+    assert_eq!(sample("docs/stuck.md")[0], head::<StuckRow>(false));
+    // As many columns as the page explains.
+    for (page, head) in [
+        ("docs/connections.md", head::<ConnectionRow>(false)),
+        ("docs/transitions.md", head::<TransitionRow>(false)),
+    ] {
+        let explained = names(&table(&read(page), "column"));
+        let explained: Vec<&str> =
+            explained.iter().flat_map(|name| name.split([',', ' '])).filter(|it| !it.is_empty()).collect();
+        let written: Vec<&str> = head.split_whitespace().collect();
+        assert_eq!(explained, written, "{page}");
+    }
+    // Every check is in the sample, with one of the two words before it.
+    let checks = sample("docs/doctor.md");
+    for name in names(&table(&section(&read("docs/requirements.md"), "What `doctor` looks for"), "name")) {
+        let told = |line: &String| {
+            ["found ", "missing "]
+                .iter()
+                .any(|word| line.strip_prefix(word).is_some_and(|rest| rest.trim_start().starts_with(&name)))
+        };
+        assert!(checks.iter().any(told), "{name}");
+    }
 }
 
 /// Every option of the program, by its long name, with the ones of that name that commands have.
