@@ -105,9 +105,9 @@ socket_layout! {
     skc_v6_rcv_saddr = "tcp_sock", "skc_v6_rcv_saddr";
     skc_cookie = "tcp_sock", "skc_cookie";
     skc_flags = "tcp_sock", "skc_flags";
-    inet_saddr = "tcp_sock", "inet_saddr";
     /// Big-endian.
     inet_sport = "tcp_sock", "inet_sport";
+    sk_protocol = "tcp_sock", "sk_protocol";
     sk_err = "tcp_sock", "sk_err";
     sk_err_soft = "tcp_sock", "sk_err_soft";
     /// A byte since 5.x; two bits of a larger field before, then absent.
@@ -125,7 +125,6 @@ socket_layout! {
     icsk_user_timeout = "tcp_sock", "icsk_user_timeout";
     bytes_sent = "tcp_sock", "bytes_sent";
     bytes_retrans = "tcp_sock", "bytes_retrans";
-    bytes_acked = "tcp_sock", "bytes_acked";
     bytes_received = "tcp_sock", "bytes_received";
     srtt_us = "tcp_sock", "srtt_us";
     /// `struct minmax`: the minimum is the value, the second word, of its first sample.
@@ -141,10 +140,15 @@ socket_layout! {
     rcv_nxt = "tcp_sock", "rcv_nxt";
     copied_seq = "tcp_sock", "copied_seq";
     net_inum = "net", "ns.inum";
+    /// Random, and the same as long as the namespace lives.
+    net_hash_mix = "net", "hash_mix";
     task_tgid = "task_struct", "tgid";
     task_comm = "task_struct", "comm";
     task_cred = "task_struct", "cred";
     cred_uid = "cred", "uid.val";
+    /// Since 5.14.
+    cred_ucounts = "cred", "ucounts";
+    ucounts_uid = "ucounts", "uid.val";
     cgroup_kn = "cgroup", "kn";
     kernfs_id = "kernfs_node", "id";
     num_retrans = "request_sock", "num_retrans";

@@ -1,18 +1,25 @@
 //! The wire format between the eBPF programs and user space.
 //!
-//! Both sides compile this crate, so a field has one definition: [`Record`] and [`TcpInfo`] are what
-//! the kernel side writes into the ring buffer, [`Config`] is what user space hands over before the
-//! programs load, [`Counters`] is what the kernel side counts. It has no dependencies.
+//! Both sides compile this crate, so a field has one definition: [`Record`] and the parts behind it are what
+//! the kernel side writes, [`LaneHeader`] is the state of where it writes to, [`Config`] is what user space hands
+//! over before the programs load, [`Counters`] is what the kernel side counts. It has no dependencies.
 #![no_std]
 
 mod config;
+mod lane;
 mod record;
 
 pub use config::{ABSENT, Config, CtxLayout, SocketLayout};
-pub use record::{Counters, Record, RecordKind, RecordWithInfo, TcpInfo, Wire, flags};
+pub use lane::{
+    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, lane_of, next_position,
+};
+pub use record::{
+    AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo, Wire,
+    flags,
+};
 
 /// Version of the layouts in this crate. A recording names it; it grows with every change of layout.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// Address family of IPv4, `AF_INET` in `include/linux/socket.h`.
 pub const AF_INET: u8 = 2;

@@ -1,4 +1,4 @@
-/// What a record in the ring buffer reports; the `kind` field of [`Record`].
+/// What a record reports; the `kind` field of [`Record`].
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
@@ -14,14 +14,19 @@ pub enum RecordKind {
     TimeWaitEnd = 4,
 }
 
+impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Transition, Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd];
+}
+
 /// Bits of [`Record::flags`].
 pub mod flags {
-    /// `tgid`, `uid` and `comm` name the process that caused the event. Without it `current` was
-    /// whatever the softirq interrupted, and the fields are zero.
+    /// A [`Process`](crate::Process) follows: the one that caused the event. Without it `current` was whatever the
+    /// softirq interrupted.
     pub const PROCESS: u32 = 1 << 0;
-    /// A [`TcpInfo`](crate::TcpInfo) follows the record.
+    /// A [`TcpInfo`](crate::TcpInfo) follows.
     pub const INFO: u32 = 1 << 1;
-    /// `accept_queue` and `accept_queue_limit` hold the listener's values.
+    /// An [`AcceptQueue`](crate::AcceptQueue) follows.
     pub const ACCEPT_QUEUE: u32 = 1 << 2;
     /// `SOCK_DONE`: the peer's FIN was received (TCP sets the bit in `tcp_fin` only, 6.18 tcp_input.c).
     pub const PEER_FIN: u32 = 1 << 3;
@@ -40,9 +45,14 @@ pub mod flags {
     pub const SOCKET_FIELDS: u32 = 1 << 8;
     /// `value` holds the id of the socket's cgroup.
     pub const CGROUP: u32 = 1 << 9;
+    /// [`Ipv6Addresses`](crate::Ipv6Addresses) follow, and the record's own addresses mean nothing.
+    pub const IPV6_ADDRESSES: u32 = 1 << 10;
 }
 
-/// One event, as the kernel side writes it. 120 bytes, no padding, native byte order.
+/// What every event has, as the kernel side writes it. 64 bytes, no padding, native byte order.
+///
+/// The parts that [`flags`] name follow it without a gap, in this order: [`Ipv6Addresses`], [`Process`],
+/// [`AcceptQueue`], [`TcpInfo`]. Most events have none of them: what is not written costs nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -57,24 +67,14 @@ pub struct Record {
     /// [`RecordKind::SynAckRetransmit`] when the first SYN-ACK was sent, `CLOCK_MONOTONIC` in
     /// nanoseconds to the microsecond, 0 when that is not known.
     pub value: u64,
-    /// Local address in network order; IPv4 in the first four bytes, the rest zero.
-    pub local_address: [u8; 16],
-    /// Remote address, likewise.
-    pub remote_address: [u8; 16],
-    /// Name of the process, NUL-padded (`TASK_COMM_LEN`), valid with [`flags::PROCESS`].
-    pub comm: [u8; 16],
+    /// Local IPv4 address in network order.
+    pub local_address: [u8; 4],
+    /// Remote IPv4 address in network order.
+    pub remote_address: [u8; 4],
     /// Bits of [`flags`].
     pub flags: u32,
     /// Inode of the network namespace, valid with [`flags::NETNS`].
     pub netns: u32,
-    /// Process (thread group) id, in the initial pid namespace, valid with [`flags::PROCESS`].
-    pub tgid: u32,
-    /// User id of the process, valid with [`flags::PROCESS`].
-    pub uid: u32,
-    /// Connections waiting for `accept()`, valid with [`flags::ACCEPT_QUEUE`].
-    pub accept_queue: u32,
-    /// The backlog given to `listen()`, capped by `somaxconn`; valid with [`flags::ACCEPT_QUEUE`].
-    pub accept_queue_limit: u32,
     /// Local port, host order; 0 when not bound.
     pub local_port: u16,
     /// Remote port, host order.
@@ -97,7 +97,39 @@ pub struct Record {
     pub reserved: u32,
 }
 
-/// `struct tcp_sock`'s own account of a connection, read at ESTABLISHED and at CLOSE. 80 bytes.
+/// Both addresses of a socket of [`AF_INET6`](crate::AF_INET6), in network order. 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Addresses {
+    /// The local one.
+    pub local: [u8; 16],
+    /// The remote one.
+    pub remote: [u8; 16],
+}
+
+/// The process that caused an event. 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process (thread group) id, in the initial pid namespace.
+    pub tgid: u32,
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// Name, NUL-padded (`TASK_COMM_LEN`).
+    pub comm: [u8; 16],
+}
+
+/// A listener's queue of connections that wait for `accept()`. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptQueue {
+    /// Connections waiting (`sk_ack_backlog`).
+    pub length: u32,
+    /// The backlog given to `listen()`, capped by `somaxconn` (`sk_max_ack_backlog`).
+    pub limit: u32,
+}
+
+/// `struct tcp_sock`'s own account of a connection, read at ESTABLISHED and at CLOSE. 72 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
@@ -105,8 +137,6 @@ pub struct TcpInfo {
     pub bytes_sent: u64,
     /// Payload bytes sent again (`bytes_retrans`).
     pub bytes_retransmitted: u64,
-    /// Sequence space acknowledged by the peer, SYN and FIN included (`bytes_acked`).
-    pub bytes_acked: u64,
     /// Sequence space received in order, FIN included (`bytes_received`).
     pub bytes_received: u64,
     /// Smoothed round-trip time, microseconds (`srtt_us >> 3`); 0 when there was no sample.
@@ -139,14 +169,68 @@ pub struct TcpInfo {
     pub data_segments_received: u32,
 }
 
-/// A [`Record`] whose [`flags::INFO`] is set.
-#[repr(C)]
+/// Bytes of the longest record, with every part.
+pub const MAX_RECORD: usize = size_of::<Record>()
+    + size_of::<Ipv6Addresses>()
+    + size_of::<Process>()
+    + size_of::<AcceptQueue>()
+    + size_of::<TcpInfo>();
+
+/// A record and the parts that follow it, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordWithInfo {
-    /// The event.
+pub struct Parts {
+    /// What every event has.
     pub record: Record,
-    /// The kernel's account of the connection at that moment.
-    pub info: TcpInfo,
+    /// With [`flags::IPV6_ADDRESSES`].
+    pub addresses: Option<Ipv6Addresses>,
+    /// With [`flags::PROCESS`].
+    pub process: Option<Process>,
+    /// With [`flags::ACCEPT_QUEUE`].
+    pub accept_queue: Option<AcceptQueue>,
+    /// With [`flags::INFO`].
+    pub info: Option<TcpInfo>,
+}
+
+impl Parts {
+    /// Takes the record at the start of `bytes` apart, and gives its length with it; what is behind it is not looked
+    /// at. `None` when there are fewer bytes than it needs.
+    pub fn read_from(bytes: &[u8]) -> Option<(Self, usize)> {
+        fn take<T: Wire>(rest: &mut &[u8]) -> Option<T> {
+            let value = T::read_from(rest)?;
+            *rest = rest.get(size_of::<T>()..)?;
+            Some(value)
+        }
+        let mut rest = bytes;
+        let record = take::<Record>(&mut rest)?;
+        let has = |flag| record.flags & flag != 0;
+        let mut parts = Self { record, addresses: None, process: None, accept_queue: None, info: None };
+        if has(flags::IPV6_ADDRESSES) {
+            parts.addresses = Some(take(&mut rest)?);
+        }
+        if has(flags::PROCESS) {
+            parts.process = Some(take(&mut rest)?);
+        }
+        if has(flags::ACCEPT_QUEUE) {
+            parts.accept_queue = Some(take(&mut rest)?);
+        }
+        if has(flags::INFO) {
+            parts.info = Some(take(&mut rest)?);
+        }
+        Some((parts, bytes.len() - rest.len()))
+    }
+
+    /// The bytes of each part in the order in which they are written. The record's flags must name the parts that
+    /// are there.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let parts = [
+            Some(self.record.as_bytes()),
+            self.addresses.as_ref().map(Wire::as_bytes),
+            self.process.as_ref().map(Wire::as_bytes),
+            self.accept_queue.as_ref().map(Wire::as_bytes),
+            self.info.as_ref().map(Wire::as_bytes),
+        ];
+        parts.into_iter().flatten()
+    }
 }
 
 /// What the kernel side counts; one element of a memory-mapped array, so that reading it needs no
@@ -154,13 +238,13 @@ pub struct RecordWithInfo {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Transitions that found the ring buffer full.
+    /// Transitions that found their lane or the ring buffer full.
     pub transitions_lost: u64,
-    /// Other records that found the ring buffer full.
+    /// Other records that found their lane or the ring buffer full.
     pub others_lost: u64,
 }
 
-/// Marks types that may be copied out of the ring buffer byte by byte.
+/// Marks types that may be copied out of shared memory byte by byte.
 ///
 /// # Safety
 ///
@@ -185,17 +269,24 @@ pub unsafe trait Wire: Copy {
 // SAFETY: integers and arrays of integers without padding, as asserted below.
 unsafe impl Wire for Record {}
 // SAFETY: as above.
-unsafe impl Wire for TcpInfo {}
+unsafe impl Wire for Ipv6Addresses {}
 // SAFETY: as above.
-unsafe impl Wire for RecordWithInfo {}
+unsafe impl Wire for Process {}
+// SAFETY: as above.
+unsafe impl Wire for AcceptQueue {}
+// SAFETY: as above.
+unsafe impl Wire for TcpInfo {}
 // SAFETY: as above.
 unsafe impl Wire for Counters {}
 // SAFETY: only `u32`s, in structures of `u32`s.
 unsafe impl Wire for crate::Config {}
 
 const _: () = {
-    assert!(size_of::<Record>() == 120 && align_of::<Record>() == 8);
-    assert!(size_of::<TcpInfo>() == 80 && align_of::<TcpInfo>() == 8);
-    assert!(size_of::<RecordWithInfo>() == 200);
+    assert!(size_of::<Record>() == 64 && align_of::<Record>() == 8);
+    assert!(size_of::<Ipv6Addresses>() == 32);
+    assert!(size_of::<Process>() == 24);
+    assert!(size_of::<AcceptQueue>() == 8);
+    assert!(size_of::<TcpInfo>() == 72 && align_of::<TcpInfo>() == 8);
+    assert!(MAX_RECORD == 200);
     assert!(size_of::<Counters>() == 16);
 };

@@ -19,7 +19,7 @@ use crate::{
     output::{Format, TimeStyle},
     owner::{self, CgroupSubtree},
     recording::Rotation,
-    source::kernel::{DEFAULT_BUFFER_BYTES, KernelOptions, Mode, ModeChoice},
+    source::kernel::{DEFAULT_BUFFER_BYTES, DEFAULT_BUFFER_BYTES_PER_CPU, KernelOptions, Mode, ModeChoice},
 };
 
 /// Traces every TCP state transition of this host: lifecycles, handshake times, close reasons, owners.
@@ -204,9 +204,10 @@ pub struct Shared {
     /// Most connections in the table; beyond it the longest silent are forgotten, and counted
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONNECTIONS as u32, value_parser = clap::value_parser!(u32).range(1..), global = true)]
     pub max_connections: u32,
-    /// Size of the ring buffer, such as 4M; rounded up to a power of two
-    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_buffer, global = true)]
-    pub buffer: u32,
+    /// Memory for transitions that are not read yet, of all CPUs together, such as 16M; rounded up to a power of two
+    /// [default: 4MiB, beyond 8 CPUs 512KiB for each]
+    #[arg(long, value_name = "SIZE", value_parser = parse_buffer, global = true)]
+    pub buffer: Option<u32>,
     /// Longest that an event waits before it is shown
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration, global = true)]
     pub latency: Duration,
@@ -350,6 +351,7 @@ impl Shared {
     /// How to trace.
     pub fn kernel_options(&self) -> KernelOptions {
         KernelOptions {
+            cpus: None,
             mode: match self.mode {
                 ModeArgument::Auto => ModeChoice::Auto,
                 ModeArgument::Btf => ModeChoice::Only(Mode::Btf),
@@ -436,7 +438,7 @@ fn parse_netns(text: &str) -> Result<u32, owner::NetnsError> {
     owner::parse_spec(text).inode()
 }
 
-/// Reads a size such as `4M`, `512KiB` or `65536`; the kernel's ring buffers go up to 2 GiB.
+/// Reads a size such as `4M`, `512KiB` or `65536`.
 fn parse_buffer(text: &str) -> Result<u32, String> {
     parse_size::Config::new()
         .with_binary()
@@ -447,7 +449,10 @@ fn parse_buffer(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{text}` is not a buffer size from 4K to 1G: use 512K, 4M or 64M"))
 }
 
-const _: () = assert!(DEFAULT_BUFFER_BYTES == 4 << 20, "the default is spelt out for --help");
+const _: () = assert!(
+    DEFAULT_BUFFER_BYTES == 4 << 20 && DEFAULT_BUFFER_BYTES_PER_CPU == 512 << 10,
+    "the default is spelt out for --help"
+);
 
 #[cfg(test)]
 mod tests {
@@ -470,9 +475,9 @@ mod tests {
     }
 
     #[test]
-    fn the_default_buffer_is_the_sources() {
+    fn the_default_latency_is_the_sources() {
         let cli = Cli::try_parse_from(["tcptrace-bpf"]).unwrap();
-        assert_eq!(cli.shared.buffer, DEFAULT_BUFFER_BYTES);
+        assert_eq!(cli.shared.buffer, None);
         assert_eq!(cli.shared.latency, crate::source::kernel::DEFAULT_POLL_INTERVAL);
     }
 

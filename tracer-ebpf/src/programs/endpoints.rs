@@ -1,9 +1,9 @@
 //! The two ends of a connection, and the part of a record that every kind has.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{ABSENT, AF_INET6, Record, RecordKind, flags};
+use tracer_ebpf::{AF_INET6, Ipv6Addresses, RecordKind, flags};
 
-use crate::{config, memory::Memory};
+use crate::{config, memory::Memory, output::Slot};
 
 /// Endpoints in the order the record wants them; an address is two words in network order.
 #[derive(Clone, Copy)]
@@ -42,52 +42,36 @@ impl Endpoints {
     }
 }
 
-/// The inode of the network namespace of anything that starts with a `struct sock_common`, 0 when it
-/// cannot be known.
+/// Writes what each kind of record has, zeros where it depends on the kind, and the first part: the addresses that do
+/// not fit.
 #[inline(always)]
-pub(crate) fn netns<M: Memory>(address: u64) -> u32 {
-    if config!(socket.skc_net) == ABSENT || config!(socket.net_inum) == ABSENT {
-        return 0;
-    }
-    M::load::<u32>(M::load::<u64>(address, config!(socket.skc_net)), config!(socket.net_inum))
-}
-
-/// Whether sockets of this namespace are asked for.
-#[inline(always)]
-pub(crate) fn is_wanted(netns: u32) -> bool {
-    let only = config!(only_netns);
-    only == 0 || netns == only
-}
-
-/// Writes every field of a record: what each kind has, and zeros.
-///
-/// # Safety
-///
-/// `record` points to a record in the ring buffer.
-#[inline(always)]
-pub(crate) unsafe fn write_base(
-    record: *mut Record,
+pub(crate) fn write_base(
+    slot: &mut Slot,
     kind: RecordKind,
     socket: u64,
     netns: u32,
     endpoints: Endpoints,
+    mut bits: u32,
 ) {
-    // SAFETY: as the caller promises. Arrays are written as words: the compiler would make a byte
-    // loop of a copy.
+    let record = slot.record();
+    if netns != 0 {
+        bits |= flags::NETNS;
+    }
+    let long = endpoints.family == AF_INET6;
+    if long {
+        bits |= flags::IPV6_ADDRESSES;
+    }
+    // SAFETY: the slot has room for a record with every part. Arrays are written as words: the compiler would make a
+    // byte loop of a copy.
     unsafe {
         (*record).time_ns = bpf_ktime_get_ns();
         (*record).socket = socket;
         (*record).cookie = 0;
         (*record).value = 0;
-        (&raw mut (*record).local_address).cast::<[u64; 2]>().write(endpoints.local);
-        (&raw mut (*record).remote_address).cast::<[u64; 2]>().write(endpoints.remote);
-        (&raw mut (*record).comm).cast::<[u64; 2]>().write([0; 2]);
-        (*record).flags = if netns == 0 { 0 } else { flags::NETNS };
+        (&raw mut (*record).local_address).cast::<u32>().write(endpoints.local[0] as u32);
+        (&raw mut (*record).remote_address).cast::<u32>().write(endpoints.remote[0] as u32);
+        (*record).flags = bits;
         (*record).netns = netns;
-        (*record).tgid = 0;
-        (*record).uid = 0;
-        (*record).accept_queue = 0;
-        (*record).accept_queue_limit = 0;
         (*record).local_port = endpoints.local_port;
         (*record).remote_port = endpoints.remote_port;
         (*record).error = 0;
@@ -98,5 +82,10 @@ pub(crate) unsafe fn write_base(
         (*record).new_state = 0;
         (*record).family = endpoints.family;
         (*record).reserved = 0;
+        if long {
+            let addresses = slot.part::<Ipv6Addresses>();
+            (&raw mut (*addresses).local).cast::<[u64; 2]>().write(endpoints.local);
+            (&raw mut (*addresses).remote).cast::<[u64; 2]>().write(endpoints.remote);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod memory;
+mod netns;
 mod output;
 mod process;
 mod reader;

@@ -6,6 +6,9 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 /// Reads fields of kernel structures.
 pub(crate) trait Memory {
+    /// Whether a load costs no call.
+    const CHEAP: bool;
+
     /// Reads a `T` at `address + offset`.
     fn load<T: Copy>(address: u64, offset: u32) -> T;
 }
@@ -14,6 +17,8 @@ pub(crate) trait Memory {
 pub(crate) struct Typed;
 
 impl Memory for Typed {
+    const CHEAP: bool = true;
+
     #[inline(always)]
     fn load<T: Copy>(address: u64, offset: u32) -> T {
         // SAFETY: the verifier checks that `offset`, a constant by then, is a field of the structure
@@ -26,6 +31,8 @@ impl Memory for Typed {
 pub(crate) struct Probed;
 
 impl Memory for Probed {
+    const CHEAP: bool = false;
+
     #[inline(always)]
     fn load<T: Copy>(address: u64, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();

@@ -1,75 +1,200 @@
-//! The way out: the ring buffer, when it wakes its reader, and what is counted when it is full.
+//! The way out: a lane of the program on this CPU, the ring buffer where there is none, when either wakes its reader,
+//! and what is counted when both are full.
 
 use aya_ebpf::{
     bindings::{
         BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RINGBUF_HDR_SZ,
     },
     btf_maps::{Array, RingBuf},
-    helpers::generated::bpf_ringbuf_query,
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_ringbuf_discard, bpf_ringbuf_query, bpf_ringbuf_reserve,
+        bpf_ringbuf_submit,
+    },
     macros::btf_map,
-    maps::ring_buf::RingBufEntry,
 };
-use tracer_ebpf::{Counters, Wire};
+use tracer_ebpf::{
+    CHUNK, Counters, KnownNetns, LaneHeader, ROOM, Record, RecordKind, Wire, lane_of, next_position,
+};
 
 use crate::config;
 
-/// User space sets the real size before loading. Without a type, as libbpf demands of ring buffers.
+/// The state of each lane. User space sets the real number before loading.
 #[btf_map]
-static EVENTS: RingBuf<(), 4096> = RingBuf::new();
+static LANES: Array<LaneHeader, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// What the lanes consist of. User space sets the real number before loading.
+#[btf_map]
+static CHUNKS: Array<[u64; CHUNK / 8], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// For records that have no lane, and to wake the reader. User space sets the real size before loading. Without a
+/// type, as libbpf demands of ring buffers.
+#[btf_map]
+static RING: RingBuf<(), 4096> = RingBuf::new();
 
 #[btf_map]
 static COUNTERS: Array<Counters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// Which counter a lost record adds to.
-#[derive(Clone, Copy)]
-pub(crate) enum Lost {
-    Transition,
-    Other,
+/// A record being written in place, with room for the longest. It must be [`submit`](Slot::submit)ted or
+/// [given back](Slot::give_back).
+pub(crate) struct Slot {
+    at: *mut u8,
+    /// Bytes written.
+    length: u64,
+    lane: Option<Lane>,
 }
 
-/// A record being written in place in the ring buffer. It must be [`submit`](Slot::submit)ted.
-pub(crate) struct Slot<T: 'static> {
-    entry: RingBufEntry<T>,
+/// A lane that is being written to.
+struct Lane {
+    header: *mut LaneHeader,
+    head: u64,
+    pending: u64,
 }
 
-impl<T: Wire> Slot<T> {
-    /// Takes room for a `T`, or counts it as lost.
+impl Slot {
+    /// Takes room for a record; `None` when there is none.
     #[inline(always)]
-    pub(crate) fn reserve(lost: Lost) -> Option<Self> {
-        if let Some(entry) = EVENTS.reserve_untyped::<T>(0) {
-            return Some(Self { entry });
-        }
-        if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-            // SAFETY: the pointer is to a live map value; the addition is atomic because several
-            // CPUs may lose records at once.
-            unsafe {
-                let counter = match lost {
-                    Lost::Transition => &raw mut (*counters).transitions_lost,
-                    Lost::Other => &raw mut (*counters).others_lost,
-                };
-                // `core` offers no atomic addition for this target; the instruction exists since 3.18.
-                core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+    pub(crate) fn reserve(kind: RecordKind) -> Option<Self> {
+        let cpu = {
+            // SAFETY: the helper has no conditions.
+            unsafe { bpf_get_smp_processor_id() }
+        };
+        // SAFETY: the pointer is to a live map value. `busy` and `tail` are read where they are written: the one may be
+        // set by the program that this one has interrupted, the other by user space.
+        unsafe {
+            if let Some(header) = LANES.get_ptr_mut(lane_of(cpu, kind))
+                && (*header).size != 0
+                && (&raw const (*header).busy).read_volatile() == 0
+            {
+                (&raw mut (*header).busy).write_volatile(1);
+                // Not before `busy` is set: an inner run of the program moves it.
+                let head = (&raw const (*header).head).read_volatile();
+                let pending = head - (&raw const (*header).tail).read_volatile();
+                let size = u64::from((*header).size);
+                let index = (*header).first_chunk + ((head & (size - 1)) / CHUNK as u64) as u32;
+                let offset = head & (CHUNK as u64 - 8);
+                if pending + ROOM as u64 <= size
+                    // For the verifier, which does not know how positions grow.
+                    && offset <= (CHUNK - ROOM) as u64
+                    && let Some(chunk) = CHUNKS.get_ptr_mut(index)
+                {
+                    let at = chunk.cast::<u8>().add(offset as usize);
+                    return Some(Self { at, length: 0, lane: Some(Lane { header, head, pending }) });
+                }
+                (&raw mut (*header).busy).write_volatile(0);
+                return None;
             }
         }
-        None
+        // SAFETY: the map is a ring buffer.
+        let at = unsafe { bpf_ringbuf_reserve(ring(), ROOM as u64, 0) }.cast::<u8>();
+        (!at.is_null()).then_some(Self { at, length: 0, lane: None })
     }
 
+    /// Namespaces that this program remembers on this CPU; as many as [`tracer_ebpf::REMEMBERED_NETNS`].
     #[inline(always)]
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
-        self.entry.as_mut_ptr()
+    pub(crate) fn known_netns(&self) -> Option<*mut KnownNetns> {
+        // SAFETY: the pointer is to a live map value.
+        self.lane.as_ref().map(|lane| unsafe { (&raw mut (*lane.header).netns).cast() })
     }
 
-    /// Hands the record to the reader, who is woken only when the pending data crosses a multiple of
-    /// `wakeup_bytes`: a wake-up costs several times what the rest of a program does, and the
-    /// reader looks by itself every few milliseconds.
+    /// The record itself, the first to be written.
+    #[inline(always)]
+    pub(crate) fn record(&mut self) -> *mut Record {
+        self.length = size_of::<Record>() as u64;
+        self.at.cast()
+    }
+
+    /// The record, to change what has been written of it.
+    #[inline(always)]
+    pub(crate) fn written(&mut self) -> *mut Record {
+        self.at.cast()
+    }
+
+    /// The next part, to be written whole.
+    #[inline(always)]
+    pub(crate) fn part<T: Wire>(&mut self) -> *mut T {
+        // SAFETY: the room is for a record with every part.
+        let part = unsafe { self.at.add(self.length as usize) };
+        self.length += size_of::<T>() as u64;
+        part.cast()
+    }
+
+    /// Gives the room back unused.
+    #[inline(always)]
+    pub(crate) fn give_back(self) {
+        match self.lane {
+            // SAFETY: the pointer is to a live map value.
+            Some(lane) => unsafe { (&raw mut (*lane.header).busy).write_volatile(0) },
+            // SAFETY: the room is from the ring buffer.
+            None => unsafe { bpf_ringbuf_discard(self.at.cast(), u64::from(BPF_RB_NO_WAKEUP)) },
+        }
+    }
+
+    /// Hands the record to the reader, who is woken only when what is pending crosses a multiple of the lane's
+    /// `wakeup_bytes`: a wake-up costs several times what the rest of a program does, and the reader looks by
+    /// itself every few milliseconds.
     #[inline(always)]
     pub(crate) fn submit(self) {
-        // SAFETY: the map is a ring buffer.
-        let pending =
-            unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
-        let step = u64::from(config!(wakeup_bytes));
-        let crossed =
-            pending >= step && pending & (step - 1) < (size_of::<T>() as u64 + u64::from(BPF_RINGBUF_HDR_SZ));
-        self.entry.submit(u64::from(if crossed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
+        match self.lane {
+            Some(Lane { header, head, pending }) => {
+                let next = next_position(head, self.length);
+                // SAFETY: the pointer is to a live map value. The record is written before the position says so: the
+                // compiler is held to that here, and the processor by itself, or there would be no lanes.
+                let step = unsafe {
+                    core::arch::asm!("", options(nostack, preserves_flags));
+                    (&raw mut (*header).head).write_volatile(next);
+                    (&raw mut (*header).busy).write_volatile(0);
+                    u64::from((*header).wakeup_bytes)
+                };
+                let pending = pending + (next - head);
+                if pending >= step && pending & (step - 1) < next - head {
+                    wake();
+                }
+            }
+            None => {
+                // SAFETY: the map is a ring buffer, and the room is from it.
+                unsafe {
+                    let pending = bpf_ringbuf_query(ring(), u64::from(BPF_RB_AVAIL_DATA));
+                    let step = u64::from(config!(wakeup_bytes));
+                    let taken = ROOM as u64 + u64::from(BPF_RINGBUF_HDR_SZ);
+                    let crossed = pending >= step && pending & (step - 1) < taken;
+                    let flags = if crossed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+                    bpf_ringbuf_submit(self.at.cast(), u64::from(flags));
+                }
+            }
+        }
+    }
+}
+
+fn ring() -> *mut core::ffi::c_void {
+    (&raw const RING).cast_mut().cast()
+}
+
+/// Wakes the reader through the ring buffer with a record that it does not get to see. Where the ring is full, it has
+/// been woken.
+#[inline(always)]
+fn wake() {
+    // SAFETY: the map is a ring buffer, and the room is from it.
+    unsafe {
+        let room = bpf_ringbuf_reserve(ring(), 8, 0);
+        if !room.is_null() {
+            bpf_ringbuf_discard(room, u64::from(BPF_RB_FORCE_WAKEUP));
+        }
+    }
+}
+
+/// Counts a record of this kind that found no room.
+#[inline(always)]
+pub(crate) fn lost(kind: RecordKind) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the pointer is to a live map value; the addition is atomic because several CPUs may lose
+        // records at once.
+        unsafe {
+            let counter = match kind {
+                RecordKind::Transition => &raw mut (*counters).transitions_lost,
+                _ => &raw mut (*counters).others_lost,
+            };
+            // `core` offers no atomic addition for this target; the instruction exists since 3.18.
+            core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+        }
     }
 }

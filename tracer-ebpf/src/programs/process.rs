@@ -4,11 +4,12 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_comm, bpf_get_current_task_btf},
 };
-use tracer_ebpf::{Record, flags, tcp_state as state};
+use tracer_ebpf::{ABSENT, Process, tcp_state as state};
 
 use crate::{
     config,
     memory::{Memory as _, Typed},
+    output::Slot,
 };
 
 /// Whether `current` is the process that caused the transition.
@@ -33,31 +34,36 @@ pub(crate) fn caused_transition(old: u8, new: u8, error: Option<u16>) -> bool {
 /// `ss -K` sets this error, from the killer's process context (`tcp_abort`).
 const ECONNABORTED: u16 = 103;
 
-/// Writes the current process into the record.
-///
-/// # Safety
-///
-/// `record` points to a record in the ring buffer.
+/// The user of credentials given by their typed address. Their own field lies beside a count that every file's begin
+/// and end changes on some CPU, so it is read where the kernel keeps it a second time, if it does.
 #[inline(always)]
-pub(crate) unsafe fn write_current(record: *mut Record) {
+fn uid(cred: u64) -> u32 {
+    if config!(socket.cred_ucounts) == ABSENT || config!(socket.ucounts_uid) == ABSENT {
+        return Typed::load(cred, config!(socket.cred_uid));
+    }
+    Typed::load(Typed::load::<u64>(cred, config!(socket.cred_ucounts)), config!(socket.ucounts_uid))
+}
+
+/// Writes the current process, the part that [`tracer_ebpf::flags::PROCESS`] names.
+#[inline(always)]
+pub(crate) fn write_current(slot: &mut Slot) {
+    let process = slot.part::<Process>();
     if config!(typed_task) != 0 {
         // Plain loads from the task cost a tenth of what the three helpers do.
-        // SAFETY: the helper has no conditions; as the caller promises.
+        // SAFETY: the helper has no conditions; the slot has room for every part.
         unsafe {
             let task = bpf_get_current_task_btf() as u64;
-            (*record).flags |= flags::PROCESS;
-            (*record).tgid = Typed::load(task, config!(socket.task_tgid));
+            (*process).tgid = Typed::load(task, config!(socket.task_tgid));
             let cred = Typed::load::<u64>(task, config!(socket.task_cred));
-            (*record).uid = Typed::load(cred, config!(socket.cred_uid));
-            (&raw mut (*record).comm).cast::<[u64; 2]>().write(Typed::load(task, config!(socket.task_comm)));
+            (*process).uid = uid(cred);
+            (&raw mut (*process).comm).cast::<[u64; 2]>().write(Typed::load(task, config!(socket.task_comm)));
         }
         return;
     }
-    // SAFETY: as the caller promises; the helper writes at most the 16 bytes of `comm`.
+    // SAFETY: the slot has room for every part; the helper writes at most the 16 bytes of `comm`.
     unsafe {
-        (*record).flags |= flags::PROCESS;
-        (*record).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*record).uid = bpf_get_current_uid_gid() as u32;
-        bpf_get_current_comm((&raw mut (*record).comm).cast(), 16);
+        (*process).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*process).uid = bpf_get_current_uid_gid() as u32;
+        bpf_get_current_comm((&raw mut (*process).comm).cast(), 16);
     }
 }

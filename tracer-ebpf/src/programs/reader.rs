@@ -2,14 +2,13 @@
 //! listens does not.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use tracer_ebpf::{Record, RecordKind};
+use tracer_ebpf::{RecordKind, flags};
 
 use crate::{
     config,
     endpoints::{self, Endpoints},
     memory::{Memory as _, Typed},
-    output::{Lost, Slot},
-    process,
+    netns, process,
 };
 
 /// A power of two.
@@ -55,16 +54,11 @@ pub(crate) fn read(sk: u64) {
         }
         slot.write_volatile(0);
     }
-    let netns = endpoints::netns::<Typed>(sk);
-    let Some(mut slot) = Slot::<Record>::reserve(Lost::Other) else {
+    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(RecordKind::FirstRead, sk) else {
         return;
     };
-    let record = slot.as_mut_ptr();
-    // SAFETY: the slot is a record in the ring buffer.
-    unsafe {
-        let ends = Endpoints::of_common::<Typed>(sk, 0);
-        endpoints::write_base(record, RecordKind::FirstRead, sk, netns, ends);
-        process::write_current(record);
-    }
+    let ends = Endpoints::of_common::<Typed>(sk, 0);
+    endpoints::write_base(&mut slot, RecordKind::FirstRead, sk, netns, ends, flags::PROCESS);
+    process::write_current(&mut slot);
     slot.submit();
 }

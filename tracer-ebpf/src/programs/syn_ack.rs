@@ -1,12 +1,12 @@
 //! A SYN-ACK sent again: the one sign that a half-open connection gives.
 
-use tracer_ebpf::{ABSENT, Record, RecordKind, flags};
+use tracer_ebpf::{ABSENT, AcceptQueue, RecordKind, flags};
 
 use crate::{
     config,
     endpoints::{self, Endpoints},
     memory::{Memory as _, Probed, Typed},
-    output::{Lost, Slot},
+    netns,
 };
 
 /// Records a resend by the listener `sk`, a `struct sock *`, for the request `req`, a `struct
@@ -16,28 +16,24 @@ pub(crate) fn resent(sk: u64, req: u64) {
     if config!(socket.num_retrans) == ABSENT {
         return;
     }
-    let netns = endpoints::netns::<Typed>(sk);
-    if !endpoints::is_wanted(netns) {
-        return;
-    }
-    let Some(mut slot) = Slot::<Record>::reserve(Lost::Other) else {
+    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(RecordKind::SynAckRetransmit, sk) else {
         return;
     };
     let port = Typed::load::<u16>(req, config!(socket.skc_num));
-    let record = slot.as_mut_ptr();
-    // SAFETY: the slot is a record in the ring buffer.
+    let ends = Endpoints::of_common::<Typed>(req, port);
+    endpoints::write_base(&mut slot, RecordKind::SynAckRetransmit, sk, netns, ends, flags::ACCEPT_QUEUE);
+    // SAFETY: the slot has room for a record with every part.
     unsafe {
-        let ends = Endpoints::of_common::<Typed>(req, port);
-        endpoints::write_base(record, RecordKind::SynAckRetransmit, sk, netns, ends);
+        let queue = slot.part::<AcceptQueue>();
+        (*queue).length = Typed::load(sk, config!(socket.sk_ack_backlog));
+        (*queue).limit = Typed::load(sk, config!(socket.sk_max_ack_backlog));
+        let record = slot.written();
         // The kernel counts this resend only after the tracepoint.
         (*record).attempts = Typed::load::<u8>(req, config!(socket.num_retrans)).saturating_add(1);
         if config!(socket.snt_synack) != ABSENT {
             // Beyond the type the verifier knows the argument by.
             (*record).value = Probed::load::<u64>(req, config!(socket.snt_synack)) * 1000;
         }
-        (*record).flags |= flags::ACCEPT_QUEUE;
-        (*record).accept_queue = Typed::load(sk, config!(socket.sk_ack_backlog));
-        (*record).accept_queue_limit = Typed::load(sk, config!(socket.sk_max_ack_backlog));
     }
     slot.submit();
 }

@@ -4,15 +4,15 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use tracer_ebpf::{
-    ABSENT, AF_INET6, CtxLayout, IPPROTO_TCP, Record, RecordKind, RecordWithInfo, TcpInfo, flags,
-    tcp_state as state,
+    ABSENT, AF_INET6, AcceptQueue, CtxLayout, IPPROTO_TCP, RecordKind, TcpInfo, flags, tcp_state as state,
 };
 
 use crate::{
     config,
     endpoints::{self, Endpoints},
     memory::{Memory, Probed, Typed},
-    output::{Lost, Slot},
+    netns,
+    output::Slot,
     process, reader,
 };
 
@@ -20,26 +20,44 @@ use crate::{
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
 
+/// A socket: the same address under the two types that the verifier may know it by.
+#[derive(Clone, Copy)]
+struct Socket {
+    /// As a `struct sock`: the tracepoint's own argument, which the kernel trusts, so that a load is one instruction.
+    sk: u64,
+    /// As a `struct tcp_sock`: each load is guarded against faults. 0 unless the transition is to ESTABLISHED or CLOSE,
+    /// the two at which its figures are read.
+    tp: u64,
+}
+
 /// Records a transition of a socket given by its typed address.
 #[inline(always)]
 pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
-    // Null for anything that is not a full TCP socket: MPTCP's own sockets have another protocol.
-    // SAFETY: the verifier knows the argument as a `struct sock *`.
-    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as u64;
-    if tp == 0 {
+    // MPTCP's own sockets have another protocol.
+    if Typed::load::<u16>(sk, config!(socket.sk_protocol)) != IPPROTO_TCP {
         return;
     }
-    // Not `skc_num`: at CLOSE the kernel has already given an autobound port back.
-    let port = u16::from_be(Typed::load(tp, config!(socket.inet_sport)));
-    let mut endpoints = Endpoints::of_common::<Typed>(tp, port);
-    if endpoints.family != AF_INET6 {
-        // As the tracepoint has it: the address sent from, known also where none is bound.
-        endpoints.local = [u64::from(Typed::load::<u32>(tp, config!(socket.inet_saddr))), 0];
+    let Some((slot, netns)) = netns::slot_if_wanted::<Typed>(RecordKind::Transition, sk) else {
+        return;
+    };
+    let mut port = Typed::load::<u16>(sk, config!(socket.skc_num));
+    let mut tp = 0;
+    if is_settled(new) {
+        // Null for anything that is not a full TCP socket.
+        // SAFETY: the verifier knows the argument as a `struct sock *`.
+        tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as u64;
+        if tp == 0 {
+            return slot.give_back();
+        }
+        if new == state::CLOSE {
+            // By now the kernel has given an autobound port back, and `skc_num` is 0.
+            port = u16::from_be(Typed::load(tp, config!(socket.inet_sport)));
+        }
     }
     if new == state::ESTABLISHED && old == state::SYN_RECV {
-        reader::expect(tp);
+        reader::expect(sk);
     }
-    record::<Typed>(tp, old, new, endpoints);
+    record::<Typed>(slot, Socket { sk, tp }, old, new, Endpoints::of_common::<Typed>(sk, port), netns);
 }
 
 /// Records a transition described by the classic tracepoint's record at `ctx`.
@@ -73,40 +91,19 @@ pub(crate) fn from_ctx(ctx: u64) {
     };
     let endpoints =
         Endpoints { family, local, remote, local_port: field!(sport, u16), remote_port: field!(dport, u16) };
-    record::<Probed>(
-        field!(skaddr, u64),
-        field!(oldstate, u32) as u8,
-        field!(newstate, u32) as u8,
-        endpoints,
-    );
+    let sk = field!(skaddr, u64);
+    let Some((slot, netns)) = netns::slot_if_wanted::<Probed>(RecordKind::Transition, sk) else {
+        return;
+    };
+    let (old, new) = (field!(oldstate, u32) as u8, field!(newstate, u32) as u8);
+    let tp = if is_settled(new) { sk } else { 0 };
+    record::<Probed>(slot, Socket { sk, tp }, old, new, endpoints, netns);
 }
 
+/// Whether the state is one at whose entry the socket's figures are read.
 #[inline(always)]
-fn record<M: Memory>(sk: u64, old: u8, new: u8, ends: Endpoints) {
-    let netns = endpoints::netns::<M>(sk);
-    if !endpoints::is_wanted(netns) {
-        return;
-    }
-    if (new == state::ESTABLISHED || new == state::CLOSE) && config!(socket.srtt_us) != ABSENT {
-        let Some(mut slot) = Slot::<RecordWithInfo>::reserve(Lost::Transition) else {
-            return;
-        };
-        let pointer = slot.as_mut_ptr();
-        // SAFETY: the slot is writable and every field of it is written.
-        unsafe {
-            write_record::<M>(&raw mut (*pointer).record, sk, old, new, ends, netns);
-            (*pointer).record.flags |= flags::INFO;
-            write_info::<M>(&raw mut (*pointer).info, sk);
-        }
-        slot.submit();
-    } else {
-        let Some(mut slot) = Slot::<Record>::reserve(Lost::Transition) else {
-            return;
-        };
-        // SAFETY: as above.
-        unsafe { write_record::<M>(slot.as_mut_ptr(), sk, old, new, ends, netns) };
-        slot.submit();
-    }
+fn is_settled(new: u8) -> bool {
+    new == state::ESTABLISHED || new == state::CLOSE
 }
 
 /// The id of the socket's cgroup, set when the socket was made; a child has its listener's.
@@ -131,25 +128,17 @@ fn cgroup<M: Memory>(sk: u64) -> u64 {
     0
 }
 
-/// # Safety
-///
-/// `record` points to a record in the ring buffer.
 #[inline(always)]
-unsafe fn write_record<M: Memory>(
-    record: *mut Record,
-    sk: u64,
-    old: u8,
-    new: u8,
-    ends: Endpoints,
-    netns: u32,
-) {
+fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: Endpoints, netns: u32) {
+    let Socket { sk, tp } = socket;
     let layout_known = config!(socket.sk_err) != ABSENT;
     let mut bits = 0;
     let (mut error, mut shutdown, mut cgroup_id, mut cookie) = (0u16, 0u8, 0, 0);
-    let (mut queue, mut queue_limit) = (0, 0);
+    // The child is still a raw copy of its listener: these are the listener's, and up to 6.14 so is the cookie.
+    let copied = old == state::LISTEN && new == state::SYN_RECV;
     if layout_known {
-        if new == state::CLOSE || new == state::ESTABLISHED {
-            bits |= flags::SOCKET_FIELDS;
+        if tp != 0 {
+            bits |= flags::SOCKET_FIELDS | flags::INFO;
             error = M::load::<u32>(sk, config!(socket.sk_err)) as u16;
             if config!(socket.sk_shutdown) != ABSENT {
                 shutdown = M::load(sk, config!(socket.sk_shutdown));
@@ -165,12 +154,8 @@ unsafe fn write_record<M: Memory>(
                 bits |= flags::ATTACHED;
             }
         }
-        if old == state::LISTEN && new == state::SYN_RECV {
-            // The child is still a raw copy of its listener: these are the listener's, and up to 6.14
-            // so is the cookie.
+        if copied {
             bits |= flags::ACCEPT_QUEUE;
-            queue = M::load(sk, config!(socket.sk_ack_backlog));
-            queue_limit = M::load(sk, config!(socket.sk_max_ack_backlog));
         } else {
             cookie = M::load(sk, config!(socket.skc_cookie));
         }
@@ -186,44 +171,58 @@ unsafe fn write_record<M: Memory>(
             }
         }
     }
-    // SAFETY: as the caller promises.
+    let known_error = if bits & flags::SOCKET_FIELDS != 0 { Some(error) } else { None };
+    let caused = process::caused_transition(old, new, known_error);
+    if caused {
+        bits |= flags::PROCESS;
+    }
+    endpoints::write_base(&mut slot, RecordKind::Transition, sk, netns, ends, bits);
+    // SAFETY: the record is in a slot.
     unsafe {
-        endpoints::write_base(record, RecordKind::Transition, sk, netns, ends);
+        let record = slot.written();
         (*record).cookie = cookie;
         (*record).value = cgroup_id;
-        (*record).flags |= bits;
-        (*record).accept_queue = queue;
-        (*record).accept_queue_limit = queue_limit;
         (*record).error = error;
         (*record).shutdown = shutdown;
         (*record).old_state = old;
         (*record).new_state = new;
-        let known_error = if bits & flags::SOCKET_FIELDS != 0 { Some(error) } else { None };
-        if process::caused_transition(old, new, known_error) {
-            process::write_current(record);
+    }
+    if caused {
+        process::write_current(&mut slot);
+    }
+    if layout_known && copied {
+        // SAFETY: the slot has room for every part.
+        unsafe {
+            let queue = slot.part::<AcceptQueue>();
+            (*queue).length = M::load(sk, config!(socket.sk_ack_backlog));
+            (*queue).limit = M::load(sk, config!(socket.sk_max_ack_backlog));
         }
     }
+    if layout_known && tp != 0 {
+        // SAFETY: the slot has room for every part.
+        unsafe { write_info::<M>(slot.part(), socket) };
+    }
+    slot.submit();
 }
 
 /// # Safety
 ///
-/// `info` points into a record in the ring buffer.
+/// `info` points into a slot, and the socket has its second address.
 #[inline(always)]
-unsafe fn write_info<M: Memory>(info: *mut TcpInfo, sk: u64) {
+unsafe fn write_info<M: Memory>(info: *mut TcpInfo, socket: Socket) {
     macro_rules! load {
         ($field:ident: $type:ty) => {
-            M::load::<$type>(sk, config!(socket.$field))
+            M::load::<$type>(socket.tp, config!(socket.$field))
         };
     }
     // SAFETY: as the caller promises.
     unsafe {
         (*info).bytes_sent = load!(bytes_sent: u64);
         (*info).bytes_retransmitted = load!(bytes_retrans: u64);
-        (*info).bytes_acked = load!(bytes_acked: u64);
         (*info).bytes_received = load!(bytes_received: u64);
         (*info).srtt_us = load!(srtt_us: u32) >> 3;
         // `struct minmax`, `include/linux/win_minmax.h`: three samples of `{ u32 t; u32 v; }`.
-        (*info).min_rtt_us = M::load(sk, config!(socket.rtt_min) + 4);
+        (*info).min_rtt_us = M::load(socket.tp, config!(socket.rtt_min) + 4);
         (*info).segments_sent = load!(segs_out: u32);
         (*info).segments_received = load!(segs_in: u32);
         (*info).retransmits = load!(total_retrans: u32);
@@ -231,7 +230,7 @@ unsafe fn write_info<M: Memory>(info: *mut TcpInfo, sk: u64) {
         (*info).user_timeout_ms = load!(icsk_user_timeout: u32);
         (*info).unacked = load!(write_seq: u32).wrapping_sub(load!(snd_una: u32));
         (*info).unread = load!(rcv_nxt: u32).wrapping_sub(load!(copied_seq: u32));
-        (*info).soft_error = load!(sk_err_soft: u32) as u16;
+        (*info).soft_error = M::load::<u32>(socket.sk, config!(socket.sk_err_soft)) as u16;
         (*info).pending_retransmits = load!(icsk_retransmits: u8);
         (*info).probes = load!(icsk_probes_out: u8);
         (*info).packets_out = load!(packets_out: u32);

@@ -95,8 +95,8 @@ fn announcement(shared: &Shared, source: &KernelSource) -> Vec<String> {
             lines.push(format!("{}; {}", refused.error, refused.hook.cost()));
         }
         lines.push(format!(
-            "ring buffer {} KiB, events shown within {} ms, at most {} connections",
-            shared.buffer >> 10,
+            "buffer {} KiB, events shown within {} ms, at most {} connections",
+            source.buffer_bytes() >> 10,
             shared.latency.as_millis(),
             shared.max_connections
         ));

@@ -209,7 +209,7 @@ pub(super) const EVENTS: Description = Description {
 };
 pub(super) const EVENTS_LOST: Description = Description {
     labels: &["where"],
-    note: "`ring`: transitions that found the ring buffer full, remedied by a larger `--buffer`; `ring_other`: other \
+    note: "`ring`: transitions that found the buffer full, remedied by a larger `--buffer`; `ring_other`: other \
            records that did; `kernel`: times the kernel skipped the program because it would have interrupted itself \
            (absent before 5.12, which does not count them); `malformed`: records that could not be understood.",
     ..metric("tcptrace_events_lost", None, Kind::Counter, "Events that were lost.")

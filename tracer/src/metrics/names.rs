@@ -66,7 +66,7 @@ impl Outcome {
 /// Where an event was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// A transition found the ring buffer full.
+    /// A transition found the buffer full.
     Ring,
     /// Another record, such as a resent SYN-ACK, found it full.
     RingOther,

@@ -127,7 +127,7 @@ pub const COLUMNS: [Column; 51] = {
         column("attempts", U8, "", "how often the SYN-ACK has been sent again"),
         column("first_sent", Time, "ns", "when the SYN-ACK was first sent"),
         column("seen", U64, "transitions", "transitions since the file began"),
-        column("lost", U64, "transitions", "found the ring buffer full since the file began"),
+        column("lost", U64, "transitions", "found the buffer full since the file began"),
         column("skipped", U64, "", "times the kernel skipped the program since the file began"),
         column("others_lost", U64, "events", "other events that found it full since the file began"),
         column("renewed", U64, "", "looks at the sockets after events were missed, since the file began"),

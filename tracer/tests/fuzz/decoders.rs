@@ -1,4 +1,4 @@
-//! What the kernel sends: records of the ring buffer, netlink, BTF, and the format of a tracepoint.
+//! What the kernel sends: records of the programs, netlink, BTF, and the format of a tracepoint.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -11,7 +11,8 @@ use tcptrace_bpf::source::{
     snapshot::{decode::message, sockets_in},
 };
 use tracer_ebpf::{
-    AF_INET, AF_INET6, Record, RecordKind, RecordWithInfo, TcpInfo, Wire as _, flags, tcp_state,
+    AF_INET, AF_INET6, AcceptQueue, Ipv6Addresses, Parts, Process, Record, RecordKind, TcpInfo, flags,
+    tcp_state,
 };
 
 use super::mutate::{Random, mutate};
@@ -23,49 +24,54 @@ fn each_mutation(samples: &[Vec<u8>], count: usize, mut try_it: impl FnMut(&[u8]
     }
 }
 
-fn record(kind: RecordKind) -> Record {
-    Record {
-        time_ns: 5_000_000_000,
-        socket: 0xffff_8880_1234_5678,
-        cookie: 9,
-        value: 77,
-        local_address: [127; 16],
-        remote_address: [1; 16],
-        comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
-        flags: flags::PROCESS | flags::NETNS | flags::SOCKET_FIELDS | flags::ACCEPT_QUEUE | flags::CGROUP,
-        netns: 4_026_531_840,
-        tgid: 42,
-        uid: 1000,
-        accept_queue: 1,
-        accept_queue_limit: 128,
-        local_port: 4242,
-        remote_port: 443,
-        error: 111,
-        shutdown: 3,
-        attempts: 2,
-        kind: kind as u8,
-        old_state: tcp_state::SYN_SENT,
-        new_state: tcp_state::CLOSE,
-        family: if (kind as u8).is_multiple_of(2) { AF_INET } else { AF_INET6 },
-        reserved: 0,
+fn record(kind: RecordKind) -> Parts {
+    let family = if (kind as u8).is_multiple_of(2) { AF_INET } else { AF_INET6 };
+    let addresses = (family == AF_INET6).then_some(Ipv6Addresses { local: [127; 16], remote: [1; 16] });
+    let long = if addresses.is_some() { flags::IPV6_ADDRESSES } else { 0 };
+    Parts {
+        record: Record {
+            time_ns: 5_000_000_000,
+            socket: 0xffff_8880_1234_5678,
+            cookie: 9,
+            value: 77,
+            local_address: [127, 0, 0, 1],
+            remote_address: [127, 0, 0, 2],
+            flags: flags::PROCESS
+                | flags::NETNS
+                | flags::SOCKET_FIELDS
+                | flags::ACCEPT_QUEUE
+                | flags::CGROUP
+                | long,
+            netns: 4_026_531_840,
+            local_port: 4242,
+            remote_port: 443,
+            error: 111,
+            shutdown: 3,
+            attempts: 2,
+            kind: kind as u8,
+            old_state: tcp_state::SYN_SENT,
+            new_state: tcp_state::CLOSE,
+            family,
+            reserved: 0,
+        },
+        addresses,
+        process: Some(Process { tgid: 42, uid: 1000, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" }),
+        accept_queue: Some(AcceptQueue { length: 1, limit: 128 }),
+        info: None,
     }
 }
 
 #[test]
-fn records_of_the_ring_buffer() {
-    let kinds = [
-        RecordKind::Transition,
-        RecordKind::SynAckRetransmit,
-        RecordKind::FirstRead,
-        RecordKind::TimeWaitEnd,
-    ];
-    let mut samples: Vec<Vec<u8>> = kinds.iter().map(|kind| record(*kind).as_bytes().to_vec()).collect();
+fn records_of_the_programs() {
+    let bytes = |parts: &Parts| parts.slices().collect::<Vec<_>>().concat();
+    let mut samples: Vec<Vec<u8>> = RecordKind::ALL.iter().map(|kind| bytes(&record(*kind))).collect();
     let plain = record(RecordKind::Transition);
     let info = TcpInfo { srtt_us: 10, min_rtt_us: u32::MAX, ..TcpInfo::default() };
-    let record = Record { flags: plain.flags | flags::INFO, ..plain };
-    samples.push(RecordWithInfo { record, info }.as_bytes().to_vec());
+    let with_info = Record { flags: plain.record.flags | flags::INFO, ..plain.record };
+    samples.push(bytes(&Parts { record: with_info, info: Some(info), ..plain }));
     for sample in &samples {
-        assert!(decode::event(sample, AddressKey::random()).is_some());
+        let length = decode::event(sample, AddressKey::random()).map(|(_, length)| length);
+        assert_eq!(length, Some(sample.len()));
     }
     let key = AddressKey::random();
     let mut understood = 0;

@@ -156,8 +156,7 @@ pub(super) fn fleet(reference: &Reference) -> String {
         let all: f64 = rates.iter().sum();
         let busiest = rates.last().copied().unwrap_or(0.0);
         // Half a second covers a reader that is not scheduled, or a disk that stalls.
-        let larger =
-            rates.iter().filter(|&&rate| host::ring_bytes(rate) * 0.5 > 4.0 * 1024.0 * 1024.0).count();
+        let larger = rates.iter().filter(|&&rate| host::buffer_seconds(rate) < 0.5).count();
         [
             whole(f64::from(hosts)),
             whole(rates[rates.len() / 2]),

@@ -1,6 +1,6 @@
-//! One host: what its connections cost in the kernel, in the ring buffer, in memory and on disk.
+//! One host: what its connections cost in the kernel, in the buffer, in memory and on disk.
 
-use tracer_ebpf::{Record, RecordWithInfo};
+use tracer_ebpf::{AcceptQueue, Process, Record, TcpInfo};
 
 use super::table::{bytes, short, table, time, whole};
 
@@ -8,10 +8,8 @@ use super::table::{bytes, short, table, time, whole};
 const TRANSITIONS: f64 = 5.0;
 /// Those among them whose record also holds the kernel's figures: to ESTABLISHED and to CLOSE.
 const WITH_INFO: f64 = 2.0;
-/// Records of another kind: of every accepted connection, who first read from it.
-const FIRST_READS: f64 = 1.0;
-/// What the kernel puts before every record in a ring buffer (`BPF_RINGBUF_HDR_SZ`).
-const RING_HEADER: f64 = 8.0;
+/// Those that name a process: the close of a socket.
+const WITH_PROCESS: f64 = 1.0;
 
 /// Budget for the whole program, kernel and user: CPU seconds for a million transitions of `serve`.
 const CPU_PER_MILLION: f64 = 1.0;
@@ -21,8 +19,10 @@ const RECORDED: f64 = 21.0;
 const TRACKED: f64 = 280.0;
 /// Resident memory with an empty table.
 const IDLE: f64 = 20e6;
-/// Bytes of the default ring buffer.
+/// Bytes of the default buffer of up to eight CPUs.
 const BUFFER: f64 = 4.0 * 1024.0 * 1024.0;
+/// The part of it that is for transitions; the rest is for other records, and for CPUs that come later.
+const FOR_TRANSITIONS: f64 = 0.5;
 
 /// Connections a second that hosts of some kinds open or accept.
 pub(super) const HOSTS: [(&str, f64); 5] = [
@@ -38,11 +38,19 @@ pub(super) fn transitions(connections: f64) -> f64 {
     connections * TRANSITIONS
 }
 
-/// Bytes that they take in the ring buffer, when all are accepted.
-pub(super) fn ring_bytes(connections: f64) -> f64 {
-    let plain = size::<Record>() + RING_HEADER;
-    let with_info = size::<RecordWithInfo>() + RING_HEADER;
-    connections * ((TRANSITIONS - WITH_INFO + FIRST_READS) * plain + WITH_INFO * with_info)
+/// Bytes that their transitions take in the buffer, when all are accepted over IPv4.
+pub(super) fn buffer_bytes(connections: f64) -> f64 {
+    let each = TRANSITIONS * size::<Record>()
+        + WITH_INFO * size::<TcpInfo>()
+        + WITH_PROCESS * size::<Process>()
+        // Where a connection leaves its listener.
+        + size::<AcceptQueue>();
+    connections * each
+}
+
+/// Seconds until the default buffer is full of transitions, when all CPUs have their share of them.
+pub(super) fn buffer_seconds(connections: f64) -> f64 {
+    BUFFER * FOR_TRANSITIONS / buffer_bytes(connections)
 }
 
 /// Bytes of a record.
@@ -68,12 +76,9 @@ pub(super) fn inputs() -> String {
         &[
             row("transitions of a socket's life", whole(TRANSITIONS), "the TCP state diagram"),
             row("bytes of a record", size_of::<Record>().to_string(), "the wire format"),
-            row(
-                "bytes of one with the kernel's figures",
-                size_of::<RecordWithInfo>().to_string(),
-                "the wire format",
-            ),
-            row("bytes before each in the ring buffer", whole(RING_HEADER), "the kernel"),
+            row("more with the kernel's figures", size_of::<TcpInfo>().to_string(), "the wire format"),
+            row("more with a process", size_of::<Process>().to_string(), "the wire format"),
+            row("more with the accept queue", size_of::<AcceptQueue>().to_string(), "the wire format"),
             row("CPU seconds for a million transitions", short(CPU_PER_MILLION), "the target of `serve`"),
             row("bytes of a recorded transition", whole(RECORDED), "measured on churn over loopback"),
             row("bytes of an open connection", whole(TRACKED), "measured with a million"),
@@ -89,7 +94,7 @@ pub(super) fn hosts() -> String {
             name.to_owned(),
             whole(connections),
             whole(transitions(connections)),
-            bytes(ring_bytes(connections)),
+            bytes(buffer_bytes(connections)),
             format!("{} %", short(cpu(connections) * 100.0)),
             bytes(recorded(connections)),
             bytes(recorded(connections) * 86_400.0),
@@ -100,7 +105,7 @@ pub(super) fn hosts() -> String {
             "host",
             ">connections/s",
             ">transitions/s",
-            ">ring buffer/s",
+            ">buffer/s",
             ">of one CPU",
             ">recording/s",
             ">recording/day",
@@ -109,11 +114,11 @@ pub(super) fn hosts() -> String {
     )
 }
 
-/// The table of how long the reader may pause before the ring buffer is full.
+/// The table of how long the reader may pause before the buffer is full.
 pub(super) fn pauses() -> String {
     let rows = HOSTS.map(|(name, connections)| {
         let [small, default, large, largest] =
-            [0.25, 1.0, 4.0, 16.0].map(|times| time(BUFFER * times / ring_bytes(connections)));
+            [0.25, 1.0, 4.0, 16.0].map(|times| time(buffer_seconds(connections) * times));
         [name.to_owned(), small, default, large, largest]
     });
     table(["host", ">`--buffer 1MiB`", ">4MiB (default)", ">16MiB", ">64MiB"], &rows)
@@ -123,7 +128,7 @@ pub(super) fn pauses() -> String {
 pub(super) fn memory() -> String {
     let rows = [0.0, 10_000.0, 100_000.0, 1_000_000.0]
         .map(|open| [whole(open), bytes(open * TRACKED), bytes(IDLE + open * TRACKED + BUFFER)]);
-    table([">open connections", ">table", ">in all, with the ring buffer"], &rows)
+    table([">open connections", ">table", ">in all, with the buffer"], &rows)
 }
 
 #[cfg(test)]
@@ -131,8 +136,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_takes_four_plain_records_and_two_with_figures() {
-        assert!((ring_bytes(1.0) - (4.0 * 128.0 + 2.0 * 208.0)).abs() < 1e-9);
+    fn an_accepted_connection_takes_five_records() {
+        assert!((buffer_bytes(1.0) - (5.0 * 64.0 + 2.0 * 72.0 + 24.0 + 8.0)).abs() < 1e-9);
         assert!((transitions(30_000.0) - 150_000.0).abs() < 1e-9);
         assert!((cpu(1000.0) - 0.005).abs() < 1e-12);
     }

@@ -3,25 +3,20 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
-    ptr,
+    os::fd::{AsFd, AsRawFd as _},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tracer_ebpf::Counters;
 
-use super::btf::Btf;
+use super::{
+    btf::Btf,
+    mapping::{Access, Mapping},
+};
 
 /// The kernel side's counters, mapped into memory.
 #[derive(Debug)]
-pub struct MappedCounters {
-    address: *const Counters,
-    length: usize,
-}
-
-// SAFETY: the mapping is shared and read atomically; nothing is bound to a thread.
-unsafe impl Send for MappedCounters {}
+pub struct MappedCounters(Mapping);
 
 impl MappedCounters {
     /// Maps the array of one [`Counters`] behind `map`.
@@ -29,11 +24,8 @@ impl MappedCounters {
     /// # Errors
     ///
     /// When the kernel refuses the mapping (arrays can be mapped since 5.5).
-    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
-        let length = rustix::param::page_size();
-        // SAFETY: a new shared read-only mapping, unmapped on drop.
-        let address = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, map, 0) }?;
-        Ok(Self { address: address.cast(), length })
+    pub fn new(map: impl AsFd) -> io::Result<Self> {
+        Mapping::new(map, size_of::<Counters>(), Access::Read).map(Self)
     }
 
     /// The counts now.
@@ -42,18 +34,11 @@ impl MappedCounters {
             // SAFETY: inside the mapping, aligned, and written by the kernel with atomic additions.
             unsafe { AtomicU64::from_ptr(field.cast_mut()) }.load(Ordering::Relaxed)
         };
+        let counters = self.0.element::<Counters>(0);
         // SAFETY: field addresses inside the live mapping.
         let (transitions, others) =
-            unsafe { (&raw const (*self.address).transitions_lost, &raw const (*self.address).others_lost) };
+            unsafe { (&raw const (*counters).transitions_lost, &raw const (*counters).others_lost) };
         Counters { transitions_lost: load(transitions), others_lost: load(others) }
-    }
-}
-
-impl Drop for MappedCounters {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new`, not used after.
-        // An error could only mean that it is not mapped, and then there is nothing to undo.
-        let _ = unsafe { munmap(self.address.cast_mut().cast(), self.length) };
     }
 }
 

@@ -1,8 +1,8 @@
-//! From a record in the ring buffer to an [`Event`].
+//! From a record to an [`Event`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tracer_ebpf::{AF_INET, AF_INET6, Record, RecordKind, TcpInfo as WireInfo, Wire as _, flags};
+use tracer_ebpf::{AF_INET, AF_INET6, Parts, RecordKind, TcpInfo as WireInfo, flags};
 
 use crate::{
     event::{
@@ -34,75 +34,83 @@ impl AddressKey {
     }
 }
 
-/// Reads one record. `None` when it is none that this version writes.
-pub fn event(bytes: &[u8], key: AddressKey) -> Option<Event> {
-    let record = Record::read_from(bytes)?;
-    let info = if record.flags & flags::INFO == 0 {
-        None
-    } else {
-        Some(WireInfo::read_from(bytes.get(size_of::<Record>()..)?)?)
-    };
-    match record.kind {
-        kind if kind == RecordKind::Transition as u8 => {
-            Some(Event::Transition(transition(&record, info.as_ref(), key)?))
-        }
+/// Reads the record at the start of `bytes`, and gives its length with it. `None` when it is none that this version
+/// writes.
+pub fn event(bytes: &[u8], key: AddressKey) -> Option<(Event, usize)> {
+    let (parts, length) = Parts::read_from(bytes)?;
+    let record = &parts.record;
+    let event = match record.kind {
+        kind if kind == RecordKind::Transition as u8 => Event::Transition(transition(&parts, key)?),
         kind if kind == RecordKind::SynAckRetransmit as u8 => {
-            Some(Event::SynAckRetransmit(SynAckRetransmit {
+            let (local, remote) = ends(&parts)?;
+            Event::SynAckRetransmit(SynAckRetransmit {
                 time: Timestamp(record.time_ns),
                 listener: key.hide(record.socket),
-                local: local(&record)?,
-                remote: remote(&record)?,
-                netns: netns(&record),
+                local,
+                remote,
+                netns: netns(&parts),
                 attempts: record.attempts.max(1),
                 first_sent: (record.value != 0).then_some(Timestamp(record.value)),
-                accept_queue: accept_queue(&record),
-            }))
+                accept_queue: accept_queue(&parts),
+            })
         }
-        kind if kind == RecordKind::FirstRead as u8 => Some(Event::FirstRead(FirstRead {
+        kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(FirstRead {
             time: Timestamp(record.time_ns),
             socket: key.hide(record.socket),
-            process: process(&record)?,
-        })),
-        kind if kind == RecordKind::TimeWaitEnd as u8 => Some(Event::MiniSocketEnd(MiniSocketEnd {
-            time: Timestamp(record.time_ns),
-            state: TcpState::from_kernel(record.old_state)?,
-            local: local(&record)?,
-            remote: remote(&record)?,
-            netns: netns(&record),
-        })),
-        _ => None,
-    }
+            process: process(&parts)?,
+        }),
+        kind if kind == RecordKind::TimeWaitEnd as u8 => {
+            let (local, remote) = ends(&parts)?;
+            Event::MiniSocketEnd(MiniSocketEnd {
+                time: Timestamp(record.time_ns),
+                state: TcpState::from_kernel(record.old_state)?,
+                local,
+                remote,
+                netns: netns(&parts),
+            })
+        }
+        _ => return None,
+    };
+    Some((event, length))
 }
 
-fn local(record: &Record) -> Option<Endpoint> {
-    Some(Endpoint { address: address(record.family, &record.local_address)?, port: record.local_port })
+/// The local and the remote end. A v4-mapped address is the IPv4 address it stands for.
+fn ends(parts: &Parts) -> Option<(Endpoint, Endpoint)> {
+    let record = &parts.record;
+    let (local, remote): (IpAddr, IpAddr) = match (record.family, &parts.addresses) {
+        (AF_INET, None) => {
+            (Ipv4Addr::from(record.local_address).into(), Ipv4Addr::from(record.remote_address).into())
+        }
+        (AF_INET6, Some(addresses)) => {
+            let address = |bytes: [u8; 16]| Ipv6Addr::from(bytes).to_canonical();
+            (address(addresses.local), address(addresses.remote))
+        }
+        _ => return None,
+    };
+    Some((
+        Endpoint { address: local, port: record.local_port },
+        Endpoint { address: remote, port: record.remote_port },
+    ))
 }
 
-fn remote(record: &Record) -> Option<Endpoint> {
-    Some(Endpoint { address: address(record.family, &record.remote_address)?, port: record.remote_port })
+fn netns(parts: &Parts) -> Option<u32> {
+    (parts.record.flags & flags::NETNS != 0).then_some(parts.record.netns)
 }
 
-fn netns(record: &Record) -> Option<u32> {
-    (record.flags & flags::NETNS != 0).then_some(record.netns)
+fn process(parts: &Parts) -> Option<Process> {
+    parts.process.map(|process| Process { pid: process.tgid, uid: process.uid, comm: process.comm })
 }
 
-fn process(record: &Record) -> Option<Process> {
-    (record.flags & flags::PROCESS != 0).then_some(Process {
-        pid: record.tgid,
-        uid: record.uid,
-        comm: record.comm,
-    })
+fn accept_queue(parts: &Parts) -> Option<AcceptQueue> {
+    parts.accept_queue.map(|queue| AcceptQueue { length: queue.length, limit: queue.limit })
 }
 
-fn accept_queue(record: &Record) -> Option<AcceptQueue> {
-    (record.flags & flags::ACCEPT_QUEUE != 0)
-        .then_some(AcceptQueue { length: record.accept_queue, limit: record.accept_queue_limit })
-}
-
-fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Option<Transition> {
+fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
+    let record = &parts.record;
     let has = |flag| record.flags & flag != 0;
     let (from, to) = (TcpState::from_kernel(record.old_state)?, TcpState::from_kernel(record.new_state)?);
     let opening = from == TcpState::Closed && to == TcpState::SynSent;
+    let (local, remote) = ends(parts)?;
     Some(Transition {
         time: Timestamp(record.time_ns),
         socket: key.hide(record.socket),
@@ -110,14 +118,12 @@ fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Opti
         from,
         to,
         // Before the port is bound the field may hold the port of the descriptor's last connection.
-        local: local(record).map(|local| {
-            if opening && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local }
-        })?,
-        remote: remote(record)?,
-        process: process(record),
-        netns: netns(record),
+        local: if opening && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local },
+        remote,
+        process: process(parts),
+        netns: netns(parts),
         cgroup_id: has(flags::CGROUP).then_some(record.value),
-        accept_queue: accept_queue(record),
+        accept_queue: accept_queue(parts),
         flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
             error: record.error,
             shutdown_receive: record.shutdown & RCV_SHUTDOWN != 0,
@@ -126,7 +132,7 @@ fn transition(record: &Record, info: Option<&WireInfo>, key: AddressKey) -> Opti
             linger_zero: has(flags::LINGER_ZERO),
             attached: has(flags::ATTACHED),
         }),
-        info: info.map(|info| tcp_info(info, has(flags::PEER_FIN))),
+        info: parts.info.as_ref().map(|info| tcp_info(info, has(flags::PEER_FIN))),
     })
 }
 
@@ -152,72 +158,69 @@ fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
     }
 }
 
-/// An address as the wire has it; a v4-mapped one as the IPv4 address it stands for.
-fn address(family: u8, bytes: &[u8; 16]) -> Option<IpAddr> {
-    match family {
-        AF_INET => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
-        AF_INET6 => Some(Ipv6Addr::from(*bytes).to_canonical()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tracer_ebpf::tcp_state;
+    use tracer_ebpf::{Ipv6Addresses, Record, tcp_state};
 
-    fn record() -> Record {
-        let mut local_address = [0; 16];
-        local_address[..4].copy_from_slice(&[10, 0, 0, 1]);
-        let mut remote_address = [0; 16];
-        remote_address[..4].copy_from_slice(&[10, 0, 0, 2]);
-        Record {
-            time_ns: 5,
-            socket: 0xffff_8880_1234_5678,
-            cookie: 0,
-            value: 77,
-            local_address,
-            remote_address,
-            comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
-            flags: flags::PROCESS | flags::NETNS | flags::PORT_UNBOUND,
-            netns: 4_026_531_840,
-            tgid: 42,
-            uid: 1000,
-            accept_queue: 0,
-            accept_queue_limit: 0,
-            local_port: 4242,
-            remote_port: 443,
-            error: 0,
-            shutdown: 0,
-            attempts: 0,
-            kind: RecordKind::Transition as u8,
-            old_state: tcp_state::CLOSE,
-            new_state: tcp_state::SYN_SENT,
-            family: AF_INET,
-            reserved: 0,
+    fn parts() -> Parts {
+        Parts {
+            record: Record {
+                time_ns: 5,
+                socket: 0xffff_8880_1234_5678,
+                cookie: 0,
+                value: 77,
+                local_address: [10, 0, 0, 1],
+                remote_address: [10, 0, 0, 2],
+                flags: flags::PROCESS | flags::NETNS | flags::PORT_UNBOUND,
+                netns: 4_026_531_840,
+                local_port: 4242,
+                remote_port: 443,
+                error: 0,
+                shutdown: 0,
+                attempts: 0,
+                kind: RecordKind::Transition as u8,
+                old_state: tcp_state::CLOSE,
+                new_state: tcp_state::SYN_SENT,
+                family: AF_INET,
+                reserved: 0,
+            },
+            addresses: None,
+            process: Some(tracer_ebpf::Process {
+                tgid: 42,
+                uid: 1000,
+                comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+            }),
+            accept_queue: None,
+            info: None,
         }
     }
 
-    fn decoded(record: &Record) -> Transition {
-        match event(record.as_bytes(), AddressKey::random()) {
-            Some(Event::Transition(transition)) => transition,
+    fn bytes(parts: &Parts) -> Vec<u8> {
+        parts.slices().collect::<Vec<_>>().concat()
+    }
+
+    fn decoded(parts: &Parts) -> Transition {
+        let bytes = bytes(parts);
+        match event(&bytes, AddressKey::random()) {
+            Some((Event::Transition(transition), length)) if length == bytes.len() => transition,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn an_unbound_port_is_not_believed() {
-        let transition = decoded(&record());
+        let transition = decoded(&parts());
         assert_eq!(transition.local, Endpoint { address: "10.0.0.1".parse().unwrap(), port: 0 });
         assert_eq!(transition.remote, Endpoint { address: "10.0.0.2".parse().unwrap(), port: 443 });
-        let bound = Record { flags: flags::PROCESS, ..record() };
+        let bound = Parts { record: Record { flags: flags::PROCESS, ..parts().record }, ..parts() };
         assert_eq!(decoded(&bound).local.port, 4242);
     }
 
     #[test]
     fn what_is_not_flagged_is_absent() {
-        let transition = decoded(&record());
+        let transition = decoded(&parts());
         assert_eq!(transition.process.map(|process| (process.pid, process.uid)), Some((42, 1000)));
         assert_eq!(transition.process.unwrap().name(), b"curl");
         assert_eq!((transition.netns, transition.cgroup_id), (Some(4_026_531_840), None));
@@ -226,9 +229,31 @@ mod tests {
 
     #[test]
     fn a_v4_mapped_address_is_ipv4() {
-        let mapped = "::ffff:192.0.2.7".parse::<Ipv6Addr>().unwrap().octets();
-        let transition = decoded(&Record { family: AF_INET6, remote_address: mapped, ..record() });
+        let octets = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let addresses = Ipv6Addresses { local: octets("2001:db8::1"), remote: octets("::ffff:192.0.2.7") };
+        let record =
+            Record { family: AF_INET6, flags: flags::IPV6_ADDRESSES | flags::PROCESS, ..parts().record };
+        let transition = decoded(&Parts { record, addresses: Some(addresses), ..parts() });
+        assert_eq!(transition.local.address, "2001:db8::1".parse::<IpAddr>().unwrap());
         assert_eq!(transition.remote.address, "192.0.2.7".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn every_part_is_found_behind_the_others() {
+        let all = flags::IPV6_ADDRESSES | flags::PROCESS | flags::ACCEPT_QUEUE | flags::INFO;
+        let whole = Parts {
+            record: Record { family: AF_INET6, flags: all, ..parts().record },
+            addresses: Some(Ipv6Addresses { local: [1; 16], remote: [2; 16] }),
+            accept_queue: Some(tracer_ebpf::AcceptQueue { length: 3, limit: 128 }),
+            info: Some(WireInfo { srtt_us: 7, min_rtt_us: u32::MAX, ..WireInfo::default() }),
+            ..parts()
+        };
+        assert_eq!(bytes(&whole).len(), tracer_ebpf::MAX_RECORD);
+        assert_eq!(Parts::read_from(&bytes(&whole)), Some((whole, tracer_ebpf::MAX_RECORD)));
+        let transition = decoded(&whole);
+        assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
+        assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
+        assert_eq!(event(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), None);
     }
 
     #[test]
@@ -249,8 +274,8 @@ mod tests {
 
         #[test]
         fn any_kind_and_states(kind: u8, old_state: u8, new_state: u8, family: u8, flags: u32) {
-            let record = Record { kind, old_state, new_state, family, flags, ..record() };
-            let _ = event(record.as_bytes(), AddressKey(7));
+            let record = Record { kind, old_state, new_state, family, flags, ..parts().record };
+            let _ = event(&bytes(&Parts { record, ..parts() }), AddressKey(7));
         }
     }
 }

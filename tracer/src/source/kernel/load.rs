@@ -4,7 +4,7 @@ use std::{borrow::Cow, env, fs, io, path::PathBuf};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapData, MapError, RingBuf},
+    maps::{MapError, RingBuf},
     programs::{
         BtfTracePoint, FEntry, Program, ProgramError, TracePoint, fentry::FEntryLink,
         tp_btf::BtfTracePointLink, trace_point::TracePointLink,
@@ -15,7 +15,9 @@ use tracer_ebpf::{Config, CtxLayout, SocketLayout, Wire as _};
 use super::{
     btf::{self, Btf, BtfError},
     counters::{MappedCounters, SkipCounter, tracepoint_skips_are_counted},
-    layout,
+    lanes::{Division, Lanes},
+    layout, mapping,
+    reading::Reading,
     tracefs::{self, TracefsError},
 };
 
@@ -99,9 +101,9 @@ pub enum LoadError {
         /// The kernel's reason, on one line.
         reason: String,
     },
-    /// The counters cannot be read.
-    #[error("the programs' counters cannot be mapped: {0}")]
-    Counters(io::Error),
+    /// The counters or lanes cannot be read.
+    #[error("what the programs write to cannot be mapped: {0}")]
+    Mapping(io::Error),
 }
 
 /// Programs that are attached, and what they write to.
@@ -111,7 +113,7 @@ pub struct Loaded {
     /// Keeps them attached; dropping a link detaches its program.
     pub links: Vec<AttachedLink>,
     /// Where the records come out.
-    pub ring: RingBuf<MapData>,
+    pub reading: Reading,
     /// What was lost.
     pub counters: MappedCounters,
     /// What was skipped.
@@ -185,8 +187,10 @@ pub enum AttachedLink {
 /// What the loader is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Size of the ring buffer in bytes, a power of two of at least a page.
+    /// Bytes for records that are not read yet, a power of two of at least a page; [`Division`] says of what.
     pub buffer_bytes: u32,
+    /// CPUs with lanes.
+    pub cpus: u32,
     /// Only sockets of this network namespace.
     pub only_netns: Option<u32>,
     /// Report who first reads from an accepted connection.
@@ -244,15 +248,15 @@ fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
 
 fn load_btf_with(socket: SocketLayout, typed_task: bool, options: LoadOptions) -> Result<Loaded, LoadError> {
     let config = Config { typed_task: u32::from(typed_task), ..config(CtxLayout::ABSENT, socket, options) };
-    let mut ebpf = load_object(&config, options)?;
+    let (mut ebpf, reading) = load_object(&config, options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Btf, reason: program_reason(&error) };
     let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
     let program: &mut BtfTracePoint = program(&mut ebpf, "transition_btf")?;
     program.load(TRACEPOINT.1, &types).map_err(refused)?;
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
-    let skipped = SkipCounter::open(program.fd().map_err(refused)?, true).map_err(LoadError::Counters)?;
-    let mut loaded = finish(ebpf, AttachedLink::Btf(link), skipped)?;
+    let skipped = SkipCounter::open(program.fd().map_err(refused)?, true).map_err(LoadError::Mapping)?;
+    let mut loaded = finish(ebpf, reading, AttachedLink::Btf(link), skipped)?;
     for hook in Hook::ALL {
         if hook == Hook::FirstRead && !options.first_reads {
             continue;
@@ -291,7 +295,7 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
         types.as_ref().and_then(|types| layout::socket_layout(types).ok()).unwrap_or(SocketLayout::ABSENT);
     // The hooks beside the transitions need typed arguments, which only mode btf has.
     let options = LoadOptions { first_reads: false, ..options };
-    let mut ebpf = load_object(&config(ctx, socket, options), options)?;
+    let (mut ebpf, reading) = load_object(&config(ctx, socket, options), options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
     let program: &mut TracePoint = program(&mut ebpf, "transition_tracepoint")?;
@@ -300,29 +304,39 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
         program.attach(TRACEPOINT.0, TRACEPOINT.1).and_then(|id| program.take_link(id)).map_err(refused)?;
     // Without types there is no telling.
     let counts = types.as_ref().is_some_and(tracepoint_skips_are_counted);
-    let skipped = SkipCounter::open(program.fd().map_err(refused)?, counts).map_err(LoadError::Counters)?;
-    finish(ebpf, AttachedLink::Tracepoint(link), skipped)
+    let skipped = SkipCounter::open(program.fd().map_err(refused)?, counts).map_err(LoadError::Mapping)?;
+    finish(ebpf, reading, AttachedLink::Tracepoint(link), skipped)
 }
 
-/// The reader is woken at each quarter of the buffer; it looks by itself in between.
 fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config {
     Config {
         ctx,
         socket,
-        wakeup_bytes: options.buffer_bytes / 4,
+        wakeup_bytes: 0,
         only_netns: options.only_netns.unwrap_or(0),
         typed_task: 0,
         first_reads: u32::from(options.first_reads),
     }
 }
 
-fn load_object(config: &Config, options: LoadOptions) -> Result<Ebpf, LoadError> {
+/// Creates the maps, and prepares what the programs write to before they are loaded.
+fn load_object(config: &Config, options: LoadOptions) -> Result<(Ebpf, Reading), LoadError> {
     raise_locked_memory_limit();
-    EbpfLoader::new()
+    let division = Division::of(options.buffer_bytes, options.cpus);
+    // The reader is woken at each quarter of a buffer; it looks by itself in between.
+    let config = Config { wakeup_bytes: division.ring / 4, ..*config };
+    let mut ebpf = EbpfLoader::new()
         .override_global("CONFIG", config.as_bytes(), true)
-        .map_max_entries("EVENTS", options.buffer_bytes)
+        .map_max_entries("LANES", division.lanes())
+        .map_max_entries("CHUNKS", division.chunks())
+        .map_max_entries("RING", division.ring)
         .load(&object()?)
-        .map_err(|error| LoadError::Refused { reason: object_reason(&error) })
+        .map_err(|error| LoadError::Refused { reason: object_reason(&error) })?;
+    let lanes = Lanes::new(&ebpf, &division).map_err(LoadError::Mapping)?;
+    let missing = || LoadError::Refused { reason: "it has no usable map `RING`".to_owned() };
+    let ring = ebpf.take_map("RING").ok_or_else(missing)?;
+    let ring = RingBuf::try_from(ring).map_err(|error| LoadError::Refused { reason: error.to_string() })?;
+    Ok((ebpf, Reading::new(lanes, ring, division.ring)))
 }
 
 fn object() -> Result<Cow<'static, [u8]>, LoadError> {
@@ -355,16 +369,15 @@ where
     <&mut P>::try_from(program).map_err(|_| wrong_object())
 }
 
-fn finish(mut ebpf: Ebpf, link: AttachedLink, skipped: SkipCounter) -> Result<Loaded, LoadError> {
-    let missing = |name: &str| LoadError::Refused { reason: format!("it has no usable map `{name}`") };
-    let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-    let ring = RingBuf::try_from(ring).map_err(|error| LoadError::Refused { reason: error.to_string() })?;
-    let Some(Map::Array(counters)) = ebpf.map("COUNTERS") else {
-        return Err(missing("COUNTERS"));
-    };
+fn finish(
+    ebpf: Ebpf,
+    reading: Reading,
+    link: AttachedLink,
+    skipped: SkipCounter,
+) -> Result<Loaded, LoadError> {
     let counters =
-        MappedCounters::new(std::os::fd::AsFd::as_fd(counters.fd())).map_err(LoadError::Counters)?;
-    Ok(Loaded { ebpf, links: vec![link], ring, counters, skipped, refused: Vec::new() })
+        mapping::array(&ebpf, "COUNTERS").and_then(MappedCounters::new).map_err(LoadError::Mapping)?;
+    Ok(Loaded { ebpf, links: vec![link], reading, counters, skipped, refused: Vec::new() })
 }
 
 /// The kernel's reason without the verifier's listing, which is many pages.

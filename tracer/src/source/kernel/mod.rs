@@ -1,14 +1,17 @@
-//! The live kernel as a source: capabilities, probing, loading, attaching, reading the ring buffer.
+//! The live kernel as a source: capabilities, probing, loading, attaching, reading what the programs write.
 
 pub mod btf;
 pub mod counters;
 pub mod decode;
 mod heal;
 pub mod host;
+pub mod lanes;
 pub mod layout;
 pub mod load;
+pub mod mapping;
 pub mod privileges;
 pub mod probe;
+pub mod reading;
 pub mod tracefs;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
@@ -33,11 +36,13 @@ use crate::{
     owner::Attribution,
 };
 
-/// Size of the ring buffer unless told otherwise.
+/// Memory for records that are not read yet, of all CPUs together, unless told otherwise.
 ///
-/// A transition takes 128 or 208 bytes, so it holds some 27,000: a tenth of a second of the busiest
-/// churn measured, five times the interval between looks.
+/// A transition takes 64 to 200 bytes, some 90 on average, so with two CPUs it holds some 11,000 of each: a tenth of a
+/// second of the busiest churn measured, five times the interval between looks.
 pub const DEFAULT_BUFFER_BYTES: u32 = 4 << 20;
+/// What each CPU has at least, unless told otherwise.
+pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
 /// How long transitions may wait in the ring buffer unless told otherwise.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -56,10 +61,14 @@ pub enum ModeChoice {
 pub struct KernelOptions {
     /// Which modes may be used.
     pub mode: ModeChoice,
-    /// Size of the ring buffer, bytes; rounded up to a power of two of at least a page.
-    pub buffer_bytes: u32,
-    /// How long to wait between looks at the ring buffer; it wakes the reader by itself when a quarter
-    /// is full.
+    /// Memory for records that are not read yet, of all CPUs together, bytes; rounded up to a power of two of at least
+    /// a page, and no less than a page for each kind of record on each CPU. None for the default.
+    pub buffer_bytes: Option<u32>,
+    /// How many CPUs, from the first, get lanes of their own; the ring takes what happens on others. None for all up to
+    /// the last that is online.
+    pub cpus: Option<u32>,
+    /// How long to wait between looks at what was written; the programs wake the reader by themselves when a quarter
+    /// of a CPU's part is full.
     pub poll_interval: Duration,
     /// Only sockets of the network namespace with this inode; decided in the kernel.
     pub only_netns: Option<u32>,
@@ -73,7 +82,8 @@ impl Default for KernelOptions {
     fn default() -> Self {
         Self {
             mode: ModeChoice::Auto,
-            buffer_bytes: DEFAULT_BUFFER_BYTES,
+            buffer_bytes: None,
+            cpus: None,
             poll_interval: DEFAULT_POLL_INTERVAL,
             only_netns: None,
             first_reads: true,
@@ -109,6 +119,7 @@ pub struct KernelSource {
     loaded: Option<Loaded>,
     mode: Mode,
     fallback_reason: Option<LoadError>,
+    buffer_bytes: u32,
     epoll: OwnedFd,
     stop: StopHandle,
     interval: Timespec,
@@ -118,9 +129,7 @@ pub struct KernelSource {
     /// The look at what existed when tracing began, until it is told.
     existing: Option<Existing>,
     healing: Healing,
-    /// The most records that the ring buffer can hold.
-    capacity: usize,
-    /// The ring buffer was not empty when it was last read.
+    /// Not everything was read the last time.
     more: bool,
     problems: Vec<String>,
 }
@@ -145,8 +154,10 @@ impl KernelSource {
     /// [`StartError`], one sentence with the cause and the remedy.
     pub fn start(options: KernelOptions) -> Result<Self, StartError> {
         privileges::check()?;
+        let cpus = options.cpus.unwrap_or_else(lanes::cpus);
         let load_options = LoadOptions {
-            buffer_bytes: buffer_size(options.buffer_bytes),
+            buffer_bytes: buffer_size(options.buffer_bytes.unwrap_or_else(|| default_buffer(cpus))),
+            cpus,
             only_netns: options.only_netns,
             first_reads: options.first_reads,
         };
@@ -174,6 +185,7 @@ impl KernelSource {
             loaded: Some(loaded),
             mode,
             fallback_reason,
+            buffer_bytes: load_options.buffer_bytes,
             epoll,
             stop,
             interval,
@@ -183,7 +195,6 @@ impl KernelSource {
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             existing,
             healing: Healing::through(channels.unwrap_or_default()),
-            capacity: capacity(load_options.buffer_bytes),
             more: false,
         })
     }
@@ -191,6 +202,11 @@ impl KernelSource {
     /// The mode in use.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Memory for records that are not read yet, of all CPUs together, bytes.
+    pub fn buffer_bytes(&self) -> u32 {
+        self.buffer_bytes
     }
 
     /// Why the preferred mode is not in use, when it is not.
@@ -217,18 +233,19 @@ impl KernelSource {
         &self.problems
     }
 
-    fn drain(&mut self, deliver: &mut dyn FnMut(&Event)) {
-        // Before the ring is read: all that happened while the host was looked at is in it now.
+    /// Delivers what has happened up to a moment.
+    fn drain(&mut self, until: Timestamp, deliver: &mut dyn FnMut(&Event)) {
+        // Before anything is read: all that happened while the host was looked at has been written by now.
         let looked = self.healing.is_done();
         match self.existing.take() {
             None => {
                 let Self { loaded, key, counts, healing, .. } = self;
-                self.more = read_ring(loaded.as_mut(), *key, self.capacity, counts, &mut |event| {
+                self.more = read(loaded.as_mut(), *key, until, counts, &mut |event| {
                     healing.event(event);
                     deliver(event);
                 });
             }
-            Some(existing) => self.begin_with(existing, deliver),
+            Some(existing) => self.begin_with(existing, until, deliver),
         }
         self.update_counts();
         if looked {
@@ -237,10 +254,10 @@ impl KernelSource {
     }
 
     /// Tells what existed, then what happened since tracing began.
-    fn begin_with(&mut self, existing: Existing, deliver: &mut dyn FnMut(&Event)) {
+    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) {
         let mut events = Vec::new();
         let Self { loaded, key, counts, .. } = self;
-        self.more = read_ring(loaded.as_mut(), *key, self.capacity, counts, &mut |event| events.push(*event));
+        self.more = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
         for socket in reconcile(existing.sockets, &events) {
             deliver(&Event::Existing(socket));
         }
@@ -270,8 +287,9 @@ impl Source for KernelSource {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        self.drain(deliver);
+        // Before it is asked what there is.
         let now = Timestamp::now();
+        self.drain(now, deliver);
         if !self.more {
             // A quiet host lets time pass, too.
             deliver(&Event::Time(now));
@@ -284,10 +302,12 @@ impl Source for KernelSource {
         if let Some(loaded) = &mut self.loaded {
             loaded.links.clear();
         }
-        self.drain(deliver);
+        // Detached, so that nothing younger can come whose past is not there.
+        let everything = Timestamp(u64::MAX);
+        self.drain(everything, deliver);
         if self.more {
             // Written while the programs were being detached.
-            self.drain(deliver);
+            self.drain(everything, deliver);
         }
         deliver(&Event::Time(Timestamp::now()));
         Ok(())
@@ -306,27 +326,24 @@ impl Source for KernelSource {
     }
 }
 
-/// Delivers what is in the ring buffer, but no more than `most` records: it ends also when the kernel writes faster
-/// than `deliver` takes. True when it may not be empty yet.
-fn read_ring(
+/// Delivers what there is up to a moment. True when not everything was read.
+fn read(
     loaded: Option<&mut Loaded>,
     key: AddressKey,
-    most: usize,
+    until: Timestamp,
     counts: &mut SourceCounts,
     deliver: &mut dyn FnMut(&Event),
 ) -> bool {
     let Some(loaded) = loaded else { return false };
-    for _ in 0..most {
-        let Some(item) = loaded.ring.next() else { return false };
-        match decode::event(&item, key) {
-            Some(event) => {
-                counts.seen += u64::from(matches!(event, Event::Transition(_)));
-                deliver(&event);
-            }
-            None => counts.malformed += 1,
-        }
-    }
-    true
+    loaded.reading.pass(until, |bytes| {
+        let Some((event, length)) = decode::event(bytes, key) else {
+            counts.malformed += 1;
+            return None;
+        };
+        counts.seen += u64::from(matches!(event, Event::Transition(_)));
+        deliver(&event);
+        Some(length)
+    })
 }
 
 /// This host, looked at while the privileges are there.
@@ -339,23 +356,21 @@ fn origin(mode: Mode) -> Origin {
     }
 }
 
-/// Waits on both the ring buffer and the stop handle.
+/// Waits on both the programs and the stop handle.
 ///
 /// Edge-triggered: a level-triggered wait would return at once whenever anything is pending, and every
 /// transition would cost a system call.
 fn reader(loaded: &Loaded) -> rustix::io::Result<(OwnedFd, StopHandle)> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-    epoll::add(&epoll, &loaded.ring, epoll::EventData::new_u64(0), edge)?;
+    epoll::add(&epoll, loaded.reading.descriptor(), epoll::EventData::new_u64(0), edge)?;
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     epoll::add(&epoll, &stop, epoll::EventData::new_u64(1), edge)?;
     Ok((epoll, StopHandle(stop)))
 }
 
-/// The most records that a ring buffer of this size holds at a moment: each has a header of 8 bytes
-/// (`BPF_RINGBUF_HDR_SZ`).
-fn capacity(buffer_bytes: u32) -> usize {
-    buffer_bytes as usize / (size_of::<tracer_ebpf::Record>() + 8)
+fn default_buffer(cpus: u32) -> u32 {
+    DEFAULT_BUFFER_BYTES.max(DEFAULT_BUFFER_BYTES_PER_CPU.saturating_mul(cpus))
 }
 
 /// The kernel wants a power of two, at least a page.
@@ -367,6 +382,13 @@ fn buffer_size(bytes: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_grows_with_the_cpus() {
+        assert_eq!(default_buffer(1), 4 << 20);
+        assert_eq!(default_buffer(8), 4 << 20);
+        assert_eq!(buffer_size(default_buffer(96)), 64 << 20);
+    }
 
     #[test]
     fn buffer_sizes_are_what_the_kernel_accepts() {

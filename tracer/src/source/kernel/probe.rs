@@ -35,7 +35,7 @@ pub struct Check {
 
 /// Tries everything. Programs are loaded, attached and let go of again.
 pub fn all() -> Vec<Check> {
-    let options = LoadOptions { buffer_bytes: 1 << 16, only_netns: None, first_reads: true };
+    let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true };
     let types = load::read_btf();
     let (skip_count, refused) = match load::load(Mode::Btf, options) {
         Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused)),

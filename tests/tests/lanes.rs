@@ -1,0 +1,120 @@
+//! The ways that records take to user space, against a real kernel: lanes, the ring, and both at once. Needs root and
+//! fails without it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::mpsc,
+    thread,
+};
+
+use rstest::rstest;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tcptrace_bpf::{
+    event::{Event, SocketId, Timestamp, Transition},
+    lifecycle::TcpState,
+    source::{
+        Source as _,
+        kernel::{KernelOptions, KernelSource},
+    },
+};
+use tcptrace_tests::{Namespace, sockets, speed, wait};
+
+/// Five transitions at each end of a connection; two of the listener.
+fn transitions(connections: u64) -> u64 {
+    10 * connections + 2
+}
+
+/// Moves this thread to a CPU; where there is no such CPU, it stays where it is.
+fn move_to(cpu: usize) {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    let _ = sched_setaffinity(None, &cpus);
+}
+
+/// Opens and closes connections whose two ends are on two CPUs.
+fn churn(namespace: &Namespace, connections: u64) {
+    let listener = namespace.run("server", || sockets::listen_with("0.0.0.0:5000", 1024, |_| {}));
+    let (opened, to_accept) = mpsc::sync_channel(64);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            namespace.run("client", move || {
+                move_to(1);
+                for index in 0..connections {
+                    let host = Ipv4Addr::new(127, 0, 2, 1 + u8::try_from(index % 100).unwrap());
+                    drop(sockets::connect(SocketAddr::new(host.into(), 5000)));
+                    opened.send(()).unwrap();
+                }
+            });
+        });
+        namespace.run("server", || {
+            move_to(0);
+            for () in to_accept {
+                sockets::wait_for_end(&sockets::accept(&listener));
+            }
+        });
+    });
+    drop(listener);
+}
+
+#[rstest]
+#[case::all_lanes(None)]
+#[case::ring_alone(Some(0))]
+#[case::both(Some(1))]
+fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32>) {
+    let connections = speed::count(2_000, 200);
+    let namespace = Namespace::new();
+    let options = KernelOptions {
+        only_netns: Some(namespace.inode()),
+        cpus,
+        snapshot: false,
+        // What matters is the order, and whether the sum is right: nothing may be lost.
+        buffer_bytes: Some(64 << 20),
+        ..KernelOptions::default()
+    };
+    let mut source = KernelSource::start(options).unwrap();
+    let mut seen: Vec<Transition> = Vec::new();
+    let mut deliver = |event: &Event| {
+        if let Event::Transition(transition) = event {
+            seen.push(*transition);
+        }
+    };
+    thread::scope(|scope| {
+        let done = scope.spawn(|| churn(&namespace, connections));
+        while !done.is_finished() {
+            source.poll(&mut deliver).unwrap();
+        }
+    });
+    // All but TIME_WAIT (6) and CLOSE (7).
+    wait::until("the last acknowledgements", || {
+        (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
+    });
+    source.finish(&mut deliver).unwrap();
+
+    let counts = source.counts();
+    assert_eq!((counts.lost, counts.malformed), (0, 0));
+    let (seen_count, skipped) = (seen.len() as u64, counts.skipped.unwrap_or(0));
+    assert!(
+        seen_count <= transitions(connections),
+        "{seen_count}, each of {connections} connections has ten"
+    );
+    assert!(seen_count + skipped >= transitions(connections), "{seen_count} and {skipped} skipped");
+
+    let mut last: HashMap<SocketId, Timestamp> = HashMap::new();
+    for transition in &seen {
+        let before = last.insert(transition.socket, transition.time);
+        assert!(before.is_none_or(|before| before < transition.time), "{transition:?} after {before:?}");
+    }
+    // A skipped program leaves a hole in one socket's chain; an exchanged order would leave two.
+    let mut state = HashMap::new();
+    let mut holes = 0;
+    for transition in &seen {
+        let before = state.insert(transition.socket, transition.to);
+        // A child takes its address from a socket that has ended.
+        let begins = transition.from == TcpState::Listen && transition.to == TcpState::SynReceived;
+        holes += u64::from(!begins && before.is_some_and(|before| before != transition.from));
+    }
+    assert!(holes <= skipped, "{holes} holes, {skipped} skipped");
+}
