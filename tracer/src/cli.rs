@@ -205,7 +205,7 @@ pub struct Shared {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONNECTIONS as u32, value_parser = clap::value_parser!(u32).range(1..), global = true)]
     pub max_connections: u32,
     /// Memory for transitions that are not read yet, of all CPUs together, such as 16M; rounded up to a power of two
-    /// [default: 4MiB, beyond 8 CPUs 512KiB for each]
+    /// [default: 8MiB, beyond 16 CPUs 512KiB for each]
     #[arg(long, value_name = "SIZE", value_parser = parse_buffer, global = true)]
     pub buffer: Option<u32>,
     /// Longest that an event waits before it is shown
@@ -450,7 +450,7 @@ fn parse_buffer(text: &str) -> Result<u32, String> {
 }
 
 const _: () = assert!(
-    DEFAULT_BUFFER_BYTES == 4 << 20 && DEFAULT_BUFFER_BYTES_PER_CPU == 512 << 10,
+    DEFAULT_BUFFER_BYTES == 8 << 20 && DEFAULT_BUFFER_BYTES_PER_CPU == 512 << 10,
     "the default is spelt out for --help"
 );
 

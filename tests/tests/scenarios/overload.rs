@@ -20,14 +20,14 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     let namespace = Namespace::alone();
     namespace.ip("link set lo up");
     let _inhabitant = namespace.inhabit();
-    let tracer = Tracer::json("connections", &namespace, mode, &["--buffer", "4K"]);
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:5000", 1024, |_| {}));
     let mut held = Vec::new();
-    // One after the other, so that a few events at a time fit the small buffer.
+    // Before the program starts: their beginnings might not fit the small buffer.
     for _ in 0..CONNECTIONS {
         held.push(namespace.run("client", || sockets::connect(sockets::local(&listener))));
         held.push(namespace.run("server", || sockets::accept(&listener)));
     }
+    let tracer = Tracer::json("connections", &namespace, mode, &["--buffer", "4K"]);
 
     tracer.signal(Signal::STOP);
     held.clear();
@@ -58,14 +58,14 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// The ring buffer is full again whenever the reader of stdout has taken a little. The program never finds it empty, and
+/// The buffer is full again whenever the reader of stdout has taken a little. The program never finds it empty, and
 /// must notice all the same that it is to stop.
 #[rstest]
 fn it_stops_though_its_reader_never_catches_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     /// Of 4 KiB: more than a pipe and the program's own buffer hold.
     const CHUNKS: usize = 64;
     /// Six transitions each, for the ten lines of a chunk. The program writes sixteen chunks at a time, which is less than
-    /// the ring buffer holds: so it never finds that empty.
+    /// the buffer holds: so it never finds that empty.
     const CONNECTIONS_BETWEEN: u64 = 20;
     let namespace = Namespace::alone();
     let netns = namespace.inode().to_string();

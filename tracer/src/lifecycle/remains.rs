@@ -1,8 +1,8 @@
 //! The mini-sockets that closed connections have left: TIME_WAIT, and FIN_WAIT2 without an application.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hash::BuildHasher as _};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 use super::{AfterClose, DurationSource, TcpState, half_open::EndpointPair};
 use crate::event::{Endpoint, MiniSocketEnd, Timestamp};
@@ -33,17 +33,6 @@ pub struct Remain {
     pub netns: Option<u32>,
 }
 
-/// A mini-socket as it is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Followed {
-    state: TcpState,
-    since: Timestamp,
-    /// When the model lets it end.
-    deadline: Timestamp,
-    /// When the kernel can have it no more, whether its end was seen or not.
-    forgotten: Timestamp,
-}
-
 /// The end of a mini-socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemainEnd {
@@ -55,53 +44,107 @@ pub struct RemainEnd {
     pub source: DurationSource,
 }
 
-/// The mini-sockets by their ends.
+/// The mini-sockets, and where each is by its ends.
+///
+/// On a host that closes thousands of connections a second there are hundreds of thousands, and two questions for
+/// each connection, nearly always answered by no. So they lie one behind the other in the order in which they came,
+/// and what is asked is a table of places that is a tenth of their size.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
-    followed: ByEnds,
+    index: HashTable<Place>,
+    hasher: foldhash::fast::RandomState,
     time_waits: Queue,
     fin_waits: Queue,
     time_wait: usize,
 }
 
-type ByEnds = HashMap<EndpointPair, Followed, foldhash::fast::RandomState>;
-
 /// Mini-sockets of one state in the order in which they are forgotten: all have the same time, so that is the order
 /// in which they came. Those that ended early are still among them.
-type Queue = VecDeque<(Timestamp, EndpointPair)>;
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Followed>,
+    /// The number of the first; numbers wrap around.
+    first: u32,
+}
+
+/// A mini-socket as it is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Followed {
+    remain: Remain,
+    /// When the kernel can have it no more, whether its end was seen or not.
+    forgotten: Timestamp,
+    /// It has ended early.
+    ended: bool,
+}
+
+/// Which queue one is in, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(u32);
+
+impl Place {
+    const FIN_WAIT: u32 = 1 << 31;
+
+    fn new(state: TcpState, number: u32) -> Self {
+        let queue = if state == TcpState::TimeWait { 0 } else { Self::FIN_WAIT };
+        Self(number & !Self::FIN_WAIT | queue)
+    }
+}
+
+impl Queue {
+    /// The number of the next.
+    fn next(&self) -> u32 {
+        // No queue is as long as that.
+        self.first.wrapping_add(u32::try_from(self.entries.len()).unwrap_or(u32::MAX))
+    }
+
+    fn position(&self, place: Place) -> usize {
+        (place.0.wrapping_sub(self.first) & !Place::FIN_WAIT) as usize
+    }
+
+    fn pop(&mut self) -> Option<Followed> {
+        let followed = self.entries.pop_front()?;
+        self.first = self.first.wrapping_add(1);
+        Some(followed)
+    }
+}
+
+impl Remain {
+    fn ends(&self) -> EndpointPair {
+        (self.netns, self.local, self.remote)
+    }
+}
 
 impl Remains {
     /// A connection has ended and left a mini-socket. False when there are too many to follow it.
     pub(super) fn insert(&mut self, key: EndpointPair, since: Timestamp, after: AfterClose) -> bool {
-        if self.followed.len() >= MAX_FOLLOWED {
+        if self.index.len() >= MAX_FOLLOWED {
             return false;
         }
-        let (queue, longest) = match after.state {
-            TcpState::TimeWait => (&mut self.time_waits, LONGEST_TIME_WAIT_NS),
-            _ => (&mut self.fin_waits, LONGEST_FIN_WAIT_2_NS),
-        };
+        // One with the same ends is gone.
+        self.take(&key);
+        let longest =
+            if after.state == TcpState::TimeWait { LONGEST_TIME_WAIT_NS } else { LONGEST_FIN_WAIT_2_NS };
         let deadline = Timestamp(since.0.saturating_add(after.duration_ns));
         let forgotten = Timestamp(since.0.saturating_add(longest.max(after.duration_ns)));
+        let (netns, local, remote) = key;
+        let remain = Remain { state: after.state, since, deadline, local, remote, netns };
+        if self.queue_of(after.state).entries.len() >= 2 * MAX_FOLLOWED {
+            self.pack();
+        }
+        let queue = self.queue_of(after.state);
         // Keeps the order where a damaged recording goes back in time.
-        let forgotten = queue.back().map_or(forgotten, |(last, _)| forgotten.max(*last));
-        let remain = Followed { state: after.state, since, deadline, forgotten };
-        if let Some(old) = self.followed.insert(key, remain) {
-            self.time_wait -= usize::from(old.state == TcpState::TimeWait);
-        }
+        let forgotten = queue.entries.back().map_or(forgotten, |last| forgotten.max(last.forgotten));
+        let place = Place::new(after.state, queue.next());
+        queue.entries.push_back(Followed { remain, forgotten, ended: false });
         self.time_wait += usize::from(after.state == TcpState::TimeWait);
-        if queue.len() >= 2 * MAX_FOLLOWED {
-            queue.retain(|(forgotten, key)| is_followed(&self.followed, key, *forgotten));
-        }
-        queue.push_back((forgotten, key));
+        self.put(&key, place);
         true
     }
 
     /// Those that are there now.
     pub(super) fn iter(&self) -> impl Iterator<Item = Remain> + '_ {
-        self.followed.iter().map(|(&(netns, local, remote), followed)| {
-            let Followed { state, since, deadline, forgotten: _ } = *followed;
-            Remain { state, since, deadline, local, remote, netns }
-        })
+        let all = self.time_waits.entries.iter().chain(&self.fin_waits.entries);
+        all.filter(|followed| !followed.ended).map(|followed| followed.remain)
     }
 
     /// The kernel told that a mini-socket ended.
@@ -117,18 +160,22 @@ impl Remains {
 
     /// A new connection has the same ends: the mini-socket made way for it before its time.
     pub(super) fn reused(&mut self, key: &EndpointPair) -> bool {
-        !self.followed.is_empty() && self.take(key).is_some()
+        self.take(key).is_some()
     }
 
     /// Takes out one whose end must have been missed at `now`; it is the model's. Not before: the kernel's
     /// own end comes after the model's, as its timers are late.
     pub(super) fn expired(&mut self, now: Timestamp) -> Option<RemainEnd> {
-        for queue in [&mut self.time_waits, &mut self.fin_waits] {
-            while queue.front().is_some_and(|(forgotten, _)| *forgotten <= now) {
-                let (forgotten, key) = queue.pop_front()?;
-                if is_followed(&self.followed, &key, forgotten) {
-                    let remain = self.followed.remove(&key)?;
-                    self.time_wait -= usize::from(remain.state == TcpState::TimeWait);
+        for state in [TcpState::TimeWait, TcpState::FinWait2] {
+            let due = |queue: &Queue| queue.entries.front().is_some_and(|followed| followed.forgotten <= now);
+            while due(self.queue_of(state)) {
+                let followed = *self.queue_of(state).entries.front()?;
+                let remain = followed.remain;
+                if !followed.ended {
+                    self.take(&remain.ends());
+                }
+                self.queue_of(state).pop();
+                if !followed.ended {
                     return Some(RemainEnd {
                         state: remain.state,
                         duration_ns: remain.deadline.since(remain.since),
@@ -142,19 +189,56 @@ impl Remains {
 
     /// How many are in TIME_WAIT and in FIN_WAIT2.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.time_wait, self.followed.len() - self.time_wait)
+        (self.time_wait, self.index.len() - self.time_wait)
     }
 
-    fn take(&mut self, key: &EndpointPair) -> Option<Followed> {
-        let remain = self.followed.remove(key)?;
-        self.time_wait -= usize::from(remain.state == TcpState::TimeWait);
-        Some(remain)
+    fn queue_of(&mut self, state: TcpState) -> &mut Queue {
+        if state == TcpState::TimeWait { &mut self.time_waits } else { &mut self.fin_waits }
+    }
+
+    /// Takes out the one with these ends.
+    fn take(&mut self, key: &EndpointPair) -> Option<Remain> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let Self { index, hasher, time_waits, fin_waits, .. } = self;
+        let found = index.find_entry(hasher.hash_one(key), |place| {
+            followed(time_waits, fin_waits, *place).is_some_and(|it| it.remain.ends() == *key)
+        });
+        let (place, _) = found.ok()?.remove();
+        let queue = if place.0 & Place::FIN_WAIT == 0 { time_waits } else { fin_waits };
+        let position = queue.position(place);
+        let followed = queue.entries.get_mut(position)?;
+        followed.ended = true;
+        self.time_wait -= usize::from(followed.remain.state == TcpState::TimeWait);
+        Some(followed.remain)
+    }
+
+    fn put(&mut self, key: &EndpointPair, place: Place) {
+        let Self { index, hasher, time_waits, fin_waits, .. } = self;
+        index.insert_unique(hasher.hash_one(key), place, |place| {
+            // Every place in the index is one of a queue.
+            followed(time_waits, fin_waits, *place).map_or(0, |it| hasher.hash_one(it.remain.ends()))
+        });
+    }
+
+    /// Drops those that have ended early from the queues.
+    fn pack(&mut self) {
+        self.index.clear();
+        for state in [TcpState::TimeWait, TcpState::FinWait2] {
+            let queue = self.queue_of(state);
+            queue.entries.retain(|followed| !followed.ended);
+            let first = queue.first;
+            for (number, followed) in (0..).zip(queue.entries.clone()) {
+                self.put(&followed.remain.ends(), Place::new(state, first.wrapping_add(number)));
+            }
+        }
     }
 }
 
-/// Whether it is still there, and not another one with the same ends.
-fn is_followed(followed: &ByEnds, key: &EndpointPair, forgotten: Timestamp) -> bool {
-    followed.get(key).is_some_and(|remain| remain.forgotten == forgotten)
+fn followed<'a>(time_waits: &'a Queue, fin_waits: &'a Queue, place: Place) -> Option<&'a Followed> {
+    let queue = if place.0 & Place::FIN_WAIT == 0 { time_waits } else { fin_waits };
+    queue.entries.get(queue.position(place))
 }
 
 #[cfg(test)]
@@ -232,7 +316,25 @@ mod tests {
             assert!(remains.insert(key(1), Timestamp(time), time_wait()));
             remains.reused(&key(1));
         }
-        assert!(remains.time_waits.len() <= 2 * MAX_FOLLOWED);
+        assert!(remains.time_waits.entries.len() <= 2 * MAX_FOLLOWED);
+    }
+
+    #[test]
+    fn those_that_stay_are_found_after_packing() {
+        let mut remains = Remains::default();
+        let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
+        remains.insert(key(2), Timestamp(0), time_wait());
+        remains.insert(key(3), Timestamp(0), fin_wait);
+        for time in 0..2 * MAX_FOLLOWED as u64 {
+            remains.insert(key(1), Timestamp(time), time_wait());
+        }
+        assert_eq!(remains.counts(), (2, 1));
+        assert!(remains.time_waits.entries.len() < MAX_FOLLOWED, "it was packed");
+        let mut ports: Vec<_> = remains.iter().map(|remain| remain.local.port).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [1, 2, 3]);
+        assert!([1, 2, 3].map(key).iter().all(|key| remains.reused(key)));
+        assert_eq!(remains.counts(), (0, 0));
     }
 
     #[test]

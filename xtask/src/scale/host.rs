@@ -19,8 +19,8 @@ const RECORDED: f64 = 21.0;
 const TRACKED: f64 = 280.0;
 /// Resident memory with an empty table.
 const IDLE: f64 = 20e6;
-/// Bytes of the default buffer of up to eight CPUs.
-const BUFFER: f64 = 4.0 * 1024.0 * 1024.0;
+/// Bytes of the default buffer of up to sixteen CPUs.
+const BUFFER: f64 = 8.0 * 1024.0 * 1024.0;
 /// The part of it that is for transitions; the rest is for other records, and for CPUs that come later.
 const FOR_TRANSITIONS: f64 = 0.5;
 
@@ -121,7 +121,7 @@ pub(super) fn pauses() -> String {
             [0.25, 1.0, 4.0, 16.0].map(|times| time(buffer_seconds(connections) * times));
         [name.to_owned(), small, default, large, largest]
     });
-    table(["host", ">`--buffer 1MiB`", ">4MiB (default)", ">16MiB", ">64MiB"], &rows)
+    table(["host", ">`--buffer 2MiB`", ">8MiB (default)", ">32MiB", ">128MiB"], &rows)
 }
 
 /// The table of memory by connections that are open at once.

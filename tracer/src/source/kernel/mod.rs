@@ -38,9 +38,9 @@ use crate::{
 
 /// Memory for records that are not read yet, of all CPUs together, unless told otherwise.
 ///
-/// A transition takes 64 to 200 bytes, some 90 on average, so with two CPUs it holds some 11,000 of each: a tenth of a
-/// second of the busiest churn measured, five times the interval between looks.
-pub const DEFAULT_BUFFER_BYTES: u32 = 4 << 20;
+/// A transition takes 64 to 200 bytes, some 90 on average, so with two CPUs it holds some 22,000 of each: two tenths of
+/// a second of the busiest churn measured, ten times the interval between looks.
+pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
 /// What each CPU has at least, unless told otherwise.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
 /// How long transitions may wait in the ring buffer unless told otherwise.
@@ -385,8 +385,8 @@ mod tests {
 
     #[test]
     fn the_default_grows_with_the_cpus() {
-        assert_eq!(default_buffer(1), 4 << 20);
-        assert_eq!(default_buffer(8), 4 << 20);
+        assert_eq!(default_buffer(1), 8 << 20);
+        assert_eq!(default_buffer(16), 8 << 20);
         assert_eq!(buffer_size(default_buffer(96)), 64 << 20);
     }
 
