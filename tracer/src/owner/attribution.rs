@@ -1,6 +1,8 @@
 //! The cgroup, and with it the container, of a connection; kept beyond the end of either.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use hashbrown::HashMap;
 
 use super::{Cgroup, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups, cgroup_of_process};
 use crate::{
@@ -26,7 +28,7 @@ pub struct Attribution(Lookups);
 #[derive(Debug)]
 enum Lookups {
     /// This host's.
-    Live { paths: Option<Box<CgroupPaths>>, by_process: HashMap<u32, Asked> },
+    Live { paths: Option<Box<CgroupPaths>>, by_process: HashMap<u32, Asked, foldhash::fast::FixedState> },
     /// A recording's.
     Recorded(RecordedCgroups),
 }
@@ -43,7 +45,7 @@ impl Attribution {
     pub fn new(now: Duration) -> Self {
         Self(Lookups::Live {
             paths: CgroupPaths::new(CgroupLimits::default(), now).ok().map(Box::new),
-            by_process: HashMap::new(),
+            by_process: HashMap::default(),
         })
     }
 
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_process_leads_to_its_cgroup_and_a_vanished_one_to_what_was_noted() {
-        let mut attribution = Attribution(Lookups::Live { paths: None, by_process: HashMap::new() });
+        let mut attribution = Attribution(Lookups::Live { paths: None, by_process: HashMap::default() });
         let own = Process { pid: std::process::id(), uid: 0, comm: [0; 16] };
         let now = Duration::ZERO;
         let found = attribution.cgroup(None, Some(&own), now).unwrap();

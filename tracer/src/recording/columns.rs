@@ -1,26 +1,23 @@
 //! The rows of a batch while they are collected.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
-
-use arrow_array::{
-    ArrayRef, RecordBatch,
-    builder::{ArrayBuilder as _, FixedSizeBinaryBuilder},
-    types::{TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
-};
-use arrow_schema::{ArrowError, SchemaRef};
+use std::time::Duration;
 
 use super::{
     Kind,
-    sparse::{Name, Sparse, SparseBool, Text},
+    addresses::Addresses,
+    batches::Batches,
+    figures::Figures,
+    owners::Owners,
+    presence::Presence,
+    sparse::{Flag, Names, Sparse, Values},
     to_utc,
 };
 use crate::{
     event::{
         AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, MiniSocketEnd, Process, SocketFlags,
-        SourceCounts, SynAckRetransmit, TcpInfo, Timestamp, Transition,
+        SourceCounts, SynAckRetransmit, Timestamp, Transition,
     },
     lifecycle::TcpState,
-    output::escape,
     owner::Attribution,
     source::ClockOffset,
 };
@@ -30,71 +27,62 @@ use crate::{
 pub(super) struct Columns {
     clock: ClockOffset,
     rows: usize,
-    kind: Name,
-    time: Sparse<TimestampNanosecondType>,
-    socket: Sparse<UInt64Type>,
-    cookie: Sparse<UInt64Type>,
-    from: Name,
-    to: Name,
-    local_address: Text<IpAddr>,
-    local_port: Sparse<UInt16Type>,
-    remote_address: Text<IpAddr>,
-    remote_port: Sparse<UInt16Type>,
-    pid: Sparse<UInt32Type>,
-    uid: Sparse<UInt32Type>,
-    process: Text<[u8; 16]>,
-    process_raw: Vec<(usize, [u8; 16])>,
-    netns: Sparse<UInt32Type>,
-    cgroup_id: Sparse<UInt64Type>,
-    cgroup: Text<u64>,
-    /// The cgroup at the top of the hierarchy, which says nothing about a socket in it.
-    root_id: Option<u64>,
-    process_cgroup: Text<String>,
-    accept_queue: [Sparse<UInt32Type>; 2],
-    error: Sparse<UInt16Type>,
-    flags: [SparseBool; 5],
-    bytes: [Sparse<UInt64Type>; 2],
-    info: [Sparse<UInt32Type>; 11],
-    waiting: [Sparse<UInt8Type>; 2],
-    soft_error: Sparse<UInt16Type>,
-    state_age: Sparse<UInt64Type>,
-    attempts: Sparse<UInt8Type>,
-    first_sent: Sparse<TimestampNanosecondType>,
-    counts: [Sparse<UInt64Type>; 6],
+    kinds: Names,
+    kind: Sparse<i8>,
+    time: Sparse<i64>,
+    socket: Sparse<u64>,
+    cookie: Sparse<u64>,
+    states: [Names; 2],
+    from: Sparse<i8>,
+    to: Sparse<i8>,
+    local_address: Sparse<i32>,
+    local_addresses: Addresses,
+    local_port: Sparse<u16>,
+    remote_address: Sparse<i32>,
+    remote_addresses: Addresses,
+    remote_port: Sparse<u16>,
+    owners: Owners,
+    netns: Sparse<u32>,
+    queued: Presence,
+    accept_queue: [Values<u32>; 2],
+    flagged: Presence,
+    error: Values<u16>,
+    flags: [Flag; 5],
+    figures: Figures,
+    state_age: Sparse<u64>,
+    attempts: Sparse<u8>,
+    first_sent: Sparse<i64>,
+    counts: [Sparse<u64>; 6],
 }
 
 impl Columns {
     pub(super) fn new(clock: ClockOffset) -> Self {
-        let states = || Name::new(TcpState::ALL.map(TcpState::name));
+        let states = || Names::new(TcpState::ALL.map(TcpState::name));
         Self {
             clock,
             rows: 0,
-            kind: Name::new(Kind::ALL.map(Kind::name)),
+            kinds: Names::new(Kind::ALL.map(Kind::name)),
+            kind: Sparse::default(),
             time: Sparse::default(),
             socket: Sparse::default(),
             cookie: Sparse::default(),
-            from: states(),
-            to: states(),
-            local_address: Text::default(),
+            states: [states(), states()],
+            from: Sparse::default(),
+            to: Sparse::default(),
+            local_address: Sparse::default(),
+            local_addresses: Addresses::default(),
             local_port: Sparse::default(),
-            remote_address: Text::default(),
+            remote_address: Sparse::default(),
+            remote_addresses: Addresses::default(),
             remote_port: Sparse::default(),
-            pid: Sparse::default(),
-            uid: Sparse::default(),
-            process: Text::default(),
-            process_raw: Vec::new(),
+            owners: Owners::default(),
             netns: Sparse::default(),
-            cgroup_id: Sparse::default(),
-            cgroup: Text::default(),
-            root_id: None,
-            process_cgroup: Text::default(),
+            queued: Presence::default(),
             accept_queue: Default::default(),
-            error: Sparse::default(),
+            flagged: Presence::default(),
+            error: Values::default(),
             flags: Default::default(),
-            bytes: Default::default(),
-            info: Default::default(),
-            waiting: Default::default(),
-            soft_error: Sparse::default(),
+            figures: Figures::default(),
             state_age: Sparse::default(),
             attempts: Sparse::default(),
             first_sent: Sparse::default(),
@@ -171,7 +159,7 @@ impl Columns {
             self.flags(*flags);
         }
         if let Some(info) = info {
-            self.info(info);
+            self.figures.put(row, info);
         }
     }
 
@@ -196,7 +184,7 @@ impl Columns {
         self.ends(*local, *remote, *netns);
         self.owner(process.as_ref(), *cgroup_id, false, *time, attribution);
         if let Some(info) = info {
-            self.info(info);
+            self.figures.put(row, info);
         }
     }
 
@@ -227,12 +215,12 @@ impl Columns {
 
     fn ends(&mut self, local: Endpoint, remote: Endpoint, netns: Option<u32>) {
         let row = self.rows;
-        self.local_address.put(row, local.address, || local.address.to_string());
+        self.local_address.put(row, self.local_addresses.index(local.address));
         self.local_port.put_known(row, known(local.port));
         // Absent stands for the unspecified address of the local end's family, which is what the kernel
         // has where there is no remote end.
         if !remote.address.is_unspecified() || remote.address.is_ipv4() != local.address.is_ipv4() {
-            self.remote_address.put(row, remote.address, || remote.address.to_string());
+            self.remote_address.put(row, self.remote_addresses.index(remote.address));
         }
         self.remote_port.put_known(row, known(remote.port));
         self.netns.put_known(row, netns);
@@ -248,140 +236,90 @@ impl Columns {
     ) {
         let row = self.rows;
         let now = Duration::from_nanos(time.0);
-        let mut telling = false;
-        if let Some(id) = cgroup_id {
-            self.cgroup_id.put(row, id);
-            if let Some(index) = self.cgroup.known(&id) {
-                self.cgroup.put_known(row, index);
-                telling = self.root_id != Some(id);
-            } else if let Some(cgroup) = attribution.of_id(id, now) {
-                telling = cgroup.path != "/";
-                if !telling {
-                    self.root_id = Some(id);
-                }
-                self.cgroup.put(row, id, || cgroup.path.clone());
-            }
-        }
+        let owners = &mut self.owners;
+        let telling = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, now, attribution));
         let Some(process) = process else { return };
-        self.pid.put(row, process.pid);
-        self.uid.put(row, process.uid);
-        self.process.put(row, process.comm, || escape(process.name()));
-        if !is_plain(process) {
-            self.process_raw.push((row, process.comm));
+        owners.put_process(row, process);
+        if telling {
+            return;
         }
-        if !telling {
-            if begins {
-                attribution.forget_process(process.pid, now);
-            }
-            if let Some(cgroup) = attribution.of_process(process.pid, now) {
-                self.process_cgroup.put(row, cgroup.path.clone(), || cgroup.path.clone());
-            }
+        if begins {
+            attribution.forget_process(process.pid, now);
+        }
+        if let Some(cgroup) = attribution.of_process(process.pid, now) {
+            owners.put_process_cgroup(row, &cgroup.path);
         }
     }
 
     fn accept_queue(&mut self, queue: Option<AcceptQueue>) {
         if let Some(AcceptQueue { length, limit }) = queue {
+            self.queued.put(self.rows);
             let [lengths, limits] = &mut self.accept_queue;
-            lengths.put(self.rows, length);
-            limits.put(self.rows, limit);
+            lengths.put(length);
+            limits.put(limit);
         }
     }
 
     fn flags(&mut self, flags: SocketFlags) {
         let SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached } = flags;
-        self.error.put(self.rows, error);
+        self.flagged.put(self.rows);
+        self.error.put(error);
         let values = [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached];
         for (column, value) in self.flags.iter_mut().zip(values) {
             column.put(self.rows, value);
         }
     }
 
-    fn info(&mut self, info: &TcpInfo) {
-        let TcpInfo {
-            bytes_sent,
-            bytes_received,
-            segments_sent,
-            segments_received,
-            data_segments_received,
-            retransmits,
-            srtt_us,
-            min_rtt_us,
-            mss,
-            user_timeout_ms,
-            unacked_bytes,
-            unread_bytes,
-            segments_in_flight,
-            pending_retransmits,
-            probes,
-            soft_error,
-        } = *info;
-        let row = self.rows;
-        for (column, value) in self.bytes.iter_mut().zip([bytes_sent, bytes_received]) {
-            column.put(row, value);
-        }
-        let values = [
-            Some(segments_sent),
-            Some(segments_received),
-            Some(data_segments_received),
-            Some(retransmits),
-            srtt_us,
-            min_rtt_us,
-            Some(mss),
-            user_timeout_ms,
-            Some(unacked_bytes),
-            Some(unread_bytes),
-            Some(segments_in_flight),
-        ];
-        for (column, value) in self.info.iter_mut().zip(values) {
-            column.put_known(row, value);
-        }
-        for (column, value) in self.waiting.iter_mut().zip([pending_retransmits, probes]) {
-            column.put(row, value);
-        }
-        self.soft_error.put(row, soft_error);
+    /// Appends the rows to `out` as a batch, with the dictionaries that it needs; the next begins empty.
+    pub(super) fn write(&mut self, batches: &mut Batches, out: &mut Vec<u8>) {
+        self.write_dictionaries(batches, out);
+        batches.begin(std::mem::take(&mut self.rows));
+        self.write_columns(batches);
+        batches.finish_batch(out);
     }
 
-    /// The rows as a batch; the next begins empty.
-    pub(super) fn finish(&mut self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-        let rows = std::mem::take(&mut self.rows);
-        let mut raw = FixedSizeBinaryBuilder::with_capacity(0, 16);
-        for (row, comm) in self.process_raw.drain(..) {
-            raw.append_nulls(row - raw.len());
-            raw.append_value(comm)?;
+    /// The dictionaries have numbers in the order of their columns.
+    fn write_dictionaries(&mut self, batches: &mut Batches, out: &mut Vec<u8>) {
+        let [from, to] = &mut self.states;
+        self.kinds.write(0, batches, out);
+        from.write(1, batches, out);
+        to.write(2, batches, out);
+        self.local_addresses.write(3, batches, out);
+        self.remote_addresses.write(4, batches, out);
+        self.owners.write_dictionaries(5, batches, out);
+    }
+
+    /// In the order of [`COLUMNS`](super::COLUMNS).
+    fn write_columns(&mut self, to: &mut Batches) {
+        self.kind.write(to);
+        self.time.write(to);
+        self.socket.write(to);
+        self.cookie.write(to);
+        self.from.write(to);
+        self.to.write(to);
+        self.local_address.write(to);
+        self.local_port.write(to);
+        self.remote_address.write(to);
+        self.remote_port.write(to);
+        self.owners.write_processes(to);
+        self.netns.write(to);
+        self.owners.write_cgroups(to);
+        for column in &mut self.accept_queue {
+            column.write(&mut self.queued, to);
         }
-        raw.append_nulls(rows - raw.len());
-        let mut columns: Vec<ArrayRef> = vec![
-            self.kind.array(rows)?,
-            Arc::new(self.time.finish(rows).with_timezone("UTC")),
-            self.socket.array(rows),
-            self.cookie.array(rows),
-            self.from.array(rows)?,
-            self.to.array(rows)?,
-            self.local_address.array(rows)?,
-            self.local_port.array(rows),
-            self.remote_address.array(rows)?,
-            self.remote_port.array(rows),
-            self.pid.array(rows),
-            self.uid.array(rows),
-            self.process.array(rows)?,
-            Arc::new(raw.finish()),
-            self.netns.array(rows),
-            self.cgroup_id.array(rows),
-            self.cgroup.array(rows)?,
-            self.process_cgroup.array(rows)?,
-        ];
-        columns.extend(self.accept_queue.iter_mut().map(|column| column.array(rows)));
-        columns.push(self.error.array(rows));
-        columns.extend(self.flags.iter_mut().map(|column| column.array(rows)));
-        columns.extend(self.bytes.iter_mut().map(|column| column.array(rows)));
-        columns.extend(self.info.iter_mut().map(|column| column.array(rows)));
-        columns.extend(self.waiting.iter_mut().map(|column| column.array(rows)));
-        columns.push(self.soft_error.array(rows));
-        columns.push(self.state_age.array(rows));
-        columns.push(self.attempts.array(rows));
-        columns.push(Arc::new(self.first_sent.finish(rows).with_timezone("UTC")));
-        columns.extend(self.counts.iter_mut().map(|column| column.array(rows)));
-        RecordBatch::try_new(Arc::clone(schema), columns)
+        self.queued.clear();
+        self.error.write(&mut self.flagged, to);
+        for column in &mut self.flags {
+            column.write(&mut self.flagged, to);
+        }
+        self.flagged.clear();
+        self.figures.write(to);
+        self.state_age.write(to);
+        self.attempts.write(to);
+        self.first_sent.write(to);
+        for column in &mut self.counts {
+            column.write(to);
+        }
     }
 }
 
@@ -404,13 +342,6 @@ fn place(state: TcpState) -> i8 {
         TcpState::LastAck => 9,
         TcpState::TimeWait => 10,
     }
-}
-
-/// Whether the name's text gives its 16 bytes back.
-fn is_plain(process: &Process) -> bool {
-    let name = process.name();
-    name.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')
-        && process.comm[name.len()..].iter().all(|&byte| byte == 0)
 }
 
 #[cfg(test)]

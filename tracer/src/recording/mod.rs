@@ -6,10 +6,16 @@
 //! A batch is handed to the kernel by one `write(2)`, so that whatever ends the program leaves a file that
 //! reads up to the last whole batch; a clean end leaves the end marker of the stream format behind it.
 
+mod addresses;
+mod batches;
 mod columns;
+mod figures;
 mod header;
 mod interner;
 mod kind;
+mod owners;
+mod packing;
+mod presence;
 mod schema;
 mod sparse;
 mod synced;

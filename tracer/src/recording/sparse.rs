@@ -1,120 +1,162 @@
-//! The builders of single columns.
+//! The values of single columns while their batch is collected.
 
-use std::{hash::Hash, sync::Arc};
+use arrow_buffer::{ArrowNativeType, ToByteSlice as _};
 
-use arrow_array::{
-    ArrayRef, DictionaryArray, PrimitiveArray,
-    builder::{ArrayBuilder as _, BooleanBuilder, PrimitiveBuilder},
-    types::{ArrowPrimitiveType, Int8Type, Int32Type},
+use super::{
+    batches::Batches,
+    interner::Texts,
+    packing::Effort,
+    presence::{self, Presence},
 };
-use arrow_schema::ArrowError;
 
-use super::interner::{Interner, fixed};
+/// The values of a column, without gaps. They are given their places when the batch is written: a batch often has one
+/// value and no other.
+#[derive(Debug, Default)]
+pub(super) struct Values<T> {
+    known: Vec<T>,
+    placed: Vec<T>,
+    effort: Effort,
+}
 
-/// A column that most rows leave out: absent values are filled in when the next one comes, so that they
-/// cost nothing.
-#[derive(Debug)]
-pub(super) struct Sparse<T: ArrowPrimitiveType>(PrimitiveBuilder<T>);
+impl<T: ArrowNativeType> Values<T> {
+    #[inline]
+    pub(super) fn put(&mut self, value: T) {
+        self.known.push(value);
+    }
 
-impl<T: ArrowPrimitiveType> Default for Sparse<T> {
-    fn default() -> Self {
-        Self(PrimitiveBuilder::with_capacity(0))
+    /// Writes the column; the next batch begins empty. `presence` is as it was when the values came.
+    pub(super) fn write(&mut self, presence: &mut Presence, to: &mut Batches) {
+        let Self { known, placed, effort } = self;
+        let rows = to.rows();
+        to.validity(presence);
+        let first = known.first().copied().unwrap_or_default();
+        if known.iter().all(|&value| value == first) {
+            if first == T::default() {
+                to.zeros(rows * size_of::<T>());
+            } else {
+                placed.resize(rows, first);
+                to.pack(placed.to_byte_slice(), effort);
+            }
+        } else if known.len() == rows {
+            to.pack(known.to_byte_slice(), effort);
+        } else {
+            // Nobody sees what is in the rows without a value. A value that others have packs best.
+            placed.resize(rows, first);
+            for (row, &value) in presence.rows().zip(&*known) {
+                placed[row] = value;
+            }
+            to.pack(placed.to_byte_slice(), effort);
+        }
+        known.clear();
+        placed.clear();
     }
 }
 
-impl<T: ArrowPrimitiveType> Sparse<T> {
-    pub(super) fn put(&mut self, row: usize, value: T::Native) {
-        let absent = row - self.0.len();
-        if absent != 0 {
-            self.0.append_nulls(absent);
-        }
-        self.0.append_value(value);
+/// A column that rows may leave out.
+#[derive(Debug, Default)]
+pub(super) struct Sparse<T> {
+    presence: Presence,
+    values: Values<T>,
+}
+
+impl<T: ArrowNativeType> Sparse<T> {
+    #[inline]
+    pub(super) fn put(&mut self, row: usize, value: T) {
+        self.presence.put(row);
+        self.values.put(value);
     }
 
-    pub(super) fn put_known(&mut self, row: usize, value: Option<T::Native>) {
+    #[inline]
+    pub(super) fn put_known(&mut self, row: usize, value: Option<T>) {
         if let Some(value) = value {
             self.put(row, value);
         }
     }
 
-    pub(super) fn finish(&mut self, rows: usize) -> PrimitiveArray<T> {
-        self.0.append_nulls(rows - self.0.len());
-        self.0.finish()
-    }
-
-    pub(super) fn array(&mut self, rows: usize) -> ArrayRef {
-        Arc::new(self.finish(rows))
+    pub(super) fn write(&mut self, to: &mut Batches) {
+        self.values.write(&mut self.presence, to);
+        self.presence.clear();
     }
 }
 
-/// As [`Sparse`], for true and false.
+/// A column of 16 bytes that hardly any row has.
 #[derive(Debug, Default)]
-pub(super) struct SparseBool(BooleanBuilder);
+pub(super) struct Rare {
+    values: Vec<(usize, [u8; 16])>,
+    effort: Effort,
+}
 
-impl SparseBool {
+impl Rare {
+    pub(super) fn put(&mut self, row: usize, value: [u8; 16]) {
+        self.values.push((row, value));
+    }
+
+    pub(super) fn write(&mut self, to: &mut Batches) {
+        let mut presence = Presence::default();
+        self.values.iter().for_each(|&(row, _)| presence.put(row));
+        to.validity(&mut presence);
+        if self.values.is_empty() {
+            to.zeros(to.rows() * 16);
+            return;
+        }
+        let mut placed = vec![0; to.rows() * 16];
+        let places = placed.as_chunks_mut().0;
+        for (row, value) in self.values.drain(..) {
+            places[row] = value;
+        }
+        to.pack(&placed, &mut self.effort);
+    }
+}
+
+/// A column of true and false: the rows in which it is true.
+#[derive(Debug, Default)]
+pub(super) struct Flag {
+    rows: Vec<usize>,
+    bits: Vec<u8>,
+    effort: Effort,
+}
+
+impl Flag {
+    #[inline]
     pub(super) fn put(&mut self, row: usize, value: bool) {
-        self.0.append_nulls(row - self.0.len());
-        self.0.append_value(value);
+        if value {
+            self.rows.push(row);
+        }
     }
 
-    pub(super) fn array(&mut self, rows: usize) -> ArrayRef {
-        self.0.append_nulls(rows - self.0.len());
-        Arc::new(self.0.finish())
+    /// Writes the column; `presence` is as it was when the values came.
+    pub(super) fn write(&mut self, presence: &mut Presence, to: &mut Batches) {
+        let length = to.rows().div_ceil(8);
+        to.validity(presence);
+        if self.rows.is_empty() {
+            to.zeros(length);
+            return;
+        }
+        self.bits.resize(length, 0);
+        self.rows.drain(..).for_each(|row| presence::set(&mut self.bits, row));
+        to.pack(&self.bits, &mut self.effort);
+        self.bits.clear();
     }
 }
 
-/// Text that repeats.
+/// The names that a column has for its numbers, written once in a file.
 #[derive(Debug)]
-pub(super) struct Text<K> {
-    keys: Sparse<Int32Type>,
-    interner: Interner<K>,
+pub(super) struct Names {
+    names: Option<Texts>,
 }
 
-impl<K: Hash + Eq> Default for Text<K> {
-    fn default() -> Self {
-        Self { keys: Sparse::default(), interner: Interner::default() }
-    }
-}
-
-impl<K: Hash + Eq> Text<K> {
-    pub(super) fn put(&mut self, row: usize, key: K, text: impl FnOnce() -> String) {
-        let index = self.interner.index(key, text);
-        self.keys.put(row, index);
-    }
-
-    /// The index of a value that has been seen in this batch.
-    pub(super) fn known(&self, key: &K) -> Option<i32> {
-        self.interner.known(key)
-    }
-
-    /// As [`put`](Self::put), with the index of a known value.
-    pub(super) fn put_known(&mut self, row: usize, index: i32) {
-        self.keys.put(row, index);
-    }
-
-    pub(super) fn array(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        let keys = self.keys.finish(rows);
-        self.interner.finish(keys)
-    }
-}
-
-/// One of a few names, by its place among them.
-#[derive(Debug)]
-pub(super) struct Name {
-    keys: Sparse<Int8Type>,
-    names: ArrayRef,
-}
-
-impl Name {
+impl Names {
     pub(super) fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { keys: Sparse::default(), names: fixed(names) }
+        let mut texts = Texts::default();
+        for name in names {
+            texts.push(|bytes| bytes.extend_from_slice(name.as_bytes()));
+        }
+        Self { names: Some(texts) }
     }
 
-    pub(super) fn put(&mut self, row: usize, place: i8) {
-        self.keys.put(row, place);
-    }
-
-    pub(super) fn array(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        Ok(Arc::new(DictionaryArray::try_new(self.keys.finish(rows), Arc::clone(&self.names))?))
+    pub(super) fn write(&mut self, id: i64, to: &mut Batches, out: &mut Vec<u8>) {
+        if let Some(mut names) = self.names.take() {
+            names.write(id, to, out);
+        }
     }
 }

@@ -2,13 +2,10 @@
 
 use std::io::{self, Write};
 
-use arrow_ipc::{
-    CompressionType, MetadataVersion,
-    writer::{IpcWriteOptions, StreamWriter},
-};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::ArrowError;
 
-use super::{Header, arrow_schema, columns::Columns};
+use super::{Header, arrow_schema, batches::Batches, columns::Columns};
 use crate::{
     event::{Event, SourceCounts, Timestamp},
     owner::Attribution,
@@ -23,8 +20,9 @@ pub const BATCH_ROWS: usize = 16_384;
 /// inside the last one.
 pub struct Writer<W: Write> {
     file: W,
+    /// Writes the schema and the end marker; the batches between them are made by `batches`.
     stream: StreamWriter<Vec<u8>>,
-    schema: SchemaRef,
+    batches: Batches,
     columns: Columns,
     /// Time that has passed, not written yet: only the last of several in a row tells anything.
     time: Option<Timestamp>,
@@ -41,14 +39,11 @@ impl<W: Write> Writer<W> {
     /// When the file does not take it.
     pub fn new(file: W, header: &Header) -> io::Result<Self> {
         let schema = arrow_schema(header.to_metadata());
-        let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
-            .and_then(|options| options.try_with_compression(Some(CompressionType::LZ4_FRAME)))
-            .map_err(not_written)?;
-        let stream = StreamWriter::try_new_with_options(Vec::new(), &schema, options).map_err(not_written)?;
+        let stream = StreamWriter::try_new(Vec::new(), &schema).map_err(not_written)?;
         let mut writer = Self {
             file,
             stream,
-            schema,
+            batches: Batches::default(),
             columns: Columns::new(header.clock),
             time: None,
             last_time: header.started,
@@ -125,8 +120,7 @@ impl<W: Write> Writer<W> {
         if self.columns.rows() == 0 {
             return Ok(());
         }
-        let batch = self.columns.finish(&self.schema).map_err(not_written)?;
-        self.stream.write(&batch).map_err(not_written)?;
+        self.columns.write(&mut self.batches, self.stream.get_mut());
         self.pass_on()
     }
 

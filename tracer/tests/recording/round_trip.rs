@@ -1,10 +1,14 @@
 //! What is written is what is read.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use tcptrace_bpf::{
-    event::{Event, Process, SourceCounts, Timestamp},
+    event::{Event, Process, SocketId, SourceCounts, TcpInfo, Timestamp},
     owner::{Attribution, Cgroup, CgroupOwner, RecordedCgroups},
     recording::{BATCH_ROWS, COLUMNS, Header, Writer, arrow_schema},
     source::{
@@ -65,6 +69,50 @@ fn a_full_batch_is_written_at_once() {
     writer.event(&Event::SnapshotEnd { started: Timestamp(0) }, &mut attribution).unwrap();
     assert_eq!(writer.pending(), 0);
     assert!(writer.bytes() > begun);
+}
+
+/// Columns of full batches are packed in several blocks, and what does not get smaller is not packed in every one.
+#[test]
+fn full_batches_come_back_as_they_were() {
+    let mut random = 1_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let low = |value| u32::try_from(value & u64::from(u32::MAX)).unwrap();
+    let events: Vec<Event> = (0..BATCH_ROWS as u64 * 6 + 77)
+        .map(|index| {
+            let mut transition = super::damage::opening(Timestamp(index));
+            // First all different, then much the same, then again all different.
+            let varied = if (2..4).contains(&(index / BATCH_ROWS as u64)) { index % 3 } else { next() };
+            transition.socket = SocketId(varied);
+            transition.remote.address = match varied % 3 {
+                0 => Ipv4Addr::from_bits(low(varied)).into(),
+                1 => Ipv6Addr::from_bits(varied.into()).into(),
+                _ => transition.remote.address,
+            };
+            transition.cookie = (varied % 7 < 3).then_some(varied);
+            transition.cgroup_id = (varied % 5 == 0).then_some(7);
+            let comm = if varied % 2 == 0 {
+                *b"plain\0\0\0\0\0\0\0\0\0\0\0"
+            } else {
+                varied.to_le_bytes().repeat(2).try_into().unwrap()
+            };
+            transition.process = (varied % 11 < 2).then_some(Process { pid: low(varied), uid: 0, comm });
+            transition.info = (index % 4 == 3).then(|| TcpInfo {
+                bytes_sent: varied,
+                mss: 1448,
+                srtt_us: (varied % 2 == 0).then_some(low(varied)),
+                ..TcpInfo::default()
+            });
+            Event::Transition(transition)
+        })
+        .collect();
+    let content = read(&recorded(&header(), &[&events], &SourceCounts::default()));
+    assert_eq!((content.unknown, content.missing), (0, None));
+    assert!(content.events == events, "of {} events", events.len());
 }
 
 /// On a host with cgroup v1 the socket is in the root, and the process knows.

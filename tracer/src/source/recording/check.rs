@@ -50,15 +50,21 @@ pub(super) fn dictionary(dictionary: &DictionaryBatch<'_>, body: &[u8]) -> Resul
 /// What a buffer holds, as far as its length depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// Where each value of a variable length begins: 32-bit numbers.
-    Offsets,
+    /// Numbers of so many bytes that lead elsewhere: where a text begins, or which one it is. Arrow takes their bytes for
+    /// whole numbers before it has counted them.
+    Numbers(i64),
     /// Anything else, whose length arrow checks.
     Other,
 }
 
 fn contents(kind: &DataType) -> Vec<Content> {
-    let offsets = matches!(kind, DataType::Utf8 | DataType::Binary);
-    let content = |index| if offsets && index == 1 { Content::Offsets } else { Content::Other };
+    let width = match kind {
+        DataType::Utf8 | DataType::Binary => Some(size_of::<i32>()),
+        DataType::Dictionary(keys, _) => keys.primitive_width(),
+        _ => None,
+    };
+    let numbers = width.and_then(|width| i64::try_from(width).ok()).map_or(Content::Other, Content::Numbers);
+    let content = |index| if index == 1 { numbers } else { Content::Other };
     (0..buffers(kind).unwrap_or(0)).map(content).collect()
 }
 
@@ -111,7 +117,9 @@ fn check(
         if all > MAX_ALL {
             return Err("its columns are larger than any recording's");
         }
-        if *content == Content::Offsets && length % 4 != 0 {
+        if let Content::Numbers(width) = content
+            && length % width != 0
+        {
             return Err("a column of text ends within a number");
         }
     }
