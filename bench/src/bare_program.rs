@@ -115,8 +115,8 @@ struct RawTracepointOpen {
 }
 
 /// Does nothing.
-pub(crate) fn nothing() -> Result<()> {
-    hold(&NOTHING)
+pub(crate) fn nothing(counted: bool) -> Result<()> {
+    hold(&NOTHING, counted)
 }
 
 /// Passes a record through a ring buffer, and nothing else.
@@ -133,7 +133,7 @@ pub(crate) fn record() -> Result<()> {
             thread::sleep(EMPTIED_EVERY);
         }
     });
-    hold(&one_record(&ring)?)
+    hold(&one_record(&ring)?, true)
 }
 
 /// The two positions of a ring buffer, mapped for as long as this process lives.
@@ -166,11 +166,13 @@ impl Positions {
     }
 }
 
-/// Attaches a program and holds it until the input ends. The statistics are on as long as the descriptor is open
-/// (5.8), so they end with the process, however that ends.
-fn hold(instructions: &[Instruction]) -> Result<()> {
+/// Attaches a program and holds it until the input ends. When it is to be counted, the statistics are on as long as the
+/// descriptor is open (5.8), so they end with the process, however that ends.
+fn hold(instructions: &[Instruction], counted: bool) -> Result<()> {
     let kind = BPF_STATS_RUN_TIME;
-    let _statistics = bpf(BPF_ENABLE_STATS, &kind)
+    let _statistics = counted
+        .then(|| bpf(BPF_ENABLE_STATS, &kind))
+        .transpose()
         .context("the kernel's statistics of BPF programs cannot be switched on: run this as root")?;
     let program = bpf(
         BPF_PROG_LOAD,

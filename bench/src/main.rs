@@ -77,7 +77,11 @@ enum Load {
         connections: u64,
     },
     /// Switches the kernel's statistics of BPF programs on, and attaches one that does nothing
-    EmptyProgram,
+    EmptyProgram {
+        /// Leave the statistics off
+        #[arg(long)]
+        uncounted: bool,
+    },
     /// The same with one that passes a record through a ring buffer
     RecordProgram,
 }
@@ -102,7 +106,7 @@ fn main() -> anyhow::Result<()> {
             traffic::churn(connections, milliseconds, pause)?;
         }
         Load::Hold { connections } => traffic::hold(connections)?,
-        Load::EmptyProgram => bare_program::nothing()?,
+        Load::EmptyProgram { uncounted } => bare_program::nothing(!uncounted)?,
         Load::RecordProgram => bare_program::record()?,
     }
     Ok(())

@@ -146,9 +146,6 @@ socket_layout! {
     task_comm = "task_struct", "comm";
     task_cred = "task_struct", "cred";
     cred_uid = "cred", "uid.val";
-    /// Since 5.14.
-    cred_ucounts = "cred", "ucounts";
-    ucounts_uid = "ucounts", "uid.val";
     cgroup_kn = "cgroup", "kn";
     kernfs_id = "kernfs_node", "id";
     num_retrans = "request_sock", "num_retrans";

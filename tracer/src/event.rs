@@ -1,6 +1,6 @@
 //! What a source tells the lifecycle core: one type for a live kernel, a snapshot and a recording.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr, sync::LazyLock};
 
 use crate::lifecycle::TcpState;
 
@@ -11,11 +11,16 @@ use crate::lifecycle::TcpState;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The time on this host now.
+    /// Later than everything.
+    pub const END: Self = Self(u64::MAX);
+
+    /// The time on this host now, also in a process whose time namespace (Linux 5.6) has another clock.
     pub fn now() -> Self {
+        static SHIFT: LazyLock<i128> =
+            LazyLock::new(|| shift(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default()));
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let nanoseconds = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-        Self(u64::try_from(nanoseconds).unwrap_or_default())
+        Self(u64::try_from(nanoseconds - *SHIFT).unwrap_or_default())
     }
 
     /// Nanoseconds from `earlier` to `self`; 0 when the order is the other way round, which only a
@@ -23,6 +28,18 @@ impl Timestamp {
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+}
+
+/// Nanoseconds by which a time namespace is ahead of the host (time_namespaces(7)); 0 where there is none.
+fn shift(offsets: &str) -> i128 {
+    let monotonic = offsets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        // By name, and by the number of the clock in Linux 5.6.
+        matches!(words.next()?, "monotonic" | "1").then_some(words)
+    });
+    let mut numbers = monotonic.into_iter().flatten().map_while(|word| word.parse::<i128>().ok());
+    let seconds = numbers.next().unwrap_or(0);
+    seconds * 1_000_000_000 + numbers.next().unwrap_or(0)
 }
 
 /// The identity of a kernel socket, unique among the sockets that exist at one moment.
@@ -289,4 +306,19 @@ pub struct SourceCounts {
     pub renewed: u64,
     /// Records that could not be understood. Always 0 unless the object and the program disagree.
     pub malformed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shift_of_a_time_namespace() {
+        assert_eq!(shift("monotonic           0         0\nboottime            0         0\n"), 0);
+        assert_eq!(shift("monotonic        1000       500\nboottime 7 0\n"), 1_000_000_000_500);
+        assert_eq!(shift("monotonic          -2 500000000\n"), -1_500_000_000);
+        assert_eq!(shift("1 3 0\n7 0 0\n"), 3_000_000_000);
+        assert_eq!(shift(""), 0);
+        assert_eq!(shift("monotonic x y"), 0);
+    }
 }

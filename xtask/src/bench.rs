@@ -100,12 +100,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
     packages::ensure(&names)?;
+    let load = machine::load();
     let bench = Bench {
         programs: Programs::build(&workspace)?,
         folder: workspace.root().join("target"),
         quick: arguments.quick,
     };
-    let machine = machine::describe(&bench.programs)?;
+    let machine = machine::describe(&bench.programs, load)?;
 
     let mut sections = Vec::new();
     for part in Part::value_variants() {

@@ -66,8 +66,9 @@ pub(crate) fn write_base(
     unsafe {
         (*record).time_ns = bpf_ktime_get_ns();
         (*record).socket = socket;
-        (*record).cookie = 0;
-        (*record).value = 0;
+        // As they are: where neither is changed the compiler would call its byte loop.
+        (&raw mut (*record).cookie).write_volatile(0);
+        (&raw mut (*record).value).write_volatile(0);
         (&raw mut (*record).local_address).cast::<u32>().write(endpoints.local[0] as u32);
         (&raw mut (*record).remote_address).cast::<u32>().write(endpoints.remote[0] as u32);
         (*record).flags = bits;

@@ -5,25 +5,34 @@ use tracer_ebpf::{ABSENT, REMEMBERED_NETNS, RecordKind};
 use crate::{
     config,
     memory::Memory,
-    output::{self, Slot},
+    output::{self, NoSlot, Slot},
 };
 
 /// Takes room for a record about anything that starts with a `struct sock_common`, if its network namespace is asked
 /// for; gives the inode with it, 0 when it cannot be known. What finds no room is counted as lost.
 #[inline(always)]
 pub(crate) fn slot_if_wanted<M: Memory>(kind: RecordKind, address: u64) -> Option<(Slot, u32)> {
-    let Some(slot) = Slot::reserve(kind) else {
-        if is_wanted(read::<M>(address)) {
-            output::lost(kind);
+    let slot = match Slot::in_lane(kind) {
+        Ok(slot) => {
+            let netns = if M::CHEAP { known::<M>(&slot, address) } else { read::<M>(address) };
+            if is_wanted(netns) {
+                return Some((slot, netns));
+            }
+            slot.give_back();
+            return None;
         }
-        return None;
+        Err(no_slot) => no_slot,
     };
-    let netns = if M::CHEAP { known::<M>(&slot, address) } else { read::<M>(address) };
+    // Before the ring is asked: it is shared, and what is not wanted must not fill it.
+    let netns = read::<M>(address);
     if !is_wanted(netns) {
-        slot.give_back();
         return None;
     }
-    Some((slot, netns))
+    let in_ring = if matches!(slot, NoSlot::NoLane) { Slot::in_ring() } else { None };
+    if in_ring.is_none() {
+        output::lost(kind);
+    }
+    Some((in_ring?, netns))
 }
 
 /// Reads the inode, 0 when it cannot be known.

@@ -1,5 +1,5 @@
 //! The way out: a lane of the program on this CPU, the ring buffer where there is none, when either wakes its reader,
-//! and what is counted when both are full.
+//! and what is counted when the one that is taken is full.
 
 use aya_ebpf::{
     bindings::{
@@ -50,40 +50,52 @@ struct Lane {
     pending: u64,
 }
 
+/// Why a record cannot take a lane.
+pub(crate) enum NoSlot {
+    /// The lane is full.
+    Full,
+    /// This CPU has none, or the program has interrupted itself while it writes there.
+    NoLane,
+}
+
 impl Slot {
-    /// Takes room for a record; `None` when there is none.
+    /// Takes room for a record in the lane of its kind.
     #[inline(always)]
-    pub(crate) fn reserve(kind: RecordKind) -> Option<Self> {
-        let cpu = {
-            // SAFETY: the helper has no conditions.
-            unsafe { bpf_get_smp_processor_id() }
+    pub(crate) fn in_lane(kind: RecordKind) -> Result<Self, NoSlot> {
+        // SAFETY: the helper has no conditions.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let Some(header) = LANES.get_ptr_mut(lane_of(cpu, kind)) else {
+            return Err(NoSlot::NoLane);
         };
         // SAFETY: the pointer is to a live map value. `busy` and `tail` are read where they are written: the one may be
         // set by the program that this one has interrupted, the other by user space.
         unsafe {
-            if let Some(header) = LANES.get_ptr_mut(lane_of(cpu, kind))
-                && (*header).size != 0
-                && (&raw const (*header).busy).read_volatile() == 0
-            {
-                (&raw mut (*header).busy).write_volatile(1);
-                // Not before `busy` is set: an inner run of the program moves it.
-                let head = (&raw const (*header).head).read_volatile();
-                let pending = head - (&raw const (*header).tail).read_volatile();
-                let size = u64::from((*header).size);
-                let index = (*header).first_chunk + ((head & (size - 1)) / CHUNK as u64) as u32;
-                let offset = head & (CHUNK as u64 - 8);
-                if pending + ROOM as u64 <= size
-                    // For the verifier, which does not know how positions grow.
-                    && offset <= (CHUNK - ROOM) as u64
-                    && let Some(chunk) = CHUNKS.get_ptr_mut(index)
-                {
-                    let at = chunk.cast::<u8>().add(offset as usize);
-                    return Some(Self { at, length: 0, lane: Some(Lane { header, head, pending }) });
-                }
-                (&raw mut (*header).busy).write_volatile(0);
-                return None;
+            if (*header).size == 0 || (&raw const (*header).busy).read_volatile() != 0 {
+                return Err(NoSlot::NoLane);
             }
+            (&raw mut (*header).busy).write_volatile(1);
+            // Not before `busy` is set: an inner run of the program moves it.
+            let head = (&raw const (*header).head).read_volatile();
+            let pending = head - (&raw const (*header).tail).read_volatile();
+            let size = u64::from((*header).size);
+            let index = (*header).first_chunk + ((head & (size - 1)) / CHUNK as u64) as u32;
+            let offset = head & (CHUNK as u64 - 8);
+            if pending + ROOM as u64 <= size
+                // For the verifier, which does not know how positions grow.
+                && offset <= (CHUNK - ROOM) as u64
+                && let Some(chunk) = CHUNKS.get_ptr_mut(index)
+            {
+                let at = chunk.cast::<u8>().add(offset as usize);
+                return Ok(Self { at, length: 0, lane: Some(Lane { header, head, pending }) });
+            }
+            (&raw mut (*header).busy).write_volatile(0);
         }
+        Err(NoSlot::Full)
+    }
+
+    /// Takes room for a record in the ring buffer; `None` when it is full.
+    #[inline(always)]
+    pub(crate) fn in_ring() -> Option<Self> {
         // SAFETY: the map is a ring buffer.
         let at = unsafe { bpf_ringbuf_reserve(ring(), ROOM as u64, 0) }.cast::<u8>();
         (!at.is_null()).then_some(Self { at, length: 0, lane: None })
@@ -169,8 +181,8 @@ fn ring() -> *mut core::ffi::c_void {
     (&raw const RING).cast_mut().cast()
 }
 
-/// Wakes the reader through the ring buffer with a record that it does not get to see. Where the ring is full, it has
-/// been woken.
+/// Wakes the reader through the ring buffer with a record that it does not get to see. Where the ring is full, what
+/// filled it has woken the reader.
 #[inline(always)]
 fn wake() {
     // SAFETY: the map is a ring buffer, and the room is from it.

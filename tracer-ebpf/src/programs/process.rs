@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_comm, bpf_get_current_task_btf},
 };
-use tracer_ebpf::{ABSENT, Process, tcp_state as state};
+use tracer_ebpf::{Process, tcp_state as state};
 
 use crate::{
     config,
@@ -34,16 +34,6 @@ pub(crate) fn caused_transition(old: u8, new: u8, error: Option<u16>) -> bool {
 /// `ss -K` sets this error, from the killer's process context (`tcp_abort`).
 const ECONNABORTED: u16 = 103;
 
-/// The user of credentials given by their typed address. Their own field lies beside a count that every file's begin
-/// and end changes on some CPU, so it is read where the kernel keeps it a second time, if it does.
-#[inline(always)]
-fn uid(cred: u64) -> u32 {
-    if config!(socket.cred_ucounts) == ABSENT || config!(socket.ucounts_uid) == ABSENT {
-        return Typed::load(cred, config!(socket.cred_uid));
-    }
-    Typed::load(Typed::load::<u64>(cred, config!(socket.cred_ucounts)), config!(socket.ucounts_uid))
-}
-
 /// Writes the current process, the part that [`tracer_ebpf::flags::PROCESS`] names.
 #[inline(always)]
 pub(crate) fn write_current(slot: &mut Slot) {
@@ -55,7 +45,7 @@ pub(crate) fn write_current(slot: &mut Slot) {
             let task = bpf_get_current_task_btf() as u64;
             (*process).tgid = Typed::load(task, config!(socket.task_tgid));
             let cred = Typed::load::<u64>(task, config!(socket.task_cred));
-            (*process).uid = uid(cred);
+            (*process).uid = Typed::load(cred, config!(socket.cred_uid));
             (&raw mut (*process).comm).cast::<[u64; 2]>().write(Typed::load(task, config!(socket.task_comm)));
         }
         return;

@@ -7,7 +7,7 @@ pub mod snapshot;
 use std::io;
 
 use crate::{
-    event::{Event, SourceCounts},
+    event::{Event, SourceCounts, Timestamp},
     lifecycle::TimeWaitModel,
     owner::Attribution,
 };
@@ -101,9 +101,9 @@ impl ClockOffset {
             let time = clock_gettime(id);
             i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
         };
-        let before = nanoseconds(ClockId::Monotonic);
+        let before = i128::from(Timestamp::now().0);
         let utc = nanoseconds(ClockId::Realtime);
-        let after = nanoseconds(ClockId::Monotonic);
+        let after = i128::from(Timestamp::now().0);
         Self { to_utc_ns: utc - i128::midpoint(before, after) }
     }
 }

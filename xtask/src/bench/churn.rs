@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    Bench, load,
+    Bench,
+    kernel::BareProgram,
+    load,
     numbers::Sample,
     page::{Section, Table, Target},
     running::Running,
@@ -27,7 +29,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rates = vec![Sample::default(); tracers.len()];
     let mut kept = vec![Sample::default(); tracers.len()];
     let mut alone = Sample::default();
-    for _ in 0..bench.scale(5, 2) {
+    let (mut least_rates, mut least_kept) = (Sample::default(), Sample::default());
+    for _ in 0..bench.scale(9, 2) {
         let mut before = rate(bench)?;
         alone.push(before);
         for (index, tracer) in tracers.iter().enumerate() {
@@ -40,6 +43,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             kept[index].push(traced / f64::midpoint(before, after));
             before = after;
         }
+        let least = BareProgram::uncounted(&bench.programs)?;
+        let traced = rate(bench)?;
+        least.end()?;
+        let after = rate(bench)?;
+        alone.push(after);
+        least_rates.push(traced);
+        least_kept.push(traced / f64::midpoint(before, after));
     }
 
     let mut table = Table::new(&["tracer", "connections per second", "kept"]);
@@ -47,6 +57,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     for (index, tracer) in tracers.iter().enumerate() {
         table.row([tracer.name.to_owned(), rates[index].text(0), kept[index].text(2)]);
     }
+    table.row(["an empty program".to_owned(), least_rates.text(0), least_kept.text(2)]);
     let peer = tracers.iter().position(|tracer| tracer.name == TCPSTATES);
     let by_tcpstates = peer.map_or(f64::NAN, |index| kept[index].median());
     let mut targets = Vec::new();
@@ -67,7 +78,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         text: "One client opens and closes connections over loopback as fast as it can, one server accepts them; both \
              share the processors with the tracer. Each run with a tracer stands between two without, and \"kept\" is \
              its rate by their mean. The kernel's statistics are off. Every tracer writes to where nothing is \
-             kept."
+             kept. An empty program shows what entering a program takes, ten times for a connection and whatever it \
+             does then. The faster a machine makes connections, the more a microsecond for each of them takes from it."
             .to_owned(),
         tables: vec![table],
         targets,
@@ -77,6 +89,6 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
 /// Connections a second.
 #[expect(clippy::cast_precision_loss, reason = "a count of a few seconds")]
 fn rate(bench: &Bench) -> Result<f64> {
-    let done = load::churn(&bench.programs, MANY, Some(bench.scale(2_000, 700)))?;
+    let done = load::churn(&bench.programs, MANY, Some(bench.scale(1_000, 700)))?;
     Ok(done.connections as f64 / done.seconds)
 }

@@ -10,8 +10,8 @@ use crate::process;
 /// The load above which others have the processors as well.
 const BUSY: f64 = 1.0;
 
-/// The machine and the versions.
-pub(super) fn describe(programs: &Programs) -> Result<Table> {
+/// The machine and the versions. `load` is its [`load`] before anything was built.
+pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     let mut table = Table::new(&["", ""]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     let cpus = thread::available_parallelism().map_or(0, usize::from);
@@ -19,7 +19,7 @@ pub(super) fn describe(programs: &Programs) -> Result<Table> {
     row("memory", first(&read("/proc/meminfo"), "MemTotal"));
     let system = rustix::system::uname();
     row("kernel", format!("{} {}", system.release().to_string_lossy(), system.machine().to_string_lossy()));
-    row("load of the last minute, at the beginning", load());
+    row("load of the last minute, at the beginning", load);
     row("tcptrace-bpf", version(Command::new(&programs.tracer).arg("--version"))?);
     row("bpftrace", version(Command::new("bpftrace").arg("--version"))?);
     let package = ["--show", "--showformat=${Version}", "libbpf-tools"];
@@ -41,8 +41,8 @@ fn first(text: &str, name: &str) -> String {
     found.unwrap_or("unknown").trim().to_owned()
 }
 
-/// What others did on the machine just before.
-fn load() -> String {
+/// What others do on the machine.
+pub(super) fn load() -> String {
     let text = read("/proc/loadavg");
     let load = text.split_whitespace().next().unwrap_or("unknown");
     if load.parse::<f64>().is_ok_and(|load| load > BUSY) {

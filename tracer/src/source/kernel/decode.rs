@@ -34,44 +34,49 @@ impl AddressKey {
     }
 }
 
-/// Reads the record at the start of `bytes`, and gives its length with it. `None` when it is none that this version
-/// writes.
-pub fn event(bytes: &[u8], key: AddressKey) -> Option<(Event, usize)> {
-    let (parts, length) = Parts::read_from(bytes)?;
+/// Reads the record at the start of `bytes`, and gives its length with it. No event when it is none that this version
+/// writes; no length when it does not end within the bytes.
+pub fn event(bytes: &[u8], key: AddressKey) -> (Option<Event>, Option<usize>) {
+    match Parts::read_from(bytes) {
+        Some((parts, length)) => (of_parts(&parts, key), Some(length)),
+        None => (None, None),
+    }
+}
+
+fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
     let record = &parts.record;
-    let event = match record.kind {
-        kind if kind == RecordKind::Transition as u8 => Event::Transition(transition(&parts, key)?),
+    Some(match record.kind {
+        kind if kind == RecordKind::Transition as u8 => Event::Transition(transition(parts, key)?),
         kind if kind == RecordKind::SynAckRetransmit as u8 => {
-            let (local, remote) = ends(&parts)?;
+            let (local, remote) = ends(parts)?;
             Event::SynAckRetransmit(SynAckRetransmit {
                 time: Timestamp(record.time_ns),
                 listener: key.hide(record.socket),
                 local,
                 remote,
-                netns: netns(&parts),
+                netns: netns(parts),
                 attempts: record.attempts.max(1),
                 first_sent: (record.value != 0).then_some(Timestamp(record.value)),
-                accept_queue: accept_queue(&parts),
+                accept_queue: accept_queue(parts),
             })
         }
         kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(FirstRead {
             time: Timestamp(record.time_ns),
             socket: key.hide(record.socket),
-            process: process(&parts)?,
+            process: process(parts)?,
         }),
         kind if kind == RecordKind::TimeWaitEnd as u8 => {
-            let (local, remote) = ends(&parts)?;
+            let (local, remote) = ends(parts)?;
             Event::MiniSocketEnd(MiniSocketEnd {
                 time: Timestamp(record.time_ns),
                 state: TcpState::from_kernel(record.old_state)?,
                 local,
                 remote,
-                netns: netns(&parts),
+                netns: netns(parts),
             })
         }
         _ => return None,
-    };
-    Some((event, length))
+    })
 }
 
 /// The local and the remote end. A v4-mapped address is the IPv4 address it stands for.
@@ -204,7 +209,7 @@ mod tests {
     fn decoded(parts: &Parts) -> Transition {
         let bytes = bytes(parts);
         match event(&bytes, AddressKey::random()) {
-            Some((Event::Transition(transition), length)) if length == bytes.len() => transition,
+            (Some(Event::Transition(transition)), Some(length)) if length == bytes.len() => transition,
             other => panic!("{other:?}"),
         }
     }
@@ -253,7 +258,14 @@ mod tests {
         let transition = decoded(&whole);
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
-        assert_eq!(event(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), None);
+        assert_eq!(event(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+    }
+
+    #[test]
+    fn a_record_that_is_not_understood_has_its_length() {
+        let record = Record { new_state: 99, ..parts().record };
+        let strange = bytes(&Parts { record, ..parts() });
+        assert_eq!(event(&strange, AddressKey(7)), (None, Some(strange.len())));
     }
 
     #[test]

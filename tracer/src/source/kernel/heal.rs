@@ -73,7 +73,7 @@ impl Healing {
 
     /// Begins a look when one is due.
     pub(super) fn begin_if_due(&mut self, counts: &SourceCounts, now: Timestamp) {
-        let missed = counts.lost + counts.skipped.unwrap_or(0);
+        let missed = counts.lost + counts.skipped.unwrap_or(0) + counts.malformed;
         if missed > self.missed {
             self.missed = missed;
             let first = self.hurt.map_or(now, |(first, _)| first);

@@ -21,8 +21,6 @@ pub struct Division {
     pub cpus: u32,
     /// Bytes of each lane of transitions, a power of two of at least [`CHUNK`].
     pub transitions: u32,
-    /// Bytes of each lane of another kind, likewise.
-    pub others: u32,
     /// Bytes of the ring buffer, a power of two of at least a page.
     pub ring: u32,
 }
@@ -30,20 +28,28 @@ pub struct Division {
 impl Division {
     /// Divides `total` bytes, a power of two of at least a page, among so many CPUs.
     ///
-    /// Transitions get half of it, each other kind an eighth of what they have, the ring an eighth of the whole. It
-    /// takes what has no lane: a CPU that came later, and a program that interrupts itself (before 6.1).
+    /// Transitions get half of it, or as much of that as is a power of two for each CPU; [`lane`](Self::lane) says what
+    /// the others get, and the ring an eighth. It takes what has no lane: a CPU that came later, and a program that
+    /// interrupts itself (before 6.1).
     pub fn of(total: u32, cpus: u32) -> Self {
         if !LANES_WORK || cpus == 0 {
-            return Self { cpus: 0, transitions: 0, others: 0, ring: total };
+            return Self { cpus: 0, transitions: 0, ring: total };
         }
         let share = total / 2 / cpus;
         let transitions = share.checked_ilog2().map_or(0, |bits| 1 << bits).max(CHUNK_BYTES);
-        Self {
-            cpus,
-            transitions,
-            others: (transitions / 8).max(CHUNK_BYTES),
-            ring: (total / 8).max(page_size()),
-        }
+        Self { cpus, transitions, ring: (total / 8).max(page_size()) }
+    }
+
+    /// Bytes of a lane of this kind.
+    ///
+    /// The kernel ends TIME_WAIT in bursts: its timers for a minute fire together every few seconds (`kernel/time/timer.c`).
+    pub fn lane(&self, kind: RecordKind) -> u32 {
+        let bytes = match kind {
+            RecordKind::Transition => self.transitions,
+            RecordKind::TimeWaitEnd => self.transitions / 2,
+            RecordKind::SynAckRetransmit | RecordKind::FirstRead => self.transitions / 8,
+        };
+        bytes.max(CHUNK_BYTES)
     }
 
     /// Elements of the map `LANES`; at least one, because no map is empty.
@@ -53,8 +59,8 @@ impl Division {
 
     /// Elements of the map `CHUNKS`; at least one, likewise.
     pub fn chunks(&self) -> u32 {
-        let of_cpu = self.transitions + (LANES_PER_CPU - 1) * self.others;
-        (self.cpus * (of_cpu / CHUNK_BYTES)).max(1)
+        let of_cpu: u32 = RecordKind::ALL.iter().map(|kind| self.lane(*kind) / CHUNK_BYTES).sum();
+        (self.cpus * of_cpu).max(1)
     }
 }
 
@@ -69,18 +75,16 @@ fn page_size() -> u32 {
     u32::try_from(rustix::param::page_size()).unwrap_or(CHUNK_BYTES)
 }
 
-/// CPUs that get lanes: all up to the last that is online now. One that comes later goes through the ring.
+/// CPUs that get lanes: all up to the last that is there. One that is added later goes through the ring.
 pub fn cpus() -> u32 {
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    last_cpu(&online).map_or_else(
+    // Not the list of those that are online: in a container it may be the container's.
+    let folders = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let last =
+        folders.filter_map(|folder| folder.file_name().to_str()?.strip_prefix("cpu")?.parse().ok()).max();
+    last.map_or_else(
         || std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
-        |last| last.saturating_add(1),
+        |last: u32| last.saturating_add(1),
     )
-}
-
-/// The last CPU of a list such as `0-3,8`.
-fn last_cpu(list: &str) -> Option<u32> {
-    list.trim().rsplit([',', '-']).next()?.parse().ok()
 }
 
 /// Every lane, mapped.
@@ -102,6 +106,8 @@ struct Lane {
     tail: u64,
     /// What is before it has been written, as far as known.
     head: u64,
+    /// The tail that the kernel knows of.
+    given_back: u64,
 }
 
 impl Lanes {
@@ -120,8 +126,7 @@ impl Lanes {
         let mut first_chunk = 0;
         for cpu in 0..division.cpus {
             for kind in RecordKind::ALL {
-                let size =
-                    if kind == RecordKind::Transition { division.transitions } else { division.others };
+                let size = division.lane(kind);
                 let index = lane_of(cpu, kind) as usize;
                 let header = headers.element::<LaneHeader>(index);
                 // SAFETY: an element of the mapping, which no program uses yet.
@@ -144,6 +149,7 @@ impl Lanes {
                     size: u64::from(size),
                     tail: 0,
                     head: 0,
+                    given_back: 0,
                 });
                 first_chunk += size / CHUNK_BYTES;
             }
@@ -155,14 +161,25 @@ impl Lanes {
     /// with the time of their next record.
     pub fn look(&mut self, mut pending: impl FnMut(usize, u64)) {
         for number in 0..self.each.len() {
-            let header = self.headers.element::<LaneHeader>(self.each[number].index);
-            // SAFETY: an aligned word of the mapping that the kernel writes whole.
-            let head = unsafe { AtomicU64::from_ptr(&raw mut (*header).head) }.load(Ordering::Acquire);
-            self.each[number].head = head;
+            self.each[number].head = self.written(number);
             if let Some(time) = self.time(number) {
                 pending(number, time);
             }
         }
+    }
+
+    /// Whether a lane has as much to read as wakes the reader, so that it must not wait for being woken.
+    pub fn is_crowded(&self) -> bool {
+        (0..self.each.len()).any(|number| {
+            let Lane { tail, size, .. } = self.each[number];
+            self.written(number) - tail >= size / 4
+        })
+    }
+
+    fn written(&self, number: usize) -> u64 {
+        let header = self.headers.element::<LaneHeader>(self.each[number].index);
+        // SAFETY: an aligned word of the mapping that the kernel writes whole.
+        unsafe { AtomicU64::from_ptr(&raw mut (*header).head) }.load(Ordering::Acquire)
     }
 
     /// The time of the next record of a lane; `None` when there is none.
@@ -192,7 +209,7 @@ impl Lanes {
         // Never behind the head, whatever a record says of its length.
         lane.tail = next_position(lane.tail, length as u64).min(lane.head);
         // Not for each record: the writer reads the tail, and would miss its cache each time.
-        if lane.tail / CHUNK as u64 != chunk || lane.tail == lane.head {
+        if lane.tail / CHUNK as u64 != chunk {
             self.give_back(number);
         }
     }
@@ -200,15 +217,23 @@ impl Lanes {
     /// Takes all that is known of a lane as read.
     pub fn skip(&mut self, number: usize) {
         self.each[number].tail = self.each[number].head;
-        self.give_back(number);
     }
 
-    /// Lets the kernel write over what has been read.
+    /// Lets the kernel write over all that has been read.
+    pub fn give_all_back(&mut self) {
+        for number in 0..self.each.len() {
+            if self.each[number].given_back != self.each[number].tail {
+                self.give_back(number);
+            }
+        }
+    }
+
     fn give_back(&mut self, number: usize) {
-        let Lane { index, tail, .. } = self.each[number];
-        let header = self.headers.element::<LaneHeader>(index);
+        let lane = &mut self.each[number];
+        lane.given_back = lane.tail;
+        let header = self.headers.element::<LaneHeader>(lane.index);
         // SAFETY: an aligned word of the mapping, which only this side writes.
-        unsafe { AtomicU64::from_ptr(&raw mut (*header).tail) }.store(tail, Ordering::Release);
+        unsafe { AtomicU64::from_ptr(&raw mut (*header).tail) }.store(lane.tail, Ordering::Release);
     }
 }
 
@@ -227,22 +252,21 @@ mod tests {
             let lanes = u64::from(division.chunks()) * CHUNK as u64;
             assert!(lanes + u64::from(division.ring) <= u64::from(total), "{division:?}");
             assert!(lanes * 3 >= u64::from(total), "{division:?}");
-            assert!(division.transitions.is_power_of_two() && division.others.is_power_of_two());
+            assert!(RecordKind::ALL.iter().all(|kind| division.lane(*kind).is_power_of_two()));
         }
     }
 
     #[test]
     fn the_least_is_a_chunk_for_each_lane() {
         let division = Division::of(4096, 2);
-        assert_eq!(division, Division { cpus: 2, transitions: 4096, others: 4096, ring: page_size() });
+        assert_eq!(division, Division { cpus: 2, transitions: 4096, ring: page_size() });
         assert_eq!((division.lanes(), division.chunks()), (8, 8));
+        assert!(RecordKind::ALL.iter().all(|kind| division.lane(*kind) == 4096));
     }
 
     #[test]
-    fn the_last_cpu_of_a_list() {
-        assert_eq!(last_cpu("0-1\n"), Some(1));
-        assert_eq!(last_cpu("0,2-5,9"), Some(9));
-        assert_eq!(last_cpu("0"), Some(0));
-        assert_eq!(last_cpu(""), None);
+    fn no_cpu_of_this_machine_is_without_a_lane() {
+        let here = std::thread::available_parallelism().unwrap().get();
+        assert!(cpus() as usize >= here, "{} of {here}", cpus());
     }
 }

@@ -7,7 +7,7 @@ use tracer_ebpf::{ABSENT, SocketLayout};
 use super::btf::Btf;
 
 /// Fields that the programs do without where a kernel lacks them; every other one they need.
-const OPTIONAL: [&str; 12] = [
+const OPTIONAL: [&str; 11] = [
     "sk_shutdown",
     "sk_cgrp_data.cgroup",
     "sk_cgrp_data.val",
@@ -15,7 +15,6 @@ const OPTIONAL: [&str; 12] = [
     "id",
     "ns.inum",
     "hash_mix",
-    "ucounts",
     "num_retrans",
     "snt_synack",
     "tw_substate",

@@ -308,6 +308,7 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     finish(ebpf, reading, AttachedLink::Tracepoint(link), skipped)
 }
 
+/// All but what depends on the size of the ring.
 fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config {
     Config {
         ctx,
@@ -336,7 +337,8 @@ fn load_object(config: &Config, options: LoadOptions) -> Result<(Ebpf, Reading),
     let missing = || LoadError::Refused { reason: "it has no usable map `RING`".to_owned() };
     let ring = ebpf.take_map("RING").ok_or_else(missing)?;
     let ring = RingBuf::try_from(ring).map_err(|error| LoadError::Refused { reason: error.to_string() })?;
-    Ok((ebpf, Reading::new(lanes, ring, division.ring)))
+    let reading = Reading::new(lanes, ring, division.ring).map_err(LoadError::Mapping)?;
+    Ok((ebpf, reading))
 }
 
 fn object() -> Result<Cow<'static, [u8]>, LoadError> {

@@ -1,4 +1,4 @@
-//! The value of an array map, mapped into memory: reading it needs no privilege after the start.
+//! What is in a map, mapped into memory: reading it needs no privilege after the start.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// An array's elements in memory, shared with the programs.
+/// Elements of a map in memory, shared with the programs.
 #[derive(Debug)]
 pub struct Mapping {
     address: *mut u8,
@@ -35,13 +35,22 @@ impl Mapping {
     ///
     /// When the kernel refuses the mapping (arrays can be mapped since 5.5).
     pub fn new(map: impl AsFd, length: usize, access: Access) -> io::Result<Self> {
+        Self::behind(map, 0, length, access)
+    }
+
+    /// Maps `length` bytes from `offset` on, a multiple of the page size.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the mapping.
+    pub fn behind(map: impl AsFd, offset: u64, length: usize, access: Access) -> io::Result<Self> {
         let length = length.next_multiple_of(rustix::param::page_size());
         let protection = match access {
             Access::Read => ProtFlags::READ,
             Access::Write => ProtFlags::READ | ProtFlags::WRITE,
         };
         // SAFETY: a new shared mapping, unmapped on drop.
-        let address = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, map, 0) }?;
+        let address = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, map, offset) }?;
         Ok(Self { address: address.cast(), length })
     }
 

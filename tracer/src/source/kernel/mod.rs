@@ -43,7 +43,7 @@ use crate::{
 pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
 /// What each CPU has at least, unless told otherwise.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
-/// How long transitions may wait in the ring buffer unless told otherwise.
+/// How long transitions may wait in the buffer unless told otherwise.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Which modes may be used.
@@ -110,7 +110,7 @@ pub enum StartError {
         tracepoint: LoadError,
     },
     /// The reader could not be set up.
-    #[error("the ring buffer's reader could not be set up: {0}")]
+    #[error("what waits for the programs could not be set up: {0}")]
     Reader(io::Error),
 }
 
@@ -234,9 +234,10 @@ impl KernelSource {
     }
 
     /// Delivers what has happened up to a moment.
-    fn drain(&mut self, until: Timestamp, deliver: &mut dyn FnMut(&Event)) {
-        // Before anything is read: all that happened while the host was looked at has been written by now.
-        let looked = self.healing.is_done();
+    ///
+    /// `looked` is whether a look at the host had been taken before that moment: all that happened meanwhile is then
+    /// among what is delivered.
+    fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) {
         match self.existing.take() {
             None => {
                 let Self { loaded, key, counts, healing, .. } = self;
@@ -287,9 +288,10 @@ impl Source for KernelSource {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let looked = self.healing.is_done();
         // Before it is asked what there is.
         let now = Timestamp::now();
-        self.drain(now, deliver);
+        self.drain(now, looked, deliver);
         if !self.more {
             // A quiet host lets time pass, too.
             deliver(&Event::Time(now));
@@ -303,12 +305,11 @@ impl Source for KernelSource {
             loaded.links.clear();
         }
         // Detached, so that nothing younger can come whose past is not there.
-        let everything = Timestamp(u64::MAX);
-        self.drain(everything, deliver);
-        if self.more {
-            // Written while the programs were being detached.
-            self.drain(everything, deliver);
-        }
+        let everything = Timestamp::END;
+        let looked = self.healing.is_done();
+        self.drain(everything, looked, deliver);
+        // Written while the programs were being detached.
+        self.drain(everything, false, deliver);
         deliver(&Event::Time(Timestamp::now()));
         Ok(())
     }
@@ -336,13 +337,14 @@ fn read(
 ) -> bool {
     let Some(loaded) = loaded else { return false };
     loaded.reading.pass(until, |bytes| {
-        let Some((event, length)) = decode::event(bytes, key) else {
+        let (event, length) = decode::event(bytes, key);
+        if let Some(event) = event {
+            counts.seen += u64::from(matches!(event, Event::Transition(_)));
+            deliver(&event);
+        } else {
             counts.malformed += 1;
-            return None;
-        };
-        counts.seen += u64::from(matches!(event, Event::Transition(_)));
-        deliver(&event);
-        Some(length)
+        }
+        length
     })
 }
 

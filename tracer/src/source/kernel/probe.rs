@@ -165,7 +165,7 @@ fn trace_own_connection() -> Result<Account, String> {
                 seen += u64::from(transition.local.port == port || transition.remote.port == port);
             }
         });
-        polled.map_err(|error| format!("the ring buffer cannot be read: {error}"))?;
+        polled.map_err(|error| format!("what the programs wrote cannot be read: {error}"))?;
     }
     let counts = source.counts();
     Ok(Account { seen, lost: counts.lost, skipped: counts.skipped })
