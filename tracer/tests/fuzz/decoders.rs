@@ -77,7 +77,7 @@ fn records_of_the_programs() {
     let key = AddressKey::random();
     let mut understood = 0;
     each_mutation(&samples, 100_000, |bytes| {
-        understood += usize::from(decode::event(bytes, key).0.is_some())
+        understood += usize::from(decode::event(bytes, key).0.is_some());
     });
     assert!(understood > 10_000, "{understood}");
 }
