@@ -6,11 +6,11 @@ use tcptrace_tests::speed;
 /// The most instructions that the verifier may walk through, those of a branch as often as it goes there: half as much
 /// again as 6.18 does, because kernels differ in what they leave out.
 const LIMITS: [(&str, u32); 5] = [
-    ("transition_btf", 22_000),
-    ("transition_tracepoint", 35_000),
-    ("syn_ack_retransmit", 1_500),
-    ("first_read", 1_500),
-    ("time_wait_end", 1_500),
+    ("transition_btf", 18_000),
+    ("transition_tracepoint", 16_000),
+    ("syn_ack_retransmit", 1_100),
+    ("first_read", 1_000),
+    ("time_wait_end", 1_000),
 ];
 
 #[test]

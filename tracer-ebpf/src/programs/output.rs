@@ -38,8 +38,9 @@ static COUNTERS: Array<Counters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// [given back](Slot::give_back).
 pub(crate) struct Slot {
     at: *mut u8,
-    /// Bytes written.
-    length: u64,
+    /// Where the next part goes. A pointer and not a length: for every number that is added to a pointer the verifier
+    /// goes back over all that led to it.
+    end: *mut u8,
     lane: Option<Lane>,
 }
 
@@ -86,7 +87,7 @@ impl Slot {
                 && let Some(chunk) = CHUNKS.get_ptr_mut(index)
             {
                 let at = chunk.cast::<u8>().add(offset as usize);
-                return Ok(Self { at, length: 0, lane: Some(Lane { header, head, pending }) });
+                return Ok(Self { at, end: at, lane: Some(Lane { header, head, pending }) });
             }
             (&raw mut (*header).busy).write_volatile(0);
         }
@@ -98,7 +99,7 @@ impl Slot {
     pub(crate) fn in_ring() -> Option<Self> {
         // SAFETY: the map is a ring buffer.
         let at = unsafe { bpf_ringbuf_reserve(ring(), ROOM as u64, 0) }.cast::<u8>();
-        (!at.is_null()).then_some(Self { at, length: 0, lane: None })
+        (!at.is_null()).then_some(Self { at, end: at, lane: None })
     }
 
     /// Namespaces that this program remembers on this CPU; as many as [`tracer_ebpf::REMEMBERED_NETNS`].
@@ -111,8 +112,7 @@ impl Slot {
     /// The record itself, the first to be written.
     #[inline(always)]
     pub(crate) fn record(&mut self) -> *mut Record {
-        self.length = size_of::<Record>() as u64;
-        self.at.cast()
+        self.part()
     }
 
     /// The record, to change what has been written of it.
@@ -124,9 +124,17 @@ impl Slot {
     /// The next part, to be written whole.
     #[inline(always)]
     pub(crate) fn part<T: Wire>(&mut self) -> *mut T {
-        // SAFETY: the room is for a record with every part.
-        let part = unsafe { self.at.add(self.length as usize) };
-        self.length += size_of::<T>() as u64;
+        let part = self.end;
+        // SAFETY: the room is for a record with every part. The compiler is not to know what is added, or it would add
+        // the numbers first.
+        unsafe {
+            core::arch::asm!(
+                "{0} += {1}",
+                inout(reg) self.end,
+                const size_of::<T>(),
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
         part.cast()
     }
 
@@ -148,7 +156,7 @@ impl Slot {
     pub(crate) fn submit(self) {
         match self.lane {
             Some(Lane { header, head, pending }) => {
-                let next = next_position(head, self.length);
+                let next = next_position(head, self.end as u64 - self.at as u64);
                 // SAFETY: the pointer is to a live map value. The record is written before the position says so: the
                 // compiler is held to that here, and the processor by itself, or there would be no lanes.
                 let step = unsafe {

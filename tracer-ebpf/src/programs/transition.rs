@@ -150,7 +150,9 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             if socket_flags & SOCK_LINGER != 0 && M::load::<u64>(sk, config!(socket.sk_lingertime)) == 0 {
                 bits |= flags::LINGER_ZERO;
             }
-            if M::load::<u64>(sk, config!(socket.sk_socket)) != 0 {
+            // From here a trusted pointer would do as well, but each time that a pointer is read through one, the verifier
+            // of 6.18 searches all types of the kernel by name, which takes it a millisecond.
+            if M::load::<u64>(tp, config!(socket.sk_socket)) != 0 {
                 bits |= flags::ATTACHED;
             }
         }
@@ -164,11 +166,15 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
                 bits |= flags::PORT_UNBOUND;
             }
         }
-        if old == state::CLOSE || old == state::LISTEN || new == state::ESTABLISHED {
-            cgroup_id = cgroup::<M>(sk);
-            if cgroup_id != 0 {
-                bits |= flags::CGROUP;
+        if tp != 0 {
+            if new == state::ESTABLISHED || old == state::CLOSE || old == state::LISTEN {
+                cgroup_id = cgroup::<M>(tp);
             }
+        } else if old == state::CLOSE || old == state::LISTEN {
+            cgroup_id = cgroup::<M>(sk);
+        }
+        if cgroup_id != 0 {
+            bits |= flags::CGROUP;
         }
     }
     let known_error = if bits & flags::SOCKET_FIELDS != 0 { Some(error) } else { None };
