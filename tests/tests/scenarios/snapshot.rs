@@ -121,8 +121,8 @@ fn churn(namespace: &Namespace, listener: &Socket, stop: &AtomicBool, closed: &M
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            if index > MOST / 4 {
-                // A start on a busy machine takes long, and the ports must last.
+            if index > 1_000 {
+                // A start on a busy machine takes long: the ports must last, and the buffer must hold what happens.
                 wait::pause(Duration::from_millis(3));
             }
             // Every client has another port, so that each line is somebody's.
