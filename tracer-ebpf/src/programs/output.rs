@@ -41,11 +41,9 @@ pub(crate) struct Slot {
     /// Where the next part goes. A pointer and not a length: for every number that is added to a pointer the verifier
     /// goes back over all that led to it.
     end: *mut u8,
-    lane: Option<Lane>,
-}
-
-/// A lane that is being written to.
-struct Lane {
+    /// Of a lane and not of the ring. What follows is of the lane, and otherwise set all the same: up to 6.2 the verifier
+    /// refuses to move what was never written.
+    in_lane: bool,
     header: *mut LaneHeader,
     head: u64,
     pending: u64,
@@ -87,7 +85,7 @@ impl Slot {
                 && let Some(chunk) = CHUNKS.get_ptr_mut(index)
             {
                 let at = chunk.cast::<u8>().add(offset as usize);
-                return Ok(Self { at, end: at, lane: Some(Lane { header, head, pending }) });
+                return Ok(Self { at, end: at, in_lane: true, header, head, pending });
             }
             (&raw mut (*header).busy).write_volatile(0);
         }
@@ -99,14 +97,15 @@ impl Slot {
     pub(crate) fn in_ring() -> Option<Self> {
         // SAFETY: the map is a ring buffer.
         let at = unsafe { bpf_ringbuf_reserve(ring(), ROOM as u64, 0) }.cast::<u8>();
-        (!at.is_null()).then_some(Self { at, end: at, lane: None })
+        let header = core::ptr::null_mut();
+        (!at.is_null()).then_some(Self { at, end: at, in_lane: false, header, head: 0, pending: 0 })
     }
 
     /// Namespaces that this program remembers on this CPU; as many as [`tracer_ebpf::REMEMBERED_NETNS`].
     #[inline(always)]
     pub(crate) fn known_netns(&self) -> Option<*mut KnownNetns> {
         // SAFETY: the pointer is to a live map value.
-        self.lane.as_ref().map(|lane| unsafe { (&raw mut (*lane.header).netns).cast() })
+        self.in_lane.then(|| unsafe { (&raw mut (*self.header).netns).cast() })
     }
 
     /// The record itself, the first to be written.
@@ -141,11 +140,12 @@ impl Slot {
     /// Gives the room back unused.
     #[inline(always)]
     pub(crate) fn give_back(self) {
-        match self.lane {
+        if self.in_lane {
             // SAFETY: the pointer is to a live map value.
-            Some(lane) => unsafe { (&raw mut (*lane.header).busy).write_volatile(0) },
+            unsafe { (&raw mut (*self.header).busy).write_volatile(0) };
+        } else {
             // SAFETY: the room is from the ring buffer.
-            None => unsafe { bpf_ringbuf_discard(self.at.cast(), u64::from(BPF_RB_NO_WAKEUP)) },
+            unsafe { bpf_ringbuf_discard(self.at.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
         }
     }
 
@@ -154,32 +154,30 @@ impl Slot {
     /// itself every few milliseconds.
     #[inline(always)]
     pub(crate) fn submit(self) {
-        match self.lane {
-            Some(Lane { header, head, pending }) => {
-                let next = next_position(head, self.end as u64 - self.at as u64);
-                // SAFETY: the pointer is to a live map value. The record is written before the position says so: the
-                // compiler is held to that here, and the processor by itself, or there would be no lanes.
-                let step = unsafe {
-                    core::arch::asm!("", options(nostack, preserves_flags));
-                    (&raw mut (*header).head).write_volatile(next);
-                    (&raw mut (*header).busy).write_volatile(0);
-                    u64::from((*header).wakeup_bytes)
-                };
-                let pending = pending + (next - head);
-                if pending >= step && pending & (step - 1) < next - head {
-                    wake();
-                }
+        if self.in_lane {
+            let Self { header, head, .. } = self;
+            let next = next_position(head, self.end as u64 - self.at as u64);
+            // SAFETY: the pointer is to a live map value. The record is written before the position says so: the
+            // compiler is held to that here, and the processor by itself, or there would be no lanes.
+            let step = unsafe {
+                core::arch::asm!("", options(nostack, preserves_flags));
+                (&raw mut (*header).head).write_volatile(next);
+                (&raw mut (*header).busy).write_volatile(0);
+                u64::from((*header).wakeup_bytes)
+            };
+            let pending = self.pending + (next - head);
+            if pending >= step && pending & (step - 1) < next - head {
+                wake();
             }
-            None => {
-                // SAFETY: the map is a ring buffer, and the room is from it.
-                unsafe {
-                    let pending = bpf_ringbuf_query(ring(), u64::from(BPF_RB_AVAIL_DATA));
-                    let step = u64::from(config!(wakeup_bytes));
-                    let taken = ROOM as u64 + u64::from(BPF_RINGBUF_HDR_SZ);
-                    let crossed = pending >= step && pending & (step - 1) < taken;
-                    let flags = if crossed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-                    bpf_ringbuf_submit(self.at.cast(), u64::from(flags));
-                }
+        } else {
+            // SAFETY: the map is a ring buffer, and the room is from it.
+            unsafe {
+                let pending = bpf_ringbuf_query(ring(), u64::from(BPF_RB_AVAIL_DATA));
+                let step = u64::from(config!(wakeup_bytes));
+                let taken = ROOM as u64 + u64::from(BPF_RINGBUF_HDR_SZ);
+                let crossed = pending >= step && pending & (step - 1) < taken;
+                let flags = if crossed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+                bpf_ringbuf_submit(self.at.cast(), u64::from(flags));
             }
         }
     }
