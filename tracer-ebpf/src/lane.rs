@@ -6,8 +6,12 @@
 
 use crate::RecordKind;
 
-/// Bytes of a chunk: a page, as one element of the map that holds them.
+/// Bytes of a chunk as positions count them, a power of two.
 pub const CHUNK: usize = 4096;
+
+/// Bytes of a chunk in the map that holds them. The rest is never used: with it a mask is all that the verifier needs to
+/// know that a record lies within.
+pub const STRIDE: usize = CHUNK + ROOM;
 
 /// Room that a record is given; the longest takes [`MAX_RECORD`](crate::MAX_RECORD). Beyond `CHUNK - ROOM` no record
 /// begins.

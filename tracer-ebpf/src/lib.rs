@@ -11,7 +11,7 @@ mod record;
 
 pub use config::{ABSENT, Config, CtxLayout, SocketLayout};
 pub use lane::{
-    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, lane_of, next_position,
+    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of, next_position,
 };
 pub use record::{
     AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo, Wire,

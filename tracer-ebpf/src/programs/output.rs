@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tracer_ebpf::{
-    CHUNK, Counters, KnownNetns, LaneHeader, ROOM, Record, RecordKind, Wire, lane_of, next_position,
+    CHUNK, Counters, KnownNetns, LaneHeader, ROOM, Record, RecordKind, STRIDE, Wire, lane_of, next_position,
 };
 
 use crate::config;
@@ -24,7 +24,7 @@ static LANES: Array<LaneHeader, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// What the lanes consist of. User space sets the real number before loading.
 #[btf_map]
-static CHUNKS: Array<[u64; CHUNK / 8], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+static CHUNKS: Array<[u64; STRIDE / 8], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// For records that have no lane, and to wake the reader. User space sets the real size before loading. Without a
 /// type, as libbpf demands of ring buffers.
@@ -80,8 +80,6 @@ impl Slot {
             let index = (*header).first_chunk + ((head & (size - 1)) / CHUNK as u64) as u32;
             let offset = head & (CHUNK as u64 - 8);
             if pending + ROOM as u64 <= size
-                // For the verifier, which does not know how positions grow.
-                && offset <= (CHUNK - ROOM) as u64
                 && let Some(chunk) = CHUNKS.get_ptr_mut(index)
             {
                 let at = chunk.cast::<u8>().add(offset as usize);

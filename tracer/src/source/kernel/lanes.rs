@@ -9,7 +9,8 @@ use std::{
 
 use aya::Ebpf;
 use tracer_ebpf::{
-    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, RecordKind, lane_of, next_position,
+    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, RecordKind, STRIDE, lane_of,
+    next_position,
 };
 
 use super::mapping::{self, Access, Mapping};
@@ -121,7 +122,7 @@ impl Lanes {
         let length = division.lanes() as usize * size_of::<LaneHeader>();
         let headers = Mapping::new(headers, length, Access::Write)?;
         let chunks = mapping::array(ebpf, "CHUNKS")?;
-        let chunks = Mapping::new(chunks, division.chunks() as usize * CHUNK, Access::Read)?;
+        let chunks = Mapping::new(chunks, division.chunks() as usize * STRIDE, Access::Read)?;
         let mut each = Vec::new();
         let mut first_chunk = 0;
         for cpu in 0..division.cpus {
@@ -195,7 +196,7 @@ impl Lanes {
         let offset = tail % CHUNK as u64;
         let written = (head - tail).min(CHUNK as u64 - offset);
         let index = first_chunk + usize::try_from(tail % size / CHUNK as u64).unwrap_or_default();
-        let chunk = self.chunks.element::<[u8; CHUNK]>(index).cast::<u8>().cast_const();
+        let chunk = self.chunks.element::<[u8; STRIDE]>(index).cast::<u8>().cast_const();
         let (offset, written) =
             (usize::try_from(offset).unwrap_or_default(), usize::try_from(written).unwrap_or_default());
         // SAFETY: inside the chunk; the kernel does not write there again before the tail in the header has passed it.
