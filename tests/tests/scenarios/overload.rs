@@ -1,6 +1,7 @@
 //! More events than fit: what was missed is counted, and the view is healed by a look at the sockets.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,6 +31,7 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     let tracer = Tracer::json("connections", &namespace, mode, &["--buffer", "4K"]);
 
     tracer.signal(Signal::STOP);
+    wait::until("every thread to stand still", || stands_still(tracer.id()).then_some(()));
     held.clear();
     wait::until("the last acknowledgements", || {
         (namespace.sockets_in(!(1 << 6 | 1 << 7 | 1 << 10)) == 0).then_some(())
@@ -47,6 +49,15 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     assert!(rows.iter().filter(|row| row.closed.is_none()).all(|row| row.gap));
     assert!(ended.summary().lost > 0);
     assert!(ended.stderr.contains("1 renewals of the view by a look at the sockets"), "{}", ended.stderr);
+}
+
+/// Whether every thread of a process is stopped (`T` in proc_pid_stat(5)).
+fn stands_still(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// Ends the churn also when the test fails.
