@@ -17,7 +17,7 @@ use tcptrace_bpf::{
     lifecycle::TcpState,
     source::{
         Source as _,
-        kernel::{KernelOptions, KernelSource},
+        kernel::{KernelOptions, KernelSource, lanes::Division},
     },
 };
 use tcptrace_tests::{Namespace, sockets, speed, wait};
@@ -117,4 +117,41 @@ fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32
         holes += u64::from(!begins && before.is_some_and(|before| before != transition.from));
     }
     assert!(holes <= skipped, "{holes} holes, {skipped} skipped");
+}
+
+/// Nobody reads meanwhile, and the ring has room for half of it: what is there in the end came through lanes.
+#[test]
+fn lanes_hold_what_the_ring_could_not() {
+    const CONNECTIONS: u64 = 200;
+    /// What each record takes of the ring, at least: the room for the longest.
+    const IN_RING: u64 = 256;
+    /// Those that the two ends are on.
+    const CPUS: u32 = 2;
+    let buffer = 1 << 20;
+    let division = Division::of(buffer, CPUS);
+    if division.cpus == 0 {
+        speed::not_possible("this processor has no lanes");
+        return;
+    }
+    assert!(
+        u64::from(division.ring) / IN_RING < transitions(CONNECTIONS) / 2,
+        "the ring is too large to tell"
+    );
+    let namespace = Namespace::new();
+    let options = KernelOptions {
+        only_netns: Some(namespace.inode()),
+        snapshot: false,
+        buffer_bytes: Some(buffer),
+        cpus: Some(CPUS),
+        ..KernelOptions::default()
+    };
+    let mut source = KernelSource::start(options).unwrap();
+    churn(&namespace, CONNECTIONS);
+    wait::until("the last acknowledgements", || {
+        (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
+    });
+    source.finish(&mut |_| {}).unwrap();
+    let counts = source.counts();
+    assert_eq!((counts.lost, counts.malformed), (0, 0));
+    assert!(counts.seen + counts.skipped.unwrap_or(0) >= transitions(CONNECTIONS), "{counts:?}");
 }
