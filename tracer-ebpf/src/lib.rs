@@ -10,9 +10,7 @@ mod lane;
 mod record;
 
 pub use config::{ABSENT, Config, CtxLayout, SocketLayout};
-pub use lane::{
-    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of, next_position,
-};
+pub use lane::{CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of};
 pub use record::{
     AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo, Wire,
     flags,

@@ -16,6 +16,9 @@ use tcptrace_tests::{Connection, Mode, Namespace, Tracer, program::program, sock
 /// Connections whose ends the program misses.
 const CONNECTIONS: usize = 200;
 
+/// Of these the last, whose beginnings it sees: as many as fit the smallest buffer even when nobody reads.
+const BEGUN: usize = 4;
+
 #[rstest]
 fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
@@ -23,12 +26,13 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     let _inhabitant = namespace.inhabit();
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:5000", 1024, |_| {}));
     let mut held = Vec::new();
-    // Before the program starts: their beginnings might not fit the small buffer.
-    for _ in 0..CONNECTIONS {
+    let mut open = || {
         held.push(namespace.run("client", || sockets::connect(sockets::local(&listener))));
         held.push(namespace.run("server", || sockets::accept(&listener)));
-    }
+    };
+    (BEGUN..CONNECTIONS).for_each(|_| open());
     let tracer = Tracer::json("connections", &namespace, mode, &["--buffer", "4K"]);
+    (0..BEGUN).for_each(|_| open());
 
     tracer.signal(Signal::STOP);
     wait::until("every thread to stand still", || stands_still(tracer.id()).then_some(()));
@@ -46,6 +50,7 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     let seen = rows.iter().filter(|row| row.closed.is_some() && row.close_reason == "closed").count();
     assert!(unseen > CONNECTIONS, "the buffer holds but a few of {} ends: {unseen} were missed", rows.len());
     assert_eq!(seen + unseen, rows.len());
+    assert_eq!(rows.iter().filter(|row| row.opened.is_some()).count(), 2 * BEGUN);
     assert!(rows.iter().filter(|row| row.closed.is_none()).all(|row| row.gap));
     assert!(ended.summary().lost > 0);
     assert!(ended.stderr.contains("1 renewals of the view by a look at the sockets"), "{}", ended.stderr);

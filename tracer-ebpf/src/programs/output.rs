@@ -12,9 +12,7 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use tracer_ebpf::{
-    CHUNK, Counters, KnownNetns, LaneHeader, ROOM, Record, RecordKind, STRIDE, Wire, lane_of, next_position,
-};
+use tracer_ebpf::{CHUNK, Counters, KnownNetns, LaneHeader, ROOM, Record, RecordKind, STRIDE, Wire, lane_of};
 
 use crate::config;
 
@@ -154,17 +152,17 @@ impl Slot {
     pub(crate) fn submit(self) {
         if self.in_lane {
             let Self { header, head, .. } = self;
-            let next = next_position(head, self.end as u64 - self.at as u64);
+            let length = self.end as u64 - self.at as u64;
             // SAFETY: the pointer is to a live map value. The record is written before the position says so: the
             // compiler is held to that here, and the processor by itself, or there would be no lanes.
             let step = unsafe {
                 core::arch::asm!("", options(nostack, preserves_flags));
-                (&raw mut (*header).head).write_volatile(next);
+                (&raw mut (*header).head).write_volatile(head + length);
                 (&raw mut (*header).busy).write_volatile(0);
                 u64::from((*header).wakeup_bytes)
             };
-            let pending = self.pending + (next - head);
-            if pending >= step && pending & (step - 1) < next - head {
+            let pending = self.pending + length;
+            if pending >= step && pending & (step - 1) < length {
                 wake();
             }
         } else {

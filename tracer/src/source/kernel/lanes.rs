@@ -9,8 +9,7 @@ use std::{
 
 use aya::Ebpf;
 use tracer_ebpf::{
-    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, RecordKind, STRIDE, lane_of,
-    next_position,
+    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, RecordKind, STRIDE, lane_of,
 };
 
 use super::mapping::{self, Access, Mapping};
@@ -189,17 +188,18 @@ impl Lanes {
         bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
     }
 
-    /// What has been written of a lane from its next record on, at most to the end of its chunk; empty when there is
-    /// nothing.
+    /// What has been written of a lane from its next record on, at most to where a record of this chunk may end; empty
+    /// when there is nothing.
     pub fn next(&self, number: usize) -> &[u8] {
         let Lane { first_chunk, size, tail, head, .. } = self.each[number];
         let offset = tail % CHUNK as u64;
-        let written = (head - tail).min(CHUNK as u64 - offset);
+        let written = (head - tail).min(STRIDE as u64 - offset);
         let index = first_chunk + usize::try_from(tail % size / CHUNK as u64).unwrap_or_default();
         let chunk = self.chunks.element::<[u8; STRIDE]>(index).cast::<u8>().cast_const();
         let (offset, written) =
             (usize::try_from(offset).unwrap_or_default(), usize::try_from(written).unwrap_or_default());
-        // SAFETY: inside the chunk; the kernel does not write there again before the tail in the header has passed it.
+        // SAFETY: inside the chunk; the kernel does not write there again before the tail in the header has passed it. Behind
+        // a record that runs on beyond the chunk lies what was written before.
         unsafe { std::slice::from_raw_parts(chunk.add(offset), written) }
     }
 
@@ -208,7 +208,7 @@ impl Lanes {
         let lane = &mut self.each[number];
         let chunk = lane.tail / CHUNK as u64;
         // Never behind the head, whatever a record says of its length.
-        lane.tail = next_position(lane.tail, length as u64).min(lane.head);
+        lane.tail = (lane.tail + length as u64).min(lane.head);
         // Not for each record: the writer reads the tail, and would miss its cache each time.
         if lane.tail / CHUNK as u64 != chunk {
             self.give_back(number);
@@ -237,8 +237,6 @@ impl Lanes {
         unsafe { AtomicU64::from_ptr(&raw mut (*header).tail) }.store(lane.tail, Ordering::Release);
     }
 }
-
-const _: () = assert!(ROOM.is_multiple_of(8) && CHUNK.is_multiple_of(8));
 
 #[cfg(test)]
 mod tests {
