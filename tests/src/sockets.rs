@@ -12,6 +12,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{Namespace, speed};
 
+/// The state ESTABLISHED in a mask for [`Namespace::sockets_in`].
+pub const ESTABLISHED: u32 = 1 << 1;
+
+/// The state TIME_WAIT, likewise.
+pub const TIME_WAIT: u32 = 1 << 6;
+
+/// The state LISTEN, likewise.
+pub const LISTEN: u32 = 1 << 10;
+
 /// A new TCP socket of the address's family, whose waits are limited.
 pub fn tcp(family_of: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(family_of), Type::STREAM, Some(Protocol::TCP))

@@ -8,7 +8,7 @@ use std::{
 
 use rstest::rstest;
 use serde_json::Value;
-use tcptrace_tests::{Mode, Namespace, Tracer, program::program, sockets};
+use tcptrace_tests::{Mode, Namespace, Tracer, program::program, sockets, wait};
 
 #[rstest]
 fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
@@ -27,6 +27,9 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
     let open = sockets::pair(&namespace, "127.0.0.1:0");
     let closed = { sockets::local(&namespace.run("server", || sockets::listen("127.0.0.1:0"))) };
     namespace.run("client", || sockets::try_connect(closed)).unwrap_err();
+    // The kernel may end a connection later than its last process does.
+    let staying = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN;
+    wait::until("all ends", || (namespace.sockets_in(!staying) == 0).then_some(()));
     let ended = tracer.interrupt();
     let rows: Vec<Value> = ended.rows();
     let count = |from: &str, to: &str| {

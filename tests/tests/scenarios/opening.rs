@@ -179,7 +179,17 @@ fn the_accept_queue_fills(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let tracer = Tracer::json("connections", &namespace, mode, &["--role", "server"]);
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:5000", 2, |_| {}));
     let to = sockets::local(&listener);
-    let clients: Vec<_> = namespace.run("client", || (0..3).map(|_| sockets::connect(to)).collect());
+    // A server may come to a client's last ACK after the client has gone on: each waits until the one before it is in
+    // the queue.
+    let clients: Vec<_> = (1..=3)
+        .map(|count| {
+            let client = namespace.run("client", || sockets::connect(to));
+            wait::until("both ends", || {
+                (namespace.sockets_in(sockets::ESTABLISHED) == 2 * count).then_some(())
+            });
+            client
+        })
+        .collect();
     // The fourth finds no place, and the server drops its SYN.
     let fourth = namespace.run("client", || sockets::begin_connect(sockets::address("127.0.0.1:5000")));
     for socket in clients {

@@ -21,8 +21,6 @@ use tcptrace_tests::{
 
 use crate::support::{assert_ending, assert_states};
 
-const ESTABLISHED: u32 = 1 << 1;
-
 /// Asserts what holds for everything whose beginning was not seen: nothing is invented.
 #[track_caller]
 fn assert_incomplete(row: &Connection) {
@@ -72,7 +70,9 @@ fn a_thousand_connections_end_after_the_start(
         end.wait();
         drop(open);
     });
-    wait::until("all connections", || (namespace.sockets_in(ESTABLISHED) == 2 * count).then_some(()));
+    wait::until("all connections", || {
+        (namespace.sockets_in(sockets::ESTABLISHED) == 2 * count).then_some(())
+    });
     let ids = (client.id(), server.id());
     let options: &[&str] = if snapshot { &[] } else { &["--no-snapshot"] };
     let tracer = Tracer::json("connections", &namespace, mode, options);

@@ -20,7 +20,6 @@ use tcptrace_tests::{
 use crate::support::assert_time;
 
 const CLOSE_WAIT: u32 = 1 << 8;
-const TIME_WAIT: u32 = 1 << 6;
 /// The group of the mini-sockets.
 const KERNEL: &str = "the kernel (no process holds them)";
 
@@ -243,7 +242,7 @@ fn time_wait_is_listed_on_demand() {
     drop(server);
     sockets::wait_for_end(&client);
     drop(client);
-    wait::until("TIME_WAIT", || (namespace.sockets_in(TIME_WAIT) == 1).then_some(()));
+    wait::until("TIME_WAIT", || (namespace.sockets_in(sockets::TIME_WAIT) == 1).then_some(()));
     let begin = Instant::now();
     assert_eq!(look(&namespace, &[]), []);
     let found = look(&namespace, &["--time-wait"]);
