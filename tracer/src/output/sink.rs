@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
 };
 
 use serde::Serialize;
@@ -43,9 +43,15 @@ pub trait Row: Serialize {
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
 }
 
+/// What is written before it is passed on without being asked.
+const FULL: usize = 64 << 10;
+
 /// Writes rows to a stream.
 pub struct Sink<W: Write> {
-    stream: BufWriter<W>,
+    stream: W,
+    /// What is still to be passed on. Not a `BufWriter`: a row is written in some eighty pieces, and each would ask
+    /// whether there is room.
+    pending: Vec<u8>,
     format: Format,
     time: TimeStyle,
     header_due: bool,
@@ -54,10 +60,12 @@ pub struct Sink<W: Write> {
 }
 
 impl<W: Write> Sink<W> {
-    /// A sink that writes rows in `format` to `stream`.
+    /// A sink that writes rows in `format` to `stream`, which gets them by 64 KiB or when they are
+    /// [flushed](Self::flush).
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
         Self {
-            stream: BufWriter::with_capacity(64 << 10, stream),
+            stream,
+            pending: Vec::with_capacity(FULL + (4 << 10)),
             format,
             time,
             header_due: true,
@@ -82,7 +90,7 @@ impl<W: Write> Sink<W> {
         }
         match self.format {
             Format::Table | Format::Wide => self.text_line(|line, wide, time| R::header(line, wide, time)),
-            Format::Csv => writeln!(self.stream, "{}", R::COLUMNS.join(",")),
+            Format::Csv => writeln!(self.pending, "{}", R::COLUMNS.join(",")),
             Format::Json => Ok(()),
         }
     }
@@ -98,11 +106,13 @@ impl<W: Write> Sink<W> {
         match self.format {
             Format::Table | Format::Wide => self.text_line(|line, wide, time| row.line(line, wide, time)),
             Format::Json => {
-                serde_json::to_writer(&mut self.stream, row)?;
-                self.stream.write_all(b"\n")
+                serde_json::to_writer(&mut self.pending, row)?;
+                self.pending.push(b'\n');
+                Ok(())
             }
-            Format::Csv => write_csv(&mut self.stream, row),
-        }
+            Format::Csv => write_csv(&mut self.pending, row),
+        }?;
+        if self.pending.len() >= FULL { self.pass_on() } else { Ok(()) }
     }
 
     fn text_line(
@@ -111,7 +121,16 @@ impl<W: Write> Sink<W> {
     ) -> io::Result<()> {
         self.line.clear();
         write(&mut self.line, self.format == Format::Wide, self.time).map_err(io::Error::other)?;
-        writeln!(self.stream, "{}", self.line.trim_end())
+        self.pending.extend_from_slice(self.line.trim_end().as_bytes());
+        self.pending.push(b'\n');
+        Ok(())
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        let passed = self.stream.write_all(&self.pending);
+        // Whoever did not take it is not given it again.
+        self.pending.clear();
+        passed
     }
 
     /// Passes on what is buffered.
@@ -120,6 +139,7 @@ impl<W: Write> Sink<W> {
     ///
     /// When the stream does not take it.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.pass_on()?;
         self.stream.flush()
     }
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::{
     TimeStyle,
     sink::Row,
-    text::{self, EndpointText, OrDash, ProcessName, Rfc3339, SocketText},
+    text::{self, EndpointText, OrDash, ProcessName, SocketText},
+    time::{self, Rfc3339},
 };
 use crate::{
     event::{Endpoint, MiniSocketEnd, Transition},
@@ -57,7 +58,7 @@ impl TransitionRow {
     pub fn of_mini_socket(event: &MiniSocketEnd, end: &RemainEnd, clock: ClockOffset) -> Self {
         Self {
             r#type: "time_wait_end",
-            time: text::rfc3339(event.time, clock),
+            time: time::rfc3339(event.time, clock),
             socket: None,
             network_type: network_type(event.local),
             local_address: event.local.address,
@@ -100,7 +101,7 @@ impl TransitionRow {
         };
         Self {
             r#type: "transition",
-            time: text::rfc3339(transition.time, clock),
+            time: time::rfc3339(transition.time, clock),
             socket: Some(SocketText(transition.socket)),
             network_type: network_type(local),
             local_address: local.address,
@@ -158,7 +159,7 @@ impl Row for TransitionRow {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        text::write_time_head(line, "TIME", time)?;
+        time::write_time_head(line, "TIME", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
@@ -172,7 +173,7 @@ impl Row for TransitionRow {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        text::write_time(line, self.time.time, self.time.clock, time)?;
+        time::write_time(line, self.time.time, self.time.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
