@@ -31,6 +31,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("zstd", "unpacks modules"),
     ("iproute2", "ip and ss, which the tests start in the guest"),
     ("nftables", "nft, which the tests start in the guest"),
+    ("curl", "started by tests in the guest"),
+    ("openssl", "started by tests in the guest"),
 ];
 
 /// Boots Debian's kernels in virtual machines and tests the real program in each.

@@ -13,8 +13,8 @@ use super::{
     cpio::Archive,
     kernel::Kernel,
     modules,
-    programs::Programs,
-    protocol::{PLAN, Plan, Suite},
+    programs::{LEFT_OUT, Programs},
+    protocol::{LeftOut, PLAN, Plan, Suite},
 };
 
 const TRACER: &str = "/bin/tcptrace-bpf";
@@ -23,10 +23,11 @@ const TRACER: &str = "/bin/tcptrace-bpf";
 const FOLDERS: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/root", "/etc", "/var"];
 
 /// What programs read, and no package brings.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
     ("/etc/group", "root:x:0:\n"),
     ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("/usr/lib/ssl/openssl.cnf", "[req]\ndistinguished_name = name\n[name]\n"),
 ];
 
 /// How the tests are to run in the guest; each as the field of this name in [`Plan`].
@@ -57,6 +58,10 @@ pub(crate) fn write(
         program: TRACER.to_owned(),
         suites: Vec::new(),
         filters: wanted.filters.clone(),
+        left_out: LEFT_OUT
+            .iter()
+            .map(|&(part, reason)| LeftOut { part: part.to_owned(), reason: reason.to_owned() })
+            .collect(),
         test_limit: wanted.test_limit,
         emulated: wanted.emulated,
     };

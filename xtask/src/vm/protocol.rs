@@ -16,10 +16,21 @@ pub(crate) struct Plan {
     pub(crate) suites: Vec<Suite>,
     /// Parts of names; only the tests of the suites whose name has one of them are run. None: all.
     pub(crate) filters: Vec<String>,
+    /// Tests that are not run although they are wanted.
+    pub(crate) left_out: Vec<LeftOut>,
     /// Seconds without any test's end after which a suite is killed and what has not ended counts as failed.
     pub(crate) test_limit: u64,
     /// Whether the processor is emulated, and everything slow.
     pub(crate) emulated: bool,
+}
+
+/// Tests that cannot run in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftOut {
+    /// A part of their names.
+    pub(crate) part: String,
+    /// What they lack.
+    pub(crate) reason: String,
 }
 
 /// A test program built by `cargo test`.
