@@ -38,8 +38,8 @@ use crate::{
 
 /// Memory for records that are not read yet, of all CPUs together, unless told otherwise.
 ///
-/// A transition takes 64 to 200 bytes, some 90 on average, so with two CPUs it holds some 22,000 of each: two tenths of
-/// a second of the busiest churn measured, ten times the interval between looks.
+/// A transition takes 64 to 192 bytes, some 100 on average, and half of the memory is for them: with two CPUs some 21,000 of
+/// each, 75 ms of the busiest churn measured, nearly four times the interval between looks.
 pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
 /// What each CPU has at least, unless told otherwise.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
@@ -65,10 +65,10 @@ pub struct KernelOptions {
     /// a page, and no less than a page for each kind of record on each CPU. None for the default.
     pub buffer_bytes: Option<u32>,
     /// How many CPUs, from the first, get lanes of their own; the ring takes what happens on others. None for all up to
-    /// the last that is online.
+    /// the last that is present.
     pub cpus: Option<u32>,
     /// How long to wait between looks at what was written; the programs wake the reader by themselves when a quarter
-    /// of a CPU's part is full.
+    /// of a lane, or of the ring, is full.
     pub poll_interval: Duration,
     /// Only sockets of the network namespace with this inode; decided in the kernel.
     pub only_netns: Option<u32>,
