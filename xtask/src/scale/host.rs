@@ -81,8 +81,16 @@ pub(super) fn inputs() -> String {
             row("more with a process", size_of::<Process>().to_string(), "the wire format"),
             row("more with the accept queue", size_of::<AcceptQueue>().to_string(), "the wire format"),
             row("CPU seconds for a million transitions", short(CPU_PER_MILLION), "the target of `serve`"),
-            row("bytes of a recorded transition", whole(RECORDED), "measured on churn over loopback, whose addresses repeat"),
-            row("bytes of an open connection", whole(TRACKED), "a budget; docs/performance.md has what was measured"),
+            row(
+                "bytes of a recorded transition",
+                whole(RECORDED),
+                "measured on churn over loopback, whose addresses repeat",
+            ),
+            row(
+                "bytes of an open connection",
+                whole(TRACKED),
+                "a budget; docs/performance.md has what was measured",
+            ),
             row("memory with an empty table", bytes(IDLE), "the target"),
         ],
     )

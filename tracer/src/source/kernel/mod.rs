@@ -26,6 +26,7 @@ use self::{
     decode::AddressKey,
     heal::Healing,
     load::{LoadOptions, Loaded},
+    reading::Pass,
 };
 use super::{
     ClockOffset, Host, Origin, Polled, Source,
@@ -237,28 +238,37 @@ impl KernelSource {
     ///
     /// `looked` is whether a look at the host had been taken before that moment: all that happened meanwhile is then
     /// among what is delivered.
-    fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) {
-        match self.existing.take() {
+    ///
+    /// True when it was all of that.
+    fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
+        let Pass { more, complete } = match self.existing.take() {
             None => {
                 let Self { loaded, key, counts, healing, .. } = self;
-                self.more = read(loaded.as_mut(), *key, until, counts, &mut |event| {
+                read(loaded.as_mut(), *key, until, counts, &mut |event| {
                     healing.event(event);
                     deliver(event);
-                });
+                })
             }
             Some(existing) => self.begin_with(existing, until, deliver),
-        }
+        };
+        self.more = more;
         self.update_counts();
-        if looked {
+        if looked && complete {
             self.counts.renewed += u64::from(self.healing.finish(deliver));
         }
+        complete
     }
 
     /// Tells what existed, then what happened since tracing began.
-    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) {
+    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> Pass {
         let mut events = Vec::new();
         let Self { loaded, key, counts, .. } = self;
-        self.more = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
+        let pass = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
+        if !pass.complete {
+            // Nothing was delivered: there was no complete pass before this.
+            self.existing = Some(existing);
+            return pass;
+        }
         for socket in reconcile(existing.sockets, &events) {
             deliver(&Event::Existing(socket));
         }
@@ -266,6 +276,7 @@ impl KernelSource {
         for event in &events {
             deliver(event);
         }
+        pass
     }
 
     fn update_counts(&mut self) {
@@ -291,8 +302,8 @@ impl Source for KernelSource {
         let looked = self.healing.is_done();
         // Before it is asked what there is.
         let now = Timestamp::now();
-        self.drain(now, looked, deliver);
-        if !self.more {
+        let complete = self.drain(now, looked, deliver);
+        if complete && !self.more {
             // A quiet host lets time pass, too.
             deliver(&Event::Time(now));
         }
@@ -327,15 +338,15 @@ impl Source for KernelSource {
     }
 }
 
-/// Delivers what there is up to a moment. True when not everything was read.
+/// Delivers what there is up to a moment.
 fn read(
     loaded: Option<&mut Loaded>,
     key: AddressKey,
     until: Timestamp,
     counts: &mut SourceCounts,
     deliver: &mut dyn FnMut(&Event),
-) -> bool {
-    let Some(loaded) = loaded else { return false };
+) -> Pass {
+    let Some(loaded) = loaded else { return Pass::NOTHING };
     loaded.reading.pass(until, |bytes| {
         let (event, length) = decode::event(bytes, key);
         if let Some(event) = event {
