@@ -12,7 +12,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::alone::Turn;
+use crate::{alone::Turn, sockets, wait};
 
 /// A network namespace of its own, with `lo` up. It has no name; the kernel removes it with the last
 /// socket and descriptor, however the test ends.
@@ -162,6 +162,13 @@ impl Namespace {
                 })
                 .sum()
         })
+    }
+
+    /// Waits until every connection of the namespace is open or has ended: a busy kernel may come to the last segments
+    /// of one later than the processes at its ends go on.
+    pub fn settle(&self) {
+        let staying = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN;
+        wait::until("the ends", || (self.sockets_in(!staying) == 0).then_some(()));
     }
 }
 

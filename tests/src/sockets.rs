@@ -15,6 +15,9 @@ use crate::{Namespace, speed};
 /// The state ESTABLISHED in a mask for [`Namespace::sockets_in`].
 pub const ESTABLISHED: u32 = 1 << 1;
 
+/// The state FIN_WAIT2, likewise.
+pub const FIN_WAIT_2: u32 = 1 << 5;
+
 /// The state TIME_WAIT, likewise.
 pub const TIME_WAIT: u32 = 1 << 6;
 

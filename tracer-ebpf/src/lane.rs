@@ -30,7 +30,7 @@ pub const REMEMBERED_NETNS: usize = 4;
 /// A network namespace as a lane's program has last seen it. 16 bytes.
 ///
 /// The inode lies beside a count that every socket's begin and end changes on some CPU, so that to read it each time
-/// would cost more than the rest of a record. A `struct net` at the same address with the same `hash_mix`, a random
+/// would cost a quarter of the program. A `struct net` at the same address with the same `hash_mix`, a random
 /// number, is the same namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct KnownNetns {
 }
 
 /// A lane's state: an element of a memory-mapped array. 192 bytes: what the writer writes, what the reader writes and
-/// what only the writer reads have a cache line each.
+/// what the writer remembers have a cache line each.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneHeader {

@@ -204,8 +204,8 @@ pub struct Shared {
     /// Most connections in the table; beyond it the longest silent are forgotten, and counted
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONNECTIONS as u32, value_parser = clap::value_parser!(u32).range(1..), global = true)]
     pub max_connections: u32,
-    /// Memory for transitions that are not read yet, of all CPUs together, such as 16M; rounded up to a power of two
-    /// [default: 8MiB, beyond 16 CPUs 512KiB for each]
+    /// Memory for events that are not read yet, of all CPUs together, such as 16M; half of it is for transitions. Rounded up
+    /// to a power of two, and no less than 16KiB for each CPU [default: 8MiB, beyond 16 CPUs 512KiB for each]
     #[arg(long, value_name = "SIZE", value_parser = parse_buffer, global = true)]
     pub buffer: Option<u32>,
     /// Longest that an event waits before it is shown

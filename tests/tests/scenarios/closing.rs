@@ -179,6 +179,7 @@ fn the_listener_goes_before_it_is_accepted(#[values(Mode::Btf, Mode::Tracepoint)
     let tracer = Tracer::connections(&namespace, mode);
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
     let client = namespace.run("client", || sockets::connect(sockets::local(&listener)));
+    wait::until("both ends", || (namespace.sockets_in(sockets::ESTABLISHED) == 2).then_some(()));
     let queued = wait::pause(Duration::from_millis(40));
     namespace.run("server", || drop(listener));
     assert_eq!(sockets::wait_for_error(&client), libc::ECONNRESET);

@@ -2,13 +2,14 @@
 
 use std::{
     fs,
+    net::Shutdown,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     process::Command,
 };
 
 use rstest::rstest;
 use serde_json::Value;
-use tcptrace_tests::{Mode, Namespace, Tracer, program::program, sockets, wait};
+use tcptrace_tests::{Mode, Namespace, Tracer, program::program, sockets, speed};
 
 #[rstest]
 fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
@@ -19,18 +20,21 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
         Tracer::json("diagram", &namespace, mode, &["--buffer", "64M", "--svg", svg.to_str().unwrap()]);
     for _ in 0..7 {
         let pair = sockets::pair(&namespace, "127.0.0.1:0");
-        drop(pair.client);
+        // Not by `close`: had the server not closed before the kernel acknowledges the FIN, there would be no socket
+        // for TIME_WAIT.
+        pair.client.shutdown(Shutdown::Write).unwrap();
         sockets::wait_for_end(&pair.server);
         drop(pair.server);
-        drop(pair.listener);
+        sockets::wait_for_end(&pair.client);
     }
     let open = sockets::pair(&namespace, "127.0.0.1:0");
     let closed = { sockets::local(&namespace.run("server", || sockets::listen("127.0.0.1:0"))) };
     namespace.run("client", || sockets::try_connect(closed)).unwrap_err();
-    // The kernel may end a connection later than its last process does.
-    let staying = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN;
-    wait::until("all ends", || (namespace.sockets_in(!staying) == 0).then_some(()));
+    namespace.settle();
     let ended = tracer.interrupt();
+    if ended.summary().skipped.is_none() && mode == Mode::Tracepoint {
+        return speed::not_possible("it does not count the runs of a program that it skipped");
+    }
     let rows: Vec<Value> = ended.rows();
     let count = |from: &str, to: &str| {
         let edge = rows.iter().find(|row| row["from"] == from && row["to"] == to);

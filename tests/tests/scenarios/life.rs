@@ -142,6 +142,7 @@ fn the_client_is_gone_before_the_server_closes(#[values(Mode::Btf, Mode::Tracepo
     namespace.run("client", || drop(client));
     let leaking = namespace.run("worker", || {
         sockets::wait_for_end(&server);
+        wait::until("the mini-socket", || (namespace.sockets_in(sockets::FIN_WAIT_2) == 1).then_some(()));
         let leaking = wait::pause(MOMENT);
         drop(server);
         leaking

@@ -196,7 +196,8 @@ fn the_accept_queue_fills(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
         sockets::reset_on_close(&socket);
         drop(socket);
     }
-    let rows = tracer.finish(3);
+    let mut rows = tracer.finish(3);
+    rows.sort_by_key(|row| row.accept_queue);
     for (length, row) in (0..).zip(&rows) {
         assert_eq!((row.accept_queue, row.accept_queue_limit), (Some(length), Some(2)), "{rows:#?}");
         assert_ending(row, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
@@ -226,6 +227,7 @@ fn time_wait_is_reused(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
 
     // Attempts that came too early had no port; they are no part of the scenario.
     tracer.wait_for_lines(4);
+    namespace.settle();
     let rows: Vec<tcptrace_tests::Connection> = tracer.interrupt().rows();
     let rows: Vec<_> = rows.iter().filter(|row| row.close_reason == "closed").collect();
     let clients: Vec<_> = rows.iter().filter(|row| row.role == "client").collect();

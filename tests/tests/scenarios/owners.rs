@@ -11,7 +11,7 @@ use socket2::Socket;
 use tcptrace_tests::{
     Connection, Mode, Namespace, Process, Tracer,
     process::{Gate, stay},
-    sockets,
+    sockets, speed, wait,
 };
 
 use crate::support::assert_ending;
@@ -158,6 +158,10 @@ fn listeners_that_share_a_port(
                 sockets::wait_for_end(&client);
             } else {
                 reset.push(port);
+                // A reset that comes before the server has its socket leaves none.
+                wait::until("the server's", || {
+                    (namespace.sockets_in(sockets::ESTABLISHED) >= 2).then_some(())
+                });
                 sockets::reset_on_close(&client);
             }
         }
@@ -166,6 +170,9 @@ fn listeners_that_share_a_port(
     assert!(ids.iter().all(|id| [first.id(), second.id()].contains(id)));
     let Some(ended) = tracer.many(mode, 2 * CONNECTIONS) else { return };
     let rows = ended.rows::<Connection>();
+    if rows.iter().any(|row| row.incomplete) && ended.summary().missing() > 0 {
+        return speed::not_possible("it skipped the program at the beginning of a connection");
+    }
     assert_eq!(rows.len(), 2 * CONNECTIONS);
     for row in rows.iter().filter(|row| row.role == "client") {
         assert_owned(row, own(), "client", "connect");
@@ -228,7 +235,10 @@ fn the_peer_never_owns_a_broken_end(
         listening.open();
         let server = sockets::accept(&listener);
         match how {
-            Break::ByClient => drop(sockets::wait_for_error(&server)),
+            Break::ByClient => {
+                go.open();
+                sockets::wait_for_error(&server);
+            }
             Break::AfterFin => {
                 sockets::send(&server, b"unread");
                 go.open();
@@ -248,7 +258,11 @@ fn the_peer_never_owns_a_broken_end(
     let client = Process::start(&namespace, "a-client", || {
         let client = sockets::connect(sockets::address("127.0.0.1:5000"));
         match how {
-            Break::ByClient => sockets::reset_on_close(&client),
+            Break::ByClient => {
+                // A reset that comes before the server has its socket leaves none.
+                go.wait();
+                sockets::reset_on_close(&client);
+            }
             Break::AfterFin => {
                 client.shutdown(Shutdown::Write).unwrap();
                 go.wait();

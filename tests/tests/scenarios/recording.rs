@@ -232,6 +232,7 @@ fn rotated_files_stand_alone_and_together() {
     assert!(!Path::new(&part(1)).exists(), "two files are kept");
     let ends = (sockets::port(&client), sockets::port(&server));
     drop((client, server, listener));
+    namespace.settle();
     recorder.interrupt();
     let mut kept: Vec<PathBuf> =
         fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -13,6 +13,7 @@ use rstest::rstest;
 use rustix::process::Signal;
 use tcptrace_tests::{
     Connection, Mode, Namespace, Process, Tracer,
+    process::Gate,
     program::program,
     sockets::{self, Pair},
     speed, tun, wait,
@@ -181,12 +182,19 @@ fn a_container_is_named(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let to = sockets::local(&listener);
     let tracer = Tracer::connections(&namespace, mode);
     let cgroup = Cgroup::new(&format!("docker-{id}.scope"));
+    let go = Gate::new();
     let client = Process::start(&namespace, "contained", || {
         fs::write(cgroup.inner.join("cgroup.procs"), "0").unwrap();
         let client = sockets::connect(to);
+        // A reset that comes before the server has its socket leaves none.
+        go.wait();
         sockets::reset_on_close(&client);
         drop(client);
     });
+    let accepted = sockets::accept(&listener);
+    go.open();
+    sockets::wait_for_error(&accepted);
+    drop(accepted);
     let client_id = client.id();
     client.wait();
     let (client, server) = tracer.finish_both();

@@ -24,7 +24,6 @@ use tcptrace_tests::{
     wait,
 };
 
-const FIN_WAIT_2: u32 = 1 << 5;
 const CLOSE_WAIT: u32 = 1 << 8;
 
 /// Opens and closes a connection, the client first.
@@ -86,7 +85,7 @@ fn the_page_counts_what_was_done(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mo
     // The kernel does not tell when what it keeps of a connection goes from the one to the other.
     let remain = value(r#"tcptrace_connections{state="time_wait"}"#)
         + value(r#"tcptrace_connections{state="fin_wait_2"}"#);
-    let found = namespace.sockets_in(sockets::TIME_WAIT | FIN_WAIT_2);
+    let found = namespace.sockets_in(sockets::TIME_WAIT | sockets::FIN_WAIT_2);
     assert!((remain - f64::from(u32::try_from(found).unwrap())).abs() < 0.5, "{remain} for {found}");
     if mode == Mode::Btf {
         // Both ends of 20 connections: 10 bytes each way out, and in.

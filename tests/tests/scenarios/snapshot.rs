@@ -102,10 +102,12 @@ fn a_thousand_connections_end_after_the_start(
     }
 }
 
+/// How many connections of the churn are open at a time.
+const AT_A_TIME: usize = 8;
+
 /// Opens and closes connections, a few of them open at a time, until told to stop; gives the client's
 /// ports in the order of the closing.
 fn churn(namespace: &Namespace, listener: &Socket, stop: &AtomicBool, closed: &Mutex<Vec<u16>>) {
-    const AT_A_TIME: usize = 8;
     const MOST: u16 = 20_000;
     namespace.run("churn", || {
         let port = sockets::port(listener);
@@ -165,21 +167,33 @@ fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint
     let summary = ended.summary();
     assert_eq!(summary.lost, 0, "{summary:?}");
     let (clients, servers) = by_client_port(ended.rows(), 9999);
+    let skipped = usize::try_from(summary.skipped.unwrap_or(0)).unwrap();
     for rows in [&clients, &servers] {
-        let seen: Vec<bool> = closed.iter().map(|port| rows.contains_key(port)).collect();
-        let first = seen.iter().position(|&seen| seen).unwrap();
-        assert!((before..=after).contains(&first), "the first is {first}, not {before} to {after}");
-        let missing: Vec<usize> = (first..seen.len()).filter(|&index| !seen[index]).collect();
-        assert!(missing.is_empty(), "{missing:?} of {}, from {first} on", seen.len());
-        assert_eq!(rows.len(), seen.len() - first);
+        let (seen, unseen): (Vec<usize>, Vec<usize>) =
+            (0..closed.len()).partition(|&index| rows.contains_key(&closed[index]));
+        // A busy kernel ends connections in another order than they were closed in, but only those of a moment. And the
+        // end of one can be what it skipped.
+        let begins_with = |first: usize| {
+            seen.iter().filter(|&&index| index < first).count() <= AT_A_TIME
+                && unseen.iter().filter(|&&index| index >= first).count() <= skipped
+        };
+        assert!(
+            (before..=after).any(begins_with),
+            "{before} to {after} of {}, {skipped} skipped; the first seen is {:?}, the last unseen {:?}",
+            closed.len(),
+            seen.first(),
+            unseen.last()
+        );
+        assert_eq!(rows.len(), seen.len());
         for row in rows.values() {
             assert!(!row.gap && row.closed.is_some(), "{row:#?}");
             assert_eq!(row.incomplete, row.opened.is_none(), "{row:#?}");
         }
-        // Once a beginning was seen, all later ones were.
-        let complete: Vec<bool> = closed[first..].iter().map(|port| !rows[port].incomplete).collect();
-        assert!(complete.is_sorted(), "{complete:?}");
-        assert_eq!(complete.last(), Some(&true));
+        // Once a beginning was seen, all later ones were, but for those that the kernel skipped.
+        let complete: Vec<bool> = seen.iter().map(|&index| !rows[&closed[index]].incomplete).collect();
+        let later = complete.iter().skip_while(|&&complete| !complete);
+        assert!(later.clone().any(|&complete| complete), "{complete:?}");
+        assert!(later.filter(|&&complete| !complete).count() <= skipped, "{complete:?}");
     }
 }
 

@@ -88,6 +88,10 @@ impl Handshake {
                         duration_ns: Some(established.since(resent.answered)),
                         source: DurationSource::Observed,
                         caveat: Some(HandshakeCaveat::SynAckRetransmitted),
+                        // The ACK may overtake the kernel's count of the resend that it answers (`inet_rtx_syn_ack`
+                        // counts when it has sent, 6.18 inet_connection_sock.c). Its sample is then of both.
+                        rtt_us: handshake.rtt_us.filter(|_| handshake.retransmits != Some(0)),
+                        retransmits: Some(handshake.retransmits.unwrap_or(0).max(resent.retransmits)),
                         ..handshake
                     },
                     None => handshake,

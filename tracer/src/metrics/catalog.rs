@@ -210,8 +210,8 @@ pub(super) const EVENTS: Description = Description {
 pub(super) const EVENTS_LOST: Description = Description {
     labels: &["where"],
     note: "`ring`: transitions that found the buffer full, remedied by a larger `--buffer`; `ring_other`: other \
-           records that did; `kernel`: times the kernel skipped the program because it would have interrupted itself \
-           (absent before 5.12, which does not count them); `malformed`: records that could not be understood.",
+           records that did; `kernel`: times the kernel skipped the program (docs/modes.md), absent where it does \
+           not count them: before 5.12, in mode `tracepoint` before 6.7 or without BTF; `malformed`: records that could not be understood.",
     ..metric("tcptrace_events_lost", None, Kind::Counter, "Events that were lost.")
 };
 pub(super) const TRACKED: Description =

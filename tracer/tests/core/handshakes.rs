@@ -1,7 +1,7 @@
 //! How long the opening took, and how that is known.
 
 use tcptrace_bpf::{
-    event::{AcceptQueue, TcpInfo},
+    event::{AcceptQueue, Event, SocketId, SynAckRetransmit, TcpInfo},
     lifecycle::{
         DurationSource::{Measured, Modelled, Observed},
         HandshakeCaveat,
@@ -11,7 +11,7 @@ use tcptrace_bpf::{
 
 use crate::{
     observed::{Ended, run},
-    script::{Life, SECOND, error, process},
+    script::{CLIENT, Life, NETNS, SECOND, SERVER, error, process, time},
 };
 
 fn info(srtt_us: Option<u32>, retransmits: u32) -> TcpInfo {
@@ -47,6 +47,31 @@ fn a_resent_syn_ack_with_timestamps() {
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
     assert_eq!(ended.handshake_parts(), (Some(1_007_000), Measured, caveat, Some(1), None));
     assert_eq!(ended.states[0], (SynReceived, Some(1_007_000), Measured));
+}
+
+/// On another processor than the one that resends, the ACK is taken before the resend is counted: the kernel believes
+/// that its sample is of a single SYN-ACK.
+#[test]
+fn an_ack_that_overtakes_the_count_of_the_resend() {
+    let life = Life::server(1)
+        .step(SECOND + 30, SynReceived)
+        .step(SECOND + 50, Established)
+        .with(|it| it.info = Some(info(Some(1_000_047), 0)))
+        .step(2 * SECOND, Closed)
+        .flags(error(104));
+    let resend = Event::SynAckRetransmit(SynAckRetransmit {
+        time: time(SECOND),
+        listener: SocketId(9),
+        local: SERVER,
+        remote: CLIENT,
+        netns: Some(NETNS),
+        attempts: 1,
+        first_sent: Some(time(0)),
+        accept_queue: None,
+    });
+    let ended = run(&[vec![resend], life.events()].concat()).only().clone();
+    let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
+    assert_eq!(ended.handshake_parts(), (Some(SECOND + 50), Observed, caveat, Some(1), None));
 }
 
 #[test]

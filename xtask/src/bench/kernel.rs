@@ -109,9 +109,10 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         title: "Time in the kernel",
         text: "By the kernel's statistics of BPF programs (`run_time_ns`), all programs of a tracer together, for each \
              transition of the host. The statistics' own cost is in every figure, so each run has an empty program on \
-             the same tracepoint beside the tracer, and what is above it counts. What a record costs by itself in a \
-             BPF ring buffer, before anything is in it, is its row: the lock, and memory that another processor has last \
-             read. This project's tracer writes to lanes instead (ARCHITECTURE.md), which have none."
+             the same tracepoint beside the tracer, and what is above it counts. The row of \
+             a program that passes an empty record through a ring buffer is what a BPF ring buffer costs by itself: its \
+             lock, and memory that another processor has last read. This project's tracer writes to a lane for each \
+             program and CPU instead (ARCHITECTURE.md), which has no lock."
             .to_owned(),
         tables: vec![table],
         targets,

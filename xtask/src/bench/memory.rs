@@ -85,7 +85,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     ]);
     Ok(Section {
         title: "Memory",
-        text: "The idle program with its ring buffer mapped and what the host has of connections. Then the table of \
+        text: "The idle program with its buffer mapped and what the host has of connections. Then the table of \
                connections filled through the library, and the growth of the running program while real connections are \
                open, each of which has two ends here."
             .to_owned(),
@@ -98,7 +98,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
 #[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
 fn real(bench: &Bench) -> Result<(u64, f64)> {
     let running = tracer(bench, "connections")?;
-    // Goes through the whole ring buffer once, so that its pages are not counted as the connections'.
+    // Goes through the whole buffer once, so that its pages are not counted as the connections'.
     load::churn(&bench.programs, WARM_UP, None)?;
     running.cpu_time_when_idle()?;
     let before = running.memory("Rss:")?;

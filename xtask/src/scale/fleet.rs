@@ -141,7 +141,7 @@ pub(super) fn prometheus(reference: &Reference) -> Result<String> {
 /// Connections a second of the host at this place of a fleet, from 0 to 1, sorted by how busy they are.
 ///
 /// A Pareto distribution: half of the hosts have less than twenty, one in a hundred more than a thousand, and the
-/// busiest what two CPUs can do. The quantiles themselves are taken, so that every run gives the same fleet.
+/// busiest 30,000. The quantiles themselves are taken, so that every run gives the same fleet.
 fn rate(place: f64) -> f64 {
     const LEAST: f64 = 10.0;
     (LEAST / (1.0 - place)).min(30_000.0)

@@ -1,6 +1,6 @@
 //! One host: what its connections cost in the kernel, in the buffer, in memory and on disk.
 
-use tracer_ebpf::{AcceptQueue, Process, Record, TcpInfo};
+use tracer_ebpf::{AcceptQueue, Ipv6Addresses, Process, Record, TcpInfo};
 
 use super::table::{bytes, short, table, time, whole};
 
@@ -30,7 +30,7 @@ pub(super) const HOSTS: [(&str, f64); 5] = [
     ("an application server", 50.0),
     ("a web server without keep-alive", 1_000.0),
     ("a proxy", 10_000.0),
-    ("all that two CPUs can do over loopback", 30_000.0),
+    ("a very busy proxy", 30_000.0),
 ];
 
 /// Transitions for so many connections.
@@ -76,12 +76,21 @@ pub(super) fn inputs() -> String {
         &[
             row("transitions of a socket's life", whole(TRANSITIONS), "the TCP state diagram"),
             row("bytes of a record", size_of::<Record>().to_string(), "the wire format"),
+            row("more with IPv6 addresses", size_of::<Ipv6Addresses>().to_string(), "the wire format"),
             row("more with the kernel's figures", size_of::<TcpInfo>().to_string(), "the wire format"),
             row("more with a process", size_of::<Process>().to_string(), "the wire format"),
             row("more with the accept queue", size_of::<AcceptQueue>().to_string(), "the wire format"),
             row("CPU seconds for a million transitions", short(CPU_PER_MILLION), "the target of `serve`"),
-            row("bytes of a recorded transition", whole(RECORDED), "measured on churn over loopback"),
-            row("bytes of an open connection", whole(TRACKED), "measured with a million"),
+            row(
+                "bytes of a recorded transition",
+                whole(RECORDED),
+                "measured on churn over loopback, whose addresses repeat",
+            ),
+            row(
+                "bytes of an open connection",
+                whole(TRACKED),
+                "a budget; docs/performance.md has what was measured",
+            ),
             row("memory with an empty table", bytes(IDLE), "the target"),
         ],
     )

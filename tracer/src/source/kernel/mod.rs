@@ -26,6 +26,7 @@ use self::{
     decode::AddressKey,
     heal::Healing,
     load::{LoadOptions, Loaded},
+    reading::Pass,
 };
 use super::{
     ClockOffset, Host, Origin, Polled, Source,
@@ -38,8 +39,8 @@ use crate::{
 
 /// Memory for records that are not read yet, of all CPUs together, unless told otherwise.
 ///
-/// A transition takes 64 to 200 bytes, some 90 on average, so with two CPUs it holds some 22,000 of each: two tenths of
-/// a second of the busiest churn measured, ten times the interval between looks.
+/// A transition takes 64 to 192 bytes, some 100 on average, and half of the memory is for them: with two CPUs some 21,000 of
+/// each, 75 ms of the busiest churn measured, nearly four times the interval between looks.
 pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
 /// What each CPU has at least, unless told otherwise.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
@@ -65,10 +66,10 @@ pub struct KernelOptions {
     /// a page, and no less than a page for each kind of record on each CPU. None for the default.
     pub buffer_bytes: Option<u32>,
     /// How many CPUs, from the first, get lanes of their own; the ring takes what happens on others. None for all up to
-    /// the last that is online.
+    /// the last that is present.
     pub cpus: Option<u32>,
     /// How long to wait between looks at what was written; the programs wake the reader by themselves when a quarter
-    /// of a CPU's part is full.
+    /// of a lane, or of the ring, is full.
     pub poll_interval: Duration,
     /// Only sockets of the network namespace with this inode; decided in the kernel.
     pub only_netns: Option<u32>,
@@ -237,28 +238,37 @@ impl KernelSource {
     ///
     /// `looked` is whether a look at the host had been taken before that moment: all that happened meanwhile is then
     /// among what is delivered.
-    fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) {
-        match self.existing.take() {
+    ///
+    /// True when it was all of that.
+    fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
+        let Pass { more, complete } = match self.existing.take() {
             None => {
                 let Self { loaded, key, counts, healing, .. } = self;
-                self.more = read(loaded.as_mut(), *key, until, counts, &mut |event| {
+                read(loaded.as_mut(), *key, until, counts, &mut |event| {
                     healing.event(event);
                     deliver(event);
-                });
+                })
             }
             Some(existing) => self.begin_with(existing, until, deliver),
-        }
+        };
+        self.more = more;
         self.update_counts();
-        if looked {
+        if looked && complete {
             self.counts.renewed += u64::from(self.healing.finish(deliver));
         }
+        complete
     }
 
     /// Tells what existed, then what happened since tracing began.
-    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) {
+    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> Pass {
         let mut events = Vec::new();
         let Self { loaded, key, counts, .. } = self;
-        self.more = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
+        let pass = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
+        if !pass.complete {
+            // Nothing was delivered: there was no complete pass before this.
+            self.existing = Some(existing);
+            return pass;
+        }
         for socket in reconcile(existing.sockets, &events) {
             deliver(&Event::Existing(socket));
         }
@@ -266,6 +276,7 @@ impl KernelSource {
         for event in &events {
             deliver(event);
         }
+        pass
     }
 
     fn update_counts(&mut self) {
@@ -291,8 +302,8 @@ impl Source for KernelSource {
         let looked = self.healing.is_done();
         // Before it is asked what there is.
         let now = Timestamp::now();
-        self.drain(now, looked, deliver);
-        if !self.more {
+        let complete = self.drain(now, looked, deliver);
+        if complete && !self.more {
             // A quiet host lets time pass, too.
             deliver(&Event::Time(now));
         }
@@ -327,15 +338,15 @@ impl Source for KernelSource {
     }
 }
 
-/// Delivers what there is up to a moment. True when not everything was read.
+/// Delivers what there is up to a moment.
 fn read(
     loaded: Option<&mut Loaded>,
     key: AddressKey,
     until: Timestamp,
     counts: &mut SourceCounts,
     deliver: &mut dyn FnMut(&Event),
-) -> bool {
-    let Some(loaded) = loaded else { return false };
+) -> Pass {
+    let Some(loaded) = loaded else { return Pass::NOTHING };
     loaded.reading.pass(until, |bytes| {
         let (event, length) = decode::event(bytes, key);
         if let Some(event) = event {

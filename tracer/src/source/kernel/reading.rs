@@ -42,6 +42,21 @@ pub struct Reading {
     next: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
+/// What a [pass](Reading::pass) came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// There is so much to read already that nobody will wake the reader for it.
+    pub more: bool,
+    /// All that had happened up to the moment that it was given was delivered. It was not when a record of the ring was
+    /// just being written.
+    pub complete: bool,
+}
+
+impl Pass {
+    /// Where there is nothing to read from.
+    pub const NOTHING: Self = Self { more: false, complete: true };
+}
+
 /// The positions of the ring's reader and of its writers.
 struct Positions {
     reader: Mapping,
@@ -92,21 +107,16 @@ impl Reading {
         self.ring.as_fd()
     }
 
-    /// Delivers every record that is there and not younger than `until`, by time; with [`Timestamp::END`] every one. `deliver` gives the record's
-    /// length, or `None` when it cannot tell.
-    ///
-    /// True when there is so much to read already that nobody will wake the reader for it.
-    pub fn pass(&mut self, until: Timestamp, mut deliver: impl FnMut(&[u8]) -> Option<usize>) -> bool {
+    /// Delivers every record that is there and not younger than `until`, by time; with [`Timestamp::END`] every one.
+    /// `deliver` gives the record's length, or `None` when it cannot tell.
+    pub fn pass(&mut self, until: Timestamp, mut deliver: impl FnMut(&[u8]) -> Option<usize>) -> Pass {
         let mut more = self.read_ring();
-        let until = if self.positions.are_equal() {
+        let complete = self.positions.are_equal() || until == Timestamp::END;
+        if complete {
             self.whole = until;
-            until
-        } else if until == Timestamp::END {
-            until
-        } else {
-            // A record that lies behind one being written may be older than what follows it in a lane.
-            until.min(self.whole)
-        };
+        }
+        // A record that lies behind one being written may be older than what follows it in a lane.
+        let until = until.min(self.whole);
         let Self { lanes, held, next, .. } = self;
         next.clear();
         lanes.look(|number, time| next.push(Reverse((time, number))));
@@ -136,7 +146,7 @@ impl Reading {
         }
         lanes.give_all_back();
         more |= lanes.is_crowded();
-        more
+        Pass { more, complete }
     }
 
     /// Takes what is in the ring. True when there may be more: it ends also when the kernel writes faster than it is
