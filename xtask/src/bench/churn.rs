@@ -64,9 +64,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     for (index, tracer) in tracers.iter().enumerate().filter(|(_, tracer)| tracer.ours) {
         let kept = kept[index].median();
         let limit = if tracer.name.ends_with("serve") { SERVE } else { OTHERS };
-        targets.push(Target::at_least(format!("churn kept, {}", tracer.name), limit, kept, ""));
+        let least = least_kept.median();
+        let target = Target::at_least(format!("churn kept, {}", tracer.name), limit, kept, "");
+        targets.push(target.beside_an_empty_program(limit, least));
         let what = format!("churn kept, {}, times what tcpstates keeps", tracer.name);
-        targets.push(Target::at_least(what, BESIDE_TCPSTATES, kept / by_tcpstates, ""));
+        let target = Target::at_least(what, BESIDE_TCPSTATES, kept / by_tcpstates, "");
+        targets.push(target.beside_an_empty_program(BESIDE_TCPSTATES, least / by_tcpstates));
     }
     for command in missing {
         let what = format!("churn kept, tcptrace-bpf {command}");

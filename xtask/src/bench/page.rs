@@ -48,6 +48,8 @@ pub(super) struct Target {
     wanted: String,
     found: String,
     met: Option<bool>,
+    /// What an empty program reaches, where that is not enough either.
+    least: Option<String>,
 }
 
 impl Target {
@@ -68,20 +70,31 @@ impl Target {
             wanted: wanted.to_owned(),
             found: "not in this build".to_owned(),
             met: None,
+            least: None,
         }
     }
 
     fn new(what: impl Into<String>, wanted: String, found: f64, unit: &str, met: bool) -> Self {
-        Self { what: what.into(), wanted, found: amount(found, unit), met: Some(met) }
+        Self { what: what.into(), wanted, found: amount(found, unit), met: Some(met), least: None }
+    }
+
+    /// Says beside a figure that was to be at least `limit` what an empty program reaches, where that is less: no tracer
+    /// on the same tracepoint can reach more.
+    pub(super) fn beside_an_empty_program(mut self, limit: f64, empty: f64) -> Self {
+        self.least = (empty < limit).then(|| amount(empty, ""));
+        self
     }
 
     fn row(&self) -> [String; 4] {
         let met = match self.met {
-            Some(true) => "met",
-            Some(false) => "**missed**",
-            None => "not measured",
+            Some(true) => "met".to_owned(),
+            Some(false) => match &self.least {
+                Some(least) => format!("**missed**, as by an empty program: {least}"),
+                None => "**missed**".to_owned(),
+            },
+            None => "not measured".to_owned(),
         };
-        [self.what.clone(), self.wanted.clone(), self.found.clone(), met.to_owned()]
+        [self.what.clone(), self.wanted.clone(), self.found.clone(), met]
     }
 }
 
@@ -142,6 +155,12 @@ mod tests {
             ["a", "at most 120 ns", "133 ns", "**missed**"]
         );
         assert_eq!(Target::at_least("b", 0.97, 0.981, "").row(), ["b", "at least 0.97", "0.98", "met"]);
+        let beside = |kept, empty| {
+            Target::at_least("b", 0.97, kept, "").beside_an_empty_program(0.97, empty).row()[3].clone()
+        };
+        assert_eq!(beside(0.92, 0.913), "**missed**, as by an empty program: 0.91");
+        assert_eq!(beside(0.92, 0.99), "**missed**");
+        assert_eq!(beside(0.98, 0.91), "met");
         assert_eq!(
             Target::not_in_this_build("c", "at most 1").row()[2..],
             ["not in this build", "not measured"]
