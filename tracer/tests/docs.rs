@@ -349,8 +349,7 @@ fn sample(page: &str) -> Vec<String> {
 fn head<R: Row>(wide: bool) -> String {
     let mut written = Vec::new();
     let format = if wide { Format::Wide } else { Format::Table };
-    let mut sink = Sink::new(&mut written, format, TimeStyle::Utc);
-    sink.begin::<R>().and_then(|()| sink.flush()).expect("a vector takes everything");
+    Sink::new(&mut written, format, TimeStyle::Utc).begin::<R>().expect("a vector takes everything");
     String::from_utf8(written).expect("a table is text").trim_end().to_owned()
 }
 

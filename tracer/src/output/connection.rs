@@ -12,8 +12,7 @@ use serde::{Serialize, Serializer};
 use super::{
     TimeStyle, errno,
     sink::Row,
-    text::{self, EndpointText, Escaped, OrDash, ProcessName},
-    time::{self, Rfc3339},
+    text::{self, EndpointText, Escaped, OrDash, ProcessName, Rfc3339},
     transition::{known_address, known_port, network_type},
 };
 use crate::{
@@ -125,8 +124,8 @@ impl<'a> ConnectionRow<'a> {
             local_port: known_port(local),
             remote_address: known_address(remote),
             remote_port: known_port(remote),
-            opened: closed.opened().map(|time| time::rfc3339(time, clock)),
-            closed: closed.end_seen.then(|| time::rfc3339(closed.closed, clock)),
+            opened: closed.opened().map(|time| text::rfc3339(time, clock)),
+            closed: closed.end_seen.then(|| text::rfc3339(closed.closed, clock)),
             duration_us: closed.duration_ns().map(text::microseconds),
             states: States(closed.states().collect()),
             handshake_us: timed.and_then(|handshake| handshake.duration_ns).map(text::microseconds),
@@ -221,7 +220,7 @@ impl Row for ConnectionRow<'_> {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        time::write_time_head(line, "CLOSED", time)?;
+        text::write_time_head(line, "CLOSED", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
@@ -235,7 +234,7 @@ impl Row for ConnectionRow<'_> {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        time::write_time(line, shown.closed, shown.clock, time)?;
+        text::write_time(line, shown.closed, shown.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",

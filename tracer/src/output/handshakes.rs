@@ -9,7 +9,6 @@ use super::{
     handshake_words::{fault, group_name, group_text, story},
     sink::Row,
     text::{self, EndpointText, escape},
-    time,
     transition::{known_address, known_port, network_type},
 };
 use crate::{
@@ -202,7 +201,7 @@ impl SlowHandshakeRow {
     pub fn new(key: &GroupKey, opening: &Opening, clock: ClockOffset) -> Self {
         Self {
             r#type: "handshake_slow",
-            time: time::rfc3339(opening.ended, clock).to_string(),
+            time: text::rfc3339(opening.ended, clock).to_string(),
             group: group_name(key),
             role: opening.role.name(),
             network_type: network_type(opening.local),
@@ -257,13 +256,13 @@ impl Row for SlowHandshakeRow {
     ];
 
     fn header(line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
-        time::write_time_head(line, "ENDED", time)?;
+        text::write_time_head(line, "ENDED", time)?;
         write!(line, "{:>7} {:<15} {:<23} {:<23} {:>8}  STORY", "PID", "PROCESS", "LOCAL", "REMOTE", "TIME")
     }
 
     fn line(&self, line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        time::write_time(line, shown.time, shown.clock, time)?;
+        text::write_time(line, shown.time, shown.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:>8}  {}",

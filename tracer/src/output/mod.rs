@@ -13,7 +13,6 @@ mod sink;
 mod stuck;
 mod summary;
 mod text;
-mod time;
 mod transition;
 
 pub use connection::ConnectionRow;
@@ -27,6 +26,5 @@ pub use handshakes::{HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow};
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::{AbandonedSummary, Summary};
-pub use text::{duration_text, endpoint_text, escape};
-pub use time::{TimeStyle, rfc3339, utc};
+pub use text::{TimeStyle, duration_text, endpoint_text, escape, rfc3339, utc};
 pub use transition::TransitionRow;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, Write},
+    io::{self, BufWriter, Write},
 };
 
 use serde::Serialize;
@@ -43,15 +43,9 @@ pub trait Row: Serialize {
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
 }
 
-/// What is written before it is passed on without being asked.
-const FULL: usize = 64 << 10;
-
 /// Writes rows to a stream.
 pub struct Sink<W: Write> {
-    stream: W,
-    /// What is still to be passed on. Not a `BufWriter`: a row is written in some eighty pieces, and each would ask
-    /// whether there is room.
-    pending: Vec<u8>,
+    stream: BufWriter<W>,
     format: Format,
     time: TimeStyle,
     header_due: bool,
@@ -60,12 +54,10 @@ pub struct Sink<W: Write> {
 }
 
 impl<W: Write> Sink<W> {
-    /// A sink that writes rows in `format` to `stream`, which gets them by 64 KiB or when they are
-    /// [flushed](Self::flush).
+    /// A sink that writes rows in `format` to `stream`.
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
         Self {
-            stream,
-            pending: Vec::with_capacity(FULL + (4 << 10)),
+            stream: BufWriter::with_capacity(64 << 10, stream),
             format,
             time,
             header_due: true,
@@ -90,7 +82,7 @@ impl<W: Write> Sink<W> {
         }
         match self.format {
             Format::Table | Format::Wide => self.text_line(|line, wide, time| R::header(line, wide, time)),
-            Format::Csv => writeln!(self.pending, "{}", R::COLUMNS.join(",")),
+            Format::Csv => writeln!(self.stream, "{}", R::COLUMNS.join(",")),
             Format::Json => Ok(()),
         }
     }
@@ -106,13 +98,11 @@ impl<W: Write> Sink<W> {
         match self.format {
             Format::Table | Format::Wide => self.text_line(|line, wide, time| row.line(line, wide, time)),
             Format::Json => {
-                serde_json::to_writer(&mut self.pending, row)?;
-                self.pending.push(b'\n');
-                Ok(())
+                serde_json::to_writer(&mut self.stream, row)?;
+                self.stream.write_all(b"\n")
             }
-            Format::Csv => write_csv(&mut self.pending, row),
-        }?;
-        if self.pending.len() >= FULL { self.pass_on() } else { Ok(()) }
+            Format::Csv => write_csv(&mut self.stream, row),
+        }
     }
 
     fn text_line(
@@ -121,16 +111,7 @@ impl<W: Write> Sink<W> {
     ) -> io::Result<()> {
         self.line.clear();
         write(&mut self.line, self.format == Format::Wide, self.time).map_err(io::Error::other)?;
-        self.pending.extend_from_slice(self.line.trim_end().as_bytes());
-        self.pending.push(b'\n');
-        Ok(())
-    }
-
-    fn pass_on(&mut self) -> io::Result<()> {
-        let passed = self.stream.write_all(&self.pending);
-        // Whoever did not take it is not given it again.
-        self.pending.clear();
-        passed
+        writeln!(self.stream, "{}", self.line.trim_end())
     }
 
     /// Passes on what is buffered.
@@ -139,7 +120,6 @@ impl<W: Write> Sink<W> {
     ///
     /// When the stream does not take it.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.pass_on()?;
         self.stream.flush()
     }
 }

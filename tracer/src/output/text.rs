@@ -1,11 +1,26 @@
-//! Text for people and machines: escaping, durations, endpoints.
+//! Text for people and machines: escaping, times, durations, endpoints.
 
 use std::fmt::{self, Write as _};
 
-use arrayvec::ArrayString;
+use jiff::{Timestamp as WallTime, tz::TimeZone};
 use serde::{Serialize, Serializer};
 
-use crate::event::{Endpoint, Process, SocketId};
+use crate::{
+    event::{Endpoint, Process, SocketId, Timestamp},
+    source::ClockOffset,
+};
+
+/// How times are shown in tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TimeStyle {
+    /// The local time zone.
+    #[default]
+    Local,
+    /// UTC.
+    Utc,
+    /// Not at all.
+    None,
+}
 
 /// Makes text from outside safe for a terminal and a log: whatever is not a printable character of valid
 /// UTF-8 becomes `\xNN`, and a backslash is doubled, so that nothing can be mistaken.
@@ -56,25 +71,12 @@ fn is_plain(bytes: &[u8]) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProcessName(pub(super) Process);
 
-impl ProcessName {
-    fn text(&self) -> ArrayString<64> {
-        // Each of the 16 bytes becomes four characters at most.
-        let mut text = ArrayString::new();
-        let _ = write_escaped(self.0.name(), &mut text);
-        text
-    }
-}
-
 impl fmt::Display for ProcessName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(&self.text())
-    }
-}
-
-// In one piece: the serializer looks at each piece for what it must escape.
-impl Serialize for ProcessName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text())
+        // Each of the 16 bytes becomes four characters at most.
+        let mut text = arrayvec::ArrayString::<64>::new();
+        write_escaped(self.0.name(), &mut text)?;
+        formatter.pad(&text)
     }
 }
 
@@ -84,21 +86,7 @@ pub(super) struct SocketText(pub(super) SocketId);
 
 impl fmt::Display for SocketText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(&self.text())
-    }
-}
-
-impl SocketText {
-    fn text(self) -> ArrayString<16> {
-        let mut text = ArrayString::new();
-        let _ = write!(text, "{:016x}", self.0.0);
-        text
-    }
-}
-
-impl Serialize for SocketText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text())
+        write!(formatter, "{:016x}", self.0.0)
     }
 }
 
@@ -115,19 +103,80 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
     }
 }
 
-impl Serialize for Escaped<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match str::from_utf8(self.0) {
-            Ok(text) if is_plain(self.0) => serializer.serialize_str(text),
-            _ => serializer.collect_str(self),
-        }
-    }
+/// Serialises as the text that is displayed.
+macro_rules! serialize_as_displayed {
+    ($($name:ty),+) => {
+        $(impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        })+
+    };
 }
+
+serialize_as_displayed!(Escaped<'_>, ProcessName, SocketText, Rfc3339);
 
 /// Control characters move cursors; direction marks reorder what is read.
 fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// A time as RFC 3339 in UTC with nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rfc3339 {
+    pub(super) time: Timestamp,
+    pub(super) clock: ClockOffset,
+}
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:.9}", wall(self.time, self.clock))
+    }
+}
+
+/// A time as RFC 3339 in UTC with nanoseconds.
+pub fn rfc3339(time: Timestamp, clock: ClockOffset) -> Rfc3339 {
+    Rfc3339 { time, clock }
+}
+
+/// A time in UTC to the second.
+pub fn utc(time: Timestamp, clock: ClockOffset) -> String {
+    wall(time, clock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Begins a line with a time, where times are shown.
+pub(super) fn write_time(
+    line: &mut String,
+    time: Timestamp,
+    clock: ClockOffset,
+    style: TimeStyle,
+) -> fmt::Result {
+    match style {
+        TimeStyle::None => Ok(()),
+        _ => write!(line, "{} ", time_of_day(time, clock, style)),
+    }
+}
+
+/// Begins the head of such lines.
+pub(super) fn write_time_head(line: &mut String, name: &str, style: TimeStyle) -> fmt::Result {
+    match style {
+        TimeStyle::None => Ok(()),
+        _ => write!(line, "{name:<15} "),
+    }
+}
+
+/// A time of day with microseconds.
+fn time_of_day(time: Timestamp, clock: ClockOffset, style: TimeStyle) -> impl fmt::Display {
+    let zone = match style {
+        TimeStyle::Local => TimeZone::system(),
+        TimeStyle::Utc | TimeStyle::None => TimeZone::UTC,
+    };
+    wall(time, clock).to_zoned(zone).datetime().strftime("%H:%M:%S.%6f")
+}
+
+fn wall(time: Timestamp, clock: ClockOffset) -> WallTime {
+    WallTime::from_nanosecond(i128::from(time.0) + clock.to_utc_ns).unwrap_or(WallTime::UNIX_EPOCH)
 }
 
 /// Nanoseconds as microseconds with their fraction.
@@ -148,7 +197,7 @@ pub(super) struct DurationText(u64);
 impl fmt::Display for DurationText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The longest, of 584 years, has 11 characters.
-        let mut text = ArrayString::<16>::new();
+        let mut text = arrayvec::ArrayString::<16>::new();
         let us = microseconds(self.0);
         match us {
             ..1e3 => write!(text, "{us:.1}us"),
@@ -194,7 +243,7 @@ impl fmt::Display for ByteCount {
     #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The longest, of 2^64 bytes, has 11 characters.
-        let mut text = ArrayString::<16>::new();
+        let mut text = arrayvec::ArrayString::<16>::new();
         let mut value = self.0 as f64;
         let mut units = ["B", "K", "M", "G"].into_iter();
         let unit = loop {
@@ -215,7 +264,7 @@ pub(super) struct EndpointText(pub(super) Endpoint);
 impl fmt::Display for EndpointText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Endpoint { address, port } = self.0;
-        let mut text = ArrayString::<64>::new();
+        let mut text = arrayvec::ArrayString::<64>::new();
         // The longest IPv6 endpoint has 47 characters.
         let _ = if address.is_ipv6() { write!(text, "[{address}]:") } else { write!(text, "{address}:") };
         let _ = if port == 0 { text.write_char('*') } else { write!(text, "{port}") };
@@ -280,14 +329,22 @@ mod tests {
     }
 
     #[test]
-    fn sockets_have_sixteen_digits() {
-        assert_eq!(SocketText(SocketId(0x00ab_cdef_0123_4567)).to_string(), "00abcdef01234567");
+    fn times_are_utc_with_nanoseconds() {
+        let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
+        assert_eq!(rfc3339(Timestamp(123_456_789), clock).to_string(), "2023-11-14T22:13:20.123456789Z");
+        assert_eq!(time_of_day(Timestamp(123_456_789), clock, TimeStyle::Utc).to_string(), "22:13:20.123456");
     }
 
     proptest! {
         #[test]
         fn escaped_text_is_printable_and_ascii_stays(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(escape(&bytes).chars().all(is_printable));
+        }
+
+        #[test]
+        fn any_time_is_some_text(ns: u64, offset in -1i128 << 80..1i128 << 80) {
+            let shown = rfc3339(Timestamp(ns), ClockOffset { to_utc_ns: offset }).to_string();
+            prop_assert!(shown.ends_with('Z'));
         }
     }
 }

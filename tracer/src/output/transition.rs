@@ -10,8 +10,7 @@ use serde::Serialize;
 use super::{
     TimeStyle,
     sink::Row,
-    text::{self, EndpointText, OrDash, ProcessName, SocketText},
-    time::{self, Rfc3339},
+    text::{self, EndpointText, OrDash, ProcessName, Rfc3339, SocketText},
 };
 use crate::{
     event::{Endpoint, MiniSocketEnd, Transition},
@@ -58,7 +57,7 @@ impl TransitionRow {
     pub fn of_mini_socket(event: &MiniSocketEnd, end: &RemainEnd, clock: ClockOffset) -> Self {
         Self {
             r#type: "time_wait_end",
-            time: time::rfc3339(event.time, clock),
+            time: text::rfc3339(event.time, clock),
             socket: None,
             network_type: network_type(event.local),
             local_address: event.local.address,
@@ -101,7 +100,7 @@ impl TransitionRow {
         };
         Self {
             r#type: "transition",
-            time: time::rfc3339(transition.time, clock),
+            time: text::rfc3339(transition.time, clock),
             socket: Some(SocketText(transition.socket)),
             network_type: network_type(local),
             local_address: local.address,
@@ -159,7 +158,7 @@ impl Row for TransitionRow {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        time::write_time_head(line, "TIME", time)?;
+        text::write_time_head(line, "TIME", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
@@ -173,7 +172,7 @@ impl Row for TransitionRow {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        time::write_time(line, self.time.time, self.time.clock, time)?;
+        text::write_time(line, self.time.time, self.time.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
