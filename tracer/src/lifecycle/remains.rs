@@ -48,10 +48,10 @@ pub struct RemainEnd {
 ///
 /// On a host that closes thousands of connections a second there are hundreds of thousands, and two questions for
 /// each connection, nearly always answered by no. So they lie one behind the other in the order in which they came,
-/// and what is asked is a table of places that is a tenth of their size.
+/// and what is asked is a table of places and hashes that is a tenth of their size.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
-    index: HashTable<Place>,
+    index: HashTable<Indexed>,
     hasher: foldhash::fast::RandomState,
     time_waits: Queue,
     fin_waits: Queue,
@@ -75,6 +75,21 @@ struct Followed {
     forgotten: Timestamp,
     /// It has ended early.
     ended: bool,
+}
+
+/// Where one is, and the hash of its ends: one that is not there is told by that alone, and a table that grows does not
+/// have to look at each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Indexed {
+    hash: u32,
+    place: Place,
+}
+
+impl Indexed {
+    /// Half of a hash, twice: the table takes its place from the one end and its tag from the other.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash) << 32 | u64::from(hash)
+    }
 }
 
 /// Which queue one is in, and its number there.
@@ -201,11 +216,13 @@ impl Remains {
         if self.index.is_empty() {
             return None;
         }
-        let Self { index, hasher, time_waits, fin_waits, .. } = self;
-        let found = index.find_entry(hasher.hash_one(key), |place| {
-            followed(time_waits, fin_waits, *place).is_some_and(|it| it.remain.ends() == *key)
+        let hash = self.hash(key);
+        let Self { index, time_waits, fin_waits, .. } = self;
+        let found = index.find_entry(Indexed::spread(hash), |indexed| {
+            indexed.hash == hash
+                && followed(time_waits, fin_waits, indexed.place).is_some_and(|it| it.remain.ends() == *key)
         });
-        let (place, _) = found.ok()?.remove();
+        let (Indexed { place, .. }, _) = found.ok()?.remove();
         let queue = if place.0 & Place::FIN_WAIT == 0 { time_waits } else { fin_waits };
         let position = queue.position(place);
         let followed = queue.entries.get_mut(position)?;
@@ -215,11 +232,16 @@ impl Remains {
     }
 
     fn put(&mut self, key: &EndpointPair, place: Place) {
-        let Self { index, hasher, time_waits, fin_waits, .. } = self;
-        index.insert_unique(hasher.hash_one(key), place, |place| {
-            // Every place in the index is one of a queue.
-            followed(time_waits, fin_waits, *place).map_or(0, |it| hasher.hash_one(it.remain.ends()))
+        let hash = self.hash(key);
+        self.index.insert_unique(Indexed::spread(hash), Indexed { hash, place }, |indexed| {
+            Indexed::spread(indexed.hash)
         });
+    }
+
+    fn hash(&self, key: &EndpointPair) -> u32 {
+        let hash = self.hasher.hash_one(key);
+        // Half of it is as good as any.
+        u32::try_from(hash >> 32).unwrap_or_default()
     }
 
     /// Drops those that have ended early from the queues.

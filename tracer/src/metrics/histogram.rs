@@ -71,6 +71,9 @@ const _: () = assert!(HANDSHAKE_BOUNDS.len() < CLASSIC && LIFETIME_BOUNDS.len() 
 #[derive(Clone, Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
+    /// By the number of a duration's binary digits: the first bound that it may be below. Between it and the one that it
+    /// is below lie one or two.
+    first_bounds: [u8; 65],
     classic: [u64; CLASSIC],
     native: [u64; NATIVE],
     native_zero: u64,
@@ -82,15 +85,22 @@ impl Histogram {
     /// An empty one with these classic upper bounds, nanoseconds, ascending, at most 23.
     pub fn new(bounds: &'static [u64]) -> Self {
         debug_assert!(bounds.len() < CLASSIC);
-        Self { bounds, classic: [0; CLASSIC], native: [0; NATIVE], native_zero: 0, count: 0, sum_ns: 0 }
+        let first_bounds = std::array::from_fn(|digits| {
+            let least = digits.checked_sub(1).map_or(0, |place| 1 << place);
+            u8::try_from(bounds.partition_point(|&bound| bound < least)).unwrap_or(0)
+        });
+        let (classic, native) = ([0; CLASSIC], [0; NATIVE]);
+        Self { bounds, first_bounds, classic, native, native_zero: 0, count: 0, sum_ns: 0 }
     }
 
     /// Takes in a duration, nanoseconds.
     pub fn observe(&mut self, nanoseconds: u64) {
         self.count += 1;
         self.sum_ns += u128::from(nanoseconds);
-        let place = self.bounds.partition_point(|&bound| bound < nanoseconds);
-        self.classic[place.min(CLASSIC - 1)] += 1;
+        let digits = (u64::BITS - nanoseconds.leading_zeros()) as usize;
+        let first = usize::from(self.first_bounds[digits]);
+        let further = self.bounds[first..].iter().take_while(|&&bound| bound < nanoseconds).count();
+        self.classic[(first + further).min(CLASSIC - 1)] += 1;
         match native_index(nanoseconds) {
             None => self.native_zero += 1,
             Some(index) => {
@@ -207,6 +217,19 @@ mod tests {
         histogram.observe(u64::MAX);
         assert_eq!(histogram.native_buckets(), (vec![(LAST, 1)], vec![1]));
         assert_eq!(Histogram::new(LIFETIME_BOUNDS).native_buckets(), (vec![(0, 0)], vec![]));
+    }
+
+    #[test]
+    fn every_duration_is_in_the_first_bucket_that_it_fits() {
+        for bounds in [HANDSHAKE_BOUNDS, LIFETIME_BOUNDS] {
+            let powers = (0..64).map(|place| 1_u64 << place);
+            for duration in powers.chain(bounds.iter().copied()).flat_map(|at| [at - 1, at, at + 1]) {
+                let mut histogram = Histogram::new(bounds);
+                histogram.observe(duration);
+                let place = histogram.classic.iter().position(|&count| count == 1);
+                assert_eq!(place, Some(bounds.partition_point(|&bound| bound < duration)), "{duration}");
+            }
+        }
     }
 
     proptest! {

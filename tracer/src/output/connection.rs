@@ -10,10 +10,13 @@ use arrayvec::ArrayVec;
 use serde::{Serialize, Serializer};
 
 use super::{
-    TimeStyle, errno,
+    TimeStyle,
+    columns::Columns,
+    errno,
     sink::Row,
-    text::{self, EndpointText, Escaped, OrDash, ProcessName, Rfc3339},
+    text::{self, EndpointText, Escaped, OrDash, ProcessName, Text as _},
     transition::{known_address, known_port, network_type},
+    wall_time::{self, Rfc3339},
 };
 use crate::{
     event::{Endpoint, Timestamp},
@@ -124,8 +127,8 @@ impl<'a> ConnectionRow<'a> {
             local_port: known_port(local),
             remote_address: known_address(remote),
             remote_port: known_port(remote),
-            opened: closed.opened().map(|time| text::rfc3339(time, clock)),
-            closed: closed.end_seen.then(|| text::rfc3339(closed.closed, clock)),
+            opened: closed.opened().map(|time| wall_time::rfc3339(time, clock)),
+            closed: closed.end_seen.then(|| wall_time::rfc3339(closed.closed, clock)),
             duration_us: closed.duration_ns().map(text::microseconds),
             states: States(closed.states().collect()),
             handshake_us: timed.and_then(|handshake| handshake.duration_ns).map(text::microseconds),
@@ -220,7 +223,7 @@ impl Row for ConnectionRow<'_> {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        text::write_time_head(line, "CLOSED", time)?;
+        wall_time::write_time_head(line, "CLOSED", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
@@ -234,29 +237,24 @@ impl Row for ConnectionRow<'_> {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        text::write_time(line, shown.closed, shown.clock, time)?;
-        write!(
-            line,
-            "{:>7} {:<15} {:<12} {:<23} {:<23} {:>9} {:>9} {:>7} {:>7} {:<22}",
-            OrDash(self.pid),
-            OrDash(self.process),
-            self.role,
-            EndpointText(shown.local),
-            EndpointText(shown.remote),
-            text::duration(shown.handshake_ns),
-            text::duration(shown.duration_ns),
-            text::bytes(self.bytes_sent),
-            text::bytes(self.bytes_received),
-            self.close_reason,
-        )?;
+        wall_time::write_time(line, shown.closed, shown.clock, time)?;
+        let mut columns = Columns(line);
+        columns
+            .right(7, OrDash(self.pid))?
+            .left(15, OrDash(self.process))?
+            .left(12, self.role)?
+            .left(23, EndpointText(shown.local))?
+            .left(23, EndpointText(shown.remote))?
+            .right(9, text::duration(shown.handshake_ns))?
+            .right(9, text::duration(shown.duration_ns))?
+            .right(7, text::bytes(self.bytes_sent))?
+            .right(7, text::bytes(self.bytes_received))?
+            .left(22, self.close_reason)?;
         if wide {
-            write!(
-                line,
-                " {:<7} {:>4} {:>8} ",
-                self.closed_by.unwrap_or("-"),
-                OrDash(self.retransmits),
-                text::duration(self.srtt_us.map(|rtt| u64::from(rtt) * 1000)),
-            )?;
+            columns
+                .left(7, self.closed_by.unwrap_or("-"))?
+                .right(4, OrDash(self.retransmits))?
+                .right(8, text::duration(self.srtt_us.map(|rtt| u64::from(rtt) * 1000)))?;
             write_states(line, &self.states.0)?;
         }
         Ok(())
@@ -266,9 +264,10 @@ impl Row for ConnectionRow<'_> {
 /// The lifecycle on one line; a `~` marks what was modelled.
 fn write_states(line: &mut String, spans: &[StateSpan]) -> fmt::Result {
     for (index, span) in spans.iter().enumerate() {
-        let arrow = if index == 0 { "" } else { " > " };
-        let mark = if span.source == DurationSource::Modelled { "~" } else { "" };
-        write!(line, "{arrow}{} {mark}{}", span.state.kernel_name(), text::duration(span.duration_ns))?;
+        line.push_str(if index == 0 { "" } else { " > " });
+        line.push_str(span.state.kernel_name());
+        line.push_str(if span.source == DurationSource::Modelled { " ~" } else { " " });
+        text::duration(span.duration_ns).write_to(line)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::{
     sink::Row,
     text::{self, EndpointText, escape},
     transition::{known_address, known_port, network_type},
+    wall_time,
 };
 use crate::{
     analysis::{Bucket, GroupKey, GroupReport, Opening},
@@ -201,7 +202,7 @@ impl SlowHandshakeRow {
     pub fn new(key: &GroupKey, opening: &Opening, clock: ClockOffset) -> Self {
         Self {
             r#type: "handshake_slow",
-            time: text::rfc3339(opening.ended, clock).to_string(),
+            time: wall_time::rfc3339(opening.ended, clock).to_string(),
             group: group_name(key),
             role: opening.role.name(),
             network_type: network_type(opening.local),
@@ -256,13 +257,13 @@ impl Row for SlowHandshakeRow {
     ];
 
     fn header(line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
-        text::write_time_head(line, "ENDED", time)?;
+        wall_time::write_time_head(line, "ENDED", time)?;
         write!(line, "{:>7} {:<15} {:<23} {:<23} {:>8}  STORY", "PID", "PROCESS", "LOCAL", "REMOTE", "TIME")
     }
 
     fn line(&self, line: &mut String, _wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        text::write_time(line, shown.time, shown.clock, time)?;
+        wall_time::write_time(line, shown.time, shown.clock, time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:>8}  {}",

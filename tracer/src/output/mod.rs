@@ -1,5 +1,6 @@
 //! What is written to stdout, and the summary on stderr.
 
+mod columns;
 mod connection;
 mod diagram_rows;
 mod diagram_svg;
@@ -9,11 +10,13 @@ mod exit_report;
 mod handshake_table;
 mod handshake_words;
 mod handshakes;
+mod json;
 mod sink;
 mod stuck;
 mod summary;
 mod text;
 mod transition;
+mod wall_time;
 
 pub use connection::ConnectionRow;
 pub use diagram_rows::{DiagramEdgeRow, DiagramStateRow, diagram_title, write_diagram_text};
@@ -26,5 +29,6 @@ pub use handshakes::{HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow};
 pub use sink::{Format, Row, Sink};
 pub use stuck::{GroupRow, StuckRow};
 pub use summary::{AbandonedSummary, Summary};
-pub use text::{TimeStyle, duration_text, endpoint_text, escape, rfc3339, utc};
+pub use text::{duration_text, endpoint_text, escape};
 pub use transition::TransitionRow;
+pub use wall_time::{TimeStyle, rfc3339, utc};

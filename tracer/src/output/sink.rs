@@ -2,12 +2,12 @@
 
 use std::{
     fmt,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
 };
 
 use serde::Serialize;
 
-use super::TimeStyle;
+use super::{TimeStyle, json};
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -43,27 +43,24 @@ pub trait Row: Serialize {
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
 }
 
+/// Rows are passed on in pieces of this many bytes, or when it is asked for.
+const PIECE: usize = 64 << 10;
+
 /// Writes rows to a stream.
 pub struct Sink<W: Write> {
-    stream: BufWriter<W>,
+    stream: W,
     format: Format,
     time: TimeStyle,
     header_due: bool,
     rows: u64,
-    line: String,
+    /// Whole lines that are not passed on yet.
+    lines: String,
 }
 
 impl<W: Write> Sink<W> {
     /// A sink that writes rows in `format` to `stream`.
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
-        Self {
-            stream: BufWriter::with_capacity(64 << 10, stream),
-            format,
-            time,
-            header_due: true,
-            rows: 0,
-            line: String::new(),
-        }
+        Self { stream, format, time, header_due: true, rows: 0, lines: String::with_capacity(PIECE) }
     }
 
     /// How many rows were written.
@@ -82,7 +79,10 @@ impl<W: Write> Sink<W> {
         }
         match self.format {
             Format::Table | Format::Wide => self.text_line(|line, wide, time| R::header(line, wide, time)),
-            Format::Csv => writeln!(self.stream, "{}", R::COLUMNS.join(",")),
+            Format::Csv => {
+                self.lines.extend([&R::COLUMNS.join(","), "\n"]);
+                Ok(())
+            }
             Format::Json => Ok(()),
         }
     }
@@ -96,22 +96,33 @@ impl<W: Write> Sink<W> {
         self.begin::<R>()?;
         self.rows += 1;
         match self.format {
-            Format::Table | Format::Wide => self.text_line(|line, wide, time| row.line(line, wide, time)),
-            Format::Json => {
-                serde_json::to_writer(&mut self.stream, row)?;
-                self.stream.write_all(b"\n")
+            Format::Table | Format::Wide => {
+                self.text_line(|line, wide, time| row.line(line, wide, time))?;
             }
-            Format::Csv => write_csv(&mut self.stream, row),
+            Format::Json => {
+                json::append(row, &mut self.lines).map_err(io::Error::other)?;
+                self.lines.push('\n');
+            }
+            Format::Csv => self.lines.push_str(&csv_line(row)?),
         }
+        if self.lines.len() >= PIECE { self.pass_on() } else { Ok(()) }
     }
 
     fn text_line(
         &mut self,
         write: impl FnOnce(&mut String, bool, TimeStyle) -> fmt::Result,
     ) -> io::Result<()> {
-        self.line.clear();
-        write(&mut self.line, self.format == Format::Wide, self.time).map_err(io::Error::other)?;
-        writeln!(self.stream, "{}", self.line.trim_end())
+        let start = self.lines.len();
+        write(&mut self.lines, self.format == Format::Wide, self.time).map_err(io::Error::other)?;
+        self.lines.truncate(start + self.lines[start..].trim_end().len());
+        self.lines.push('\n');
+        Ok(())
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        let written = self.stream.write_all(self.lines.as_bytes());
+        self.lines.clear();
+        written
     }
 
     /// Passes on what is buffered.
@@ -120,17 +131,26 @@ impl<W: Write> Sink<W> {
     ///
     /// When the stream does not take it.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.pass_on()?;
         self.stream.flush()
     }
 }
 
-fn write_csv(stream: &mut impl Write, row: &impl Serialize) -> io::Result<()> {
+impl<W: Write> Drop for Sink<W> {
+    fn drop(&mut self) {
+        // Whoever wants to know whether it arrives has flushed before.
+        let _ = self.pass_on();
+    }
+}
+
+fn csv_line(row: &impl Serialize) -> io::Result<String> {
     let serde_json::Value::Object(fields) = serde_json::to_value(row)? else {
         return Err(io::Error::other("a row is not an object"));
     };
-    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(stream);
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     writer.write_record(fields.values().map(csv_cell))?;
-    writer.flush()
+    let line = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
+    String::from_utf8(line).map_err(io::Error::other)
 }
 
 fn csv_cell(value: &serde_json::Value) -> String {

@@ -1,25 +1,60 @@
-//! Text for people and machines: escaping, times, durations, endpoints.
+//! Text for people and machines: escaping, identities, durations, endpoints.
 
-use std::fmt::{self, Write as _};
+use std::{fmt, net::IpAddr};
 
-use jiff::{Timestamp as WallTime, tz::TimeZone};
 use serde::{Serialize, Serializer};
 
-use crate::{
-    event::{Endpoint, Process, SocketId, Timestamp},
-    source::ClockOffset,
-};
+use crate::event::{Endpoint, Process, SocketId};
 
-/// How times are shown in tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum TimeStyle {
-    /// The local time zone.
-    #[default]
-    Local,
-    /// UTC.
-    Utc,
-    /// Not at all.
-    None,
+/// What writes itself piece by piece, without the formatter's help: rows are written by the hundred thousand a second.
+pub(super) trait Text {
+    /// Writes it, without padding.
+    ///
+    /// # Errors
+    ///
+    /// When the text does not take it.
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result;
+}
+
+impl Text for &str {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        text.write_str(self)
+    }
+}
+
+macro_rules! integers_are_text {
+    ($($type:ty),+) => {
+        $(impl Text for $type {
+            fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+                text.write_str(itoa::Buffer::new().format(*self))
+            }
+        })+
+    };
+}
+
+integers_are_text!(u8, u16, u32, u64);
+
+/// Displays, with padding, what is written as [`Text`]; none is longer than 64 bytes.
+macro_rules! display_as_text {
+    ($($name:ty),+) => {
+        $(impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = arrayvec::ArrayString::<64>::new();
+                self.write_to(&mut text)?;
+                formatter.pad(&text)
+            }
+        })+
+    };
+}
+
+pub(super) use display_as_text;
+
+/// Writes a number below 10 to the `digits` with that many digits.
+pub(super) fn write_digits(text: &mut impl fmt::Write, number: u64, digits: u32) -> fmt::Result {
+    let mut buffer = itoa::Buffer::new();
+    // One digit more keeps the zeros at the front.
+    let number = buffer.format(10_u64.pow(digits) + number);
+    text.write_str(&number[1..])
 }
 
 /// Makes text from outside safe for a terminal and a log: whatever is not a printable character of valid
@@ -71,12 +106,18 @@ fn is_plain(bytes: &[u8]) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProcessName(pub(super) Process);
 
-impl fmt::Display for ProcessName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for ProcessName {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
         // Each of the 16 bytes becomes four characters at most.
+        write_escaped(self.0.name(), text)
+    }
+}
+
+impl Serialize for ProcessName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = arrayvec::ArrayString::<64>::new();
-        write_escaped(self.0.name(), &mut text)?;
-        formatter.pad(&text)
+        self.write_to(&mut text).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(&text)
     }
 }
 
@@ -84,9 +125,27 @@ impl fmt::Display for ProcessName {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SocketText(pub(super) SocketId);
 
-impl fmt::Display for SocketText {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:016x}", self.0.0)
+impl SocketText {
+    fn digits(self) -> [u8; 16] {
+        let mut digits = self.0.0.to_be_bytes().map(|byte| [byte >> 4, byte & 15]);
+        for digit in digits.as_flattened_mut() {
+            *digit = b"0123456789abcdef"[usize::from(*digit)];
+        }
+        let mut text = [0; 16];
+        text.copy_from_slice(digits.as_flattened());
+        text
+    }
+}
+
+impl Text for SocketText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        text.write_str(str::from_utf8(&self.digits()).unwrap_or_default())
+    }
+}
+
+impl Serialize for SocketText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -103,80 +162,28 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
     }
 }
 
-/// Serialises as the text that is displayed.
-macro_rules! serialize_as_displayed {
-    ($($name:ty),+) => {
-        $(impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        })+
-    };
+impl<T: Text> Text for OrDash<T> {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.write_to(text),
+            None => text.write_char('-'),
+        }
+    }
 }
 
-serialize_as_displayed!(Escaped<'_>, ProcessName, SocketText, Rfc3339);
+impl Serialize for Escaped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(self.0) {
+            Ok(text) if is_plain(self.0) => serializer.serialize_str(text),
+            _ => serializer.collect_str(self),
+        }
+    }
+}
 
 /// Control characters move cursors; direction marks reorder what is read.
 fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-/// A time as RFC 3339 in UTC with nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Rfc3339 {
-    pub(super) time: Timestamp,
-    pub(super) clock: ClockOffset,
-}
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:.9}", wall(self.time, self.clock))
-    }
-}
-
-/// A time as RFC 3339 in UTC with nanoseconds.
-pub fn rfc3339(time: Timestamp, clock: ClockOffset) -> Rfc3339 {
-    Rfc3339 { time, clock }
-}
-
-/// A time in UTC to the second.
-pub fn utc(time: Timestamp, clock: ClockOffset) -> String {
-    wall(time, clock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// Begins a line with a time, where times are shown.
-pub(super) fn write_time(
-    line: &mut String,
-    time: Timestamp,
-    clock: ClockOffset,
-    style: TimeStyle,
-) -> fmt::Result {
-    match style {
-        TimeStyle::None => Ok(()),
-        _ => write!(line, "{} ", time_of_day(time, clock, style)),
-    }
-}
-
-/// Begins the head of such lines.
-pub(super) fn write_time_head(line: &mut String, name: &str, style: TimeStyle) -> fmt::Result {
-    match style {
-        TimeStyle::None => Ok(()),
-        _ => write!(line, "{name:<15} "),
-    }
-}
-
-/// A time of day with microseconds.
-fn time_of_day(time: Timestamp, clock: ClockOffset, style: TimeStyle) -> impl fmt::Display {
-    let zone = match style {
-        TimeStyle::Local => TimeZone::system(),
-        TimeStyle::Utc | TimeStyle::None => TimeZone::UTC,
-    };
-    wall(time, clock).to_zoned(zone).datetime().strftime("%H:%M:%S.%6f")
-}
-
-fn wall(time: Timestamp, clock: ClockOffset) -> WallTime {
-    WallTime::from_nanosecond(i128::from(time.0) + clock.to_utc_ns).unwrap_or(WallTime::UNIX_EPOCH)
 }
 
 /// Nanoseconds as microseconds with their fraction.
@@ -194,26 +201,45 @@ pub(super) fn duration(nanoseconds: Option<u64>) -> OrDash<DurationText> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DurationText(u64);
 
-impl fmt::Display for DurationText {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for DurationText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
         // The longest, of 584 years, has 11 characters.
-        let mut text = arrayvec::ArrayString::<16>::new();
-        let us = microseconds(self.0);
-        match us {
-            ..1e3 => write!(text, "{us:.1}us"),
-            1e3..1e6 => write!(text, "{:.2}ms", us / 1e3),
-            1e6..6e7 => write!(text, "{:.2}s", us / 1e6),
-            _ => {
-                let seconds = self.0 / 1_000_000_000;
-                if seconds < 3600 {
-                    write!(text, "{}m{:02}s", seconds / 60, seconds % 60)
-                } else {
-                    write!(text, "{}h{:02}m", seconds / 3600, seconds / 60 % 60)
-                }
+        match self.0 {
+            ns @ ..1_000_000 => {
+                rounded(text, 1, ns, 1_000)?;
+                text.write_str("us")
             }
-        }?;
-        formatter.pad(&text)
+            ns @ ..1_000_000_000 => {
+                rounded(text, 2, ns, 1_000_000)?;
+                text.write_str("ms")
+            }
+            ns @ ..60_000_000_000 => {
+                rounded(text, 2, ns, 1_000_000_000)?;
+                text.write_char('s')
+            }
+            ns => {
+                let seconds = ns / 1_000_000_000;
+                let (whole, unit, rest, unit_of_rest) = match seconds {
+                    ..3600 => (seconds / 60, 'm', seconds % 60, 's'),
+                    _ => (seconds / 3600, 'h', seconds / 60 % 60, 'm'),
+                };
+                whole.write_to(text)?;
+                text.write_char(unit)?;
+                write_digits(text, rest, 2)?;
+                text.write_char(unit_of_rest)
+            }
+        }
     }
+}
+
+/// A count of which `parts` are one unit, in units with so many decimals.
+fn rounded(text: &mut impl fmt::Write, decimals: u32, count: u64, parts: u64) -> fmt::Result {
+    let scale = 10_u64.pow(decimals);
+    // The largest unit has 2^40 parts, so this fits.
+    let fraction = (count % parts * scale + parts / 2) / parts;
+    (count / parts + fraction / scale).write_to(text)?;
+    text.write_char('.')?;
+    write_digits(text, fraction % scale, decimals)
 }
 
 /// A duration for people, or `-`.
@@ -239,38 +265,51 @@ pub(super) fn bytes(count: Option<u64>) -> OrDash<ByteCount> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByteCount(u64);
 
-impl fmt::Display for ByteCount {
-    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for ByteCount {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
         // The longest, of 2^64 bytes, has 11 characters.
-        let mut text = arrayvec::ArrayString::<16>::new();
-        let mut value = self.0 as f64;
-        let mut units = ["B", "K", "M", "G"].into_iter();
-        let unit = loop {
-            match units.next() {
-                None => break "T",
-                Some(unit) if value < 1000.0 => break unit,
-                Some(_) => value /= 1024.0,
+        let mut size = 1_u64;
+        for unit in ['B', 'K', 'M', 'G', 'T'] {
+            // Three digits before the point.
+            if self.0 / size < 1000 || unit == 'T' {
+                if unit == 'B' {
+                    self.0.write_to(text)?;
+                } else {
+                    rounded(text, 1, self.0, size)?;
+                }
+                return text.write_char(unit);
             }
-        };
-        if unit == "B" { write!(text, "{}B", self.0) } else { write!(text, "{value:.1}{unit}") }?;
-        formatter.pad(&text)
+            size <<= 10;
+        }
+        Ok(())
     }
 }
 
 /// An endpoint as `address:port`, IPv6 in brackets, an unknown port as `*`.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct EndpointText(pub(super) Endpoint);
 
-impl fmt::Display for EndpointText {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for EndpointText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
         let Endpoint { address, port } = self.0;
-        let mut text = arrayvec::ArrayString::<64>::new();
-        // The longest IPv6 endpoint has 47 characters.
-        let _ = if address.is_ipv6() { write!(text, "[{address}]:") } else { write!(text, "{address}:") };
-        let _ = if port == 0 { text.write_char('*') } else { write!(text, "{port}") };
-        formatter.pad(&text)
+        match address {
+            IpAddr::V4(address) => {
+                let [first, others @ ..] = address.octets();
+                first.write_to(text)?;
+                for octet in others {
+                    text.write_char('.')?;
+                    octet.write_to(text)?;
+                }
+                text.write_char(':')?;
+            }
+            // The longest IPv6 endpoint has 47 characters.
+            IpAddr::V6(address) => write!(text, "[{address}]:")?,
+        }
+        if port == 0 { text.write_char('*') } else { port.write_to(text) }
     }
 }
+
+display_as_text!(ProcessName, SocketText, DurationText, ByteCount, EndpointText);
 
 /// An endpoint as `address:port`, IPv6 in brackets, an unknown port as `*`.
 pub fn endpoint_text(endpoint: Endpoint) -> String {
@@ -328,23 +367,10 @@ mod tests {
         assert_eq!(longest, "[1111:2222:3333:4444:5555:6666:7777:8888]:65535");
     }
 
-    #[test]
-    fn times_are_utc_with_nanoseconds() {
-        let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
-        assert_eq!(rfc3339(Timestamp(123_456_789), clock).to_string(), "2023-11-14T22:13:20.123456789Z");
-        assert_eq!(time_of_day(Timestamp(123_456_789), clock, TimeStyle::Utc).to_string(), "22:13:20.123456");
-    }
-
     proptest! {
         #[test]
         fn escaped_text_is_printable_and_ascii_stays(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(escape(&bytes).chars().all(is_printable));
-        }
-
-        #[test]
-        fn any_time_is_some_text(ns: u64, offset in -1i128 << 80..1i128 << 80) {
-            let shown = rfc3339(Timestamp(ns), ClockOffset { to_utc_ns: offset }).to_string();
-            prop_assert!(shown.ends_with('Z'));
         }
     }
 }

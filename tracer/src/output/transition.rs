@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use super::{
     TimeStyle,
+    columns::Columns,
     sink::Row,
-    text::{self, EndpointText, OrDash, ProcessName, Rfc3339, SocketText},
+    text::{self, EndpointText, OrDash, ProcessName, SocketText},
+    wall_time::{self, Rfc3339},
 };
 use crate::{
     event::{Endpoint, MiniSocketEnd, Transition},
@@ -57,7 +59,7 @@ impl TransitionRow {
     pub fn of_mini_socket(event: &MiniSocketEnd, end: &RemainEnd, clock: ClockOffset) -> Self {
         Self {
             r#type: "time_wait_end",
-            time: text::rfc3339(event.time, clock),
+            time: wall_time::rfc3339(event.time, clock),
             socket: None,
             network_type: network_type(event.local),
             local_address: event.local.address,
@@ -100,7 +102,7 @@ impl TransitionRow {
         };
         Self {
             r#type: "transition",
-            time: text::rfc3339(transition.time, clock),
+            time: wall_time::rfc3339(transition.time, clock),
             socket: Some(SocketText(transition.socket)),
             network_type: network_type(local),
             local_address: local.address,
@@ -158,7 +160,7 @@ impl Row for TransitionRow {
     ];
 
     fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        text::write_time_head(line, "TIME", time)?;
+        wall_time::write_time_head(line, "TIME", time)?;
         write!(
             line,
             "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
@@ -172,27 +174,23 @@ impl Row for TransitionRow {
 
     fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
         let shown = &self.shown;
-        text::write_time(line, self.time.time, self.time.clock, time)?;
-        write!(
-            line,
-            "{:>7} {:<15} {:<23} {:<23} {:<11} {:<11} {:>9}",
-            OrDash(self.pid),
-            OrDash(self.comm),
-            EndpointText(shown.local),
-            EndpointText(shown.remote),
-            shown.from.kernel_name(),
-            shown.to.kernel_name(),
-            text::duration(shown.duration_ns),
-        )?;
+        wall_time::write_time(line, self.time.time, self.time.clock, time)?;
+        let mut columns = Columns(line);
+        columns
+            .right(7, OrDash(self.pid))?
+            .left(15, OrDash(self.comm))?
+            .left(23, EndpointText(shown.local))?
+            .left(23, EndpointText(shown.remote))?
+            .left(11, shown.from.kernel_name())?
+            .left(11, shown.to.kernel_name())?
+            .right(9, text::duration(shown.duration_ns))?;
         if wide {
-            write!(
-                line,
-                "  {:<8} {:>10} {:>8} {:<16}",
-                self.owner_source,
-                OrDash(self.netns),
-                OrDash(self.cgroup_id),
-                OrDash(self.socket)
-            )?;
+            columns
+                .gap()
+                .left(8, self.owner_source)?
+                .right(10, OrDash(self.netns))?
+                .right(8, OrDash(self.cgroup_id))?
+                .left(16, OrDash(self.socket))?;
         }
         Ok(())
     }

@@ -34,15 +34,17 @@ impl AddressKey {
     }
 }
 
-/// Reads the record at the start of `bytes`, and gives its length with it. No event when it is none that this version
-/// writes; no length when it does not end within the bytes.
-pub fn event(bytes: &[u8], key: AddressKey) -> (Option<Event>, Option<usize>) {
-    match Parts::read_from(bytes) {
-        Some((parts, length)) => (of_parts(&parts, key), Some(length)),
-        None => (None, None),
-    }
+/// Reads the record at the start of `bytes`, and gives its length with what `take` makes of its event. No event when it
+/// is none that this version writes; nothing when it does not end within the bytes.
+///
+/// An event is as large as a record, so it is handed on where it was made instead of being copied to whoever asked.
+#[inline]
+pub fn event<T>(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>) -> T) -> Option<(T, usize)> {
+    let (parts, length) = Parts::read_from(bytes)?;
+    Some((take(of_parts(&parts, key).as_ref()), length))
 }
 
+#[inline]
 fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
     let record = &parts.record;
     Some(match record.kind {
@@ -80,6 +82,7 @@ fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
 }
 
 /// The local and the remote end. A v4-mapped address is the IPv4 address it stands for.
+#[inline]
 fn ends(parts: &Parts) -> Option<(Endpoint, Endpoint)> {
     let record = &parts.record;
     let (local, remote): (IpAddr, IpAddr) = match (record.family, &parts.addresses) {
@@ -110,6 +113,7 @@ fn accept_queue(parts: &Parts) -> Option<AcceptQueue> {
     parts.accept_queue.map(|queue| AcceptQueue { length: queue.length, limit: queue.limit })
 }
 
+#[inline]
 fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
     let record = &parts.record;
     let has = |flag| record.flags & flag != 0;
@@ -142,6 +146,7 @@ fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
 }
 
 /// `peer_fin` is taken off the counts: a FIN takes one sequence number and is no data.
+#[inline]
 fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
     TcpInfo {
         bytes_sent: wire.bytes_sent.saturating_sub(wire.bytes_retransmitted),
@@ -208,10 +213,15 @@ mod tests {
 
     fn decoded(parts: &Parts) -> Transition {
         let bytes = bytes(parts);
-        match event(&bytes, AddressKey::random()) {
-            (Some(Event::Transition(transition)), Some(length)) if length == bytes.len() => transition,
+        match decode(&bytes, AddressKey::random()) {
+            Some((Some(Event::Transition(transition)), length)) if length == bytes.len() => transition,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn decode(bytes: &[u8], key: AddressKey) -> Option<(Option<Event>, usize)> {
+        #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime only")]
+        event(bytes, key, |event| event.copied())
     }
 
     #[test]
@@ -258,14 +268,14 @@ mod tests {
         let transition = decoded(&whole);
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
-        assert_eq!(event(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+        assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), None);
     }
 
     #[test]
     fn a_record_that_is_not_understood_has_its_length() {
         let record = Record { new_state: 99, ..parts().record };
         let strange = bytes(&Parts { record, ..parts() });
-        assert_eq!(event(&strange, AddressKey(7)), (None, Some(strange.len())));
+        assert_eq!(decode(&strange, AddressKey(7)), Some((None, strange.len())));
     }
 
     #[test]
@@ -281,13 +291,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_event_or_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = event(&bytes, AddressKey(7));
+            let _ = decode(&bytes, AddressKey(7));
         }
 
         #[test]
         fn any_kind_and_states(kind: u8, old_state: u8, new_state: u8, family: u8, flags: u32) {
             let record = Record { kind, old_state, new_state, family, flags, ..parts().record };
-            let _ = event(&bytes(&Parts { record, ..parts() }), AddressKey(7));
+            let _ = decode(&bytes(&Parts { record, ..parts() }), AddressKey(7));
         }
     }
 }

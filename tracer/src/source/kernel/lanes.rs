@@ -71,6 +71,9 @@ const _: () = assert!(CHUNK_BYTES as usize == CHUNK);
 /// before the other would need a barrier, and programs have none before 6.15.
 const LANES_WORK: bool = cfg!(target_arch = "x86_64");
 
+/// How far ahead of its next record a lane is asked for, bytes.
+const AHEAD: usize = 256;
+
 fn page_size() -> u32 {
     u32::try_from(rustix::param::page_size()).unwrap_or(CHUNK_BYTES)
 }
@@ -101,6 +104,7 @@ struct Lane {
     /// Its element of the map `LANES`.
     index: usize,
     first_chunk: usize,
+    /// Bytes, a power of two.
     size: u64,
     /// Where the next record is.
     tail: u64,
@@ -194,7 +198,8 @@ impl Lanes {
         let Lane { first_chunk, size, tail, head, .. } = self.each[number];
         let offset = tail % CHUNK as u64;
         let written = (head - tail).min(STRIDE as u64 - offset);
-        let index = first_chunk + usize::try_from(tail % size / CHUNK as u64).unwrap_or_default();
+        // A remainder, but of a power of two: a division for each record would be felt.
+        let index = first_chunk + usize::try_from((tail & (size - 1)) / CHUNK as u64).unwrap_or_default();
         let chunk = self.chunks.element::<[u8; STRIDE]>(index).cast::<u8>().cast_const();
         let (offset, written) =
             (usize::try_from(offset).unwrap_or_default(), usize::try_from(written).unwrap_or_default());
@@ -209,11 +214,32 @@ impl Lanes {
         let chunk = lane.tail / CHUNK as u64;
         // Never behind the head, whatever a record says of its length.
         lane.tail = (lane.tail + length as u64).min(lane.head);
+        self.expect(number);
+        let lane = &self.each[number];
         // Not for each record: the writer reads the tail, and would miss its cache each time.
         if lane.tail / CHUNK as u64 != chunk {
             self.give_back(number);
         }
     }
+
+    /// Asks the processor for what is a few records ahead: another one has it, and it takes longer to come than an event
+    /// takes.
+    #[cfg(target_arch = "x86_64")]
+    fn expect(&self, number: usize) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let ahead = self.next(number).get(AHEAD..).and_then(<[u8]>::first_chunk::<128>);
+        if let Some(lines) = ahead {
+            // SAFETY: every x86-64 processor has it, and it does not access what it is given.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().cast());
+                _mm_prefetch::<_MM_HINT_T0>(lines[64..].as_ptr().cast());
+            }
+        }
+    }
+
+    /// Others have no lanes.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn expect(&self, _number: usize) {}
 
     /// Takes all that is known of a lane as read.
     pub fn skip(&mut self, number: usize) {

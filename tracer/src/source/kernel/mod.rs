@@ -348,14 +348,18 @@ fn read(
 ) -> Pass {
     let Some(loaded) = loaded else { return Pass::NOTHING };
     loaded.reading.pass(until, |bytes| {
-        let (event, length) = decode::event(bytes, key);
-        if let Some(event) = event {
-            counts.seen += u64::from(matches!(event, Event::Transition(_)));
-            deliver(&event);
-        } else {
+        let taken = decode::event(bytes, key, |event| match event {
+            Some(event) => {
+                counts.seen += u64::from(matches!(event, Event::Transition(_)));
+                deliver(event);
+            }
+            None => counts.malformed += 1,
+        });
+        let Some(((), length)) = taken else {
             counts.malformed += 1;
-        }
-        length
+            return None;
+        };
+        Some(length)
     })
 }
 
