@@ -1,9 +1,12 @@
 //! The mini-sockets that closed connections have left: TIME_WAIT, and FIN_WAIT2 without an application.
 
-use std::{collections::VecDeque, hash::BuildHasher as _};
+mod queue;
+
+use std::hash::BuildHasher as _;
 
 use hashbrown::HashTable;
 
+use self::queue::Queue;
 use super::{AfterClose, DurationSource, TcpState, half_open::EndpointPair};
 use crate::event::{Endpoint, MiniSocketEnd, Timestamp};
 
@@ -53,16 +56,16 @@ pub struct RemainEnd {
 pub(super) struct Remains {
     index: HashTable<Indexed>,
     hasher: foldhash::fast::RandomState,
-    time_waits: Queue,
-    fin_waits: Queue,
+    time_waits: Numbered,
+    fin_waits: Numbered,
     time_wait: usize,
 }
 
 /// Mini-sockets of one state in the order in which they are forgotten: all have the same time, so that is the order
 /// in which they came. Those that ended early are still among them.
 #[derive(Debug, Default)]
-struct Queue {
-    entries: VecDeque<Followed>,
+struct Numbered {
+    entries: Queue<Followed>,
     /// The number of the first; numbers wrap around.
     first: u32,
 }
@@ -105,7 +108,7 @@ impl Place {
     }
 }
 
-impl Queue {
+impl Numbered {
     /// The number of the next.
     fn next(&self) -> u32 {
         // No queue is as long as that.
@@ -117,7 +120,7 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<Followed> {
-        let followed = self.entries.pop_front()?;
+        let followed = self.entries.pop()?;
         self.first = self.first.wrapping_add(1);
         Some(followed)
     }
@@ -148,9 +151,9 @@ impl Remains {
         }
         let queue = self.queue_of(after.state);
         // Keeps the order where a damaged recording goes back in time.
-        let forgotten = queue.entries.back().map_or(forgotten, |last| forgotten.max(last.forgotten));
+        let forgotten = queue.entries.last().map_or(forgotten, |last| forgotten.max(last.forgotten));
         let place = Place::new(after.state, queue.next());
-        queue.entries.push_back(Followed { remain, forgotten, ended: false });
+        queue.entries.push(Followed { remain, forgotten, ended: false });
         self.time_wait += usize::from(after.state == TcpState::TimeWait);
         self.put(&key, place);
         true
@@ -158,7 +161,7 @@ impl Remains {
 
     /// Those that are there now.
     pub(super) fn iter(&self) -> impl Iterator<Item = Remain> + '_ {
-        let all = self.time_waits.entries.iter().chain(&self.fin_waits.entries);
+        let all = self.time_waits.entries.iter().chain(self.fin_waits.entries.iter());
         all.filter(|followed| !followed.ended).map(|followed| followed.remain)
     }
 
@@ -182,9 +185,10 @@ impl Remains {
     /// own end comes after the model's, as its timers are late.
     pub(super) fn expired(&mut self, now: Timestamp) -> Option<RemainEnd> {
         for state in [TcpState::TimeWait, TcpState::FinWait2] {
-            let due = |queue: &Queue| queue.entries.front().is_some_and(|followed| followed.forgotten <= now);
+            let due =
+                |queue: &Numbered| queue.entries.first().is_some_and(|followed| followed.forgotten <= now);
             while due(self.queue_of(state)) {
-                let followed = *self.queue_of(state).entries.front()?;
+                let followed = *self.queue_of(state).entries.first()?;
                 let remain = followed.remain;
                 if !followed.ended {
                     self.take(&remain.ends());
@@ -207,7 +211,7 @@ impl Remains {
         (self.time_wait, self.index.len() - self.time_wait)
     }
 
-    fn queue_of(&mut self, state: TcpState) -> &mut Queue {
+    fn queue_of(&mut self, state: TcpState) -> &mut Numbered {
         if state == TcpState::TimeWait { &mut self.time_waits } else { &mut self.fin_waits }
     }
 
@@ -251,14 +255,15 @@ impl Remains {
             let queue = self.queue_of(state);
             queue.entries.retain(|followed| !followed.ended);
             let first = queue.first;
-            for (number, followed) in (0..).zip(queue.entries.clone()) {
-                self.put(&followed.remain.ends(), Place::new(state, first.wrapping_add(number)));
+            let ends: Vec<_> = queue.entries.iter().map(|followed| followed.remain.ends()).collect();
+            for (number, ends) in (0..).zip(&ends) {
+                self.put(ends, Place::new(state, first.wrapping_add(number)));
             }
         }
     }
 }
 
-fn followed<'a>(time_waits: &'a Queue, fin_waits: &'a Queue, place: Place) -> Option<&'a Followed> {
+fn followed<'a>(time_waits: &'a Numbered, fin_waits: &'a Numbered, place: Place) -> Option<&'a Followed> {
     let queue = if place.0 & Place::FIN_WAIT == 0 { time_waits } else { fin_waits };
     queue.entries.get(queue.position(place))
 }

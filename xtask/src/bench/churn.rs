@@ -30,6 +30,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut kept = vec![Sample::default(); tracers.len()];
     let mut alone = Sample::default();
     let (mut least_rates, mut least_kept) = (Sample::default(), Sample::default());
+    let mut nothing_kept = Sample::default();
     for _ in 0..bench.scale(9, 2) {
         let mut before = rate(bench)?;
         alone.push(before);
@@ -50,10 +51,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         alone.push(after);
         least_rates.push(traced);
         least_kept.push(traced / f64::midpoint(before, after));
+        let (again, last) = (rate(bench)?, rate(bench)?);
+        alone.push(again);
+        alone.push(last);
+        nothing_kept.push(again / f64::midpoint(after, last));
     }
 
     let mut table = Table::new(&["tracer", "connections per second", "kept"]);
-    table.row(["none".to_owned(), alone.text(0), String::new()]);
+    table.row(["none".to_owned(), alone.text(0), nothing_kept.text(2)]);
     for (index, tracer) in tracers.iter().enumerate() {
         table.row([tracer.name.to_owned(), rates[index].text(0), kept[index].text(2)]);
     }
@@ -80,7 +85,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         title: "Churn",
         text: "One client opens and closes connections over loopback as fast as it can, one server accepts them; both \
              share the processors with the tracer. Each run with a tracer stands between two without, and \"kept\" is \
-             its rate by their mean. The kernel's statistics are off. Every tracer writes to where nothing is \
+             its rate by their mean; that of none, measured likewise, shows what the machine's own restlessness makes of \
+             it. The kernel's statistics are off. Every tracer writes to where nothing is \
              kept. An empty program shows what entering a program takes, ten times for a connection and whatever it \
              does then. The faster a machine makes connections, the more a microsecond for each of them takes from it."
             .to_owned(),
