@@ -4,6 +4,7 @@
 //! the figures are medians with their spread. The loads are `bench/`; each part is a file here.
 
 mod churn;
+mod costs;
 mod cpu;
 mod daemon;
 mod kernel;
@@ -25,7 +26,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use self::{page::Section, programs::Programs};
+use self::{costs::Costs, page::Section, programs::Programs};
 use crate::{packages, workspace::Workspace};
 
 /// The Debian packages whose programs are used, and what for.
@@ -109,12 +110,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let machine = machine::describe(&bench.programs, load)?;
 
     let mut sections = Vec::new();
+    let mut costs = Costs::default();
     for part in Part::value_variants() {
         if arguments.only.is_empty() || arguments.only.contains(part) {
             eprintln!("measuring {part:?}");
-            sections.push(measure(&bench, *part).with_context(|| format!("{part:?} could not be measured"))?);
+            let section = measure(&bench, *part, &mut costs);
+            sections.push(section.with_context(|| format!("{part:?} could not be measured"))?);
         }
     }
+    sections.extend(costs.section(machine::processors()));
     let page = page::write(&machine, &sections);
     print(&page);
     if arguments.write {
@@ -124,11 +128,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn measure(bench: &Bench, part: Part) -> Result<Section> {
+fn measure(bench: &Bench, part: Part, costs: &mut Costs) -> Result<Section> {
     match part {
-        Part::Kernel => kernel::measure(bench),
-        Part::Churn => churn::measure(bench),
-        Part::Cpu => cpu::measure(bench),
+        Part::Kernel => kernel::measure(bench, costs),
+        Part::Churn => churn::measure(bench, costs),
+        Part::Cpu => cpu::measure(bench, costs),
         Part::Loss => loss::measure(bench),
         Part::Memory => memory::measure(bench),
         Part::Replay => replay::measure(bench),

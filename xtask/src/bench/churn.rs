@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{
     Bench,
+    costs::Costs,
     kernel::BareProgram,
     load,
     numbers::Sample,
@@ -23,7 +24,7 @@ const BESIDE_TCPSTATES: f64 = 2.5;
 const MANY: u64 = 10_000_000;
 
 /// Measures every tracer in turns with none.
-pub(super) fn measure(bench: &Bench) -> Result<Section> {
+pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let tracers: Vec<_> = own.iter().chain(tracers::PEERS).collect();
     let mut rates = vec![Sample::default(); tracers.len()];
@@ -59,7 +60,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
 
     let mut table = Table::new(&["tracer", "connections per second", "kept"]);
     table.row(["none".to_owned(), alone.text(0), nothing_kept.text(2)]);
+    costs.alone(alone.median());
     for (index, tracer) in tracers.iter().enumerate() {
+        costs.kept(tracer.name, kept[index].median());
         table.row([tracer.name.to_owned(), rates[index].text(0), kept[index].text(2)]);
     }
     table.row(["an empty program".to_owned(), least_rates.text(0), least_kept.text(2)]);

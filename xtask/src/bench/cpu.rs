@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    Bench, load,
+    Bench,
+    costs::Costs,
+    load,
     numbers::Sample,
     page::{Section, Table, Target},
     running::Running,
@@ -15,7 +17,7 @@ const LIMIT_S: f64 = 1.0;
 
 /// Measures every tracer.
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-pub(super) fn measure(bench: &Bench) -> Result<Section> {
+pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let mut table = Table::new(&["tracer", "seconds", "in user space", "in the kernel"]);
     let mut targets = Vec::new();
@@ -27,12 +29,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             let done = load::churn(&bench.programs, bench.scale(50_000, 10_000), None)?;
             let after = running.cpu_time_when_idle()?;
             running.interrupt()?;
+            costs.transitions(done.transitions as f64 / done.connections as f64);
             let millions = done.transitions as f64 / 1e6;
             user.push((after.user - before.user) / millions);
             system.push((after.system - before.system) / millions);
             both.push((after.user + after.system - before.user - before.system) / millions);
         }
         table.row([tracer.name.to_owned(), both.text(2), user.text(2), system.text(2)]);
+        costs.processes(tracer.name, both.median());
         if tracer.ours {
             let what = format!("processor time for a million transitions, {}", tracer.name);
             targets.push(Target::at_most(what, LIMIT_S, both.median(), "s"));

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{
     Bench,
+    costs::Costs,
     load::{self, Load},
     numbers::Sample,
     page::{Section, Table, Target},
@@ -67,7 +68,7 @@ struct Figures {
 }
 
 /// Measures every tracer.
-pub(super) fn measure(bench: &Bench) -> Result<Section> {
+pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let mut empty = Sample::default();
     let mut table = Table::new(&["tracer", "ns per transition", "above empty", "skipped of a million"]);
@@ -84,6 +85,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             figures.above_empty.text(0),
             format!("{:.0}", figures.skipped.median()),
         ]);
+        costs.kernel(tracer.name, figures.per_transition.median());
         if tracer.ours {
             let what = format!("kernel time per transition above an empty program, {}", tracer.name);
             targets.push(Target::at_most(what, LIMIT_NS, figures.above_empty.median(), "ns"));

@@ -14,8 +14,7 @@ const BUSY: f64 = 1.0;
 pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     let mut table = Table::new(&["", ""]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
-    let cpus = thread::available_parallelism().map_or(0, usize::from);
-    row("processor", format!("{} × {}", cpus, first(&read("/proc/cpuinfo"), "model name")));
+    row("processor", format!("{} × {}", processors(), first(&read("/proc/cpuinfo"), "model name")));
     row("memory", first(&read("/proc/meminfo"), "MemTotal"));
     let system = rustix::system::uname();
     row("kernel", format!("{} {}", system.release().to_string_lossy(), system.machine().to_string_lossy()));
@@ -25,6 +24,11 @@ pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     let package = ["--show", "--showformat=${Version}", "libbpf-tools"];
     row("libbpf-tools", version(Command::new("dpkg-query").args(package))?);
     Ok(table)
+}
+
+/// How many processors there are.
+pub(super) fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn version(command: &mut Command) -> Result<String> {
