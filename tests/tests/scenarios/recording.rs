@@ -127,7 +127,9 @@ fn a_replay_gives_the_lines_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint
     let recorded = recorder.interrupt();
     if [&connections, &transitions, &recorded].iter().any(|ended| ended.summary().missing() > 0) {
         // Each of them has its own program in the kernel, and so its own skips.
-        return speed::not_possible("it skipped the program of one of three tracers, and not that of the others");
+        return speed::not_possible(
+            "it skipped the program of one of three tracers, and not that of the others",
+        );
     }
     assert!(recorded.stderr.contains("events recorded"), "{}", recorded.stderr);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -51,7 +51,7 @@ pub struct RemainEnd {
 ///
 /// On a host that closes thousands of connections a second there are hundreds of thousands, and two questions for
 /// each connection, nearly always answered by no. So they lie one behind the other in the order in which they came,
-/// and what is asked is a table of places and hashes that is a tenth of their size.
+/// and what is asked is a table of places and hashes, a fifth of their size.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     index: HashTable<Indexed>,
@@ -80,8 +80,8 @@ struct Followed {
     ended: bool,
 }
 
-/// Where one is, and the hash of its ends: one that is not there is told by that alone, and a table that grows does not
-/// have to look at each.
+/// Where one is, and the hash of its ends: one that is not there is nearly always told by that
+/// alone, and a table that grows does not have to look at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Indexed {
     hash: u32,

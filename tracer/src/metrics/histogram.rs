@@ -72,7 +72,7 @@ const _: () = assert!(HANDSHAKE_BOUNDS.len() < CLASSIC && LIFETIME_BOUNDS.len() 
 pub struct Histogram {
     bounds: &'static [u64],
     /// By the number of a duration's binary digits: the first bound that it may be below. Between it and the one that it
-    /// is below lie one or two.
+    /// is below lie two at most.
     first_bounds: [u8; 65],
     classic: [u64; CLASSIC],
     native: [u64; NATIVE],

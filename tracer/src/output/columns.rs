@@ -40,6 +40,7 @@ impl Columns<'_> {
     fn missing(&self, start: usize, width: usize) -> usize {
         let cell = &self.0[start..];
         let characters = if cell.is_ascii() { cell.len() } else { cell.chars().count() };
+        debug_assert!(width <= SPACES.len(), "no column is so wide");
         width.saturating_sub(characters).min(SPACES.len())
     }
 }

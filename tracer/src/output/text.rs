@@ -232,7 +232,7 @@ impl Text for DurationText {
     }
 }
 
-/// A count of which `parts` are one unit, in units with so many decimals.
+/// A count of which `parts` are one unit, in units with so many decimals; half a decimal is rounded up.
 fn rounded(text: &mut impl fmt::Write, decimals: u32, count: u64, parts: u64) -> fmt::Result {
     let scale = 10_u64.pow(decimals);
     // The largest unit has 2^40 parts, so this fits.
@@ -338,6 +338,13 @@ mod tests {
             .into();
         assert_eq!(shown, ["12.3us", "1.23ms", "79.12ms", "3.02s", "1m15s", "2h03m"]);
         assert_eq!(format!("{:>3}", duration(None)), "  -");
+    }
+
+    #[test]
+    fn what_is_between_two_texts_is_the_greater() {
+        let shown = [250, 1_150, 1_005_000, 999_949, 999_950].map(|ns| duration(Some(ns)).to_string());
+        assert_eq!(shown, ["0.3us", "1.2us", "1.01ms", "999.9us", "1000.0us"]);
+        assert_eq!(bytes(Some(1_280)).to_string(), "1.3K");
     }
 
     #[test]

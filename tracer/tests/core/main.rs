@@ -16,4 +16,5 @@ mod observed;
 mod owners;
 mod properties;
 mod reference;
+mod rows;
 mod script;

@@ -32,7 +32,7 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let mut alone = Sample::default();
     let (mut least_rates, mut least_kept) = (Sample::default(), Sample::default());
     let mut nothing_kept = Sample::default();
-    for _ in 0..bench.scale(9, 2) {
+    for _ in 0..bench.scale(15, 2) {
         let mut before = rate(bench)?;
         alone.push(before);
         for (index, tracer) in tracers.iter().enumerate() {
@@ -101,6 +101,6 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
 /// Connections a second.
 #[expect(clippy::cast_precision_loss, reason = "a count of a few seconds")]
 fn rate(bench: &Bench) -> Result<f64> {
-    let done = load::churn(&bench.programs, MANY, Some(bench.scale(1_000, 700)))?;
+    let done = load::churn(&bench.programs, MANY, Some(700))?;
     Ok(done.connections as f64 / done.seconds)
 }

@@ -2,6 +2,9 @@
 
 use super::page::{Section, Table};
 
+/// The load keeps so many processors busy: a client and a server.
+const LOAD: usize = 2;
+
 /// What was measured of one tracer, as far as it was.
 #[derive(Debug, Default)]
 struct Cost {
@@ -55,9 +58,9 @@ impl Costs {
         &mut self.tracers[place]
     }
 
-    /// The sum of it; none unless everything was measured.
+    /// The sum of it; none unless everything was measured, nor where a tracer finds processors that the load leaves.
     pub(super) fn section(&self, processors: usize) -> Option<Section> {
-        let transitions = self.transitions?;
+        let transitions = self.transitions.filter(|_| processors <= LOAD)?;
         // Microseconds of all processors.
         #[expect(clippy::cast_precision_loss, reason = "no machine has so many")]
         let connection = processors as f64 / self.alone? * 1e6;
@@ -87,8 +90,10 @@ impl Costs {
                 "The sum of the parts above. A connection of the churn takes {connection:.1} us of the processors' time without \
                  a tracer, both ends and {transitions:.0} transitions. To keep 0.97 of the rate everything that a tracer does \
                  for them must fit into {:.2} us; to keep 0.90, into {:.2} us. A host that makes a tenth of these \
-                 connections a second gives up a tenth of what is missing to 1. What is kept is less than this sum where \
-                 processes and programs also take each other's caches.",
+                 connections a second gives a tracer a tenth of the processors' time that this one does. The programs' \
+                 time is that with the kernel's statistics, which cost something themselves and leave out what \
+                 entering a program takes. What is kept is less than this sum where processes and programs also take \
+                 each other's caches.",
                 left(0.97),
                 left(0.90),
             ),
@@ -111,6 +116,7 @@ mod tests {
         costs.transitions(10.0);
         assert!(costs.section(2).is_none());
         costs.kept("a", 0.9);
+        assert!(costs.section(4).is_none());
         let section = costs.section(2).unwrap();
         assert!(section.text.contains("takes 40.0 us"), "{}", section.text);
         assert!(section.text.contains("into 1.24 us; to keep 0.90, into 4.44 us"), "{}", section.text);

@@ -1,4 +1,4 @@
-//! A queue whose memory follows its length.
+//! A queue whose memory follows its length, but for a few spare pieces.
 
 use std::collections::VecDeque;
 

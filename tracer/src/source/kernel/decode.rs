@@ -34,14 +34,18 @@ impl AddressKey {
     }
 }
 
-/// Reads the record at the start of `bytes`, and gives its length with what `take` makes of its event. No event when it
-/// is none that this version writes; nothing when it does not end within the bytes.
+/// Reads the record at the start of `bytes`, hands its event to `take`, and gives its length. No event when it is none
+/// that this version writes; no length either when it does not end within the bytes.
 ///
 /// An event is as large as a record, so it is handed on where it was made instead of being copied to whoever asked.
 #[inline]
-pub fn event<T>(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>) -> T) -> Option<(T, usize)> {
-    let (parts, length) = Parts::read_from(bytes)?;
-    Some((take(of_parts(&parts, key).as_ref()), length))
+pub fn event(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>)) -> Option<usize> {
+    let Some((parts, length)) = Parts::read_from(bytes) else {
+        take(None);
+        return None;
+    };
+    take(of_parts(&parts, key).as_ref());
+    Some(length)
 }
 
 #[inline]
@@ -214,14 +218,15 @@ mod tests {
     fn decoded(parts: &Parts) -> Transition {
         let bytes = bytes(parts);
         match decode(&bytes, AddressKey::random()) {
-            Some((Some(Event::Transition(transition)), length)) if length == bytes.len() => transition,
+            (Some(Event::Transition(transition)), Some(length)) if length == bytes.len() => transition,
             other => panic!("{other:?}"),
         }
     }
 
-    fn decode(bytes: &[u8], key: AddressKey) -> Option<(Option<Event>, usize)> {
-        #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime only")]
-        event(bytes, key, |event| event.copied())
+    fn decode(bytes: &[u8], key: AddressKey) -> (Option<Event>, Option<usize>) {
+        let mut decoded = None;
+        let length = event(bytes, key, |event| decoded = event.copied());
+        (decoded, length)
     }
 
     #[test]
@@ -268,14 +273,14 @@ mod tests {
         let transition = decoded(&whole);
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
-        assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), None);
+        assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
     }
 
     #[test]
     fn a_record_that_is_not_understood_has_its_length() {
         let record = Record { new_state: 99, ..parts().record };
         let strange = bytes(&Parts { record, ..parts() });
-        assert_eq!(decode(&strange, AddressKey(7)), Some((None, strange.len())));
+        assert_eq!(decode(&strange, AddressKey(7)), (None, Some(strange.len())));
     }
 
     #[test]

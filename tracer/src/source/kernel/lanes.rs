@@ -214,7 +214,7 @@ impl Lanes {
         let chunk = lane.tail / CHUNK as u64;
         // Never behind the head, whatever a record says of its length.
         lane.tail = (lane.tail + length as u64).min(lane.head);
-        self.expect(number);
+        self.prefetch(number);
         let lane = &self.each[number];
         // Not for each record: the writer reads the tail, and would miss its cache each time.
         if lane.tail / CHUNK as u64 != chunk {
@@ -225,7 +225,7 @@ impl Lanes {
     /// Asks the processor for what is a few records ahead: another one has it, and it takes longer to come than an event
     /// takes.
     #[cfg(target_arch = "x86_64")]
-    fn expect(&self, number: usize) {
+    fn prefetch(&self, number: usize) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let ahead = self.next(number).get(AHEAD..).and_then(<[u8]>::first_chunk::<128>);
         if let Some(lines) = ahead {
@@ -239,7 +239,7 @@ impl Lanes {
 
     /// Others have no lanes.
     #[cfg(not(target_arch = "x86_64"))]
-    fn expect(&self, _number: usize) {}
+    fn prefetch(&self, _number: usize) {}
 
     /// Takes all that is known of a lane as read.
     pub fn skip(&mut self, number: usize) {

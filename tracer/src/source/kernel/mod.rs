@@ -348,18 +348,13 @@ fn read(
 ) -> Pass {
     let Some(loaded) = loaded else { return Pass::NOTHING };
     loaded.reading.pass(until, |bytes| {
-        let taken = decode::event(bytes, key, |event| match event {
+        decode::event(bytes, key, |event| match event {
             Some(event) => {
                 counts.seen += u64::from(matches!(event, Event::Transition(_)));
                 deliver(event);
             }
             None => counts.malformed += 1,
-        });
-        let Some(((), length)) = taken else {
-            counts.malformed += 1;
-            return None;
-        };
-        Some(length)
+        })
     })
 }
 
