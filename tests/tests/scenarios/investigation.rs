@@ -129,8 +129,7 @@ fn account_for_every_opening(mode: Mode, ended: &Ended) {
         return speed::not_possible("it does not count the runs of a program that it skipped");
     }
     if ended.summary().missing() > 0 {
-        // The kernel skipped the program, and says so: not every handshake can be told of.
-        return;
+        return speed::not_possible("it skipped the program, so not every handshake can be told of");
     }
     for port in HEALTHY.into_iter().chain([DROPPING, SLOW]) {
         let group = group(port);

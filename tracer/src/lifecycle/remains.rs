@@ -80,8 +80,8 @@ struct Followed {
     ended: bool,
 }
 
-/// Where one is, and the hash of its ends: one that is not there is nearly always told by that
-/// alone, and a table that grows does not have to look at each.
+/// Where one is, and the hash of its ends: one that is not there is nearly always told by that alone, and a table that
+/// grows does not have to look at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Indexed {
     hash: u32,
