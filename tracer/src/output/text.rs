@@ -348,6 +348,11 @@ mod tests {
     }
 
     #[test]
+    fn sockets_have_sixteen_digits() {
+        assert_eq!(SocketText(SocketId(0x00ab_cdef_0123_4567)).to_string(), "00abcdef01234567");
+    }
+
+    #[test]
     fn sizes_suit_theirs() {
         let shown: Vec<_> =
             [0, 999, 1_000, 1_536, 5 << 20, 3 << 40].map(|count| bytes(Some(count)).to_string()).into();
