@@ -8,7 +8,7 @@ use tcptrace_bench::{
     allocations,
     workload::{self, Workload},
 };
-use tcptrace_bpf::lifecycle::{Tracker, TrackerOptions};
+use tracer_core::lifecycle::{Tracker, TrackerOptions};
 
 /// So few that their own memory does not matter.
 const FEW: usize = 100;

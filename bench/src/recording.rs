@@ -6,11 +6,12 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tcptrace_bench::workload::{self, Workload};
 use tcptrace_bpf::{
-    event::{Event, SourceCounts},
-    lifecycle::TimeWaitModel,
-    owner::{Attribution, RecordedCgroups},
+    host::{CgroupResolver, HostNames, RecordedCgroups},
     recording::{Header, Writer},
-    source::{ClockOffset, Host},
+};
+use tracer_core::{
+    event::{ClockOffset, Event, SourceCounts},
+    lifecycle::TimeWaitModel,
 };
 
 /// Events between two flushes: `record` flushes every second, and the workload has 20,000 in one.
@@ -23,14 +24,14 @@ pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value>
     let header = Header {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         wire_version: tracer_ebpf::WIRE_VERSION,
-        host: Host { name: "generated".to_owned(), kernel: "6.18.0".to_owned(), mode: "btf".to_owned() },
+        host: HostNames { name: "generated".to_owned(), kernel: "6.18.0".to_owned(), mode: "btf".to_owned() },
         clock: ClockOffset { to_utc_ns: 1_795_000_000_000_000_000 },
         time_wait: TimeWaitModel::default(),
         started: listener.time(),
         run: "0000000000000000".to_owned(),
         part: 1,
     };
-    let mut owners = Attribution::recorded(RecordedCgroups::default());
+    let mut owners = CgroupResolver::recorded(RecordedCgroups::default());
     let mut counts = SourceCounts { skipped: Some(0), ..SourceCounts::default() };
     let file = File::create(path).with_context(|| format!("{} cannot be created", path.display()))?;
     let failed = || format!("{} cannot be written", path.display());

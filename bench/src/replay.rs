@@ -4,11 +4,12 @@ use std::{hint::black_box, io, time::Duration};
 
 use clap::ValueEnum;
 use tcptrace_bpf::{
-    event::Event,
+    agent::metrics::{Recorder, RecorderOptions},
+    report::{ConnectionRow, Format, Sink, TimeStyle, TransitionRow},
+};
+use tracer_core::{
+    event::{ClockOffset, Event},
     lifecycle::{Observation, Tracker, TrackerOptions},
-    metrics::{Recorder, RecorderOptions},
-    output::{ConnectionRow, Format, Sink, TimeStyle, TransitionRow},
-    source::ClockOffset,
 };
 
 use crate::{

@@ -9,18 +9,19 @@ use std::{
     time::Duration,
 };
 
-use tcptrace_bpf::{
-    event::{AcceptQueue, Endpoint, Event, Process, SocketFlags, SocketId, TcpInfo, Timestamp, Transition},
-    lifecycle::TcpState::{
+use tracer_core::event::{
+    AcceptQueue, Endpoint, Event, Process, SocketFlags, SocketId, TcpInfo,
+    TcpState::{
         self, CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
     },
+    Timestamp, Transition,
 };
 
 /// Time between two events that makes a busy host: 20,000 transitions a second, so that some 140,000 connections
 /// are in TIME_WAIT once it is in balance.
 pub const BUSY: Duration = Duration::from_micros(50);
 
-/// Events after which the table, and what remains of closed connections, has its final size: a little more than the
+/// Events after which the table, and what timewait_sockets of closed connections, has its final size: a little more than the
 /// 68.5 s after which the latest end of a TIME_WAIT is past.
 pub fn balance(spacing: Duration) -> u64 {
     70_000_000_000 / nanoseconds(spacing)

@@ -168,7 +168,7 @@ impl Connection {
     }
 
     /// Why it ended, by whom, and the error.
-    pub fn ending(&self) -> (&str, Option<&str>, Option<&str>) {
+    pub fn close_cause(&self) -> (&str, Option<&str>, Option<&str>) {
         (&self.close_reason, self.closed_by.as_deref(), self.error.as_deref())
     }
 

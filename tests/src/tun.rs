@@ -139,7 +139,7 @@ impl Relay {
             let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
             thread::Builder::new()
                 .name("relay".to_owned())
-                .spawn(move || Pump { devices, shared, due: BinaryHeap::new(), serial: 0 }.run(&stop))
+                .spawn(move || EventLoop { devices, shared, due: BinaryHeap::new(), serial: 0 }.run(&stop))
                 .expect("a thread can be started")
         };
         Self { client, server, shared, stop, thread: Some(thread) }
@@ -192,14 +192,14 @@ impl Drop for Relay {
 type Delayed = (Instant, u64, usize, Vec<u8>);
 
 /// The relay's thread.
-struct Pump {
+struct EventLoop {
     devices: [File; 2],
     shared: Arc<Mutex<Shared>>,
     due: BinaryHeap<Reverse<Delayed>>,
     serial: u64,
 }
 
-impl Pump {
+impl EventLoop {
     fn run(mut self, stop: &AtomicBool) {
         let mut buffer = vec![0; 65_536];
         while !stop.load(Ordering::Relaxed) {

@@ -13,13 +13,17 @@ use std::{
 
 use serde_json::Value;
 use tcptrace_bpf::{
-    event::{Endpoint, Event, Process, SocketFlags, SocketId, SourceCounts, TcpInfo, Timestamp, Transition},
-    lifecycle::{TcpState, TimeWaitModel},
-    owner::{Attribution, RecordedCgroups},
+    host::{CgroupResolver, HostNames, RecordedCgroups},
     recording::{Header, Writer},
-    source::{ClockOffset, Host},
 };
 use tcptrace_tests::program::program;
+use tracer_core::{
+    event::{
+        ClockOffset, Endpoint, Event, Process, SocketFlags, SocketId, SourceCounts, TcpInfo, TcpState,
+        Timestamp, Transition,
+    },
+    lifecycle::TimeWaitModel,
+};
 
 /// 2026-11-21T05:59:59Z: the second half of the connections ends in the next hour.
 const START_NS: i128 = 1_795_240_799_000_000_000;
@@ -70,14 +74,14 @@ fn write_recording(path: &Path) {
     let header = Header {
         tool_version: "0.0.0".into(),
         wire_version: 1,
-        host: Host { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
         clock: ClockOffset { to_utc_ns: START_NS },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(0),
         run: "0123456789abcdef".into(),
         part: 1,
     };
-    let mut attribution = Attribution::recorded(RecordedCgroups::default());
+    let mut resolver = CgroupResolver::recorded(RecordedCgroups::default());
     let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
     let mut seen = 0;
     for index in 0..CONNECTIONS {
@@ -102,7 +106,7 @@ fn write_recording(path: &Path) {
                 flags: (to == TcpState::Closed).then_some(SocketFlags { error, ..SocketFlags::default() }),
                 info: bytes.map(|bytes_sent| TcpInfo { bytes_sent, ..TcpInfo::default() }),
             };
-            writer.event(&Event::Transition(transition), &mut attribution).unwrap();
+            writer.event(&Event::Transition(transition), &mut resolver).unwrap();
             seen += 1;
         };
         step(start, TcpState::Closed, TcpState::SynSent, 0, None);
@@ -114,7 +118,7 @@ fn write_recording(path: &Path) {
         }
     }
     let counts = SourceCounts { seen, lost: 3, skipped: None, others_lost: 0, renewed: 0, malformed: 0 };
-    writer.finish(&counts, &mut attribution).unwrap();
+    writer.finish(&counts, &mut resolver).unwrap();
 }
 
 const PYARROW: &str = r#"

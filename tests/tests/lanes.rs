@@ -12,15 +12,12 @@ use std::{
 
 use rstest::rstest;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tcptrace_bpf::{
-    event::{Event, SocketId, Timestamp, Transition},
-    lifecycle::TcpState,
-    source::{
-        Source as _,
-        kernel::{KernelOptions, KernelSource, lanes::Division},
-    },
+use tcptrace_bpf::sources::{
+    Source as _,
+    live::{KernelOptions, KernelSource, lanes::Division},
 };
 use tcptrace_tests::{Namespace, sockets, speed, wait};
+use tracer_core::event::{Event, SocketId, TcpState, Timestamp, Transition};
 
 /// Five transitions at each end of a connection; two of the listener.
 fn transitions(connections: u64) -> u64 {

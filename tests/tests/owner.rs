@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcptrace_bpf::owner::{
+use tcptrace_bpf::host::{
     CgroupLimits, CgroupPaths, NetNs, NetnsLimits, Runtime, ScanLimits, SocketOwners, cgroup_of_process,
     enumerate_netns, parse_spec, scan,
 };

@@ -15,14 +15,18 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 use tcptrace_bpf::{
-    event::{Endpoint, Event, SocketFlags, SocketId, SourceCounts, TcpInfo, Timestamp, Transition},
-    lifecycle::{TcpState, TimeWaitModel},
-    owner::{Attribution, Cgroup, CgroupOwner, RecordedCgroups},
+    host::{Cgroup, CgroupOwner, CgroupResolver, HostNames, RecordedCgroups},
     recording::{Header, Writer},
-    source::{ClockOffset, Host},
 };
 use tcptrace_tests::{program::program, pty::Pty, wait};
 use tempfile::TempDir;
+use tracer_core::{
+    event::{
+        ClockOffset, Endpoint, Event, SocketFlags, SocketId, SourceCounts, TcpInfo, TcpState, Timestamp,
+        Transition,
+    },
+    lifecycle::TimeWaitModel,
+};
 
 const MS: u64 = 1_000_000;
 
@@ -79,7 +83,7 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
     let header = Header {
         tool_version: "0.0.0".into(),
         wire_version: 1,
-        host: Host { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
         clock: ClockOffset { to_utc_ns: 1_795_240_799_000_000_000 },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(0),
@@ -91,15 +95,15 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
         let owner = CgroupOwner::from_path(path);
         cgroups.tell_id(id, Arc::new(Cgroup { path: path.to_owned(), owner }));
     }
-    let mut attribution = Attribution::recorded(cgroups);
+    let mut resolver = CgroupResolver::recorded(cgroups);
     let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
     let mut seen = 0;
     for event in events {
-        writer.event(&event, &mut attribution).unwrap();
+        writer.event(&event, &mut resolver).unwrap();
         seen += 1;
     }
     let counts = SourceCounts { seen, skipped: Some(0), ..SourceCounts::default() };
-    writer.finish(&counts, &mut attribution).unwrap();
+    writer.finish(&counts, &mut resolver).unwrap();
 }
 
 /// A folder with the recording `a.arrows`: connections 1 to 5 to port 443, and 6 to port 80.

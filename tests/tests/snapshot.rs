@@ -16,10 +16,10 @@ use rustix::{
     net::sockopt::socket_cookie,
     thread::{CapabilitySet, CapabilitySets, UnshareFlags},
 };
-use tcptrace_bpf::{
-    lifecycle::TcpState,
-    source::snapshot::{Filter, SnapshotError, SocketSnapshot, dump, dump_namespace, dump_namespace_at},
+use tcptrace_bpf::sources::sock_diag::{
+    Filter, SockDiagError, SocketSnapshot, dump, dump_namespace, dump_namespace_at,
 };
+use tracer_core::event::TcpState;
 
 /// A network namespace with loopback up, and one connection in it. It ends with the value.
 struct Namespace {
@@ -136,7 +136,7 @@ fn without_the_capability_the_error_names_it() {
     })
     .join()
     .unwrap();
-    assert!(matches!(error, SnapshotError::EnterForbidden), "{error}");
+    assert!(matches!(error, SockDiagError::EnterForbidden), "{error}");
     assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
 }
 
@@ -144,6 +144,6 @@ fn without_the_capability_the_error_names_it() {
 fn a_namespace_that_is_gone_is_named() {
     let path = "/run/netns/tcptrace-bpf-there-is-none";
     let error = dump_namespace_at(path, &mut |_| {}, &Filter::default()).unwrap_err();
-    assert!(matches!(error, SnapshotError::OpenNamespace { .. }), "{error}");
+    assert!(matches!(error, SockDiagError::OpenNamespace { .. }), "{error}");
     assert!(error.to_string().contains(path), "{error}");
 }

@@ -1,6 +1,6 @@
 //! How much the kernel's verifier has to look at: what grows there grows in every run of a program.
 
-use tcptrace_bpf::source::kernel::load::{LoadOptions, Mode, load};
+use tcptrace_bpf::sources::live::load::{LoadOptions, Mode, load};
 use tcptrace_tests::speed;
 
 /// The most instructions that the verifier may walk through, those of a branch as often as it goes there: half as much

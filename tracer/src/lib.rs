@@ -3,16 +3,12 @@
 //! One way through the house: a [`source`] delivers [`event`]s, the pure [`lifecycle`] core turns them
 //! into observations, [`analysis`] sums them up, and [`output`] writes them. ARCHITECTURE.md has the map.
 
-pub mod analysis;
+pub mod agent;
 pub mod cli;
 pub mod commands;
-pub mod event;
-pub mod export;
-pub mod filter;
-pub mod lifecycle;
-pub mod metrics;
-pub mod output;
-pub mod owner;
+pub mod event_loop;
+pub mod host;
 pub mod recording;
-pub mod source;
+pub mod report;
+pub mod sources;
 pub mod top;

@@ -15,18 +15,20 @@ use std::{
 use clap::{CommandFactory as _, Parser as _};
 use tcptrace_bpf::{
     cli::Cli,
-    event::SourceCounts,
-    lifecycle::{
-        Age, CloseReason, ClosedBy, DurationSource, HandshakeCaveat, Role, TcpState, Thresholds,
-        TrackerCounts,
-    },
-    output::{
+    host::Runtime,
+    recording::{BATCH_ROWS, COLUMNS, Header, Kind},
+    report::{
         ConnectionRow, DiagramEdgeRow, DiagramStateRow, Format, GroupRow, HandshakeBucketRow,
         HandshakeGroupRow, Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
     },
-    owner::{OwnerSource, Runtime},
-    recording::{BATCH_ROWS, COLUMNS, Header, Kind},
-    source::kernel::Hook,
+    sources::live::Hook,
+};
+use tracer_core::{
+    event::{SourceCounts, TcpState},
+    lifecycle::{
+        Age, CloseReason, ClosedBy, DurationSource, HandshakeCaveat, Role, Thresholds, TrackerCounts,
+    },
+    owner::OwnerSource,
 };
 
 const DOCUMENTS: [&str; 23] = [
@@ -285,7 +287,7 @@ fn every_part_of_the_summary() {
         evicted: 3,
         unmatched: 4,
         gaps: 5,
-        unseen_ends: 6,
+        unseen_closes: 6,
         existing: 7,
         syn_ack_retransmits: 8,
         abandoned_handshakes: 9,

@@ -2,10 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "core/script.rs"]
-#[expect(dead_code, reason = "the scripts of the core's tests; these need a part of them")]
-mod script;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -15,16 +11,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use script::{BOUND, Life, SECOND, at, error, fins, open, process, shut, time, transition};
-use tcptrace_bpf::{
+use tcptrace_bpf::agent::metrics::{
+    Agent, CATALOG, Figures, Format, Kind, Label, LabelLimits, LabelSources, LiveQueues, ProcessFigures,
+    Recorder, RecorderOptions, markdown, render,
+};
+use tracer_core::{
     event::{
-        AcceptQueue, Event, MiniSocketEnd, SocketFlags, SourceCounts, SynAckRetransmit, TcpInfo, Timestamp,
+        AcceptQueue, Event, SocketFlags, SourceCounts, SynAckRetransmit, TcpInfo, TcpState, Timestamp,
+        TimewaitEnd,
     },
-    lifecycle::{TcpState, Tracker, TrackerOptions},
-    metrics::{
-        Agent, CATALOG, Figures, Format, Kind, Label, LabelLimits, LabelSources, LiveQueues, ProcessFigures,
-        Recorder, RecorderOptions, markdown, render,
-    },
+    lifecycle::{Tracker, TrackerOptions},
+};
+use tracer_core_testing::script::{
+    BOUND, Life, SECOND, at, error, fins, open, process, shut, time, transition,
 };
 
 /// The core and the counts behind it.
@@ -229,7 +228,7 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
     let queue = AcceptQueue { length: 7, limit: 128 };
     let resent = SynAckRetransmit {
         time: time(SECOND),
-        listener: tcptrace_bpf::event::SocketId(9),
+        listener: tracer_core::event::SocketId(9),
         local: BOUND,
         remote: at("10.0.0.9", 1234),
         netns: None,
@@ -258,14 +257,14 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
             r#"tcptrace_state_duration_seconds_count{state="time_wait"} 0"#,
         ],
     );
-    let end = MiniSocketEnd {
+    let end = TimewaitEnd {
         time: time(60 * SECOND),
         state: TcpState::TimeWait,
-        local: script::CLIENT,
-        remote: script::SERVER,
-        netns: Some(script::NETNS),
+        local: tracer_core_testing::script::CLIENT,
+        remote: tracer_core_testing::script::SERVER,
+        netns: Some(tracer_core_testing::script::NETNS),
     };
-    bench.take(&Event::MiniSocketEnd(end));
+    bench.take(&Event::TimewaitEnd(end));
     assert_lines(
         &bench.text(),
         &[
@@ -283,7 +282,7 @@ fn what_an_arrival_found_does_not_stand_for_the_queue_for_long() {
     let mut bench = Bench::new(RecorderOptions::default());
     let resent = SynAckRetransmit {
         time: time(SECOND),
-        listener: tcptrace_bpf::event::SocketId(9),
+        listener: tracer_core::event::SocketId(9),
         local: BOUND,
         remote: at("10.0.0.9", 1234),
         netns: Some(1),
@@ -437,7 +436,7 @@ fn the_catalogue_is_the_page() {
     let page = page_of([Life::connected_client(1, process(7, "curl"))]);
     let shown: Vec<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let declared: Vec<String> = CATALOG.iter().map(tcptrace_bpf::metrics::Description::name).collect();
+    let declared: Vec<String> = CATALOG.iter().map(tcptrace_bpf::agent::metrics::Description::name).collect();
     assert_eq!(shown, declared);
     for description in CATALOG {
         let name = description.name();

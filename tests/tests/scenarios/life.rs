@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::Shutdown,
     sync::{
         Barrier,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +12,6 @@ use std::{
 };
 
 use rstest::rstest;
-use std::net::Shutdown;
 use tcptrace_tests::{
     Mode, Namespace, Tracer,
     rows::Connection,

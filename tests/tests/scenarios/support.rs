@@ -19,7 +19,7 @@ pub(crate) fn assert_states(row: &Connection, states: &[&str]) {
 /// Asserts the reason, the side and the error of the end.
 #[track_caller]
 pub(crate) fn assert_ending(row: &Connection, reason: &str, by: Option<&str>, error: Option<&str>) {
-    assert_eq!(row.ending(), (reason, by, error), "{row:#?}");
+    assert_eq!(row.close_cause(), (reason, by, error), "{row:#?}");
 }
 
 /// Asserts that the owner is the thread of this name in this process.

@@ -3,9 +3,12 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
+use tracer_core::event::TcpState;
 
-use super::{parse_duration, parse_threshold};
-use crate::{lifecycle::TcpState, metrics::Label};
+use crate::{
+    agent::metrics::Label,
+    cli::{parse_duration, parse_threshold},
+};
 
 /// Options of `serve`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{ffi::OsString, fs, path::Path};
 
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, parser::ValueSource};
 
-use super::{Cli, Command};
+use crate::cli::{Cli, Command};
 
 /// Shared options that a daemon has no use for.
 const NOT_FOR_SERVE: &[&str] = &[
@@ -258,9 +258,10 @@ fn argument(option: &Arg, value: &OsString) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashMap, io::Write as _};
+
     use super::*;
     use crate::cli::{LogFormat, ModeArgument, ServeArguments};
-    use std::{collections::HashMap, io::Write as _};
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();

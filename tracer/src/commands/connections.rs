@@ -2,17 +2,14 @@
 
 use std::io::{self, Stdout};
 
-use super::{
-    consumer::{Consumer, Progress},
-    tell_report,
-};
+use tracer_core::{event::ClockOffset, lifecycle::Observation};
+
 use crate::{
     cli::Shared,
-    filter::Filter,
-    lifecycle::Observation,
-    output::{ConnectionRow, ExitReport, Sink, Summary},
-    owner::Attribution,
-    source::{ClockOffset, Origin},
+    commands::print_exit_report,
+    event_loop::{Consumer, Progress},
+    report::{ConnectionCgroups, ConnectionRow, ExitReport, Filter, Sink, Summary},
+    sources::Origin,
 };
 
 pub(super) struct Connections {
@@ -20,7 +17,7 @@ pub(super) struct Connections {
     filter: Filter,
     clock: ClockOffset,
     count: Option<u64>,
-    attribution: Attribution,
+    cgroups: ConnectionCgroups,
     /// None where nobody wants it.
     report: Option<ExitReport>,
 }
@@ -32,7 +29,7 @@ impl Connections {
             filter: shared.filter(),
             clock: origin.clock,
             count: shared.count,
-            attribution: origin.attribution,
+            cgroups: ConnectionCgroups::new(origin.resolver),
             report: (!shared.quiet).then(ExitReport::default),
         }
     }
@@ -44,12 +41,12 @@ impl Consumer for Connections {
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        self.attribution.observe(&observation);
+        self.cgroups.observe(&observation);
         let Observation::Closed(closed) = observation else { return Ok(()) };
         if !self.filter.shows_connection(&closed) {
             return Ok(());
         }
-        let cgroup = self.attribution.of_closed(&closed);
+        let cgroup = self.cgroups.of_closed(&closed);
         if !self.filter.shows_cgroup(cgroup.as_deref()) {
             return Ok(());
         }
@@ -68,7 +65,7 @@ impl Consumer for Connections {
     }
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
-        tell_report(self.report.as_ref());
+        print_exit_report(self.report.as_ref());
         Ok(())
     }
 }

@@ -7,24 +7,22 @@ use std::{
 };
 
 use anyhow::Context as _;
-
-use super::{
-    consumer::{Consumer, Progress},
-    trace,
-};
-use crate::{
+use tracer_core::{
     analysis::{LiveCounts, StateGraph},
+    event::{ClockOffset, Event, TcpState, Timestamp},
+    lifecycle::Observation,
+};
+
+use crate::{
     cli::{DiagramArguments, Shared},
-    event::{Event, Timestamp},
-    filter::{Filter, FirstTransitions, Turn},
-    lifecycle::{Observation, TcpState},
-    output::{
-        DiagramEdgeRow, DiagramStateRow, DiagramSvg, Format, Sink, Summary, TimeStyle, diagram_title,
-        rfc3339, write_diagram_text,
-    },
-    owner::Attribution,
+    commands::trace,
+    event_loop::{Consumer, Progress},
     recording::create_new,
-    source::{ClockOffset, Origin},
+    report::{
+        ConnectionCgroups, DiagramEdgeRow, DiagramStateRow, DiagramSvg, Filter, FirstTransitions, Format,
+        Sink, Summary, TimeStyle, Turn, diagram_title, rfc3339, write_diagram_text,
+    },
+    sources::Origin,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &DiagramArguments) -> anyhow::Result<()> {
@@ -89,7 +87,7 @@ pub(super) struct Diagram {
     live: LiveCounts,
     filter: Filter,
     first: FirstTransitions,
-    attribution: Attribution,
+    cgroups: ConnectionCgroups,
     clock: ClockOffset,
     format: Format,
     time: TimeStyle,
@@ -106,7 +104,7 @@ impl Diagram {
             live: LiveCounts::default(),
             first: FirstTransitions::new(&filter),
             filter,
-            attribution: origin.attribution,
+            cgroups: ConnectionCgroups::new(origin.resolver),
             clock: origin.clock,
             format: shared.output,
             time: shared.time,
@@ -126,7 +124,7 @@ impl Diagram {
 
     fn take(&mut self, observation: &Observation<'_>) {
         if self.filter.shows_observation(observation)
-            && self.filter.shows_cgroup_of(observation, &mut self.attribution)
+            && self.filter.shows_cgroup_of(observation, &mut self.cgroups)
         {
             self.graph.observe(observation);
         }
@@ -159,7 +157,7 @@ impl Consumer for Diagram {
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         if self.filter.cgroup.is_some() {
-            self.attribution.observe(&observation);
+            self.cgroups.observe(&observation);
         }
         if let Observation::Transition { transition, connection, .. } = observation {
             match self.first.turn(transition, connection) {
@@ -187,14 +185,14 @@ impl Consumer for Diagram {
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         for (_, connection) in progress.tracker.connections() {
             if self.filter.shows_live(connection)
-                && self.filter.shows_cgroup_of_live(connection, &mut self.attribution, progress.now)
+                && self.filter.shows_cgroup_of_live(connection, &mut self.cgroups, progress.now)
             {
                 self.live.add(connection.state(), 1);
             }
         }
         // What the kernel keeps of closed connections belongs to nobody a filter could ask for.
         if self.filter.shows_all() {
-            let (time_wait, fin_wait_2) = progress.tracker.mini_sockets();
+            let (time_wait, fin_wait_2) = progress.tracker.timewait_counts();
             self.live.add(TcpState::TimeWait, time_wait as u64);
             self.live.add(TcpState::FinWait2, fin_wait_2 as u64);
         }

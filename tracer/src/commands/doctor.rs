@@ -3,11 +3,12 @@
 use std::io::{self, Write as _};
 
 use serde::Serialize;
+use tracer_core::escape::escape;
 
 use crate::{
     cli::Shared,
-    output::{Format, escape},
-    source::kernel::probe::{self, Check, Finding},
+    report::Format,
+    sources::live::probe::{self, Check, Finding},
 };
 
 #[derive(Serialize)]

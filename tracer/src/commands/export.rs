@@ -2,19 +2,17 @@
 
 use std::{io, path::Path};
 
-use super::{
-    consumer::{Consumer, Progress},
-    input::Input,
-    tell_forgotten, trace,
-};
+use tracer_core::{event::ClockOffset, lifecycle::Observation};
+
 use crate::{
     cli::{ExportArguments, Shared},
-    export::{Destination, Partitions, Table},
-    filter::{Filter, FirstTransitions, Turn},
-    lifecycle::Observation,
-    output::{ConnectionRow, Summary, TransitionRow},
-    owner::Attribution,
-    source::{ClockOffset, Origin, recording::RecordingSource},
+    commands::{input::Input, print_forgotten, trace},
+    event_loop::{Consumer, Progress},
+    report::{
+        ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, Summary, TransitionRow, Turn,
+        export::{Destination, Partitions, Table},
+    },
+    sources::{Origin, recording::RecordingSource},
 };
 
 pub(super) fn run(shared: &Shared, arguments: &ExportArguments) -> anyhow::Result<()> {
@@ -53,7 +51,7 @@ struct Export {
     filter: Filter,
     first: FirstTransitions,
     clock: ClockOffset,
-    attribution: Attribution,
+    cgroups: ConnectionCgroups,
     to: String,
     quiet: bool,
 }
@@ -66,8 +64,8 @@ impl Export {
             first: FirstTransitions::new(&filter),
             filter,
             clock: origin.clock,
-            attribution: origin.attribution,
-            to: crate::output::escape(to.as_os_str().as_encoded_bytes()),
+            cgroups: ConnectionCgroups::new(origin.resolver),
+            to: tracer_core::escape::escape(to.as_os_str().as_encoded_bytes()),
             quiet: shared.quiet,
         }
     }
@@ -81,26 +79,26 @@ impl Export {
     }
 
     fn write(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        let Self { filter, attribution, clock, .. } = self;
+        let Self { filter, cgroups, clock, .. } = self;
         if !filter.shows_observation(&observation) {
             return Ok(());
         }
         let written = match observation {
             Observation::Closed(closed) => {
-                let cgroup = attribution.of_closed(&closed);
+                let cgroup = cgroups.of_closed(&closed);
                 if !filter.shows_cgroup(cgroup.as_deref()) {
                     return Ok(());
                 }
                 let row = ConnectionRow::new(&closed, cgroup.as_deref(), *clock);
                 self.table(Table::Connections).map(|table| table.write(&row))
             }
-            _ if !filter.shows_cgroup_of(&observation, attribution) => return Ok(()),
+            _ if !filter.shows_cgroup_of(&observation, cgroups) => return Ok(()),
             Observation::Transition { transition, duration_ns, connection } => {
                 let row = TransitionRow::new(transition, connection, duration_ns, *clock);
                 self.table(Table::Transitions).map(|table| table.write(&row))
             }
-            Observation::MiniSocketEnd { event, end } => {
-                let row = TransitionRow::of_mini_socket(event, &end, *clock);
+            Observation::TimewaitEnd { event, end } => {
+                let row = TransitionRow::of_timewait(event, &end, *clock);
                 self.table(Table::Transitions).map(|table| table.write(&row))
             }
             Observation::Abandoned(_) | Observation::Evicted { .. } => return Ok(()),
@@ -141,13 +139,13 @@ impl Consumer for Export {
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         if !self.quiet {
-            tell_forgotten(&self.first);
+            print_forgotten(&self.first);
         }
         for (table, partitions) in &mut self.tables {
             partitions.finish().map_err(io::Error::other)?;
             if !self.quiet {
                 let (rows, files) = (partitions.rows(), partitions.files());
-                tell!("{rows} {} in {files} files written to {}", table.name(), self.to);
+                stderr_line!("{rows} {} in {files} files written to {}", table.name(), self.to);
             }
         }
         Ok(())

@@ -14,20 +14,21 @@ use crossterm::{
     cursor::MoveToPreviousLine,
     terminal::{Clear, ClearType},
 };
-
-use super::consumer::{Consumer, Progress};
-use crate::{
-    analysis::{Handshakes as Analysis, HandshakesBy, HandshakesOptions, Opening},
-    cli::{HandshakesArguments, Shared},
-    event::Timestamp,
-    filter::Filter,
+use tracer_core::{
+    analysis::{HandshakeAttempt, Handshakes as Analysis, HandshakesBy, HandshakesOptions},
+    event::{ClockOffset, Timestamp},
     lifecycle::Observation,
-    output::{
-        Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink, SlowHandshakeRow, Summary,
-        TimeStyle,
+};
+
+use crate::{
+    cli::{HandshakesArguments, Shared},
+    event_loop::{Consumer, Progress},
+    host::Cgroup,
+    report::{
+        ConnectionCgroups, Filter, Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink,
+        SlowHandshakeRow, Summary, TimeStyle,
     },
-    owner::{Attribution, Cgroup},
-    source::{ClockOffset, Origin},
+    sources::Origin,
 };
 
 /// Most groups in a table unless `--count` says otherwise.
@@ -43,7 +44,7 @@ pub(super) struct Handshakes {
     time: TimeStyle,
     filter: Filter,
     clock: ClockOffset,
-    attribution: Attribution,
+    cgroups: ConnectionCgroups,
     limit: Option<u64>,
     live: Option<Live>,
 }
@@ -68,7 +69,7 @@ impl Handshakes {
         let table = matches!(shared.output, Format::Table | Format::Wide);
         Self {
             analysis: Analysis::new(HandshakesOptions {
-                by: arguments.by,
+                by: arguments.by.into(),
                 slowest: arguments.slowest as usize,
                 max_groups: arguments.max_groups as usize,
             }),
@@ -76,7 +77,7 @@ impl Handshakes {
             time: shared.time,
             filter: shared.filter(),
             clock: origin.clock,
-            attribution: origin.attribution,
+            cgroups: ConnectionCgroups::new(origin.resolver),
             limit: shared.count,
             live: (table && io::stdout().is_terminal()).then(Live::default),
         }
@@ -86,11 +87,11 @@ impl Handshakes {
         self.analysis.by() == HandshakesBy::Container || self.filter.cgroup.is_some()
     }
 
-    fn cgroup(&mut self, opening: &Opening) -> Option<Arc<Cgroup>> {
+    fn cgroup(&mut self, opening: &HandshakeAttempt) -> Option<Arc<Cgroup>> {
         if !self.asks_for_cgroups() {
             return None;
         }
-        self.attribution.of_opening(opening)
+        self.cgroups.of_attempt(opening)
     }
 
     fn table(&self) -> io::Result<String> {
@@ -154,10 +155,10 @@ impl Handshakes {
 impl Consumer for Handshakes {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         if self.asks_for_cgroups() {
-            self.attribution.observe(&observation);
+            self.cgroups.observe(&observation);
         }
-        let Some(opening) = Opening::ended_by(&observation) else { return Ok(()) };
-        if !self.filter.shows_opening(&opening) {
+        let Some(opening) = HandshakeAttempt::ended_by(&observation) else { return Ok(()) };
+        if !self.filter.shows_attempt(&opening) {
             return Ok(());
         }
         let cgroup = self.cgroup(&opening);

@@ -3,12 +3,12 @@
 use anyhow::Context as _;
 use caps::Capability;
 
-use super::replay::Replay;
 use crate::{
     cli::Shared,
-    source::{
+    commands::replay::Replay,
+    sources::{
         Source,
-        kernel::{KernelSource, StopHandle, privileges},
+        live::{KernelSource, StopHandle, privileges},
         recording::RecordingSource,
     },
 };

@@ -1,7 +1,7 @@
 //! One file per command; each wires source → lifecycle → output.
 
 /// Says something on stderr. Whoever should have read it may be gone; that is no reason to end.
-macro_rules! tell {
+macro_rules! stderr_line {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "tcptrace-bpf: {}", format_args!($($text)*));
@@ -9,13 +9,11 @@ macro_rules! tell {
 }
 
 mod connections;
-mod consumer;
 mod diagram;
 mod doctor;
 mod export;
 mod handshakes;
 mod input;
-mod pump;
 mod record;
 mod replay;
 mod serve;
@@ -26,8 +24,7 @@ mod transitions;
 
 use crate::{
     cli::{Cli, Command},
-    filter::FirstTransitions,
-    output::ExitReport,
+    report::{ExitReport, FirstTransitions},
 };
 
 /// Runs the command line.
@@ -57,16 +54,18 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 /// Tells the exit report on stderr, where somebody wants one.
-fn tell_report(report: Option<&ExitReport>) {
+fn print_exit_report(report: Option<&ExitReport>) {
     for line in report.into_iter().flat_map(ExitReport::lines) {
-        tell!("{line}");
+        stderr_line!("{line}");
     }
 }
 
 /// Tells how many first transitions a filter by ports could not wait for, when there were any.
-fn tell_forgotten(first: &FirstTransitions) {
+fn print_forgotten(first: &FirstTransitions) {
     match first.forgotten() {
         0 => {}
-        count => tell!("{count} first transitions are not shown: too many waited for their ports at once"),
+        count => {
+            stderr_line!("{count} first transitions are not shown: too many waited for their ports at once")
+        }
     }
 }

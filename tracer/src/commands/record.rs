@@ -2,18 +2,19 @@
 
 use std::io;
 
-use super::{
-    consumer::{Consumer, Progress},
-    trace,
-};
-use crate::{
-    cli::{RecordArguments, Shared},
+use tracer_core::{
     event::{Event, ExistingSocket, SourceCounts, Timestamp},
     lifecycle::{Observation, Tracker},
-    output::Summary,
-    owner::Attribution,
+};
+
+use crate::{
+    cli::{RecordArguments, Shared},
+    commands::trace,
+    event_loop::{Consumer, Progress},
+    host::CgroupResolver,
     recording::{Header, Output, Target, Writer},
-    source::Origin,
+    report::Summary,
+    sources::Origin,
 };
 
 /// How long events wait at most before they are written, nanoseconds.
@@ -46,7 +47,7 @@ struct Record {
     output: Option<Output>,
     writer: Option<Writer<Output>>,
     header: Header,
-    attribution: Attribution,
+    resolver: CgroupResolver,
     quiet: bool,
     count: Option<u64>,
     transitions: u64,
@@ -61,7 +62,7 @@ struct Record {
 impl Record {
     fn new(shared: &Shared, target: Target, output: Output, origin: Origin) -> Self {
         use std::hash::{BuildHasher as _, RandomState};
-        let started = Timestamp::now();
+        let started = crate::host::now();
         let header = Header {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             wire_version: tracer_ebpf::WIRE_VERSION,
@@ -78,7 +79,7 @@ impl Record {
             output: Some(output),
             writer: None,
             header,
-            attribution: origin.attribution,
+            resolver: origin.resolver,
             quiet: shared.quiet,
             count: shared.count,
             transitions: 0,
@@ -99,10 +100,10 @@ impl Record {
         self.before = progress.source;
         let mut writer = Writer::new(output, &self.header)?;
         for socket in existing(progress.tracker, progress.now) {
-            writer.event(&Event::Existing(socket), &mut self.attribution)?;
+            writer.event(&Event::Existing(socket), &mut self.resolver)?;
         }
-        writer.event(&Event::SnapshotEnd { started: progress.now }, &mut self.attribution)?;
-        writer.flush(&self.counts(), &mut self.attribution)?;
+        writer.event(&Event::SnapshotEnd { started: progress.now }, &mut self.resolver)?;
+        writer.flush(&self.counts(), &mut self.resolver)?;
         self.writer = Some(writer);
         Ok(())
     }
@@ -110,9 +111,9 @@ impl Record {
     fn finish_file(&mut self) -> io::Result<()> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         let counts = self.counts();
-        writer.flush(&counts, &mut self.attribution)?;
+        writer.flush(&counts, &mut self.resolver)?;
         self.bytes += writer.bytes();
-        writer.finish(&counts, &mut self.attribution)?;
+        writer.finish(&counts, &mut self.resolver)?;
         Ok(())
     }
 
@@ -145,7 +146,7 @@ impl Consumer for Record {
         }
         self.events += u64::from(!matches!(event, Event::Time(_)));
         self.transitions += u64::from(matches!(event, Event::Transition(_)));
-        writer.event(event, &mut self.attribution)
+        writer.event(event, &mut self.resolver)
     }
 
     fn observe(&mut self, _observation: Observation<'_>) -> io::Result<()> {
@@ -161,7 +162,7 @@ impl Consumer for Record {
         if waited < interval {
             return Ok(());
         }
-        writer.flush(&counts, &mut self.attribution)?;
+        writer.flush(&counts, &mut self.resolver)?;
         self.written = progress.now;
         let age = progress.now.since(self.header.started);
         if self.target.rotation().is_due(writer.bytes(), age) {
@@ -186,7 +187,7 @@ impl Consumer for Record {
                 1 => "1 file".to_owned(),
                 several => format!("{several} files"),
             };
-            tell!("{} events recorded, {} bytes in {files}", self.events, self.bytes);
+            stderr_line!("{} events recorded, {} bytes in {files}", self.events, self.bytes);
         }
         Ok(())
     }
@@ -202,10 +203,10 @@ fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingS
         ExistingSocket {
             time: now,
             cookie: index as u64,
-            state: crate::lifecycle::TcpState::Listen,
+            state: tracer_core::event::TcpState::Listen,
             state_age_ns: None,
             local,
-            remote: crate::event::Endpoint { address, port: 0 },
+            remote: tracer_core::event::Endpoint { address, port: 0 },
             process,
             netns,
             cgroup_id: None,

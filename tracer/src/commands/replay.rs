@@ -6,12 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracer_core::{
+    escape::escape,
+    event::{Event, SourceCounts},
+};
+
 use crate::{
     cli::Shared,
-    event::{Event, SourceCounts},
-    output::{escape, utc},
     recording::Header,
-    source::{Origin, Polled, Source, recording::RecordingSource},
+    report::utc,
+    sources::{Origin, Polled, Source, recording::RecordingSource},
 };
 
 /// How often the progress is told.
@@ -75,7 +79,7 @@ impl Replay {
         let problems = self.source.take_problems();
         if !self.quiet {
             for problem in problems {
-                tell!("{}", escape(problem.as_bytes()));
+                stderr_line!("{}", escape(problem.as_bytes()));
             }
         }
     }

@@ -13,22 +13,22 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    consumer::{Consumer, Progress},
-    trace,
+use tracer_core::{
+    escape::escape,
+    event::{Endpoint, ExistingSocket, Process, TcpState, Timestamp},
+    lifecycle::{
+        Age, GroupBy, Observation, StuckConnection, StuckGroup, Thresholds, TimeWaitModel, Tracker,
+        group_stuck,
+    },
 };
+
 use crate::{
     cli::{Shared, StuckArguments},
-    event::{Endpoint, ExistingSocket, Process, Timestamp},
-    lifecycle::{
-        Age, Group, GroupBy, Observation, Standing, TcpState, Thresholds, TimeWaitModel, Tracker, stuck,
-    },
-    output::{Format, GroupRow, Sink, StuckRow, escape},
-    owner::{Attribution, Cgroup},
-    source::{
-        kernel::host::time_wait_model,
-        snapshot::{Existing, SocketSnapshot, existing},
-    },
+    commands::trace,
+    event_loop::{Consumer, Progress},
+    host::{Cgroup, CgroupResolver, time_wait_model},
+    report::{Format, GroupRow, Sink, StuckRow},
+    sources::sock_diag::{Existing, SocketSnapshot, existing},
 };
 
 type Ends = (Option<u32>, Endpoint, Endpoint);
@@ -48,15 +48,15 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     let look = existing();
     if !shared.quiet {
         for problem in &look.problems {
-            tell!("the list is incomplete: {problem}");
+            stderr_line!("the list is incomplete: {problem}");
         }
     }
     let of = format!(
         "{} sockets in {} network namespaces",
-        look.sockets.len() + look.remains.len(),
+        look.sockets.len() + look.timewait_sockets.len(),
         look.namespaces
     );
-    report(shared, arguments, standing(&look, &entered), Attribution::new(Duration::ZERO), &of)
+    report(shared, arguments, stuck_connections(&look, &entered), CgroupResolver::new(Duration::ZERO), &of)
 }
 
 /// What a run has told at its end.
@@ -95,7 +95,7 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
 /// Since when everything in the table has been in its state, as far as that was seen.
 fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
     let mut entered = Entered::new();
-    for remain in tracker.remains() {
+    for remain in tracker.timewait_sockets() {
         entered.insert((remain.netns, remain.local, remain.remote), (remain.state, remain.since));
     }
     for (_, connection) in tracker.connections() {
@@ -114,8 +114,8 @@ fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
 fn report(
     shared: &Shared,
     arguments: &StuckArguments,
-    standing: Vec<Standing>,
-    attribution: Attribution,
+    stuck: Vec<StuckConnection>,
+    resolver: CgroupResolver,
     of: &str,
 ) -> anyhow::Result<()> {
     let mut thresholds = Thresholds::default();
@@ -125,20 +125,20 @@ fn report(
     if arguments.time_wait && thresholds.of(TcpState::TimeWait).is_none() {
         thresholds.set(TcpState::TimeWait, 0);
     }
-    let mut cgroups = Cgroups(attribution);
+    let mut cgroups = Cgroups(resolver);
     let filter = shared.filter();
-    let standing: Vec<Standing> = standing
+    let stuck: Vec<StuckConnection> = stuck
         .into_iter()
-        .filter(|standing| {
-            filter.shows_standing(standing)
-                && (filter.cgroup.is_none() || filter.shows_cgroup(cgroups.of(standing).as_deref()))
+        .filter(|stuck| {
+            filter.shows_stuck(stuck)
+                && (filter.cgroup.is_none() || filter.shows_cgroup(cgroups.of(stuck).as_deref()))
         })
         .collect();
-    let keys: HashMap<Ends, String> = standing
+    let keys: HashMap<Ends, String> = stuck
         .iter()
-        .map(|it| ((it.netns, it.local, it.remote), key(it, arguments.by, &mut cgroups)))
+        .map(|it| ((it.netns, it.local, it.remote), key(it, arguments.by.into(), &mut cgroups)))
         .collect();
-    let groups = stuck(standing, &thresholds, |it| {
+    let groups = group_stuck(stuck, &thresholds, |it| {
         keys.get(&(it.netns, it.local, it.remote)).cloned().unwrap_or_default()
     });
     let limit = shared.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
@@ -148,7 +148,7 @@ fn report(
     }
     if !shared.quiet {
         let count: usize = groups.iter().map(|group| group.members.len()).sum();
-        tell!("{count} stuck in {} groups, of {of}", groups.len());
+        stderr_line!("{count} stuck in {} groups, of {of}", groups.len());
     }
     Ok(())
 }
@@ -156,7 +156,7 @@ fn report(
 fn write(
     shared: &Shared,
     arguments: &StuckArguments,
-    groups: &[Group],
+    groups: &[StuckGroup],
     limit: usize,
     cgroups: &mut Cgroups,
 ) -> io::Result<()> {
@@ -178,21 +178,21 @@ fn write(
 }
 
 /// The cgroups of what stands still.
-struct Cgroups(Attribution);
+struct Cgroups(CgroupResolver);
 
 impl Cgroups {
-    fn of(&mut self, standing: &Standing) -> Option<Arc<Cgroup>> {
-        self.0.cgroup(standing.cgroup_id, standing.process.as_ref(), Duration::ZERO)
+    fn of(&mut self, stuck: &StuckConnection) -> Option<Arc<Cgroup>> {
+        self.0.cgroup(stuck.cgroup_id, stuck.process.as_ref(), Duration::ZERO)
     }
 }
 
-fn key(standing: &Standing, by: GroupBy, cgroups: &mut Cgroups) -> String {
+fn key(stuck: &StuckConnection, by: GroupBy, cgroups: &mut Cgroups) -> String {
     match by {
-        GroupBy::Process => process_name(standing.process.as_ref()),
-        GroupBy::Remote => standing.remote.address.to_string(),
-        GroupBy::Port => format!("port {}", standing.local.port),
+        GroupBy::Process => process_name(stuck.process.as_ref()),
+        GroupBy::Remote => stuck.remote.address.to_string(),
+        GroupBy::Port => format!("port {}", stuck.local.port),
         GroupBy::Container => cgroups
-            .of(standing)
+            .of(stuck)
             .and_then(|cgroup| cgroup.owner.container.as_ref().map(|container| container.id.clone()))
             .unwrap_or_else(|| "no container".to_owned()),
     }
@@ -206,7 +206,7 @@ fn process_name(process: Option<&Process>) -> String {
 }
 
 /// Everything that is not a listener, with its age.
-fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
+fn stuck_connections(look: &Existing, entered: &Entered) -> Vec<StuckConnection> {
     let model = time_wait_model();
     let listeners: HashMap<(Option<u32>, u16), Process> = look
         .sockets
@@ -228,18 +228,18 @@ fn standing(look: &Existing, entered: &Entered) -> Vec<Standing> {
         let age = age(ends, socket.state, socket.state_age_ns);
         of_socket(socket, bare(ends, socket.state, age))
     });
-    let remains = look.remains.iter().map(|socket| {
+    let timewait_sockets = look.timewait_sockets.iter().map(|socket| {
         let ends = (socket.netns, socket.local, socket.remote);
         let age = age(ends, socket.state, least_age(socket, model));
         let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
-        of_remains(socket, listener, bare(ends, socket.state, age))
+        of_timewait_sockets(socket, listener, bare(ends, socket.state, age))
     });
-    full.chain(remains).collect()
+    full.chain(timewait_sockets).collect()
 }
 
 /// What is known of anything that stands still.
-fn bare((netns, local, remote): Ends, state: TcpState, age: Age) -> Standing {
-    Standing {
+fn bare((netns, local, remote): Ends, state: TcpState, age: Age) -> StuckConnection {
+    StuckConnection {
         state,
         age,
         local,
@@ -253,8 +253,8 @@ fn bare((netns, local, remote): Ends, state: TcpState, age: Age) -> Standing {
     }
 }
 
-fn of_socket(socket: &ExistingSocket, bare: Standing) -> Standing {
-    Standing {
+fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection {
+    StuckConnection {
         cgroup_id: socket.cgroup_id,
         process: socket.process,
         unread_bytes: socket.info.map(|info| info.unread_bytes),
@@ -263,8 +263,12 @@ fn of_socket(socket: &ExistingSocket, bare: Standing) -> Standing {
     }
 }
 
-fn of_remains(socket: &SocketSnapshot, listener: Option<Process>, bare: Standing) -> Standing {
-    Standing {
+fn of_timewait_sockets(
+    socket: &SocketSnapshot,
+    listener: Option<Process>,
+    bare: StuckConnection,
+) -> StuckConnection {
+    StuckConnection {
         process: listener.filter(|_| socket.request),
         ends_in_ns: socket.timer.filter(|_| socket.mini).map(|timer| u64::from(timer.expires_ms) * 1_000_000),
         ..bare

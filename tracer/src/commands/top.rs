@@ -24,20 +24,18 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
-
 use tokio::signal::unix::{SignalKind, signal};
+use tracer_core::{event::Timestamp, lifecycle::Observation};
 
-use self::terminal::{OwnTerminal, give_back};
-use super::{
-    consumer::{Consumer, Progress},
-    trace,
-};
 use crate::{
     cli::Shared,
-    event::Timestamp,
-    lifecycle::Observation,
-    output::Summary,
-    source::Origin,
+    commands::{
+        top::terminal::{OwnTerminal, give_back},
+        trace,
+    },
+    event_loop::{Consumer, Progress},
+    report::{ConnectionCgroups, Summary},
+    sources::Origin,
     top::{Input, Model, Regions, Screen, Settings, Tab, Theme, apply, draw},
 };
 
@@ -116,7 +114,7 @@ impl Common {
 
 impl Top {
     fn new(shared: &Shared, origin: Origin) -> Self {
-        let model = Model::new(shared.filter(), origin.attribution);
+        let model = Model::new(shared.filter(), ConnectionCgroups::new(origin.resolver));
         Self { model, common: Arc::default(), screen: None, drawing: None }
     }
 }

@@ -4,13 +4,14 @@ use std::io;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracer_core::lifecycle::TrackerOptions;
 
-use super::{
-    consumer::Consumer,
-    input::{Input, Privileges},
-    pump::{Failure, Outcome, Pump},
+use crate::{
+    cli::Shared,
+    commands::input::{Input, Privileges},
+    event_loop::{Consumer, EventLoop, Finished, RunError},
+    sources::Origin,
 };
-use crate::{cli::Shared, lifecycle::TrackerOptions, source::Origin};
 
 /// The signals that would end the program without a summary, or with the terminal in disorder.
 const ENDING: [fn() -> SignalKind; 7] = [
@@ -70,13 +71,13 @@ pub(super) fn run<C: Consumer>(
     };
     if !shared.quiet {
         for line in &input.announcement {
-            tell!("{line}");
+            stderr_line!("{line}");
         }
     }
     let origin = input.source.origin();
     let options =
         TrackerOptions { max_connections: shared.max_connections as usize, time_wait: origin.time_wait };
-    let mut pump = Pump::start(input.source, input.stop, options, consumer(origin))
+    let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer(origin))
         .context("the thread that reads events could not be started")?;
     runtime.block_on(async {
         let duration = async {
@@ -89,27 +90,27 @@ pub(super) fn run<C: Consumer>(
         tokio::select! {
             () = any_of(&mut signals) => {}
             () = duration => {}
-            () = pump.ended() => {}
+            () = event_loop.ended() => {}
         }
     });
-    let Outcome { summary, abandoned, result } = pump.finish();
+    let Finished { summary, abandoned, result } = event_loop.finish();
     if !shared.quiet {
-        tell!("{summary}");
+        stderr_line!("{summary}");
         if let Some(abandoned) = abandoned {
-            tell!("{abandoned}");
+            stderr_line!("{abandoned}");
         }
     }
     conclude(result, input.recorded)
 }
 
 /// What a run came to. A reader of stdout that went away has seen enough.
-fn conclude(result: Result<(), Failure>, recorded: bool) -> anyhow::Result<()> {
+fn conclude(result: Result<(), RunError>, recorded: bool) -> anyhow::Result<()> {
     let Err(failure) = result else { return Ok(()) };
     let what = match &failure {
-        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        Failure::Output(_) => "the output cannot be written",
-        Failure::Source(_) if recorded => "the recording cannot be read any further",
-        Failure::Source(_) => "the kernel's events cannot be read any more",
+        RunError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        RunError::Output(_) => "the output cannot be written",
+        RunError::Source(_) if recorded => "the recording cannot be read any further",
+        RunError::Source(_) => "the kernel's events cannot be read any more",
     };
     Err(failure).context(what)
 }
@@ -123,11 +124,11 @@ mod tests {
         let told = |result, recorded| conclude(result, recorded).map_err(|error| format!("{error:#}"));
         let broken = || io::Error::new(io::ErrorKind::BrokenPipe, "broken");
         assert_eq!(told(Ok(()), false), Ok(()));
-        assert_eq!(told(Err(Failure::Output(broken())), false), Ok(()));
+        assert_eq!(told(Err(RunError::Output(broken())), false), Ok(()));
         for (failure, recorded, words) in [
-            (Failure::Output(io::Error::other("full")), true, "the output cannot be written: full"),
-            (Failure::Source(broken()), true, "the recording cannot be read any further: broken"),
-            (Failure::Source(broken()), false, "the kernel's events cannot be read any more: broken"),
+            (RunError::Output(io::Error::other("full")), true, "the output cannot be written: full"),
+            (RunError::Source(broken()), true, "the recording cannot be read any further: broken"),
+            (RunError::Source(broken()), false, "the kernel's events cannot be read any more: broken"),
         ] {
             assert_eq!(told(Err(failure), recorded), Err(words.to_owned()));
         }

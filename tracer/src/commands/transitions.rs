@@ -2,17 +2,14 @@
 
 use std::io::{self, Stdout};
 
-use super::{
-    consumer::{Consumer, Progress},
-    tell_forgotten, tell_report,
-};
+use tracer_core::{event::ClockOffset, lifecycle::Observation};
+
 use crate::{
     cli::Shared,
-    filter::{Filter, FirstTransitions, Turn},
-    lifecycle::Observation,
-    output::{ExitReport, Sink, Summary, TransitionRow},
-    owner::Attribution,
-    source::{ClockOffset, Origin},
+    commands::{print_exit_report, print_forgotten},
+    event_loop::{Consumer, Progress},
+    report::{ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow, Turn},
+    sources::Origin,
 };
 
 pub(super) struct Transitions {
@@ -21,7 +18,7 @@ pub(super) struct Transitions {
     clock: ClockOffset,
     count: Option<u64>,
     first: FirstTransitions,
-    attribution: Attribution,
+    cgroups: ConnectionCgroups,
     /// None where nobody wants it.
     report: Option<ExitReport>,
 }
@@ -31,7 +28,7 @@ impl Transitions {
         let filter = shared.filter();
         Self {
             sink: Sink::new(io::stdout(), shared.output, shared.time),
-            attribution: origin.attribution,
+            cgroups: ConnectionCgroups::new(origin.resolver),
             first: FirstTransitions::new(&filter),
             filter,
             clock: origin.clock,
@@ -41,8 +38,8 @@ impl Transitions {
     }
 
     fn write(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        let Self { filter, attribution, .. } = self;
-        if !filter.shows_observation(&observation) || !filter.shows_cgroup_of(&observation, attribution) {
+        let Self { filter, cgroups, .. } = self;
+        if !filter.shows_observation(&observation) || !filter.shows_cgroup_of(&observation, cgroups) {
             return Ok(());
         }
         match observation {
@@ -56,8 +53,8 @@ impl Transitions {
             Observation::Transition { transition, duration_ns, connection } => {
                 self.sink.write(&TransitionRow::new(transition, connection, duration_ns, self.clock))
             }
-            Observation::MiniSocketEnd { event, end } => {
-                self.sink.write(&TransitionRow::of_mini_socket(event, &end, self.clock))
+            Observation::TimewaitEnd { event, end } => {
+                self.sink.write(&TransitionRow::of_timewait(event, &end, self.clock))
             }
             Observation::Abandoned(_) | Observation::Evicted { .. } => Ok(()),
         }
@@ -71,7 +68,7 @@ impl Consumer for Transitions {
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         if self.filter.cgroup.is_some() {
-            self.attribution.observe(&observation);
+            self.cgroups.observe(&observation);
         }
         if let Observation::Transition { transition, connection, .. } = observation {
             match self.first.turn(transition, connection) {
@@ -96,9 +93,9 @@ impl Consumer for Transitions {
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         if self.report.is_some() {
-            tell_forgotten(&self.first);
+            print_forgotten(&self.first);
         }
-        tell_report(self.report.as_ref());
+        print_exit_report(self.report.as_ref());
         Ok(())
     }
 }

@@ -1,35 +1,19 @@
 //! The file format of a recording: an Arrow IPC stream with one row per event.
 //!
 //! [`COLUMNS`] is the schema, [`Header`] its metadata, [`Writer`] writes it, [`Target`] is where to. The
-//! reader is a source like any other: [`source::recording`](crate::source::recording).
+//! reader is a source like any other: [`source::recording`](crate::sources::recording).
 //!
 //! A batch is handed to the kernel by one `write(2)`, so that whatever ends the program leaves a file that
 //! reads up to the last whole batch; a clean end leaves the end marker of the stream format behind it.
 
-mod addresses;
-mod batches;
-mod columns;
-mod figures;
-mod header;
-mod interner;
-mod kind;
-mod owners;
-mod packing;
-mod presence;
-mod schema;
-mod sparse;
-mod synced;
-mod target;
-mod wall;
+mod format;
+pub mod reader;
 mod writer;
 
-pub use header::{Header, HeaderError};
-pub use kind::Kind;
-pub use schema::{COLUMNS, Column, ColumnType, arrow_schema};
-pub(crate) use target::create_new;
-pub use target::{Output, Rotation, Target, TargetError};
-pub use wall::{from_utc, to_utc};
-pub use writer::{BATCH_ROWS, Writer};
+pub use format::{COLUMNS, Column, ColumnType, Header, HeaderError, Kind, arrow_schema};
+pub(crate) use format::{from_utc, to_utc};
+pub(crate) use writer::create_new;
+pub use writer::{BATCH_ROWS, Output, Rotation, Target, TargetError, Writer};
 
 /// The version of the format. A reader takes files of this version and of earlier ones; columns and
 /// metadata may be added without a new one.

@@ -4,9 +4,9 @@ use crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
 use ratatui::layout::Position;
+use tracer_core::event::TcpState;
 
-use super::{Regions, Settings, Tab, view::tab_text};
-use crate::lifecycle::TcpState;
+use crate::top::{Regions, Settings, Tab, view::tab_text};
 
 /// Lines of a page.
 const PAGE: usize = 10;

@@ -1,9 +1,9 @@
 //! What there is to draw.
 
-use crate::{
+use tracer_core::{
     analysis::Edge,
-    event::{Endpoint, Process, SocketId, Timestamp},
-    lifecycle::{Role, StateSpan, TcpState},
+    event::{Endpoint, Process, SocketId, TcpState, Timestamp},
+    lifecycle::{Role, StateSpan},
 };
 
 /// All that the screen shows, at one moment.

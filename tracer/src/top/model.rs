@@ -1,17 +1,25 @@
 //! What the screen shows, out of what the core reports.
 
-use std::{cmp::Reverse, collections::BTreeMap, collections::VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
+};
 
-use super::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, Settings, Sort, StateLine};
-use crate::{
+use tracer_core::{
     analysis::{
-        Edge, GroupReport, Handshakes, HandshakesBy, HandshakesOptions, LiveCounts, Opening, StateGraph,
+        Edge, GroupReport, HandshakeAttempt, Handshakes, HandshakesBy, HandshakesOptions, LiveCounts,
+        StateGraph,
     },
-    event::{SocketId, SourceCounts, Timestamp},
-    filter::{Filter, FirstTransitions, Turn},
-    lifecycle::{Connection, Observation, TcpState, Thresholds, Tracker},
-    output::{escape, fault_text, group_text, histogram_lines, story},
-    owner::Attribution,
+    escape::escape,
+    event::{SocketId, SourceCounts, TcpState, Timestamp},
+    lifecycle::{Connection, Observation, Thresholds, Tracker},
+};
+
+use crate::{
+    report::{
+        ConnectionCgroups, Filter, FirstTransitions, Turn, fault_text, group_text, histogram_lines, story,
+    },
+    top::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, Settings, Sort, StateLine},
 };
 
 /// Most lines of a table.
@@ -28,7 +36,7 @@ pub struct Model {
     filter: Filter,
     first: FirstTransitions,
     /// Whose cgroups are asked when the filter asks for one.
-    attribution: Attribution,
+    cgroups: ConnectionCgroups,
     graph: StateGraph,
     handshakes: Handshakes,
     thresholds: Thresholds,
@@ -37,13 +45,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Nothing seen so far; `filter` chooses what is, and `attribution` knows the cgroups that it may ask for.
-    pub fn new(filter: Filter, attribution: Attribution) -> Self {
+    /// Nothing seen so far; `filter` chooses what is, and `cgroups` knows the cgroups that it may ask for.
+    pub fn new(filter: Filter, cgroups: ConnectionCgroups) -> Self {
         let options = HandshakesOptions { by: HandshakesBy::Service, slowest: 10, max_groups: 10_000 };
         Self {
             first: FirstTransitions::new(&filter),
             filter,
-            attribution,
+            cgroups,
             graph: StateGraph::default(),
             handshakes: Handshakes::new(options),
             thresholds: Thresholds::default(),
@@ -54,7 +62,7 @@ impl Model {
     /// Takes in what the core reports.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         if self.filter.cgroup.is_some() {
-            self.attribution.observe(observation);
+            self.cgroups.observe(observation);
         }
         if let Observation::Transition { transition, connection, .. } = *observation {
             match self.first.turn(transition, connection) {
@@ -67,9 +75,9 @@ impl Model {
             }
         }
         self.take(observation);
-        if let Some(opening) = Opening::ended_by(observation)
-            && self.filter.shows_opening(&opening)
-            && self.filter.shows_cgroup_of_opening(&opening, &mut self.attribution)
+        if let Some(opening) = HandshakeAttempt::ended_by(observation)
+            && self.filter.shows_attempt(&opening)
+            && self.filter.shows_cgroup_of_attempt(&opening, &mut self.cgroups)
         {
             self.handshakes.add(&opening, None);
         }
@@ -77,7 +85,7 @@ impl Model {
 
     fn take(&mut self, observation: &Observation<'_>) {
         if self.filter.shows_observation(observation)
-            && self.filter.shows_cgroup_of(observation, &mut self.attribution)
+            && self.filter.shows_cgroup_of(observation, &mut self.cgroups)
         {
             self.graph.observe(observation);
         }
@@ -98,7 +106,7 @@ impl Model {
         let mut stuck = Vec::new();
         for (socket, connection) in tracker.connections() {
             if !self.filter.shows_live(connection)
-                || !self.filter.shows_cgroup_of_live(connection, &mut self.attribution, now)
+                || !self.filter.shows_cgroup_of_live(connection, &mut self.cgroups, now)
             {
                 continue;
             }
@@ -114,7 +122,7 @@ impl Model {
             }
         }
         if self.filter.shows_all() {
-            let (time_wait, fin_wait_2) = tracker.mini_sockets();
+            let (time_wait, fin_wait_2) = tracker.timewait_counts();
             live.add(TcpState::TimeWait, time_wait as u64);
             live.add(TcpState::FinWait2, fin_wait_2 as u64);
         }
@@ -194,7 +202,8 @@ fn handshake_line(group: &GroupReport<'_>) -> HandshakeLine {
     }
 }
 
-type Owners = BTreeMap<Option<(u32, [u8; 16])>, (Option<crate::event::Process>, BTreeMap<TcpState, u64>)>;
+type Owners =
+    BTreeMap<Option<(u32, [u8; 16])>, (Option<tracer_core::event::Process>, BTreeMap<TcpState, u64>)>;
 
 fn count_owner(owners: &mut Owners, connection: &Connection) {
     let process = connection.owner.process;

@@ -7,8 +7,10 @@ use ratatui::{
     widgets::{Block, Clear, Paragraph},
 };
 
-use super::{ConnectionLine, Theme, tables::process_text};
-use crate::output::{duration_text, endpoint_text};
+use crate::{
+    report::{duration_text, endpoint_text},
+    top::{ConnectionLine, Theme, tables::process_text},
+};
 
 const HELP: [&str; 15] = [
     "1-5, Tab, click   diagram, connections, owners, handshakes, stuck",

@@ -1,10 +1,8 @@
 //! What the user wants to see.
 
-use super::{ConnectionLine, Screen};
-use crate::{
-    event::{Endpoint, SocketId},
-    lifecycle::TcpState,
-};
+use tracer_core::event::{Endpoint, SocketId, TcpState};
+
+use crate::top::{ConnectionLine, Screen};
 
 /// A table, or the diagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use ratatui::{
     text::Line,
     widgets::{Block, Cell, Paragraph, Row, Table, TableState},
 };
+use tracer_core::{escape::escape, event::TcpState};
 
-use super::{ConnectionLine, Screen, Settings, Tab, Theme};
 use crate::{
-    lifecycle::TcpState,
-    output::{duration_text, endpoint_text, escape},
+    report::{duration_text, endpoint_text},
+    top::{ConnectionLine, Screen, Settings, Tab, Theme},
 };
 
 /// Draws a table; gives where its lines are, below its head.

@@ -6,12 +6,11 @@ use ratatui::{
     style::Style,
     text::{Line, Span},
 };
+use tracer_core::{analysis::Edge, event::TcpState};
 
-use super::{EdgeLine, Screen, Settings, StateLine, Tab, Theme, popup, tables};
 use crate::{
-    analysis::Edge,
-    lifecycle::TcpState,
-    output::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, duration_text},
+    report::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, duration_text},
+    top::{EdgeLine, Screen, Settings, StateLine, Tab, Theme, popup, tables},
 };
 
 /// A table beside or below the diagram is worth it from this size on.

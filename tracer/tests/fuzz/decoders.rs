@@ -2,13 +2,13 @@
 
 use std::net::{TcpListener, TcpStream};
 
-use tcptrace_bpf::source::{
-    kernel::{
+use tcptrace_bpf::sources::{
+    live::{
         btf::Btf,
         decode::{self, AddressKey},
         tracefs::parse_format,
     },
-    snapshot::{decode::message, sockets_in},
+    sock_diag::{decode::message, sockets_in},
 };
 use tracer_ebpf::{
     AF_INET, AF_INET6, AcceptQueue, Ipv6Addresses, Parts, Process, Record, RecordKind, TcpInfo, flags,

@@ -3,17 +3,16 @@
 use std::net::IpAddr;
 
 use tcptrace_bpf::{
-    event::{
-        AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
-        SourceCounts, SynAckRetransmit, TcpInfo, Timestamp, Transition,
-    },
-    lifecycle::{TcpState, TimeWaitModel},
-    owner::{Attribution, RecordedCgroups},
+    host::{CgroupResolver, HostNames, RecordedCgroups},
     recording::{Header, Writer},
-    source::{
-        ClockOffset, Host,
-        recording::{Reader, RowContent, Rows},
+    sources::recording::{Reader, RowContent, Rows},
+};
+use tracer_core::{
+    event::{
+        AcceptQueue, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
+        SourceCounts, SynAckRetransmit, TcpInfo, TcpState, Timestamp, Transition,
     },
+    lifecycle::TimeWaitModel,
 };
 
 use super::{
@@ -83,23 +82,23 @@ fn sample(count: u64, batch: usize) -> Vec<u8> {
     let header = Header {
         tool_version: "1".into(),
         wire_version: 1,
-        host: Host { name: "host".into(), kernel: "6.18".into(), mode: "btf".into() },
+        host: HostNames { name: "host".into(), kernel: "6.18".into(), mode: "btf".into() },
         clock: ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(0),
         run: "run".into(),
         part: 1,
     };
-    let mut attribution = Attribution::recorded(RecordedCgroups::default());
+    let mut resolver = CgroupResolver::recorded(RecordedCgroups::default());
     let mut writer = Writer::new(Vec::new(), &header).expect("memory takes all");
     let counts = SourceCounts { seen: count, ..SourceCounts::default() };
     for batch in events(count).chunks(batch) {
         for event in batch {
-            writer.event(event, &mut attribution).expect("memory takes all");
+            writer.event(event, &mut resolver).expect("memory takes all");
         }
-        writer.flush(&counts, &mut attribution).expect("memory takes all");
+        writer.flush(&counts, &mut resolver).expect("memory takes all");
     }
-    writer.finish(&counts, &mut attribution).expect("memory takes all")
+    writer.finish(&counts, &mut resolver).expect("memory takes all")
 }
 
 /// How many rows were understood; none when it is no recording.

@@ -3,12 +3,9 @@
 use std::net::IpAddr;
 
 use proptest::{option, prelude::*};
-use tcptrace_bpf::{
-    event::{
-        AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, MiniSocketEnd, Process, SocketFlags,
-        SocketId, SynAckRetransmit, TcpInfo, Timestamp, Transition,
-    },
-    lifecycle::TcpState,
+use tracer_core::event::{
+    AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
+    SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -160,7 +157,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (time(), state(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
             |(time, state, local, remote, netns)| {
-                Event::MiniSocketEnd(MiniSocketEnd { time, state, local, remote, netns })
+                Event::TimewaitEnd(TimewaitEnd { time, state, local, remote, netns })
             }
         ),
         1 => time().prop_map(Event::Time),

@@ -12,11 +12,10 @@ use arrow_ipc::{
 use arrow_schema::{Field, Schema};
 use proptest::prelude::*;
 use tcptrace_bpf::{
-    event::{Endpoint, Event, SocketId, SourceCounts, Timestamp, Transition},
-    lifecycle::TcpState,
     recording::{Header, arrow_schema},
-    source::recording::{Missing, Reader},
+    sources::recording::{Missing, Reader},
 };
+use tracer_core::event::{Endpoint, Event, SocketId, SourceCounts, TcpState, Timestamp, Transition};
 
 use super::support::{Content, header, read, recorded};
 

@@ -2,11 +2,10 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use tcptrace_bpf::{
-    event::{Endpoint, Event, ExistingSocket, SourceCounts, Timestamp},
-    lifecycle::{Observation, TcpState, Tracker, TrackerOptions},
-    recording::Header,
-    source::recording::RecordingSource,
+use tcptrace_bpf::{recording::Header, sources::recording::RecordingSource};
+use tracer_core::{
+    event::{Endpoint, Event, ExistingSocket, SourceCounts, TcpState, Timestamp},
+    lifecycle::{Observation, Tracker, TrackerOptions},
 };
 
 use super::{
@@ -168,5 +167,5 @@ fn a_connection_from_a_file_before_goes_on() {
     tracker.observe(&Event::Transition(other), &mut |observation| {
         ends += i32::from(matches!(observation, Observation::Closed(_)));
     });
-    assert_eq!((ends, tracker.counts().unseen_ends, tracker.live()), (1, 0, 2));
+    assert_eq!((ends, tracker.counts().unseen_closes, tracker.live()), (1, 0, 2));
 }

@@ -8,14 +8,11 @@ use std::{
 
 use proptest::prelude::*;
 use tcptrace_bpf::{
-    event::{Event, Process, SocketId, SourceCounts, TcpInfo, Timestamp},
-    owner::{Attribution, Cgroup, CgroupOwner, RecordedCgroups},
+    host::{Cgroup, CgroupOwner, CgroupResolver, RecordedCgroups},
     recording::{BATCH_ROWS, COLUMNS, Header, Writer, arrow_schema},
-    source::{
-        ClockOffset,
-        recording::{Reader, RowContent, Rows},
-    },
+    sources::recording::{Reader, RowContent, Rows},
 };
+use tracer_core::event::{ClockOffset, Event, Process, SocketId, SourceCounts, TcpInfo, Timestamp};
 
 use super::{
     any_event,
@@ -59,14 +56,14 @@ proptest! {
 
 #[test]
 fn a_full_batch_is_written_at_once() {
-    let mut attribution = Attribution::recorded(RecordedCgroups::default());
+    let mut resolver = CgroupResolver::recorded(RecordedCgroups::default());
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     let begun = writer.bytes();
     for time in 1..BATCH_ROWS as u64 {
-        writer.event(&Event::SnapshotEnd { started: Timestamp(time) }, &mut attribution).unwrap();
+        writer.event(&Event::SnapshotEnd { started: Timestamp(time) }, &mut resolver).unwrap();
     }
     assert_eq!((writer.pending(), writer.bytes()), (BATCH_ROWS - 1, begun));
-    writer.event(&Event::SnapshotEnd { started: Timestamp(0) }, &mut attribution).unwrap();
+    writer.event(&Event::SnapshotEnd { started: Timestamp(0) }, &mut resolver).unwrap();
     assert_eq!(writer.pending(), 0);
     assert!(writer.bytes() > begun);
 }
@@ -132,12 +129,12 @@ fn cgroups_are_those_of_the_recorded_host() {
         script.process = Some(process(pid));
         Event::Transition(script)
     };
-    let mut attribution = Attribution::recorded(host);
+    let mut resolver = CgroupResolver::recorded(host);
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     for event in [opening(Some(77), 5), opening(Some(1), 9), opening(None, 6)] {
-        writer.event(&event, &mut attribution).unwrap();
+        writer.event(&event, &mut resolver).unwrap();
     }
-    let bytes = writer.finish(&SourceCounts::default(), &mut attribution).unwrap();
+    let bytes = writer.finish(&SourceCounts::default(), &mut resolver).unwrap();
 
     let cgroups = RecordedCgroups::default();
     let mut reader = Reader::new(&bytes[..]).unwrap();
@@ -145,7 +142,7 @@ fn cgroups_are_those_of_the_recorded_host() {
     for row in 0..rows.len() {
         assert!(matches!(rows.content(row, &cgroups), RowContent::Event(_)));
     }
-    let mut replayed = Attribution::recorded(cgroups);
+    let mut replayed = CgroupResolver::recorded(cgroups);
     let mut path = |id, pid: u32| {
         let found = replayed.cgroup(id, Some(&process(pid)), Duration::ZERO);
         found.map(|cgroup| cgroup.path.clone())

@@ -3,21 +3,23 @@
 use std::path::Path;
 
 use tcptrace_bpf::{
-    event::{Event, SourceCounts, Timestamp},
-    lifecycle::TimeWaitModel,
-    owner::{Attribution, RecordedCgroups},
+    host::{CgroupResolver, HostNames, RecordedCgroups},
     recording::{Header, Writer},
-    source::{
-        ClockOffset, Host, Source as _,
+    sources::{
+        Source as _,
         recording::{Missing, Reader, RecordingSource, RowContent, Rows},
     },
+};
+use tracer_core::{
+    event::{ClockOffset, Event, SourceCounts, Timestamp},
+    lifecycle::TimeWaitModel,
 };
 
 pub(crate) fn header() -> Header {
     Header {
         tool_version: "0.0.0".into(),
         wire_version: 1,
-        host: Host { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
         clock: ClockOffset { to_utc_ns: 1_700_000_000_123_456_789 },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(1_000),
@@ -26,22 +28,22 @@ pub(crate) fn header() -> Header {
     }
 }
 
-pub(crate) fn nobody() -> Attribution {
-    Attribution::recorded(RecordedCgroups::default())
+pub(crate) fn nobody() -> CgroupResolver {
+    CgroupResolver::recorded(RecordedCgroups::default())
 }
 
 /// A recording with a batch for each slice; the counts are those at its end.
 pub(crate) fn recorded(header: &Header, batches: &[&[Event]], counts: &SourceCounts) -> Vec<u8> {
-    let mut attribution = nobody();
+    let mut resolver = nobody();
     let mut writer = Writer::new(Vec::new(), header).unwrap();
     for (index, batch) in batches.iter().enumerate() {
         for event in *batch {
-            writer.event(event, &mut attribution).unwrap();
+            writer.event(event, &mut resolver).unwrap();
         }
         let known = if index + 1 == batches.len() { *counts } else { SourceCounts::default() };
-        writer.flush(&known, &mut attribution).unwrap();
+        writer.flush(&known, &mut resolver).unwrap();
     }
-    writer.finish(counts, &mut attribution).unwrap()
+    writer.finish(counts, &mut resolver).unwrap()
 }
 
 /// What a file holds.
@@ -80,6 +82,6 @@ pub(crate) fn replay(
     let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
     let mut source = RecordingSource::open(&paths, limit).unwrap();
     let mut events = Vec::new();
-    while source.poll(&mut |event| events.push(*event)).unwrap() == tcptrace_bpf::source::Polled::Drained {}
+    while source.poll(&mut |event| events.push(*event)).unwrap() == tcptrace_bpf::sources::Polled::Drained {}
     (events, source.counts(), source.take_problems())
 }

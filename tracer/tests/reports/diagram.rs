@@ -1,15 +1,13 @@
 //! The state diagram.
 
-use tcptrace_bpf::{
+use tcptrace_bpf::report::{DiagramSvg, write_diagram_text};
+use tracer_core::{
     analysis::{LiveCounts, StateGraph},
-    lifecycle::{
-        TcpState::{
-            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
-            SynSent, TimeWait,
-        },
-        Tracker,
+    event::TcpState::{
+        self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+        SynSent, TimeWait,
     },
-    output::{DiagramSvg, write_diagram_text},
+    lifecycle::Tracker,
 };
 
 use crate::{
@@ -17,7 +15,7 @@ use crate::{
     openings::{MS, SECOND},
 };
 
-fn graph_of(events: &[tcptrace_bpf::event::Event]) -> (StateGraph, LiveCounts) {
+fn graph_of(events: &[tracer_core::event::Event]) -> (StateGraph, LiveCounts) {
     let mut graph = StateGraph::default();
     let tracker = observe(events, |observation| graph.observe(&observation));
     (graph, live(&tracker))
@@ -28,7 +26,7 @@ fn live(tracker: &Tracker) -> LiveCounts {
     for (_, connection) in tracker.connections() {
         live.add(connection.state(), 1);
     }
-    live.add(TimeWait, tracker.mini_sockets().0 as u64);
+    live.add(TimeWait, tracker.timewait_counts().0 as u64);
     live
 }
 

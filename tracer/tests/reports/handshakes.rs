@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tcptrace_bpf::{
-    analysis::{Fault, GroupKey, Handshakes, HandshakesBy, HandshakesOptions, Opening, Outcome},
+use tcptrace_bpf::report::{HandshakeTable, TimeStyle};
+use tracer_core::{
+    analysis::{
+        Fault, GroupKey, HandshakeAttempt, HandshakeOutcome, Handshakes, HandshakesBy, HandshakesOptions,
+    },
+    event::ClockOffset,
     lifecycle::CloseReason,
-    output::{HandshakeTable, TimeStyle},
-    source::ClockOffset,
 };
 
 use crate::openings::{MS, SECOND, US, client, end, failed, lossy, process, served};
@@ -58,7 +60,7 @@ fn the_culprits_of_an_incident_come_first_and_are_named() {
     assert_eq!(
         faults[..2],
         [
-            Fault::Failing { outcome: Outcome::Failed(CloseReason::Refused), count: 60, of: 60 },
+            Fault::Failing { outcome: HandshakeOutcome::Failed(CloseReason::Refused), count: 60, of: 60 },
             Fault::Losing { count: 20, of: 60, mean_wait_ns: Some(SECOND) },
         ]
     );
@@ -133,15 +135,15 @@ fn the_slowest_are_kept_the_slowest_first() {
     assert!(none.report().slowest.is_empty());
 }
 
-fn any_opening() -> impl Strategy<Value = Opening> {
+fn any_opening() -> impl Strategy<Value = HandshakeAttempt> {
     (1..30_u16, 1..20_000_000_000_u64, proptest::option::of(0..5_u8), 0..4_u8).prop_map(
         |(port, duration, resent, kind)| {
             let to = end("192.0.2.7", port);
             match kind {
                 0 => failed(to, CloseReason::TimedOut, duration),
-                1 => Opening { outcome: Outcome::Abandoned, ..client(to, duration) },
-                2 => Opening { duration_ns: None, retransmits: resent, ..client(to, duration) },
-                _ => Opening { retransmits: resent, rtt_ns: None, ..client(to, duration) },
+                1 => HandshakeAttempt { outcome: HandshakeOutcome::Abandoned, ..client(to, duration) },
+                2 => HandshakeAttempt { duration_ns: None, retransmits: resent, ..client(to, duration) },
+                _ => HandshakeAttempt { retransmits: resent, rtt_ns: None, ..client(to, duration) },
             }
         },
     )
@@ -162,7 +164,7 @@ proptest! {
         }
         let report = handshakes.report();
         prop_assert!(report.groups.len() <= max_groups + 1);
-        let mut sum = tcptrace_bpf::analysis::HandshakeStats::default();
+        let mut sum = tracer_core::analysis::HandshakeStats::default();
         for group in &report.groups {
             prop_assert!(group.stats.network_ns() + group.stats.resends_ns() <= group.stats.durations().sum_ns());
             sum.merge(group.stats);

@@ -1,15 +1,15 @@
 //! Events of whole connections, taken through the core.
 
-use tcptrace_bpf::{
-    event::{Event, SocketFlags, SocketId, TcpInfo, Timestamp, Transition},
-    lifecycle::{
-        Observation,
+use tracer_core::{
+    event::{
+        Event, SocketFlags, SocketId, TcpInfo,
         TcpState::{
             self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
             SynSent,
         },
-        Tracker, TrackerOptions,
+        Timestamp, Transition,
     },
+    lifecycle::{Observation, Tracker, TrackerOptions},
 };
 
 use crate::openings::{MS, SECOND, US, end, process};

@@ -1,7 +1,7 @@
 //! Openings to sum up.
 
-use tcptrace_bpf::{
-    analysis::{Opening, Outcome},
+use tracer_core::{
+    analysis::{HandshakeAttempt, HandshakeOutcome},
     event::{Endpoint, Process, Timestamp},
     lifecycle::{CloseReason, DurationSource, Role},
 };
@@ -21,8 +21,8 @@ pub(crate) fn process(pid: u32, name: &str) -> Process {
 }
 
 /// A client's handshake that was all network.
-pub(crate) fn client(to: Endpoint, duration_ns: u64) -> Opening {
-    Opening {
+pub(crate) fn client(to: Endpoint, duration_ns: u64) -> HandshakeAttempt {
+    HandshakeAttempt {
         ended: Timestamp(duration_ns),
         role: Role::Client,
         local: end("10.0.0.1", 40_000),
@@ -30,7 +30,7 @@ pub(crate) fn client(to: Endpoint, duration_ns: u64) -> Opening {
         process: Some(process(4711, "orders-api")),
         netns: Some(4_026_531_840),
         cgroup_id: None,
-        outcome: Outcome::Established,
+        outcome: HandshakeOutcome::Established,
         duration_ns: Some(duration_ns),
         source: DurationSource::Observed,
         caveat: None,
@@ -41,8 +41,8 @@ pub(crate) fn client(to: Endpoint, duration_ns: u64) -> Opening {
 }
 
 /// The same, after SYNs that were lost, with the waits of a schedule.
-pub(crate) fn lossy(to: Endpoint, rtt_ns: u64, lost: u8, waited_ns: u64) -> Opening {
-    Opening {
+pub(crate) fn lossy(to: Endpoint, rtt_ns: u64, lost: u8, waited_ns: u64) -> HandshakeAttempt {
+    HandshakeAttempt {
         duration_ns: Some(waited_ns + rtt_ns),
         rtt_ns: Some(rtt_ns),
         retransmits: Some(lost),
@@ -50,13 +50,13 @@ pub(crate) fn lossy(to: Endpoint, rtt_ns: u64, lost: u8, waited_ns: u64) -> Open
     }
 }
 
-pub(crate) fn failed(to: Endpoint, reason: CloseReason, after_ns: u64) -> Opening {
-    Opening { outcome: Outcome::Failed(reason), rtt_ns: None, ..client(to, after_ns) }
+pub(crate) fn failed(to: Endpoint, reason: CloseReason, after_ns: u64) -> HandshakeAttempt {
+    HandshakeAttempt { outcome: HandshakeOutcome::Failed(reason), rtt_ns: None, ..client(to, after_ns) }
 }
 
 /// A server's handshake as the kernel measured it.
-pub(crate) fn served(port: u16, from: Endpoint, duration_ns: u64) -> Opening {
-    Opening {
+pub(crate) fn served(port: u16, from: Endpoint, duration_ns: u64) -> HandshakeAttempt {
+    HandshakeAttempt {
         role: Role::Server,
         local: end("10.0.0.1", port),
         source: DurationSource::Measured,

@@ -6,11 +6,13 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, Mous
 use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend, layout::Rect, style::Color};
 use tcptrace_bpf::{
-    event::{SourceCounts, Timestamp},
-    filter::Filter,
-    lifecycle::{TcpState, Tracker, TrackerOptions},
-    owner::{Attribution, Cgroup, CgroupOwner, CgroupSubtree, RecordedCgroups},
+    host::{Cgroup, CgroupOwner, CgroupResolver, CgroupSubtree, RecordedCgroups},
+    report::{ConnectionCgroups, Filter},
     top::{EdgeLine, Input, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
+};
+use tracer_core::{
+    event::{SourceCounts, TcpState, Timestamp},
+    lifecycle::{Tracker, TrackerOptions},
 };
 
 use crate::{
@@ -21,7 +23,10 @@ use crate::{
 const BEGIN: u64 = 1_000 * SECOND;
 
 fn model() -> Model {
-    Model::new(Filter::default(), Attribution::recorded(RecordedCgroups::default()))
+    Model::new(
+        Filter::default(),
+        ConnectionCgroups::new(CgroupResolver::recorded(RecordedCgroups::default())),
+    )
 }
 
 fn screen_with(settings: &Settings) -> Screen {
@@ -278,7 +283,7 @@ fn filtered(filter: Filter) -> Screen {
     let cgroups = RecordedCgroups::default();
     let path = "/shop".to_owned();
     cgroups.tell_process(4711, Some(Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path })));
-    let mut model = Model::new(filter, Attribution::recorded(cgroups));
+    let mut model = Model::new(filter, ConnectionCgroups::new(CgroupResolver::recorded(cgroups)));
     let tracker = observe(&host(), |observation| model.observe(&observation));
     model.screen(&tracker, SourceCounts::default(), Timestamp(BEGIN + 100 * SECOND), &Settings::default())
 }

@@ -2,37 +2,42 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{AtEnd, Told, report, take};
+use tracer_core::{
+    event::{Process, TcpState, Timestamp},
+    lifecycle::{Age, Connection, StuckConnection, Tracker},
+};
+
 use crate::{
     cli::{Shared, StuckArguments},
-    commands::trace,
-    event::{Process, Timestamp},
-    lifecycle::{Age, Connection, Standing, TcpState, Tracker},
-    owner::Attribution,
+    commands::{
+        stuck::{AtEnd, Told, report, take},
+        trace,
+    },
+    host::CgroupResolver,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
     let told = Told::default();
-    let mut attribution = None;
+    let mut resolver = None;
     trace::trace(shared, |origin| {
-        attribution = Some(origin.attribution);
-        AtEnd { ask: standing, told: Arc::clone(&told) }
+        resolver = Some(origin.resolver);
+        AtEnd { ask: stuck, told: Arc::clone(&told) }
     })?;
-    let standing = take(&told);
-    let of = format!("{} sockets that were open when the recording ended", standing.len());
-    let attribution =
-        attribution.unwrap_or_else(|| Attribution::recorded(crate::owner::RecordedCgroups::default()));
-    report(shared, arguments, standing, attribution, &of)
+    let stuck = take(&told);
+    let of = format!("{} sockets that were open when the recording ended", stuck.len());
+    let resolver =
+        resolver.unwrap_or_else(|| CgroupResolver::recorded(crate::host::RecordedCgroups::default()));
+    report(shared, arguments, stuck, resolver, &of)
 }
 
 /// The connections in the table, the mini-sockets, and the half-open handshakes.
-fn standing(tracker: &Tracker, now: Timestamp) -> Vec<Standing> {
+fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
     let listeners: HashMap<(Option<u32>, u16), Process> = tracker
         .listeners()
         .filter_map(|(netns, local, process)| Some(((netns, local.port), process?)))
         .collect();
     let connections = tracker.connections().map(|(_, connection)| of_connection(connection, now));
-    let remains = tracker.remains().map(|remain| Standing {
+    let timewait_sockets = tracker.timewait_sockets().map(|remain| StuckConnection {
         state: remain.state,
         age: Age::Observed(now.since(remain.since)),
         local: remain.local,
@@ -46,7 +51,7 @@ fn standing(tracker: &Tracker, now: Timestamp) -> Vec<Standing> {
     });
     let half_opens = tracker.half_opens().map(|half_open| {
         let age = now.since(half_open.answered);
-        Standing {
+        StuckConnection {
             state: TcpState::SynReceived,
             age: if half_open.answered_exactly { Age::Observed(age) } else { Age::AtLeast(age) },
             local: half_open.local,
@@ -59,17 +64,17 @@ fn standing(tracker: &Tracker, now: Timestamp) -> Vec<Standing> {
             ends_in_ns: None,
         }
     });
-    connections.chain(remains).chain(half_opens).collect()
+    connections.chain(timewait_sockets).chain(half_opens).collect()
 }
 
-fn of_connection(connection: &Connection, now: Timestamp) -> Standing {
+fn of_connection(connection: &Connection, now: Timestamp) -> StuckConnection {
     let age = match connection.history.since() {
         Some(since) => Age::Observed(now.since(since)),
         // It was found in this state, and has not moved since.
         None if !connection.gap => Age::AtLeast(now.since(connection.first_seen)),
         None => Age::AtLeast(0),
     };
-    Standing {
+    StuckConnection {
         state: connection.state(),
         age,
         local: connection.local,

@@ -99,7 +99,6 @@ pub(super) fn give_back() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::{
         fs::File,
         io::Read as _,
@@ -111,6 +110,8 @@ mod tests {
         thread,
         time::{Duration, Instant},
     };
+
+    use super::*;
 
     /// Set for the process that panics.
     const PANICS: &str = "TCPTRACE_TEST_PANICS_ON_ITS_TERMINAL";

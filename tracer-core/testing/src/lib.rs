@@ -1,0 +1,4 @@
+//! Scripted and generated connections, for tests.
+
+pub mod generated;
+pub mod script;

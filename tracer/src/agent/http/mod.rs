@@ -1,0 +1,8 @@
+//! HTTP.
+
+pub(crate) mod auth;
+pub(crate) mod clients;
+pub(crate) mod listen;
+pub(crate) mod pages;
+pub(crate) mod timeouts;
+pub(crate) mod web_config;

@@ -1,0 +1,33 @@
+//! The log on stderr.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::cli::{LogFormat, LogLevel, ServeArguments, Shared};
+
+/// Starts it; a log that has been started already stays.
+pub(crate) fn start(shared: &Shared, arguments: &ServeArguments) {
+    let level = match arguments.log_level {
+        _ if shared.quiet => LevelFilter::ERROR,
+        _ if shared.verbose => LevelFilter::DEBUG,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        // It would tell stderr that stderr cannot be written to, and panic over that.
+        .log_internal_errors(false)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
+    // The journal has a time of its own.
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let _ = match arguments.log_format {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text if in_journal => log.without_time().try_init(),
+        LogFormat::Text => log.try_init(),
+    };
+}

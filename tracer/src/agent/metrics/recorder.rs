@@ -1,0 +1,212 @@
+//! What the thread that traces writes into.
+
+use tracer_core::{
+    event::{Event, SourceCounts, TcpState, Timestamp, Transition},
+    lifecycle::{ClosedConnection, Connection, Handshake, Observation, Role, Thresholds, Tracker},
+};
+
+use crate::agent::metrics::{
+    Histogram, LabelLimits, LabelSources, MetricsSnapshot, OutcomeLabel, Owners,
+    gauge_scan::GaugeScan,
+    histogram::{HANDSHAKE_BOUNDS, LIFETIME_BOUNDS},
+    names::{EVENT_TYPES, role_index},
+    owners::LabelInputs,
+    queues::ArrivalQueues,
+    totals::Totals,
+};
+
+/// How to count.
+#[derive(Debug, Default)]
+pub struct RecorderOptions {
+    /// From when on a connection is stuck.
+    pub thresholds: Thresholds,
+    /// How many values opt-in labels have.
+    pub limits: LabelLimits,
+    /// The opt-in labels.
+    pub labels: LabelSources,
+}
+
+/// Counts what the core reports.
+#[derive(Debug)]
+pub struct Recorder {
+    thresholds: Thresholds,
+    expiry_ns: u64,
+    totals: Box<Totals>,
+    owners: Owners,
+    queues: ArrivalQueues,
+    gauge_scan: GaugeScan,
+}
+
+impl Recorder {
+    /// Everything at 0.
+    pub fn new(options: RecorderOptions) -> Self {
+        let lifetime = || Histogram::new(LIFETIME_BOUNDS);
+        Self {
+            thresholds: options.thresholds,
+            expiry_ns: options.limits.expiry_ns,
+            totals: Box::new(Totals {
+                transitions: [[0; 12]; 12],
+                state_durations: std::array::from_fn(|_| lifetime()),
+                rtts: std::array::from_fn(|_| Histogram::new(HANDSHAKE_BOUNDS)),
+                connection_durations: std::array::from_fn(|_| lifetime()),
+                events: [0; EVENT_TYPES.len()],
+            }),
+            owners: Owners::new(options.labels, options.limits),
+            queues: ArrivalQueues::default(),
+            gauge_scan: GaugeScan::default(),
+        }
+    }
+
+    /// Counts an event.
+    pub fn event(&mut self, event: &Event) {
+        let place = match event {
+            Event::Transition(transition) => {
+                if let Some(queue) = transition.accept_queue {
+                    self.queues.see(transition.netns, transition.local.port, queue, transition.time);
+                }
+                0
+            }
+            Event::Existing(_) => 1,
+            Event::SynAckRetransmit(resent) => {
+                if let Some(queue) = resent.accept_queue {
+                    self.queues.see(resent.netns, resent.local.port, queue, resent.time);
+                }
+                2
+            }
+            Event::FirstRead(_) => 3,
+            Event::TimewaitEnd(_) => 4,
+            Event::SnapshotScope { .. } | Event::SnapshotEnd { .. } | Event::Time(_) => return,
+        };
+        self.totals.events[place] += 1;
+    }
+
+    /// Counts what follows from it.
+    pub fn observe(&mut self, observation: &Observation<'_>) {
+        match observation {
+            Observation::Transition { transition, duration_ns, connection } => {
+                self.transition(transition, *duration_ns, *connection);
+            }
+            Observation::Closed(closed) => self.closed(closed),
+            Observation::Abandoned(half_open) => {
+                let now = half_open.last_sent;
+                let tally = &mut self.owners.slot(LabelInputs::of_half_open(half_open), now).tally;
+                tally.handshake(Role::Server, OutcomeLabel::Abandoned);
+                tally.retransmits(Role::Server, half_open.retransmits);
+            }
+            Observation::TimewaitEnd { end, .. } => self.state(end.state, end.duration_ns),
+            Observation::Evicted { .. } => {}
+        }
+    }
+
+    fn transition(
+        &mut self,
+        transition: &Transition,
+        duration_ns: Option<u64>,
+        connection: Option<&Connection>,
+    ) {
+        let (from, to) = (transition.from, transition.to);
+        self.totals.transitions[from as usize][to as usize] += 1;
+        let handshake = connection.and_then(|connection| connection.handshake);
+        // `close()` after `shutdown()` does not leave the state.
+        if from != to && from != TcpState::Closed {
+            let duration_ns = match handshake {
+                Some(handshake) if handshake.replaces(from) => handshake.duration_ns,
+                _ => duration_ns,
+            };
+            // A FIN_WAIT2 may go on without a socket; its end tells.
+            if let Some(duration_ns) =
+                duration_ns.filter(|_| (from, to) != (TcpState::FinWait2, TcpState::Closed))
+            {
+                self.state(from, duration_ns);
+            }
+        }
+        let Some(connection) = connection else { return };
+        if matches!(from, TcpState::Closed | TcpState::Listen) {
+            self.owners.begins(connection, transition.time);
+        } else if to == TcpState::Established
+            && let Some(handshake) = handshake
+        {
+            self.established(connection, &handshake, transition.time);
+        }
+    }
+
+    fn established(&mut self, connection: &Connection, handshake: &Handshake, now: Timestamp) {
+        let role = connection.role;
+        let slot = self.owners.slot(LabelInputs::of(connection), now);
+        slot.tally.handshake(role, OutcomeLabel::Established);
+        slot.tally.retransmits(role, handshake.retransmits.unwrap_or(0));
+        if let Some(duration_ns) = handshake.duration_ns {
+            slot.tally.duration(role, connection.local.address.is_ipv4(), duration_ns);
+        }
+        if let (Some(rtt_us), Some(rtts)) = (handshake.rtt_us, self.totals.rtts.get_mut(role_index(role))) {
+            rtts.observe(u64::from(rtt_us) * 1000);
+        }
+    }
+
+    fn closed(&mut self, closed: &ClosedConnection<'_>) {
+        let connection = closed.connection;
+        let role = connection.role;
+        if closed.close_seen && connection.state() == TcpState::FinWait2 {
+            let goes_on = closed.after.is_some_and(|after| after.state == TcpState::FinWait2);
+            if let Some(since) = connection.history.since().filter(|_| !goes_on) {
+                self.state(TcpState::FinWait2, closed.closed.since(since));
+            }
+        }
+        if let Some(duration_ns) = closed.duration_ns() {
+            self.totals.connection_durations[role_index(role)].observe(duration_ns);
+        }
+        let tally = &mut self.owners.slot(LabelInputs::of(connection), closed.closed).tally;
+        tally.closed(role, closed.close_cause.reason);
+        if connection.never_established() && closed.close_seen {
+            tally.handshake(role, OutcomeLabel::of_failure(closed.close_cause.reason));
+            let resent = connection.handshake.and_then(|handshake| handshake.retransmits);
+            tally.retransmits(role, resent.unwrap_or(0));
+        }
+        if let Some(info) = closed.info {
+            tally.bytes_sent += info.bytes_sent;
+            tally.bytes_received += info.bytes_received;
+        }
+    }
+
+    fn state(&mut self, state: TcpState, duration_ns: u64) {
+        self.totals.state_durations[state as usize].observe(duration_ns);
+    }
+
+    /// Does what is due now and then; called after each batch of events.
+    pub fn advance(&mut self, tracker: &Tracker, now: Timestamp) {
+        self.gauge_scan.advance(tracker, &mut self.owners, &self.thresholds, now);
+        self.owners.advance(now);
+        self.queues.advance(now);
+    }
+
+    /// Copies the counts for somebody who wants to look.
+    pub fn snapshot(
+        &mut self,
+        tracker: &Tracker,
+        source: SourceCounts,
+        bpf_run_ns: Option<u64>,
+        now: Timestamp,
+    ) -> MetricsSnapshot {
+        self.gauge_scan.refresh(tracker, &mut self.owners, &self.thresholds, now);
+        self.owners.fit();
+        self.queues.expire(self.expiry_ns, now);
+        let mut overflows = self.owners.overflows();
+        overflows.push(("port", self.queues.overflow()));
+        let (time_wait, fin_wait_2) = tracker.timewait_counts();
+        MetricsSnapshot {
+            totals: self.totals.clone(),
+            owners: self.owners.copy(),
+            labelled: self.owners.labelled(),
+            thresholds: self.thresholds,
+            listeners: tracker.listening(),
+            time_wait,
+            fin_wait_2,
+            queues: self.queues.copy(now),
+            overflows,
+            source,
+            tracker: tracker.counts(),
+            live: tracker.live(),
+            bpf_run_ns,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The thread that moves events from a source through the core to a consumer.
+
+mod consumer;
+
+pub(crate) use consumer::{Consumer, Progress};
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+use tracer_core::{
+    event::{Event, Timestamp},
+    lifecycle::{Tracker, TrackerOptions},
+};
+
+use crate::{
+    report::{AbandonedSummary, Summary},
+    sources::{Polled, Source, live::StopHandle},
+};
+
+/// How often a consumer that stays beyond the source's end is called.
+const STAYING: Duration = Duration::from_millis(20);
+
+/// A running event_loop.
+pub(crate) struct EventLoop {
+    stop: Arc<AtomicBool>,
+    wake: Option<StopHandle>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<Finished>,
+}
+
+/// How a event_loop's run went.
+pub(crate) struct Finished {
+    /// What was seen and what was not.
+    pub(crate) summary: Summary,
+    /// Which listeners' clients have abandoned their handshakes; none when none has.
+    pub(crate) abandoned: Option<AbandonedSummary>,
+    /// Why it ended early, when it did.
+    pub(crate) result: Result<(), RunError>,
+}
+
+/// Why a event_loop ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The source could not be read any more.
+    #[error(transparent)]
+    Source(io::Error),
+    /// The consumer could not write.
+    #[error(transparent)]
+    Output(io::Error),
+}
+
+impl EventLoop {
+    /// Starts a thread that reads `source`; `wake` interrupts its wait.
+    pub(crate) fn start(
+        source: Box<dyn Source + Send>,
+        wake: Option<StopHandle>,
+        options: TrackerOptions,
+        consumer: impl Consumer,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, ended) = oneshot::channel();
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("trace".to_owned()).spawn(move || {
+            let outcome = run(source, Tracker::new(options), consumer, &stopped);
+            // The receiver is gone only when a signal has already ended the wait.
+            let _ = sender.send(());
+            outcome
+        })?;
+        Ok(Self { stop, wake, ended, thread })
+    }
+
+    /// Waits until it ends by itself: the source's end, the consumer's, or an error.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Ends it and gives its account; what is still in the source is delivered first.
+    pub(crate) fn finish(self) -> Finished {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn run(
+    mut source: Box<dyn Source + Send>,
+    mut tracker: Tracker,
+    mut consumer: impl Consumer,
+    stop: &AtomicBool,
+) -> Finished {
+    let begun = consumer.begin();
+    let mut state = State { source: &mut *source, tracker: &mut tracker, now: Timestamp(0) };
+    let mut result = begun.and_then(|()| consumer.flush(state.progress())).map_err(RunError::Output);
+    while result.is_ok() && !stop.load(Ordering::Relaxed) && !consumer.done() {
+        match state.step(&mut consumer, false) {
+            Ok(Polled::End) => {
+                while result.is_ok() && consumer.stays() && !stop.load(Ordering::Relaxed) {
+                    thread::sleep(STAYING);
+                    result = consumer.flush(state.progress()).map_err(RunError::Output);
+                }
+                break;
+            }
+            Ok(Polled::Drained) => {}
+            Err(error) => result = Err(error),
+        }
+    }
+    if result.is_ok() {
+        result = state.step(&mut consumer, true).map(|_| ());
+    }
+    if result.is_ok() {
+        result = consumer.finish(state.progress()).map_err(RunError::Output);
+    }
+    let summary = Summary { source: source.counts(), tracker: tracker.counts(), live: tracker.live() };
+    if result.is_ok() {
+        result = consumer.end(&summary).map_err(RunError::Output);
+    }
+    Finished { summary, abandoned: AbandonedSummary::new(tracker.abandoned()), result }
+}
+
+struct State<'a> {
+    source: &'a mut dyn Source,
+    tracker: &'a mut Tracker,
+    now: Timestamp,
+}
+
+impl State<'_> {
+    fn progress(&self) -> Progress<'_> {
+        Progress {
+            tracker: self.tracker,
+            source: self.source.counts(),
+            run_time_ns: self.source.run_time_ns(),
+            now: self.now,
+        }
+    }
+
+    fn step(&mut self, consumer: &mut impl Consumer, last: bool) -> Result<Polled, RunError> {
+        let Self { source, tracker, now } = self;
+        let mut written = Ok(());
+        let mut deliver = |event: &Event| {
+            if written.is_err() {
+                return;
+            }
+            written = consumer.event(event);
+            *now = event.time().max(*now);
+            tracker.observe(event, &mut |observation| {
+                if written.is_ok() && !consumer.done() {
+                    written = consumer.observe(observation);
+                }
+            });
+        };
+        let polled =
+            if last { source.finish(&mut deliver).map(|()| Polled::End) } else { source.poll(&mut deliver) };
+        written.and_then(|()| consumer.flush(self.progress())).map_err(RunError::Output)?;
+        if consumer.writes_to_stdout() {
+            stdout_has_reader().map_err(RunError::Output)?;
+        }
+        polled.map_err(RunError::Source)
+    }
+}
+
+/// A reader that went away ends the program even when there is nothing to write.
+fn stdout_has_reader() -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&now)) {
+        Ok(1) if fds[0].revents().contains(PollFlags::ERR) => Err(io::ErrorKind::BrokenPipe.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_core::{event::SourceCounts, lifecycle::Observation};
+
+    use super::*;
+    use crate::sources::Origin;
+
+    /// Delivers one event; and then, or at its end, cannot be read.
+    struct Broken(bool);
+
+    impl Source for Broken {
+        fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled> {
+            deliver(&Event::Time(Timestamp(1)));
+            if self.0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(Polled::End) }
+        }
+
+        fn finish(&mut self, _deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn counts(&self) -> SourceCounts {
+            SourceCounts::default()
+        }
+
+        fn origin(&mut self) -> Origin {
+            unreachable!("a event_loop does not ask")
+        }
+    }
+
+    /// Takes everything but what it is asked to refuse.
+    #[derive(Default)]
+    struct Full {
+        event: bool,
+        flush: bool,
+    }
+
+    fn unless(full: bool) -> io::Result<()> {
+        if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    impl Consumer for Full {
+        fn event(&mut self, _event: &Event) -> io::Result<()> {
+            unless(self.event)
+        }
+
+        fn observe(&mut self, _observation: Observation<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+            unless(self.flush)
+        }
+
+        fn done(&self) -> bool {
+            false
+        }
+
+        fn writes_to_stdout(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_and_what_cannot_be_written_are_told_apart() {
+        let failure = |broken, consumer: Full| {
+            let tracker = Tracker::new(TrackerOptions::default());
+            run(Box::new(Broken(broken)), tracker, consumer, &AtomicBool::new(false)).result.unwrap_err()
+        };
+        assert!(matches!(failure(true, Full::default()), RunError::Source(_)));
+        assert!(matches!(failure(false, Full::default()), RunError::Source(_)));
+        assert!(matches!(failure(true, Full { event: true, flush: false }), RunError::Output(_)));
+        assert!(matches!(failure(true, Full { event: false, flush: true }), RunError::Output(_)));
+    }
+}

@@ -1,0 +1,172 @@
+//! The files of one process under `/proc`, read as bytes: a process chooses much of their content.
+
+use std::ffi::CStr;
+
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{Mode, OFlags},
+    io::{self, Errno},
+};
+
+/// `PF_KTHREAD` of `include/linux/sched.h`: the task is a kernel thread.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// The most that is read of one file. `stat`, `status` and `comm` stay far below it.
+const FILE_LIMIT: usize = 16 << 10;
+
+/// Opens a directory for reading its entries or as a base for `openat`.
+pub(in crate::host) fn open_directory(base: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
+    rustix::fs::openat(base, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads a file of at most [`FILE_LIMIT`] bytes into `buffer`, which it clears first.
+pub(in crate::host) fn read(base: impl AsFd, path: &CStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let file = rustix::fs::openat(base, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    buffer.clear();
+    buffer.reserve(1024);
+    while buffer.len() < FILE_LIMIT {
+        match io::read(&file, rustix::buffer::spare_capacity(buffer)) {
+            Ok(0) => break,
+            Ok(_) => buffer.reserve(1024),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What `/proc/PID/stat` tells (`proc_pid_stat(5)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host) struct Stat {
+    /// Process id of the parent; 0 for the first process and for kernel threads' root.
+    pub(in crate::host) parent: u32,
+    /// It is a kernel thread.
+    pub(in crate::host) kernel_thread: bool,
+    /// When it started: clock ticks since boot.
+    pub(in crate::host) start_time_ticks: u64,
+}
+
+impl Stat {
+    pub(in crate::host) fn parse(text: &[u8]) -> Option<Self> {
+        // The name stands in parentheses and may hold some itself; what follows it cannot.
+        let end = text.iter().rposition(|&byte| byte == b')')?;
+        let mut fields = text[end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        // Field 3 (state) is the first; `nth` counts on from where the last one ended.
+        let parent = number(fields.nth(1)?)?;
+        let flags: u64 = number(fields.nth(4)?)?;
+        let start_time_ticks = number(fields.nth(12)?)?;
+        Some(Self { parent, kernel_thread: flags & PF_KTHREAD != 0, start_time_ticks })
+    }
+}
+
+/// What `/proc/PID/status` tells (`proc_pid_status(5)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host) struct Status {
+    /// Real user id in the reader's user namespace.
+    pub(in crate::host) uid: u32,
+    /// Process id in the innermost pid namespace, when that is not the reader's.
+    pub(in crate::host) namespaced_pid: Option<u32>,
+}
+
+impl Status {
+    pub(in crate::host) fn parse(text: &[u8]) -> Option<Self> {
+        let uid = field(text, b"Uid:")?.next().and_then(number)?;
+        // Missing before 4.1 and in kernels without pid namespaces. One number for each nesting level.
+        let namespaced_pid = field(text, b"NSpid:").and_then(|pids| pids.skip(1).last()).and_then(number);
+        Some(Self { uid, namespaced_pid })
+    }
+}
+
+/// The values of a line of `status`. The kernel escapes newlines in `Name:`, so no name can forge one.
+fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<impl Iterator<Item = &'a [u8]>> {
+    let values = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+    Some(values.split(u8::is_ascii_whitespace).filter(|value| !value.is_empty()))
+}
+
+/// The name in `/proc/PID/comm`, NUL-padded; bytes as the process set them, at most 15.
+pub(in crate::host) fn parse_comm(text: &[u8]) -> [u8; 16] {
+    let name = text.strip_suffix(b"\n").unwrap_or(text);
+    let mut comm = [0; 16];
+    for (to, &from) in comm.iter_mut().zip(name.iter().take(15)) {
+        *to = from;
+    }
+    comm
+}
+
+/// A decimal number and nothing else.
+pub(in crate::host) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const REST: &str =
+        "S 77 1 1 0 -1 4194560 5 6 7 8 9 10 11 12 20 0 3 0 98765 1000 20 18446744073709551615\n";
+
+    #[test]
+    fn stat_survives_any_name() {
+        for name in ["sh", "", "a b", ") R 1 2 3", "((", "x\ny", ")"] {
+            let text = format!("123 ({name}) {REST}");
+            let stat = Stat { parent: 77, kernel_thread: false, start_time_ticks: 98_765 };
+            assert_eq!(Stat::parse(text.as_bytes()), Some(stat), "{name:?}");
+        }
+        let kernel = b"2 (\xff\xfe) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0\n";
+        assert_eq!(Stat::parse(kernel), Some(Stat { parent: 0, kernel_thread: true, start_time_ticks: 3 }));
+        assert_eq!(Stat::parse(b"12 (sh) S 1"), None);
+        assert_eq!(Stat::parse(b""), None);
+    }
+
+    #[test]
+    fn status_gives_real_uid_and_inner_pid() {
+        let text = b"Name:\tUid:\\nUid:\nPPid:\t1\nUid:\t1000\t0\t0\t0\nNSpid:\t300\t20\t1\n";
+        assert_eq!(Status::parse(text), Some(Status { uid: 1000, namespaced_pid: Some(1) }));
+        let outer = b"Name:\tx\nUid:\t0\t0\t0\t0\nNSpid:\t300\n";
+        assert_eq!(Status::parse(outer), Some(Status { uid: 0, namespaced_pid: None }));
+        assert_eq!(Status::parse(b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn comm_keeps_every_byte() {
+        assert_eq!(parse_comm(b"nginx\n"), *b"nginx\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(parse_comm(b"a\nb\n\n"), *b"a\nb\n\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(parse_comm(b"\x1b[31m\xff\n"), *b"\x1b[31m\xff\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(parse_comm(b"kworker/u16:3-events_unbound\n"), *b"kworker/u16:3-e\0");
+        assert_eq!(parse_comm(b""), [0; 16]);
+    }
+
+    #[test]
+    fn own_process_reads_as_itself() {
+        let mut buffer = Vec::new();
+        read(rustix::fs::CWD, c"/proc/self/stat", &mut buffer).unwrap();
+        let stat = Stat::parse(&buffer).unwrap();
+        assert_eq!(stat.parent, std::os::unix::process::parent_id());
+        assert!(!stat.kernel_thread && stat.start_time_ticks > 0);
+        read(rustix::fs::CWD, c"/proc/self/status", &mut buffer).unwrap();
+        assert_eq!(Status::parse(&buffer).unwrap().uid, rustix::process::getuid().as_raw());
+    }
+
+    #[test]
+    fn numbers_are_digits_only() {
+        assert_eq!(number::<u32>(b"42"), Some(42));
+        for text in ["", "+1", "-1", "4294967296", "1 ", "0x1"] {
+            assert_eq!(number::<u32>(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsers_take_any_bytes(text in any::<Vec<u8>>()) {
+            let _ = Stat::parse(&text);
+            let _ = Status::parse(&text);
+            let comm = parse_comm(&text);
+            prop_assert_eq!(comm[15], 0);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What a recording file is made of: its schema, its metadata, its kinds of row.
+
+mod header;
+mod kind;
+mod schema;
+mod utc;
+
+pub use header::{Header, HeaderError};
+pub use kind::Kind;
+pub use schema::{COLUMNS, Column, ColumnType, arrow_schema};
+pub(crate) use utc::{from_utc, to_utc};

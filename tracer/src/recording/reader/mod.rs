@@ -1,0 +1,9 @@
+//! Reads the files of a recording.
+
+mod check;
+mod file;
+mod frames;
+mod rows;
+
+pub use file::{Missing, NotARecording, Reader};
+pub use rows::{RowContent, Rows};

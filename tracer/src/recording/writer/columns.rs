@@ -1,0 +1,360 @@
+//! The rows of a batch while they are collected.
+
+use std::time::Duration;
+
+use tracer_core::event::{
+    AcceptQueue, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SourceCounts,
+    SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
+};
+
+use crate::{
+    host::CgroupResolver,
+    recording::{
+        Kind, to_utc,
+        writer::{
+            addresses::Addresses,
+            batches::Batches,
+            figures::Figures,
+            owners::Owners,
+            sparse::{Flag, Names, Sparse, Values},
+            validity::Validity,
+        },
+    },
+};
+
+/// The rows of a batch while they are collected.
+#[derive(Debug)]
+pub(super) struct BatchColumns {
+    clock: ClockOffset,
+    rows: usize,
+    kinds: Names,
+    kind: Sparse<i8>,
+    time: Sparse<i64>,
+    socket: Sparse<u64>,
+    cookie: Sparse<u64>,
+    states: [Names; 2],
+    from: Sparse<i8>,
+    to: Sparse<i8>,
+    local_address: Sparse<i32>,
+    local_addresses: Addresses,
+    local_port: Sparse<u16>,
+    remote_address: Sparse<i32>,
+    remote_addresses: Addresses,
+    remote_port: Sparse<u16>,
+    owners: Owners,
+    netns: Sparse<u32>,
+    queued: Validity,
+    accept_queue: [Values<u32>; 2],
+    flagged: Validity,
+    error: Values<u16>,
+    flags: [Flag; 5],
+    figures: Figures,
+    state_age: Sparse<u64>,
+    attempts: Sparse<u8>,
+    first_sent: Sparse<i64>,
+    counts: [Sparse<u64>; 6],
+}
+
+impl BatchColumns {
+    pub(super) fn new(clock: ClockOffset) -> Self {
+        let states = || Names::new(TcpState::ALL.map(TcpState::name));
+        Self {
+            clock,
+            rows: 0,
+            kinds: Names::new(Kind::ALL.map(Kind::name)),
+            kind: Sparse::default(),
+            time: Sparse::default(),
+            socket: Sparse::default(),
+            cookie: Sparse::default(),
+            states: [states(), states()],
+            from: Sparse::default(),
+            to: Sparse::default(),
+            local_address: Sparse::default(),
+            local_addresses: Addresses::default(),
+            local_port: Sparse::default(),
+            remote_address: Sparse::default(),
+            remote_addresses: Addresses::default(),
+            remote_port: Sparse::default(),
+            owners: Owners::default(),
+            netns: Sparse::default(),
+            queued: Validity::default(),
+            accept_queue: Default::default(),
+            flagged: Validity::default(),
+            error: Values::default(),
+            flags: Default::default(),
+            figures: Figures::default(),
+            state_age: Sparse::default(),
+            attempts: Sparse::default(),
+            first_sent: Sparse::default(),
+            counts: Default::default(),
+        }
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds an event, with what `resolver` knows of its cgroups.
+    pub(super) fn event(&mut self, event: &Event, resolver: &mut CgroupResolver) {
+        match event {
+            Event::Transition(transition) => self.transition(transition, resolver),
+            Event::Existing(socket) => self.existing(socket, resolver),
+            Event::SnapshotScope { started, netns } => {
+                self.begin(Kind::SnapshotScope, *started);
+                self.netns.put(self.rows, *netns);
+            }
+            Event::SnapshotEnd { started } => self.begin(Kind::SnapshotEnd, *started),
+            Event::SynAckRetransmit(event) => self.syn_ack_retransmit(event),
+            Event::FirstRead(event) => self.first_read(event, resolver),
+            Event::TimewaitEnd(event) => self.timewait_end(event),
+            Event::Time(time) => self.begin(Kind::Time, *time),
+        }
+        self.rows += 1;
+    }
+
+    /// Adds the source's account.
+    pub(super) fn counts(&mut self, time: Timestamp, counts: &SourceCounts) {
+        let SourceCounts { seen, lost, skipped, others_lost, renewed, malformed } = *counts;
+        self.begin(Kind::Counts, time);
+        let values = [Some(seen), Some(lost), skipped, Some(others_lost), Some(renewed), Some(malformed)];
+        for (column, value) in self.counts.iter_mut().zip(values) {
+            column.put_known(self.rows, value);
+        }
+        self.rows += 1;
+    }
+
+    fn begin(&mut self, kind: Kind, time: Timestamp) {
+        self.kind.put(self.rows, kind as i8);
+        self.time.put(self.rows, to_utc(time, self.clock));
+    }
+
+    fn transition(&mut self, transition: &Transition, resolver: &mut CgroupResolver) {
+        let Transition {
+            time,
+            socket,
+            cookie,
+            from,
+            to,
+            local,
+            remote,
+            process,
+            netns,
+            cgroup_id,
+            accept_queue,
+            flags,
+            info,
+        } = transition;
+        let row = self.rows;
+        self.begin(Kind::Transition, *time);
+        self.socket.put(row, socket.0);
+        self.cookie.put_known(row, *cookie);
+        self.from.put(row, place(*from));
+        self.to.put(row, place(*to));
+        self.ends(*local, *remote, *netns);
+        let begins = matches!((from, to), (TcpState::Closed, TcpState::SynSent | TcpState::Listen));
+        self.owner(process.as_ref(), *cgroup_id, begins, *time, resolver);
+        self.accept_queue(*accept_queue);
+        if let Some(flags) = flags {
+            self.flags(*flags);
+        }
+        if let Some(info) = info {
+            self.figures.put(row, info);
+        }
+    }
+
+    fn existing(&mut self, socket: &ExistingSocket, resolver: &mut CgroupResolver) {
+        let ExistingSocket {
+            time,
+            cookie,
+            state,
+            state_age_ns,
+            local,
+            remote,
+            process,
+            netns,
+            cgroup_id,
+            info,
+        } = socket;
+        let row = self.rows;
+        self.begin(Kind::Existing, *time);
+        self.cookie.put(row, *cookie);
+        self.to.put(row, place(*state));
+        self.state_age.put_known(row, *state_age_ns);
+        self.ends(*local, *remote, *netns);
+        self.owner(process.as_ref(), *cgroup_id, false, *time, resolver);
+        if let Some(info) = info {
+            self.figures.put(row, info);
+        }
+    }
+
+    fn syn_ack_retransmit(&mut self, event: &SynAckRetransmit) {
+        let SynAckRetransmit { time, listener, local, remote, netns, attempts, first_sent, accept_queue } =
+            event;
+        self.begin(Kind::SynAckRetransmit, *time);
+        self.socket.put(self.rows, listener.0);
+        self.ends(*local, *remote, *netns);
+        self.attempts.put(self.rows, *attempts);
+        self.first_sent.put_known(self.rows, first_sent.map(|time| to_utc(time, self.clock)));
+        self.accept_queue(*accept_queue);
+    }
+
+    fn first_read(&mut self, event: &FirstRead, resolver: &mut CgroupResolver) {
+        let FirstRead { time, socket, process } = event;
+        self.begin(Kind::FirstRead, *time);
+        self.socket.put(self.rows, socket.0);
+        self.owner(Some(process), None, false, *time, resolver);
+    }
+
+    fn timewait_end(&mut self, event: &TimewaitEnd) {
+        let TimewaitEnd { time, state, local, remote, netns } = event;
+        self.begin(Kind::TimewaitEnd, *time);
+        self.from.put(self.rows, place(*state));
+        self.ends(*local, *remote, *netns);
+    }
+
+    fn ends(&mut self, local: Endpoint, remote: Endpoint, netns: Option<u32>) {
+        let row = self.rows;
+        self.local_address.put(row, self.local_addresses.index(local.address));
+        self.local_port.put_known(row, known(local.port));
+        // Absent stands for the unspecified address of the local end's family, which is what the kernel
+        // has where there is no remote end.
+        if !remote.address.is_unspecified() || remote.address.is_ipv4() != local.address.is_ipv4() {
+            self.remote_address.put(row, self.remote_addresses.index(remote.address));
+        }
+        self.remote_port.put_known(row, known(remote.port));
+        self.netns.put_known(row, netns);
+    }
+
+    fn owner(
+        &mut self,
+        process: Option<&Process>,
+        cgroup_id: Option<u64>,
+        begins: bool,
+        time: Timestamp,
+        resolver: &mut CgroupResolver,
+    ) {
+        let row = self.rows;
+        let now = Duration::from_nanos(time.0);
+        let owners = &mut self.owners;
+        let telling = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, now, resolver));
+        let Some(process) = process else { return };
+        owners.put_process(row, process);
+        if telling {
+            return;
+        }
+        if begins {
+            resolver.forget_process(process.pid, now);
+        }
+        if let Some(cgroup) = resolver.of_process(process.pid, now) {
+            owners.put_process_cgroup(row, &cgroup.path);
+        }
+    }
+
+    fn accept_queue(&mut self, queue: Option<AcceptQueue>) {
+        if let Some(AcceptQueue { length, limit }) = queue {
+            self.queued.put(self.rows);
+            let [lengths, limits] = &mut self.accept_queue;
+            lengths.put(length);
+            limits.put(limit);
+        }
+    }
+
+    fn flags(&mut self, flags: SocketFlags) {
+        let SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached } = flags;
+        self.flagged.put(self.rows);
+        self.error.put(error);
+        let values = [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached];
+        for (column, value) in self.flags.iter_mut().zip(values) {
+            column.put(self.rows, value);
+        }
+    }
+
+    /// Appends the rows to `out` as a batch, with the dictionaries that it needs; the next begins empty.
+    pub(super) fn write(&mut self, batches: &mut Batches, out: &mut Vec<u8>) {
+        self.write_dictionaries(batches, out);
+        batches.begin(std::mem::take(&mut self.rows));
+        self.write_columns(batches);
+        batches.finish_batch(out);
+    }
+
+    /// The dictionaries have numbers in the order of their columns.
+    fn write_dictionaries(&mut self, batches: &mut Batches, out: &mut Vec<u8>) {
+        let [from, to] = &mut self.states;
+        self.kinds.write(0, batches, out);
+        from.write(1, batches, out);
+        to.write(2, batches, out);
+        self.local_addresses.write(3, batches, out);
+        self.remote_addresses.write(4, batches, out);
+        self.owners.write_dictionaries(5, batches, out);
+    }
+
+    /// In the order of [`COLUMNS`](super::COLUMNS).
+    fn write_columns(&mut self, to: &mut Batches) {
+        self.kind.write(to);
+        self.time.write(to);
+        self.socket.write(to);
+        self.cookie.write(to);
+        self.from.write(to);
+        self.to.write(to);
+        self.local_address.write(to);
+        self.local_port.write(to);
+        self.remote_address.write(to);
+        self.remote_port.write(to);
+        self.owners.write_processes(to);
+        self.netns.write(to);
+        self.owners.write_cgroups(to);
+        for column in &mut self.accept_queue {
+            column.write(&mut self.queued, to);
+        }
+        self.queued.clear();
+        self.error.write(&mut self.flagged, to);
+        for column in &mut self.flags {
+            column.write(&mut self.flagged, to);
+        }
+        self.flagged.clear();
+        self.figures.write(to);
+        self.state_age.write(to);
+        self.attempts.write(to);
+        self.first_sent.write(to);
+        for column in &mut self.counts {
+            column.write(to);
+        }
+    }
+}
+
+fn known(port: u16) -> Option<u16> {
+    (port != 0).then_some(port)
+}
+
+/// The index of a state in the dictionary.
+fn place(state: TcpState) -> i8 {
+    match state {
+        TcpState::Closed => 0,
+        TcpState::Listen => 1,
+        TcpState::SynSent => 2,
+        TcpState::SynReceived => 3,
+        TcpState::Established => 4,
+        TcpState::FinWait1 => 5,
+        TcpState::FinWait2 => 6,
+        TcpState::CloseWait => 7,
+        TcpState::Closing => 8,
+        TcpState::LastAck => 9,
+        TcpState::TimeWait => 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_in_the_order_of_their_dictionary() {
+        for (index, state) in TcpState::ALL.into_iter().enumerate() {
+            assert_eq!(usize::try_from(place(state)), Ok(index));
+        }
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+    }
+}

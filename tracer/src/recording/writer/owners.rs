@@ -1,0 +1,120 @@
+//! The columns of the process and of the cgroups.
+
+use std::time::Duration;
+
+use tracer_core::{escape::escape, event::Process};
+
+use crate::{
+    host::CgroupResolver,
+    recording::writer::{
+        batches::Batches,
+        interner::Interner,
+        sparse::{Rare, Sparse, Values},
+        validity::Validity,
+    },
+};
+
+/// The columns of the process and of the cgroups.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    owned: Validity,
+    pid: Values<u32>,
+    uid: Values<u32>,
+    process: Values<i32>,
+    processes: Interner<u128>,
+    /// Of each of them, whether its text is not the name itself.
+    odd_processes: Vec<bool>,
+    process_raw: Rare,
+    cgroup_id: Sparse<u64>,
+    cgroup: Sparse<i32>,
+    cgroups: Interner<u64>,
+    /// The last cgroup whose path was told, and its index.
+    last_cgroup: Option<(u64, i32)>,
+    /// The cgroup at the top of the hierarchy, which says nothing about a socket in it.
+    root_id: Option<u64>,
+    process_cgroup: Sparse<i32>,
+    process_cgroups: Interner<String>,
+}
+
+impl Owners {
+    /// Adds the cgroup of a socket. Whether its path says anything about the socket.
+    pub(super) fn put_cgroup(
+        &mut self,
+        row: usize,
+        id: u64,
+        now: Duration,
+        resolver: &mut CgroupResolver,
+    ) -> bool {
+        self.cgroup_id.put(row, id);
+        let last = self.last_cgroup.and_then(|(last, index)| (last == id).then_some(index));
+        let index = if let Some(index) = last.or_else(|| self.cgroups.known(&id)) {
+            index
+        } else if let Some(cgroup) = resolver.of_id(id, now) {
+            if cgroup.path == "/" {
+                self.root_id = Some(id);
+            }
+            self.cgroups.index(id, |to| to.extend_from_slice(cgroup.path.as_bytes()))
+        } else {
+            return false;
+        };
+        self.last_cgroup = Some((id, index));
+        self.cgroup.put(row, index);
+        self.root_id != Some(id)
+    }
+
+    pub(super) fn put_process(&mut self, row: usize, process: &Process) {
+        let Self { processes, odd_processes, .. } = self;
+        let index = processes.index(u128::from_le_bytes(process.comm), |to| {
+            to.extend_from_slice(escape(process.name()).as_bytes());
+            odd_processes.push(!is_plain(process));
+        });
+        self.owned.put(row);
+        self.pid.put(process.pid);
+        self.uid.put(process.uid);
+        self.process.put(index);
+        if usize::try_from(index).is_ok_and(|index| self.odd_processes.get(index) == Some(&true)) {
+            self.process_raw.put(row, process.comm);
+        }
+    }
+
+    /// Adds the cgroup of a process by its path.
+    pub(super) fn put_process_cgroup(&mut self, row: usize, path: &str) {
+        let cgroups = &mut self.process_cgroups;
+        let index = cgroups
+            .known(path)
+            .unwrap_or_else(|| cgroups.index(path.to_owned(), |to| to.extend_from_slice(path.as_bytes())));
+        self.process_cgroup.put(row, index);
+    }
+
+    /// Writes the dictionaries, whose numbers begin with `first`.
+    pub(super) fn write_dictionaries(&mut self, first: i64, to: &mut Batches, out: &mut Vec<u8>) {
+        self.processes.write(first, to, out);
+        self.cgroups.write(first + 1, to, out);
+        self.process_cgroups.write(first + 2, to, out);
+        self.odd_processes.clear();
+        self.last_cgroup = None;
+    }
+
+    /// Writes the columns from `pid` to `process_raw`; the next batch begins empty.
+    pub(super) fn write_processes(&mut self, to: &mut Batches) {
+        self.pid.write(&mut self.owned, to);
+        self.uid.write(&mut self.owned, to);
+        self.process.write(&mut self.owned, to);
+        self.process_raw.write(to);
+        self.owned.clear();
+    }
+
+    /// Writes the columns from `cgroup_id` to `process_cgroup`; the next batch begins empty.
+    pub(super) fn write_cgroups(&mut self, to: &mut Batches) {
+        self.cgroup_id.write(to);
+        self.cgroup.write(to);
+        self.process_cgroup.write(to);
+    }
+}
+
+/// Whether the name's text gives its 16 bytes back.
+fn is_plain(process: &Process) -> bool {
+    let name = process.name();
+    name.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')
+        && process.comm[name.len()..].iter().all(|&byte| byte == 0)
+}

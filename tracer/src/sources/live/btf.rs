@@ -1,0 +1,371 @@
+//! A reader of BTF for one question: at which offset does this kernel keep a field?
+//!
+//! rustc emits no CO-RE relocations, so the programs take their offsets from here. The format is
+//! described in the kernel's `Documentation/bpf/btf.rst`. Everything is checked: a damaged file is an
+//! error, never a panic.
+
+use std::fmt;
+
+/// The kernel's own BTF.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+const MAGIC: u16 = 0xeb9f;
+/// Deeper nesting than any kernel structure has; it ends cycles in a damaged file.
+const MAX_DEPTH: u32 = 24;
+
+mod kind {
+    pub(super) const INT: u32 = 1;
+    pub(super) const ARRAY: u32 = 3;
+    pub(super) const STRUCT: u32 = 4;
+    pub(super) const UNION: u32 = 5;
+    pub(super) const ENUM: u32 = 6;
+    pub(super) const TYPEDEF: u32 = 8;
+    pub(super) const VOLATILE: u32 = 9;
+    pub(super) const CONST: u32 = 10;
+    pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC_PROTO: u32 = 13;
+    pub(super) const VAR: u32 = 14;
+    pub(super) const DATASEC: u32 = 15;
+    pub(super) const DECL_TAG: u32 = 17;
+    pub(super) const TYPE_TAG: u32 = 18;
+    pub(super) const ENUM64: u32 = 19;
+    /// The newest kind this reader knows the length of.
+    pub(super) const LAST: u32 = ENUM64;
+}
+
+/// Why a BTF blob could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BtfError {
+    /// It does not start as BTF does.
+    #[error("it is not BTF of this machine's byte order")]
+    NotBtf,
+    /// It ends early or points outside itself.
+    #[error("it is damaged or cut off at byte {0}")]
+    Damaged(usize),
+    /// It has a kind of type newer than this program.
+    #[error("it holds a kind of type ({0}) that this version does not know")]
+    UnknownKind(u32),
+}
+
+/// Parsed BTF: the bytes and where each type starts.
+pub struct Btf {
+    bytes: Vec<u8>,
+    /// Offset of each type's header; type ids start at 1.
+    types: Vec<u32>,
+    strings: std::ops::Range<usize>,
+}
+
+impl fmt::Debug for Btf {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Btf").field("types", &self.types.len()).finish_non_exhaustive()
+    }
+}
+
+/// One type's header, taken apart.
+#[derive(Clone, Copy)]
+struct Header {
+    name: u32,
+    kind: u32,
+    members: u32,
+    /// Member offsets carry a bit-field size in their top byte.
+    has_bit_fields: bool,
+    /// The type meant, for typedefs and qualifiers.
+    target: u32,
+    /// Where the data after the header starts.
+    body: usize,
+}
+
+impl Btf {
+    /// Indexes the types of a BTF blob, such as the content of [`VMLINUX`].
+    ///
+    /// # Errors
+    ///
+    /// When the blob is not BTF, is damaged, or holds a kind of type that is newer than this reader.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
+        let half =
+            |at: usize| -> Option<u16> { Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?)) };
+        if half(0) != Some(MAGIC) {
+            return Err(BtfError::NotBtf);
+        }
+        let header = |at: usize| word(&bytes, at).map(|value| value as usize).ok_or(BtfError::Damaged(at));
+        let (length, type_offset, type_length) = (header(4)?, header(8)?, header(12)?);
+        let (string_offset, string_length) = (header(16)?, header(20)?);
+        let section = |offset: usize, size: usize| {
+            let start = length.checked_add(offset)?;
+            let end = start.checked_add(size)?;
+            (end <= bytes.len()).then_some(start..end)
+        };
+        let type_section = section(type_offset, type_length).ok_or(BtfError::Damaged(8))?;
+        let strings = section(string_offset, string_length).ok_or(BtfError::Damaged(16))?;
+
+        let mut types = Vec::with_capacity(type_section.len() / 24);
+        let mut at = type_section.start;
+        while at < type_section.end {
+            let header = read_header(&bytes, at).ok_or(BtfError::Damaged(at))?;
+            types.push(u32::try_from(at).map_err(|_| BtfError::Damaged(at))?);
+            at = header.body + body_length(header)?;
+        }
+        if at != type_section.end {
+            return Err(BtfError::Damaged(at));
+        }
+        Ok(Self { bytes, types, strings })
+    }
+
+    /// The byte offset of `path` in the structure named `structure`; `None` when either does not exist
+    /// or the field does not start at a byte.
+    ///
+    /// `path` joins member names with dots. Anonymous members are looked through, and so is the first
+    /// member of a structure when the name is not its own: `sk_err` is found in `tcp_sock`.
+    pub fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
+        self.offset_in(self.structure(structure)?, path)
+    }
+
+    /// As [`offset_of`](Self::offset_of), for a structure found before by [`structure`](Self::structure).
+    pub fn offset_in(&self, mut id: u32, path: &str) -> Option<u32> {
+        let mut bits = 0_u32;
+        for name in path.split('.') {
+            let (offset, member) = self.member(id, name, 0)?;
+            bits = bits.checked_add(offset)?;
+            id = member;
+        }
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// The type id of the structure of this name. It searches all types, so keep the answer.
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        self.find(kind::STRUCT, name)
+    }
+
+    fn find(&self, wanted: u32, name: &str) -> Option<u32> {
+        (1..=u32::try_from(self.types.len()).ok()?).find(|&id| {
+            self.header(id).is_some_and(|header| {
+                header.kind == wanted && self.string(header.name) == Some(name.as_bytes())
+            })
+        })
+    }
+
+    fn header(&self, id: u32) -> Option<Header> {
+        let at = *self.types.get((id as usize).checked_sub(1)?)?;
+        read_header(&self.bytes, at as usize)
+    }
+
+    fn string(&self, offset: u32) -> Option<&[u8]> {
+        let text = self.bytes.get(self.strings.clone())?.get(offset as usize..)?;
+        text.split(|&byte| byte == 0).next()
+    }
+
+    /// Follows typedefs and qualifiers to what they stand for.
+    fn resolve(&self, mut id: u32) -> Option<(u32, Header)> {
+        for _ in 0..MAX_DEPTH {
+            let header = self.header(id)?;
+            match header.kind {
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = header.target;
+                }
+                _ => return Some((id, header)),
+            }
+        }
+        None
+    }
+
+    /// The bit offset and type of a member of the structure or union `id`.
+    fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let (_, header) = self.resolve(id)?;
+        if header.kind != kind::STRUCT && header.kind != kind::UNION {
+            return None;
+        }
+        let members = (0..header.members as usize).filter_map(|index| {
+            let at = header.body + index * 12;
+            let offset = word(&self.bytes, at + 8)?;
+            let (offset, bit_field) = if header.has_bit_fields {
+                (offset & 0x00ff_ffff, offset >> 24 != 0)
+            } else {
+                (offset, false)
+            };
+            Some((self.string(word(&self.bytes, at)?)?, word(&self.bytes, at + 4)?, offset, bit_field))
+        });
+        let mut first = None;
+        for (index, (member, member_type, offset, bit_field)) in members.enumerate() {
+            if member == name.as_bytes() {
+                return (!bit_field).then_some((offset, member_type));
+            }
+            if member.is_empty()
+                && let Some((inner, found)) = self.member(member_type, name, depth + 1)
+            {
+                return Some((offset.checked_add(inner)?, found));
+            }
+            if index == 0 && offset == 0 && !member.is_empty() {
+                first = Some(member_type);
+            }
+        }
+        // A kernel "class" embeds its parent as its first member.
+        self.member(first?, name, depth + 1)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn read_header(bytes: &[u8], at: usize) -> Option<Header> {
+    let info = word(bytes, at + 4)?;
+    Some(Header {
+        name: word(bytes, at)?,
+        kind: (info >> 24) & 0x1f,
+        members: info & 0xffff,
+        has_bit_fields: info >> 31 != 0,
+        target: word(bytes, at + 8)?,
+        body: at + 12,
+    })
+}
+
+fn body_length(header: Header) -> Result<usize, BtfError> {
+    let each = match header.kind {
+        kind::INT | kind::VAR | kind::DECL_TAG => return Ok(4),
+        kind::ARRAY => return Ok(12),
+        kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12,
+        kind::ENUM | kind::FUNC_PROTO => 8,
+        unknown if unknown > kind::LAST || unknown == 0 => return Err(BtfError::UnknownKind(unknown)),
+        _ => 0,
+    };
+    Ok(header.members as usize * each)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Builds BTF by hand, so that a wrong offset cannot come from the reader itself.
+    #[derive(Default)]
+    struct Builder {
+        types: Vec<u8>,
+        strings: Vec<u8>,
+        count: u32,
+    }
+
+    impl Builder {
+        fn new() -> Self {
+            Self { strings: vec![0], ..Self::default() }
+        }
+
+        fn name(&mut self, name: &str) -> u32 {
+            if name.is_empty() {
+                return 0;
+            }
+            let at = u32::try_from(self.strings.len()).unwrap();
+            self.strings.extend(name.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn words(&mut self, words: &[u32]) {
+            for word in words {
+                self.types.extend(word.to_ne_bytes());
+            }
+        }
+
+        fn int(&mut self, name: &str) -> u32 {
+            let name = self.name(name);
+            self.words(&[name, kind::INT << 24, 4, 32]);
+            self.count += 1;
+            self.count
+        }
+
+        fn structure(&mut self, kind: u32, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+            let name = self.name(name);
+            let info = kind << 24 | u32::try_from(members.len()).unwrap();
+            self.words(&[name, info, 64]);
+            for (member, member_type, offset) in members {
+                let member = self.name(member);
+                self.words(&[member, *member_type, *offset]);
+            }
+            self.count += 1;
+            self.count
+        }
+
+        fn build(self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            bytes.extend(MAGIC.to_ne_bytes());
+            bytes.extend([1, 0]);
+            let types = u32::try_from(self.types.len()).unwrap();
+            let strings = u32::try_from(self.strings.len()).unwrap();
+            for word in [24, 0, types, types, strings] {
+                bytes.extend(word.to_ne_bytes());
+            }
+            bytes.extend(self.types);
+            bytes.extend(self.strings);
+            bytes
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut builder = Builder::new();
+        let int = builder.int("int");
+        let anonymous = builder.structure(kind::UNION, "", &[("deep", int, 0), ("other", int, 0)]);
+        let parent = builder.structure(kind::STRUCT, "parent", &[("head", int, 0), ("", anonymous, 64)]);
+        let queue = builder.structure(kind::STRUCT, "queue", &[("length", int, 32)]);
+        builder.structure(
+            kind::STRUCT,
+            "child",
+            &[("base", parent, 0), ("own", int, 128), ("queue", queue, 192)],
+        );
+        builder.build()
+    }
+
+    #[test]
+    fn finds_own_nested_anonymous_and_inherited_members() {
+        let btf = Btf::parse(sample()).unwrap();
+        assert_eq!(btf.offset_of("child", "own"), Some(16));
+        assert_eq!(btf.offset_of("child", "queue.length"), Some(28));
+        assert_eq!(btf.offset_of("child", "deep"), Some(8));
+        assert_eq!(btf.offset_of("child", "head"), Some(0));
+        assert_eq!(btf.offset_of("child", "absent"), None);
+        assert_eq!(btf.offset_of("absent", "own"), None);
+        assert_eq!(btf.offset_of("child", "own.deeper"), None);
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        assert_eq!(Btf::parse(Vec::new()).unwrap_err(), BtfError::NotBtf);
+        assert_eq!(Btf::parse(b"\x7fELF".to_vec()).unwrap_err(), BtfError::NotBtf);
+        let mut unknown = sample();
+        unknown[24 + 7] = 31;
+        assert_eq!(Btf::parse(unknown).unwrap_err(), BtfError::UnknownKind(31));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let whole = sample();
+        for length in 0..whole.len() {
+            assert!(Btf::parse(whole[..length].to_vec()).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn reads_this_kernel() {
+        let btf = Btf::parse(std::fs::read(VMLINUX).unwrap()).unwrap();
+        // The one offset that no kernel of the last ten years has moved.
+        assert_eq!(btf.offset_of("tcp_sock", "skc_daddr"), Some(0));
+        assert_eq!(btf.offset_of("tcp_sock", "skc_family"), Some(16));
+        assert!(btf.offset_of("tcp_sock", "srtt_us").unwrap() > btf.offset_of("tcp_sock", "sk_err").unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(position in 0usize..400, value: u8, cut in 0usize..400) {
+            let mut bytes = sample();
+            let length = bytes.len();
+            bytes[position % length] = value;
+            bytes.truncate(cut.max(1).min(length));
+            if let Ok(btf) = Btf::parse(bytes) {
+                let _ = btf.offset_of("child", "queue.length");
+                let _ = btf.offset_of("child", "deep");
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! From a record to an [`Event`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tracer_core::event::{
+    AcceptQueue, Endpoint, Event, FirstRead, Process, SocketFlags, SocketId, SynAckRetransmit, TcpInfo,
+    TcpState, Timestamp, TimewaitEnd, Transition,
+};
+use tracer_ebpf::{AF_INET, AF_INET6, Parts, RecordKind, TcpInfo as WireInfo, flags};
+
+/// `sk_shutdown` bits, `include/net/sock.h`.
+const RCV_SHUTDOWN: u8 = 1;
+const SEND_SHUTDOWN: u8 = 2;
+
+/// Hides socket addresses, which would tell a reader of the output where the kernel's memory is.
+///
+/// Multiplying by an odd number is a bijection, so identities stay distinct.
+#[derive(Clone, Copy, Debug)]
+pub struct AddressKey(u64);
+
+impl AddressKey {
+    /// A key that is different at every start.
+    pub fn random() -> Self {
+        use std::hash::{BuildHasher as _, RandomState};
+        Self(RandomState::new().hash_one("socket"))
+    }
+
+    fn hide(self, address: u64) -> SocketId {
+        SocketId((address ^ self.0).wrapping_mul(self.0 | 1))
+    }
+}
+
+/// Reads the record at the start of `bytes`, hands its event to `take`, and gives its length. No event when it is none
+/// that this version writes; no length either when it does not end within the bytes.
+///
+/// An event is as large as a record, so it is handed on where it was made instead of being copied to whoever asked.
+#[inline]
+pub fn event(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>)) -> Option<usize> {
+    let Some((parts, length)) = Parts::read_from(bytes) else {
+        take(None);
+        return None;
+    };
+    take(of_parts(&parts, key).as_ref());
+    Some(length)
+}
+
+#[inline]
+fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
+    let record = &parts.record;
+    Some(match record.kind {
+        kind if kind == RecordKind::Transition as u8 => Event::Transition(transition(parts, key)?),
+        kind if kind == RecordKind::SynAckRetransmit as u8 => {
+            let (local, remote) = ends(parts)?;
+            Event::SynAckRetransmit(SynAckRetransmit {
+                time: Timestamp(record.time_ns),
+                listener: key.hide(record.socket),
+                local,
+                remote,
+                netns: netns(parts),
+                attempts: record.attempts.max(1),
+                first_sent: (record.value != 0).then_some(Timestamp(record.value)),
+                accept_queue: accept_queue(parts),
+            })
+        }
+        kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(FirstRead {
+            time: Timestamp(record.time_ns),
+            socket: key.hide(record.socket),
+            process: process(parts)?,
+        }),
+        kind if kind == RecordKind::TimeWaitEnd as u8 => {
+            let (local, remote) = ends(parts)?;
+            Event::TimewaitEnd(TimewaitEnd {
+                time: Timestamp(record.time_ns),
+                state: TcpState::from_kernel(record.old_state)?,
+                local,
+                remote,
+                netns: netns(parts),
+            })
+        }
+        _ => return None,
+    })
+}
+
+/// The local and the remote end. A v4-mapped address is the IPv4 address it stands for.
+#[inline]
+fn ends(parts: &Parts) -> Option<(Endpoint, Endpoint)> {
+    let record = &parts.record;
+    let (local, remote): (IpAddr, IpAddr) = match (record.family, &parts.addresses) {
+        (AF_INET, None) => {
+            (Ipv4Addr::from(record.local_address).into(), Ipv4Addr::from(record.remote_address).into())
+        }
+        (AF_INET6, Some(addresses)) => {
+            let address = |bytes: [u8; 16]| Ipv6Addr::from(bytes).to_canonical();
+            (address(addresses.local), address(addresses.remote))
+        }
+        _ => return None,
+    };
+    Some((
+        Endpoint { address: local, port: record.local_port },
+        Endpoint { address: remote, port: record.remote_port },
+    ))
+}
+
+fn netns(parts: &Parts) -> Option<u32> {
+    (parts.record.flags & flags::NETNS != 0).then_some(parts.record.netns)
+}
+
+fn process(parts: &Parts) -> Option<Process> {
+    parts.process.map(|process| Process { pid: process.tgid, uid: process.uid, comm: process.comm })
+}
+
+fn accept_queue(parts: &Parts) -> Option<AcceptQueue> {
+    parts.accept_queue.map(|queue| AcceptQueue { length: queue.length, limit: queue.limit })
+}
+
+#[inline]
+fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
+    let record = &parts.record;
+    let has = |flag| record.flags & flag != 0;
+    let (from, to) = (TcpState::from_kernel(record.old_state)?, TcpState::from_kernel(record.new_state)?);
+    let opening = from == TcpState::Closed && to == TcpState::SynSent;
+    let (local, remote) = ends(parts)?;
+    Some(Transition {
+        time: Timestamp(record.time_ns),
+        socket: key.hide(record.socket),
+        cookie: (record.cookie != 0).then_some(record.cookie),
+        from,
+        to,
+        // Before the port is bound the field may hold the port of the descriptor's last connection.
+        local: if opening && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local },
+        remote,
+        process: process(parts),
+        netns: netns(parts),
+        cgroup_id: has(flags::CGROUP).then_some(record.value),
+        accept_queue: accept_queue(parts),
+        flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
+            error: record.error,
+            shutdown_receive: record.shutdown & RCV_SHUTDOWN != 0,
+            shutdown_send: record.shutdown & SEND_SHUTDOWN != 0,
+            peer_fin: has(flags::PEER_FIN),
+            linger_zero: has(flags::LINGER_ZERO),
+            attached: has(flags::ATTACHED),
+        }),
+        info: parts.info.as_ref().map(|info| tcp_info(info, has(flags::PEER_FIN))),
+    })
+}
+
+/// `peer_fin` is taken off the counts: a FIN takes one sequence number and is no data.
+#[inline]
+fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
+    TcpInfo {
+        bytes_sent: wire.bytes_sent.saturating_sub(wire.bytes_retransmitted),
+        bytes_received: wire.bytes_received.saturating_sub(u64::from(peer_fin)),
+        segments_sent: wire.segments_sent,
+        segments_received: wire.segments_received,
+        data_segments_received: wire.data_segments_received,
+        retransmits: wire.retransmits,
+        srtt_us: (wire.srtt_us != 0).then_some(wire.srtt_us),
+        min_rtt_us: (wire.min_rtt_us != u32::MAX).then_some(wire.min_rtt_us),
+        mss: wire.mss,
+        user_timeout_ms: (wire.user_timeout_ms != 0).then_some(wire.user_timeout_ms),
+        unacked_bytes: wire.unacked,
+        unread_bytes: wire.unread.saturating_sub(u32::from(peer_fin)),
+        segments_in_flight: wire.packets_out,
+        pending_retransmits: wire.pending_retransmits,
+        probes: wire.probes,
+        soft_error: wire.soft_error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tracer_ebpf::{Ipv6Addresses, Record, tcp_state};
+
+    use super::*;
+
+    fn parts() -> Parts {
+        Parts {
+            record: Record {
+                time_ns: 5,
+                socket: 0xffff_8880_1234_5678,
+                cookie: 0,
+                value: 77,
+                local_address: [10, 0, 0, 1],
+                remote_address: [10, 0, 0, 2],
+                flags: flags::PROCESS | flags::NETNS | flags::PORT_UNBOUND,
+                netns: 4_026_531_840,
+                local_port: 4242,
+                remote_port: 443,
+                error: 0,
+                shutdown: 0,
+                attempts: 0,
+                kind: RecordKind::Transition as u8,
+                old_state: tcp_state::CLOSE,
+                new_state: tcp_state::SYN_SENT,
+                family: AF_INET,
+                reserved: 0,
+            },
+            addresses: None,
+            process: Some(tracer_ebpf::Process {
+                tgid: 42,
+                uid: 1000,
+                comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+            }),
+            accept_queue: None,
+            info: None,
+        }
+    }
+
+    fn bytes(parts: &Parts) -> Vec<u8> {
+        parts.slices().collect::<Vec<_>>().concat()
+    }
+
+    fn decoded(parts: &Parts) -> Transition {
+        let bytes = bytes(parts);
+        match decode(&bytes, AddressKey::random()) {
+            (Some(Event::Transition(transition)), Some(length)) if length == bytes.len() => transition,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn decode(bytes: &[u8], key: AddressKey) -> (Option<Event>, Option<usize>) {
+        let mut decoded = None;
+        let length = event(bytes, key, |event| decoded = event.copied());
+        (decoded, length)
+    }
+
+    #[test]
+    fn an_unbound_port_is_not_believed() {
+        let transition = decoded(&parts());
+        assert_eq!(transition.local, Endpoint { address: "10.0.0.1".parse().unwrap(), port: 0 });
+        assert_eq!(transition.remote, Endpoint { address: "10.0.0.2".parse().unwrap(), port: 443 });
+        let bound = Parts { record: Record { flags: flags::PROCESS, ..parts().record }, ..parts() };
+        assert_eq!(decoded(&bound).local.port, 4242);
+    }
+
+    #[test]
+    fn what_is_not_flagged_is_absent() {
+        let transition = decoded(&parts());
+        assert_eq!(transition.process.map(|process| (process.pid, process.uid)), Some((42, 1000)));
+        assert_eq!(transition.process.unwrap().name(), b"curl");
+        assert_eq!((transition.netns, transition.cgroup_id), (Some(4_026_531_840), None));
+        assert_eq!((transition.cookie, transition.flags, transition.info), (None, None, None));
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_ipv4() {
+        let octets = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let addresses = Ipv6Addresses { local: octets("2001:db8::1"), remote: octets("::ffff:192.0.2.7") };
+        let record =
+            Record { family: AF_INET6, flags: flags::IPV6_ADDRESSES | flags::PROCESS, ..parts().record };
+        let transition = decoded(&Parts { record, addresses: Some(addresses), ..parts() });
+        assert_eq!(transition.local.address, "2001:db8::1".parse::<IpAddr>().unwrap());
+        assert_eq!(transition.remote.address, "192.0.2.7".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn every_part_is_found_behind_the_others() {
+        let all = flags::IPV6_ADDRESSES | flags::PROCESS | flags::ACCEPT_QUEUE | flags::INFO;
+        let whole = Parts {
+            record: Record { family: AF_INET6, flags: all, ..parts().record },
+            addresses: Some(Ipv6Addresses { local: [1; 16], remote: [2; 16] }),
+            accept_queue: Some(tracer_ebpf::AcceptQueue { length: 3, limit: 128 }),
+            info: Some(WireInfo { srtt_us: 7, min_rtt_us: u32::MAX, ..WireInfo::default() }),
+            ..parts()
+        };
+        assert_eq!(bytes(&whole).len(), tracer_ebpf::MAX_RECORD);
+        assert_eq!(Parts::read_from(&bytes(&whole)), Some((whole, tracer_ebpf::MAX_RECORD)));
+        let transition = decoded(&whole);
+        assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
+        assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
+        assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+    }
+
+    #[test]
+    fn a_record_that_is_not_understood_has_its_length() {
+        let record = Record { new_state: 99, ..parts().record };
+        let strange = bytes(&Parts { record, ..parts() });
+        assert_eq!(decode(&strange, AddressKey(7)), (None, Some(strange.len())));
+    }
+
+    #[test]
+    fn hidden_addresses_stay_distinct_and_do_not_show() {
+        let key = AddressKey::random();
+        let addresses = [0xffff_8880_0000_0000, 0xffff_8880_0000_0040, 0xffff_8880_0000_0080];
+        let hidden: std::collections::HashSet<_> =
+            addresses.iter().map(|&address| key.hide(address)).collect();
+        assert_eq!(hidden.len(), 3);
+        assert!(addresses.iter().all(|&address| key.hide(address) != SocketId(address)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_event_or_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode(&bytes, AddressKey(7));
+        }
+
+        #[test]
+        fn any_kind_and_states(kind: u8, old_state: u8, new_state: u8, family: u8, flags: u32) {
+            let record = Record { kind, old_state, new_state, family, flags, ..parts().record };
+            let _ = decode(&bytes(&Parts { record, ..parts() }), AddressKey(7));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What this kernel can do, found by trying, never by its version.
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use tracer_core::event::Event;
+
+use crate::sources::{
+    Source as _,
+    live::{
+        KernelOptions, KernelSource, btf,
+        load::{self, Hook, LoadOptions, Mode, RefusedHook},
+        privileges, tracefs,
+    },
+};
+
+/// The outcome of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It is there; the text says what exactly.
+    Found(String),
+    /// It is not; the text says why.
+    Missing(String),
+}
+
+/// One thing that tracing can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What it is.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub finding: Finding,
+    /// What its absence costs.
+    pub cost: &'static str,
+}
+
+/// Tries everything. Programs are loaded, attached and let go of again.
+pub fn all() -> Vec<Check> {
+    let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true };
+    let types = load::read_btf();
+    let (skip_count, refused) = match load::load(Mode::Btf, options) {
+        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused)),
+        Err(error) => (Err(error), None),
+    };
+    let tracepoint_mode = load::load(Mode::Tracepoint, options);
+    let ring_buffer = refused.is_some() || tracepoint_mode.is_ok();
+    let mut checks = vec![
+        Check { name: "kernel", finding: Finding::Found(kernel_release()), cost: "" },
+        Check {
+            name: "capabilities",
+            finding: match privileges::check() {
+                Ok(()) => Finding::Found("all that loading and attaching need".to_owned()),
+                Err(missing) => Finding::Missing(missing.to_string()),
+            },
+            cost: "nothing can be traced",
+        },
+        Check {
+            name: "kernel BTF",
+            finding: match &types {
+                Ok(_) => Finding::Found(btf::VMLINUX.to_owned()),
+                Err(error) => Finding::Missing(error.to_string()),
+            },
+            cost: "mode btf, and with it the kernel's own figures: server handshakes, close reasons, bytes, namespaces",
+        },
+        Check {
+            name: "tracefs",
+            finding: match tracefs::mounted() {
+                Some(path) => Finding::Found(path.display().to_string()),
+                None => Finding::Missing("not mounted at /sys/kernel/tracing".to_owned()),
+            },
+            cost: "nothing: mode tracepoint mounts it privately where it may",
+        },
+        Check {
+            name: "ring buffer",
+            finding: if ring_buffer {
+                Finding::Found("BPF_MAP_TYPE_RINGBUF".to_owned())
+            } else {
+                Finding::Missing("no program with a ring buffer could be loaded".to_owned())
+            },
+            cost: "nothing can be traced: kernel 5.8 has it",
+        },
+        Check {
+            name: "mode btf",
+            finding: match &skip_count {
+                Ok(_) => Finding::Found("tp_btf on sock:inet_sock_set_state".to_owned()),
+                Err(error) => Finding::Missing(error.to_string()),
+            },
+            cost: "mode tracepoint is used instead: dearer, and skipped whenever it interrupts another program",
+        },
+        Check {
+            name: "mode tracepoint",
+            finding: match &tracepoint_mode {
+                Ok(_) => Finding::Found("classic tracepoint sock:inet_sock_set_state".to_owned()),
+                Err(error) => Finding::Missing(error.to_string()),
+            },
+            cost: "no fallback for mode btf",
+        },
+        skip_check("skip counter", "5.12", skip_count.is_ok(), skip_count.ok().flatten()),
+        skip_check(
+            "skip counter tracepoint",
+            "6.7",
+            tracepoint_mode.is_ok(),
+            tracepoint_mode.ok().and_then(|mut loaded| loaded.skipped.read()),
+        ),
+    ];
+    checks.push(self_test());
+    checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
+    checks
+}
+
+/// `since` is the first kernel that keeps a count.
+fn skip_check(name: &'static str, since: &str, loaded: bool, count: Option<u64>) -> Check {
+    Check {
+        name,
+        finding: match count {
+            Some(_) => Finding::Found("recursion_misses of the program".to_owned()),
+            None if loaded => {
+                Finding::Missing(format!("this kernel does not count skipped runs ({since} does)"))
+            }
+            None => Finding::Missing("no program could be loaded".to_owned()),
+        },
+        cost: "events that the kernel skipped are not counted",
+    }
+}
+
+/// The transitions of one loopback connection: two of its listener, five of each end.
+const SELF_TEST_TRANSITIONS: u64 = 12;
+
+/// Traces a connection of its own and accounts for its transitions.
+fn self_test() -> Check {
+    Check {
+        name: "self-test",
+        finding: match trace_own_connection() {
+            Ok(account) if account.seen == SELF_TEST_TRANSITIONS => Finding::Found(format!(
+                "all {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen"
+            )),
+            Ok(account) => Finding::Missing(format!(
+                "of {SELF_TEST_TRANSITIONS} transitions of a loopback connection {} were seen; on the whole host {} were lost in the ring and {} skipped by the kernel",
+                account.seen,
+                account.lost,
+                account.skipped.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string()),
+            )),
+            Err(error) => Finding::Missing(error),
+        },
+        cost: "what is shown may not be all there is",
+    }
+}
+
+/// What became of the transitions of the connection.
+struct Account {
+    seen: u64,
+    lost: u64,
+    skipped: Option<u64>,
+}
+
+fn trace_own_connection() -> Result<Account, String> {
+    let options = KernelOptions { snapshot: false, ..KernelOptions::default() };
+    let mut source = KernelSource::start(options).map_err(|error| error.to_string())?;
+    let port =
+        connect_to_oneself().map_err(|error| format!("no connection could be made on 127.0.0.1: {error}"))?;
+    let mut seen = 0;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while seen < SELF_TEST_TRANSITIONS && Instant::now() < deadline {
+        let polled = source.poll(&mut |event| {
+            if let Event::Transition(transition) = event {
+                seen += u64::from(transition.local.port == port || transition.remote.port == port);
+            }
+        });
+        polled.map_err(|error| format!("what the programs wrote cannot be read: {error}"))?;
+    }
+    let counts = source.counts();
+    Ok(Account { seen, lost: counts.lost, skipped: counts.skipped })
+}
+
+/// Opens a connection on loopback and closes it again, listener included; gives the listener's port.
+fn connect_to_oneself() -> std::io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let client = TcpStream::connect(address)?;
+    let (server, _) = listener.accept()?;
+    drop(client);
+    drop(server);
+    Ok(address.port())
+}
+
+/// `refused` is none when mode btf itself does not work.
+fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
+    Check {
+        name: match hook {
+            Hook::SynAckRetransmit => "hook syn_ack",
+            Hook::FirstRead => "hook first_read",
+            Hook::TimeWaitEnd => "hook fentry",
+        },
+        finding: match refused {
+            None => Finding::Missing("mode btf does not work".to_owned()),
+            Some(refused) => match refused.iter().find(|refused| refused.hook == hook) {
+                Some(refused) => Finding::Missing(refused.error.to_string()),
+                None => Finding::Found(format!("attaches to {}", hook.target())),
+            },
+        },
+        cost: hook.cost(),
+    }
+}
+
+fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // The program's own architecture: kernels before 6.1 have no file that tells theirs.
+    format!("{} {}", release.trim(), env::consts::ARCH)
+}
