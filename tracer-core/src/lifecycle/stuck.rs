@@ -207,7 +207,7 @@ mod tests {
         thresholds.set(TcpState::Established, 10 * SECOND);
         let old = stuck_connections(TcpState::Established, Age::AtLeast(10 * SECOND), 1);
         let young = stuck_connections(TcpState::Established, Age::AtLeast(9 * SECOND), 1);
-        let groups = stuck([old, young], &thresholds, by_pid);
+        let groups = group_stuck([old, young], &thresholds, by_pid);
         assert_eq!(groups[0].members, [old]);
     }
 }

@@ -3,7 +3,7 @@
 mod serve;
 mod settings;
 
-pub use serve::{LabelRequest, ListenAddress, LogFormat, LogLevel, ServeArguments};
+pub use serve::{LabelRequest, ServeArguments};
 pub use settings::SettingsError;
 
 use std::{path::PathBuf, time::Duration};

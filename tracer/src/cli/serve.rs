@@ -1,12 +1,16 @@
 //! The options of `serve`.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tracer_core::event::TcpState;
 
 use crate::{
-    agent::metrics::Label,
+    agent::{
+        http::ListenAddress,
+        logging::{LogFormat, LogLevel},
+        metrics::Label,
+    },
     cli::{parse_duration, parse_threshold},
 };
 
@@ -50,64 +54,6 @@ pub struct ServeArguments {
     pub log_level: LogLevel,
 }
 
-/// Form of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people
-    #[default]
-    Text,
-    /// An object a line
-    Json,
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// What makes it end
-    Error,
-    /// What an operator should see to
-    Warn,
-    /// What it does
-    #[default]
-    Info,
-    /// Why it does it
-    Debug,
-}
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An address and port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some("") => Err("`unix:` has no path: use unix:/run/tcptrace-bpf.sock".to_owned()),
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!(
-                    "`{text}` is not an address with a port: use 127.0.0.1:10793, [::1]:10793 or unix:/path"
-                )
-            }),
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(formatter, "{address}"),
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// An opt-in label, with its list if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelRequest(pub Label, pub Option<PathBuf>);
@@ -137,18 +83,6 @@ impl FromStr for LabelRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_to_listen() {
-        assert_eq!("[::1]:1".parse(), Ok(ListenAddress::Tcp("[::1]:1".parse().unwrap())));
-        assert_eq!("unix:/run/x".parse(), Ok(ListenAddress::Unix("/run/x".into())));
-        for (text, part) in
-            [("10793", "127.0.0.1:10793"), ("unix:", "no path"), ("localhost:80", "unix:/path")]
-        {
-            let error = text.parse::<ListenAddress>().unwrap_err();
-            assert!(error.contains(part), "{error}");
-        }
-    }
 
     #[test]
     fn labels_and_their_lists() {

@@ -261,7 +261,10 @@ mod tests {
     use std::{collections::HashMap, io::Write as _};
 
     use super::*;
-    use crate::cli::{LogFormat, ModeArgument, ServeArguments};
+    use crate::{
+        agent::logging::LogFormat,
+        cli::{ModeArgument, ServeArguments},
+    };
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();

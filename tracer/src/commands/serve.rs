@@ -19,7 +19,7 @@ use tracer_core::lifecycle::{Thresholds, TrackerOptions};
 use crate::{
     agent::{
         http::{clients::Clients, listen::Bound, pages::Site, web_config::Web},
-        logging,
+        logging::{self, LogLevel},
         metrics::{Agent, LabelLimits, LabelSources, Recorder, RecorderOptions},
         publisher::{MetricsConsumer, channel},
         queue_scan::Listeners,
@@ -54,7 +54,12 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         }
         return Ok(());
     }
-    logging::start(shared, arguments);
+    let level = match arguments.log_level {
+        _ if shared.quiet => LogLevel::Error,
+        _ if shared.verbose => LogLevel::Debug,
+        level => level,
+    };
+    logging::start(level, arguments.log_format);
     // While the privileges are there, which a port below 1024 takes; and before the kernel is touched.
     let bound = arguments.listen.iter().map(Bound::new).collect::<anyhow::Result<Vec<_>>>()?;
     let listeners =

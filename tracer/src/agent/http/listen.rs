@@ -12,7 +12,7 @@ use std::{
 
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::cli::ListenAddress;
+use super::ListenAddress;
 
 /// A socket that is bound and not served yet.
 #[derive(Debug)]

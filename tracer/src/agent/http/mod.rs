@@ -1,8 +1,11 @@
 //! HTTP.
 
+mod address;
 pub(crate) mod auth;
 pub(crate) mod clients;
 pub(crate) mod listen;
 pub(crate) mod pages;
 pub(crate) mod timeouts;
 pub(crate) mod web_config;
+
+pub use address::ListenAddress;
