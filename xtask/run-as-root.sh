@@ -1,9 +1,9 @@
 #!/bin/sh
-# Cargo's runner (see .cargo/config.toml): starts the program it is given, under sudo when the program
-# needs the kernel and the caller is not root.
+# Cargo's runner (see .cargo/config.toml): starts a program, under sudo if the program needs the kernel and
+# the caller is not root.
 #
-# The tracer needs it unless it only prints its usage or reads a recording. Of the tests, the package
-# `tcptrace-tests` needs it; unit tests never do.
+# The tracer needs root unless it prints its usage or reads a recording. Of the tests, only the package
+# `tcptrace-tests` needs root.
 set -eu
 
 needs_root() {

@@ -1,5 +1,4 @@
-//! Programs that do as little as can be done on the tracepoint that the tracer uses: what any program there costs,
-//! and what a record of it costs.
+//! Minimal programs on the tracer's tracepoint: the cost of any program, and the cost of a record.
 
 use std::{
     io,
@@ -29,18 +28,18 @@ const BPF_RB_NO_WAKEUP: i32 = 1;
 const RINGBUF_RESERVE: i32 = 131;
 const RINGBUF_SUBMIT: i32 = 132;
 
-/// What the tracer has by default.
+/// Size of the ring buffer.
 const RING_BYTES: u32 = 4 << 20;
 
-/// How often the ring buffer is emptied.
-const EMPTIED_EVERY: Duration = Duration::from_millis(5);
+/// Interval of emptying the ring buffer.
+const EMPTY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// One instruction as the kernel's `struct bpf_insn`.
+/// One instruction, laid out as the kernel's `struct bpf_insn`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Instruction {
     opcode: u8,
-    /// The destination in the low half, the source in the high one.
+    /// Destination register in the low nibble, source register in the high one.
     registers: u8,
     offset: i16,
     immediate: i32,
@@ -63,19 +62,19 @@ impl Instruction {
 }
 
 /// `return 0`.
-const NOTHING: [Instruction; 2] = [Instruction::set(0, 0), Instruction::EXIT];
+const RETURN_ZERO: [Instruction; 2] = [Instruction::set(0, 0), Instruction::EXIT];
 
-/// Reserves the room of a record and submits it as it is.
-fn one_record(ring: &OwnedFd) -> Result<[Instruction; 11]> {
+/// Reserves a record and submits it without writing to it.
+fn submit_record(ring: &OwnedFd) -> Result<[Instruction; 11]> {
     let size = i32::try_from(size_of::<Record>()).context("a record is small")?;
     Ok([
-        // The map takes two instructions.
+        // Loading the map takes two instructions.
         Instruction::new(0x18, 1, BPF_PSEUDO_MAP_FD, 0, ring.as_raw_fd()),
         Instruction::new(0, 0, 0, 0, 0),
         Instruction::set(2, size),
         Instruction::set(3, 0),
         Instruction::call(RINGBUF_RESERVE),
-        // To the end when there is no room.
+        // Jumps to the end if the buffer is full.
         Instruction::new(0x15, 0, 0, 3, 0),
         Instruction::new(0xbf, 1, 0, 0, 0),
         Instruction::set(2, BPF_RB_NO_WAKEUP),
@@ -85,7 +84,7 @@ fn one_record(ring: &OwnedFd) -> Result<[Instruction; 11]> {
     ])
 }
 
-/// The part of `union bpf_attr` that BPF_MAP_CREATE reads here; the kernel takes the rest as zero.
+/// The first fields of `union bpf_attr` for BPF_MAP_CREATE; the kernel treats the others as zero.
 #[repr(C)]
 struct MapCreate {
     kind: u32,
@@ -94,7 +93,7 @@ struct MapCreate {
     max_entries: u32,
 }
 
-/// The part of `union bpf_attr` that BPF_PROG_LOAD reads here; the kernel takes the rest as zero.
+/// The first fields of `union bpf_attr` for BPF_PROG_LOAD; the kernel treats the others as zero.
 #[repr(C)]
 struct ProgramLoad {
     kind: u32,
@@ -106,7 +105,7 @@ struct ProgramLoad {
     log_buffer: u64,
 }
 
-/// The part of `union bpf_attr` that BPF_RAW_TRACEPOINT_OPEN reads.
+/// The fields of `union bpf_attr` for BPF_RAW_TRACEPOINT_OPEN.
 #[repr(C)]
 struct RawTracepointOpen {
     name: u64,
@@ -114,44 +113,44 @@ struct RawTracepointOpen {
     padding: u32,
 }
 
-/// Does nothing.
-pub(crate) fn nothing(counted: bool) -> Result<()> {
-    hold(&NOTHING, counted)
+/// Attaches a program that does nothing.
+pub(crate) fn empty(counted: bool) -> Result<()> {
+    hold(&RETURN_ZERO, counted)
 }
 
-/// Passes a record through a ring buffer, and nothing else.
+/// Attaches a program that only submits a record to a ring buffer.
 pub(crate) fn record() -> Result<()> {
     let ring = bpf(
         BPF_MAP_CREATE,
         &MapCreate { kind: BPF_MAP_TYPE_RINGBUF, key_size: 0, value_size: 0, max_entries: RING_BYTES },
     )
-    .context("the kernel has no ring buffer for programs: this takes Linux 5.8")?;
-    let positions = Positions::map(&ring).context("the ring buffer cannot be mapped")?;
+    .context("the kernel has no BPF ring buffer: this requires Linux 5.8")?;
+    let positions = RingPositions::map(&ring).context("could not map the ring buffer")?;
     thread::spawn(move || {
         loop {
             positions.empty();
-            thread::sleep(EMPTIED_EVERY);
+            thread::sleep(EMPTY_INTERVAL);
         }
     });
-    hold(&one_record(&ring)?, true)
+    hold(&submit_record(&ring)?, true)
 }
 
-/// The two positions of a ring buffer, mapped for as long as this process lives.
-struct Positions {
+/// The positions of a ring buffer, mapped until the process exits.
+struct RingPositions {
     consumer: &'static AtomicU64,
     producer: &'static AtomicU64,
 }
 
-impl Positions {
+impl RingPositions {
     fn map(ring: &OwnedFd) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let map = |protection, offset: usize| {
-            // SAFETY: a new mapping of one page, which nothing else uses and nobody unmaps.
+            // SAFETY: a new mapping of one page, which nothing else uses and which is never unmapped.
             let start = unsafe {
                 rustix::mm::mmap(ptr::null_mut(), page, protection, MapFlags::SHARED, ring, offset as u64)
             }?;
-            // SAFETY: the page is aligned, begins with a position, and the kernel too only reads and writes it as
-            // a whole.
+            // SAFETY: the page is aligned and starts with a position, which the kernel also accesses
+            // atomically as a whole.
             io::Result::Ok(unsafe { &*start.cast::<AtomicU64>() })
         };
         Ok(Self {
@@ -160,20 +159,20 @@ impl Positions {
         })
     }
 
-    /// Takes all that is there as read.
+    /// Marks all records as consumed.
     fn empty(&self) {
         self.consumer.store(self.producer.load(Ordering::Acquire), Ordering::Release);
     }
 }
 
-/// Attaches a program and holds it until the input ends. When it is to be counted, the statistics are on as long as the
-/// descriptor is open (5.8), so they end with the process, however that ends.
+/// Attaches a program and keeps it attached until stdin ends. With `counted` the kernel's statistics are
+/// enabled while the descriptor is open (5.8), so they end with the process.
 fn hold(instructions: &[Instruction], counted: bool) -> Result<()> {
     let kind = BPF_STATS_RUN_TIME;
     let _statistics = counted
         .then(|| bpf(BPF_ENABLE_STATS, &kind))
         .transpose()
-        .context("the kernel's statistics of BPF programs cannot be switched on: run this as root")?;
+        .context("could not enable the kernel's statistics of BPF programs: run this as root")?;
     let program = bpf(
         BPF_PROG_LOAD,
         &ProgramLoad {
@@ -186,27 +185,27 @@ fn hold(instructions: &[Instruction], counted: bool) -> Result<()> {
             log_buffer: 0,
         },
     )
-    .context("the kernel refused a program of a few instructions")?;
-    let number = u32::try_from(program.as_raw_fd()).context("a descriptor is not negative")?;
+    .context("the kernel rejected the program")?;
+    let descriptor = u32::try_from(program.as_raw_fd()).context("a descriptor is not negative")?;
     let _link = bpf(
         BPF_RAW_TRACEPOINT_OPEN,
-        &RawTracepointOpen { name: c"inet_sock_set_state".as_ptr() as u64, program: number, padding: 0 },
+        &RawTracepointOpen { name: c"inet_sock_set_state".as_ptr() as u64, program: descriptor, padding: 0 },
     )
-    .context("the program cannot be attached to inet_sock_set_state")?;
+    .context("could not attach the program to inet_sock_set_state")?;
     print(&json!({ "attached": true }));
-    io::stdin().read_line(&mut String::new()).map(drop).context("standard input cannot be read")
+    io::stdin().read_line(&mut String::new()).map(drop).context("could not read standard input")
 }
 
-/// The system call `bpf`, for commands that give a descriptor.
+/// Calls `bpf` with a command that returns a descriptor.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes of `attributes`, whose pointers lead to what lives
-    // for the whole program.
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of `attributes`, whose pointers refer to data that
+    // outlives the call.
     let descriptor =
         unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_ref(attributes), size_of::<T>()) };
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-    // SAFETY: the call has just given it, and nobody else has it.
+    // SAFETY: the call has just returned the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

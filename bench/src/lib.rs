@@ -1,7 +1,7 @@
-//! The loads that `cargo xtask bench` measures with, and what its guards in `tests/` share with them.
+//! Loads for `cargo xtask bench` and for the limits in `tests/`.
 //!
-//! Loads in memory feed the library with generated events; loads in the kernel make connections in a
-//! network namespace of their own. Nothing here judges a figure: `xtask` reads, compares and reports them.
+//! In-memory loads pass generated events to the library. Kernel loads open connections in a new network
+//! namespace. `xtask` reads, compares and reports the results.
 
 pub mod allocations;
 pub mod replay;

@@ -1,4 +1,4 @@
-//! The loads, as `cargo xtask bench` starts them. Each prints one line of JSON when it is done.
+//! The loads that `cargo xtask bench` starts. Each prints one line of JSON when it is done.
 
 mod bare_program;
 mod memory;
@@ -26,22 +26,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Load {
-    /// Feeds generated events through the library
+    /// Passes generated events through the library
     Replay {
-        /// How far they go
+        /// Last stage that the events reach
         #[arg(long, value_enum)]
         stage: Stage,
-        /// Events that are measured
+        /// Number of measured events
         #[arg(long)]
         events: u64,
         /// Connections open at once
         #[arg(long, default_value_t = 10_000)]
         live: usize,
-        /// Microseconds between two events; the less, the more connections are in TIME_WAIT
+        /// Microseconds between two events; fewer mean more connections in TIME_WAIT
         #[arg(long, default_value_t = 50)]
         spacing: u64,
     },
-    /// Fills the table of connections and says what memory that takes
+    /// Fills the table of connections and prints its memory use
     Memory {
         /// Connections open at once
         #[arg(long)]
@@ -49,40 +49,40 @@ enum Load {
     },
     /// Writes a recording of generated events
     Recording {
-        /// Where to
+        /// Output file
         file: PathBuf,
-        /// So many
+        /// Number of transitions
         #[arg(long)]
         transitions: u64,
         /// Connections open at once
         #[arg(long, default_value_t = 10_000)]
         live: usize,
     },
-    /// Connections that are opened and closed one after the other, in a network namespace of their own
+    /// Opens and closes connections one after the other, in a new network namespace
     Churn {
-        /// At most so many
+        /// Maximum number of connections
         #[arg(long)]
         connections: u64,
-        /// For at most so long
+        /// Maximum duration
         #[arg(long, value_parser = milliseconds)]
         milliseconds: Option<Duration>,
-        /// Time between two, varied around this
+        /// Average time between two connections; varies from half to one and a half
         #[arg(long, value_parser = milliseconds)]
         pause: Option<Duration>,
     },
-    /// Connections that are open together and closed together, in a network namespace of their own
+    /// Holds connections open at the same time and closes them together, in a new network namespace
     Hold {
-        /// So many
+        /// Number of connections
         #[arg(long)]
         connections: u64,
     },
-    /// Switches the kernel's statistics of BPF programs on, and attaches one that does nothing
+    /// Enables the kernel's statistics of BPF programs and attaches a program that does nothing
     EmptyProgram {
-        /// Leave the statistics off
+        /// Do not enable the statistics
         #[arg(long)]
         uncounted: bool,
     },
-    /// The same with one that passes a record through a ring buffer
+    /// Enables the statistics and attaches a program that submits a record to a ring buffer
     RecordProgram,
 }
 
@@ -92,12 +92,12 @@ fn main() -> anyhow::Result<()> {
             let spacing = Duration::from_micros(spacing);
             let mut replay = Replay::new(live, spacing, stage);
             replay.settle(spacing)?;
-            let taken = replay.run(events)?;
+            let result = replay.run(events)?;
             print(&json!({
-                "events": taken.events,
-                "seconds": taken.time.as_secs_f64(),
-                "allocations": taken.allocations,
-                "rows": taken.rows,
+                "events": result.events,
+                "seconds": result.time.as_secs_f64(),
+                "allocations": result.allocations,
+                "rows": result.rows,
             }));
         }
         Load::Memory { live } => print(&memory::fill(live)?),
@@ -106,7 +106,7 @@ fn main() -> anyhow::Result<()> {
             traffic::churn(connections, milliseconds, pause)?;
         }
         Load::Hold { connections } => traffic::hold(connections)?,
-        Load::EmptyProgram { uncounted } => bare_program::nothing(!uncounted)?,
+        Load::EmptyProgram { uncounted } => bare_program::empty(!uncounted)?,
         Load::RecordProgram => bare_program::record()?,
     }
     Ok(())
@@ -116,8 +116,8 @@ fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_millis)
 }
 
-/// One line for the program that started this one.
-#[expect(clippy::print_stdout, reason = "this is what the program is for")]
+/// Prints one line of JSON for the parent process.
+#[expect(clippy::print_stdout, reason = "the parent process reads the results from stdout")]
 fn print(value: &serde_json::Value) {
     println!("{value}");
 }

@@ -1,4 +1,4 @@
-//! What the table of connections takes.
+//! Measures the memory of the connection table.
 
 use std::{fs, hint::black_box};
 
@@ -10,12 +10,12 @@ use tcptrace_bench::{
 };
 use tracer_core::lifecycle::{Tracker, TrackerOptions};
 
-/// So few that their own memory does not matter.
+/// Connections of the warm-up; their memory is negligible.
 const FEW: usize = 100;
 
 /// Fills a table with established connections.
 pub(crate) fn fill(live: usize) -> Result<Value> {
-    // Brings the code into memory, which is not the table's.
+    // Maps the code into memory, which does not count as the table's.
     drop(filled(&mut Workload::new(FEW, workload::BUSY), FEW));
     let mut workload = Workload::new(live, workload::BUSY);
     let (resident, in_use) = (resident_bytes()?, allocations::bytes_in_use());
@@ -40,7 +40,7 @@ fn filled(workload: &mut Workload, live: usize) -> Tracker {
 }
 
 fn resident_bytes() -> Result<u64> {
-    let text = fs::read_to_string("/proc/self/statm").context("/proc/self/statm cannot be read")?;
+    let text = fs::read_to_string("/proc/self/statm").context("could not read /proc/self/statm")?;
     let pages: u64 = text
         .split_whitespace()
         .nth(1)

@@ -1,4 +1,4 @@
-//! A recording of generated events.
+//! Writes a recording of generated events.
 
 use std::{fs::File, path::Path};
 
@@ -14,10 +14,10 @@ use tracer_core::{
     lifecycle::TimeWaitModel,
 };
 
-/// Events between two flushes: `record` flushes every second, and the workload has 20,000 in one.
+/// Events between two flushes: `record` flushes every second, and the workload has 20,000 events a second.
 const FLUSH: u64 = 20_000;
 
-/// Writes a recording of a busy host with `live` connections open at once and so many transitions.
+/// Writes a recording of a busy host with `live` open connections and the given number of transitions.
 pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value> {
     let mut workload = Workload::new(live, workload::BUSY);
     let listener = workload.listener();
@@ -33,10 +33,10 @@ pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value>
     };
     let mut owners = CgroupResolver::recorded(RecordedCgroups::default());
     let mut counts = SourceCounts { skipped: Some(0), ..SourceCounts::default() };
-    let file = File::create(path).with_context(|| format!("{} cannot be created", path.display()))?;
-    let failed = || format!("{} cannot be written", path.display());
+    let file = File::create(path).with_context(|| format!("could not create {}", path.display()))?;
+    let failed = || format!("could not write {}", path.display());
     let mut writer = Writer::new(file, &header).with_context(failed)?;
-    let started = Event::SnapshotEnd { started: listener.time() };
+    let started = Event::DumpEnd { started: listener.time() };
     for event in [started, listener].into_iter().chain(std::iter::repeat_with(|| workload.next_event())) {
         writer.event(&event, &mut owners).with_context(failed)?;
         counts.seen += u64::from(matches!(event, Event::Transition(_)));

@@ -1,4 +1,4 @@
-//! The library, fed with events from memory.
+//! Passes events from memory through the library.
 
 use std::{hint::black_box, io, time::Duration};
 
@@ -14,53 +14,52 @@ use tracer_core::{
 
 use crate::{
     allocations,
-    workload::{Workload, balance},
+    workload::{Workload, events_to_steady_state},
 };
 
-/// Events that are made before, and then taken in at one go: about what the ring buffer holds.
+/// Events generated in advance and then processed together: about as many as the ring buffer holds.
 const BATCH: usize = 16_384;
 
-/// How much of the way from event to output is gone.
+/// The last stage that an event reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
-    /// The table of connections alone.
+    /// Only the connection table.
     Core,
-    /// What the daemon counts, without opt-in labels.
+    /// The daemon's metrics, without opt-in labels.
     Metrics,
-    /// A line of JSON for every transition.
+    /// A JSON row for every transition.
     TransitionsJson,
-    /// A line of JSON for every connection.
+    /// A JSON row for every connection.
     ConnectionsJson,
-    /// A line of the table for every transition.
+    /// A table row for every transition.
     TransitionsTable,
-    /// A line of the table for every connection.
+    /// A table row for every connection.
     ConnectionsTable,
 }
 
-/// What a replay took.
+/// Result of a replay.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    /// Events taken in.
+pub struct ReplayResult {
+    /// Events processed.
     pub events: u64,
-    /// The processor time that took, without that to make them.
+    /// Processor time of the processing, without generating the events.
     pub time: Duration,
-    /// How often memory was obtained meanwhile; 0 unless the program installed
-    /// [`Counting`](allocations::Counting).
+    /// Allocations during the processing; 0 unless the program installed [`Counting`](allocations::Counting).
     pub allocations: u64,
-    /// Lines that were written.
+    /// Rows written.
     pub rows: u64,
 }
 
-/// A workload, the table it is fed to, and the output behind.
+/// A workload, the connection table that processes it, and the output.
 pub struct Replay {
     workload: Workload,
     events: Vec<Event>,
     tracker: Tracker,
-    output: Output,
+    output: StageOutput,
 }
 
 impl Replay {
-    /// Begins with `live` connections established; `spacing` is the time between two events.
+    /// Starts with `live` established connections; `spacing` is the time between two events.
     pub fn new(live: usize, spacing: Duration, stage: Stage) -> Self {
         let mut workload = Workload::new(live, spacing);
         let mut tracker = Tracker::new(TrackerOptions::default());
@@ -68,55 +67,55 @@ impl Replay {
         for event in workload.establish() {
             tracker.observe(&event, &mut |_| {});
         }
-        Self { workload, events: Vec::with_capacity(BATCH), tracker, output: Output::new(stage) }
+        Self { workload, events: Vec::with_capacity(BATCH), tracker, output: StageOutput::new(stage) }
     }
 
-    /// Takes in so many events that nothing grows any more.
+    /// Processes events until no data structure grows.
     ///
     /// # Errors
     ///
-    /// None: the lines go nowhere.
+    /// Never: the rows are discarded.
     pub fn settle(&mut self, spacing: Duration) -> io::Result<()> {
-        for _ in 0..balance(spacing).div_ceil(BATCH as u64) {
+        for _ in 0..events_to_steady_state(spacing).div_ceil(BATCH as u64) {
             self.workload.fill(&mut self.events, BATCH);
             for event in &self.events {
                 self.tracker.observe(event, &mut |_| {});
             }
         }
-        // The output's buffers have their size after a few lines.
+        // The output's buffers reach their size after a few rows.
         self.workload.fill(&mut self.events, BATCH);
-        take_in(&self.events, &mut self.tracker, &mut self.output)
+        process(&self.events, &mut self.tracker, &mut self.output)
     }
 
-    /// Takes in at least so many events.
+    /// Processes at least the given number of events.
     ///
     /// # Errors
     ///
-    /// None: the lines go nowhere.
-    pub fn run(&mut self, events: u64) -> io::Result<Taken> {
+    /// Never: the rows are discarded.
+    pub fn run(&mut self, events: u64) -> io::Result<ReplayResult> {
         let rows = self.output.sink.rows();
-        let mut taken = Taken { events: 0, time: Duration::ZERO, allocations: 0, rows: 0 };
-        while taken.events < events {
+        let mut result = ReplayResult { events: 0, time: Duration::ZERO, allocations: 0, rows: 0 };
+        while result.events < events {
             self.workload.fill(&mut self.events, BATCH);
             let before = allocations::calls();
             let start = processor_time();
             measured(&self.events, &mut self.tracker, &mut self.output)?;
-            taken.time += processor_time().saturating_sub(start);
-            taken.allocations += allocations::calls() - before;
-            taken.events += BATCH as u64;
+            result.time += processor_time().saturating_sub(start);
+            result.allocations += allocations::calls() - before;
+            result.events += BATCH as u64;
         }
-        taken.rows = self.output.sink.rows() - rows;
-        Ok(taken)
+        result.rows = self.output.sink.rows() - rows;
+        Ok(result)
     }
 }
 
-/// What is measured, under a name that callgrind can be told.
+/// The measured part, as a function that callgrind selects by name.
 #[inline(never)]
-fn measured(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::Result<()> {
-    take_in(events, tracker, output)
+fn measured(events: &[Event], tracker: &mut Tracker, output: &mut StageOutput) -> io::Result<()> {
+    process(events, tracker, output)
 }
 
-fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::Result<()> {
+fn process(events: &[Event], tracker: &mut Tracker, output: &mut StageOutput) -> io::Result<()> {
     let mut written = Ok(());
     for event in events {
         if output.stage == Stage::Metrics {
@@ -132,26 +131,26 @@ fn take_in(events: &[Event], tracker: &mut Tracker, output: &mut Output) -> io::
     output.sink.flush()
 }
 
-/// Of this thread: what others do on the machine meanwhile is not in it.
+/// Returns this thread's processor time, which excludes other load on the machine.
 ///
-/// By the C library, because valgrind hides from rustix what that reads the clock with.
+/// Calls the C library, because valgrind hides the vDSO clock that rustix uses.
 fn processor_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes to `time` only.
     let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(status, 0, "every kernel has a clock for a thread's processor time");
+    assert_eq!(status, 0, "every kernel has CLOCK_THREAD_CPUTIME_ID");
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-struct Output {
+struct StageOutput {
     stage: Stage,
     recorder: Recorder,
     sink: Sink<io::Sink>,
     clock: ClockOffset,
 }
 
-impl Output {
+impl StageOutput {
     fn new(stage: Stage) -> Self {
         let format = match stage {
             Stage::Core | Stage::Metrics | Stage::TransitionsJson | Stage::ConnectionsJson => Format::Json,
@@ -177,8 +176,8 @@ impl Output {
             }
             (
                 Stage::TransitionsJson | Stage::TransitionsTable,
-                Observation::Transition { transition, duration_ns, connection },
-            ) => self.sink.write(&TransitionRow::new(transition, *connection, *duration_ns, self.clock)),
+                Observation::Transition { transition, duration, connection },
+            ) => self.sink.write(&TransitionRow::new(transition, *connection, *duration, self.clock)),
             (Stage::ConnectionsJson | Stage::ConnectionsTable, Observation::Closed(closed)) => {
                 self.sink.write(&ConnectionRow::new(closed, None, self.clock))
             }

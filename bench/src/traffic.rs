@@ -1,7 +1,8 @@
-//! Real connections over loopback, in a network namespace of their own that ends with the process.
+//! Opens real connections over loopback, in a new network namespace that lasts as long as the process.
 //!
-//! The conversation with the program that started this one: a line with the namespace when everything is ready, then
-//! a line on standard input for each thing to do, and a line when it is done. The end of the input ends it.
+//! Protocol with the parent process: this process prints a line with the namespace when it is ready. Each
+//! line on stdin then starts a step, and each step prints a line when it is done. End of stdin ends the
+//! process.
 
 mod namespace;
 
@@ -18,10 +19,10 @@ use serde_json::json;
 
 use crate::print;
 
-/// The transitions of one connection that its client closes: five at each end.
+/// Transitions of one connection that its client closes: five at each end.
 const TRANSITIONS: u64 = 10;
 
-/// Connections that the client may be ahead of the server, so that no queue overflows.
+/// How many connections the client may be ahead of the server, so that no queue overflows.
 const AHEAD: usize = 64;
 
 const PORT: u16 = 5000;
@@ -29,7 +30,7 @@ const PORT: u16 = 5000;
 /// Opens and closes connections one after the other.
 pub(crate) fn churn(connections: u64, limit: Option<Duration>, pause: Option<Duration>) -> Result<()> {
     let listener = ready()?;
-    wait_for_order()?;
+    wait_for_line()?;
     let (opened, to_accept) = mpsc::sync_channel(AHEAD);
     let start = Instant::now();
     let made = thread::scope(|scope| {
@@ -39,7 +40,7 @@ pub(crate) fn churn(connections: u64, limit: Option<Duration>, pause: Option<Dur
                 drop(connect(made)?);
                 made += 1;
                 if opened.send(()).is_err() {
-                    bail!("the server has ended before the client");
+                    bail!("the server exited before the client");
                 }
                 if let Some(pause) = pause {
                     thread::sleep(varied(pause, made));
@@ -48,67 +49,65 @@ pub(crate) fn churn(connections: u64, limit: Option<Duration>, pause: Option<Dur
             Ok(made)
         });
         for () in to_accept {
-            let (mut server, _) = listener.accept().context("a connection cannot be accepted")?;
-            server.read(&mut [0]).context("a connection cannot be read")?;
+            let (mut server, _) = listener.accept().context("could not accept a connection")?;
+            server.read(&mut [0]).context("could not read from a connection")?;
         }
         client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    let time = start.elapsed();
-    namespace::wait_for_ends()?;
-    print(&json!({
-        "connections": made,
-        "transitions": made * TRANSITIONS,
-        "seconds": time.as_secs_f64(),
-    }));
-    wait_for_order()
+    report(made, start.elapsed())
 }
 
-/// Opens connections, and when told to closes them all.
+/// Opens connections, and closes them all at the next line on stdin.
 pub(crate) fn hold(connections: u64) -> Result<()> {
     let listener = ready()?;
-    wait_for_order()?;
-    let mut ends = (Vec::new(), Vec::new());
+    wait_for_line()?;
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
     for index in 0..connections {
-        ends.0.push(connect(index)?);
-        ends.1.push(listener.accept().context("a connection cannot be accepted")?.0);
+        clients.push(connect(index)?);
+        servers.push(listener.accept().context("could not accept a connection")?.0);
     }
     print(&json!({ "connections": connections }));
-    wait_for_order()?;
+    wait_for_line()?;
     let start = Instant::now();
-    drop(ends.0);
-    drop(ends.1);
-    let time = start.elapsed();
-    namespace::wait_for_ends()?;
+    drop(clients);
+    drop(servers);
+    report(connections, start.elapsed())
+}
+
+/// Prints the result when all connections are closed, and waits for the parent process.
+fn report(connections: u64, time: Duration) -> Result<()> {
+    namespace::wait_until_closed()?;
     print(&json!({
         "connections": connections,
         "transitions": connections * TRANSITIONS,
         "seconds": time.as_secs_f64(),
     }));
-    wait_for_order()
+    wait_for_line()
 }
 
-/// Moves into a new namespace, listens there, and says so.
+/// Enters a new namespace, listens there, and prints the namespace's inode.
 fn ready() -> Result<TcpListener> {
     let inode = namespace::enter()?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-    let listener = TcpListener::bind(address).context("the new network namespace has no free port")?;
+    let listener = TcpListener::bind(address).context("could not listen in the new network namespace")?;
     print(&json!({ "netns": inode }));
     Ok(listener)
 }
 
-/// Waits for a line, or the end of the input.
-fn wait_for_order() -> Result<()> {
-    io::stdin().read_line(&mut String::new()).map(drop).context("standard input cannot be read")
+/// Waits for a line on stdin, or its end.
+fn wait_for_line() -> Result<()> {
+    io::stdin().read_line(&mut String::new()).map(drop).context("could not read standard input")
 }
 
-/// Each closed connection can keep its ends for a minute, so they go to many addresses of 127/8.
+/// Connects to one of many addresses of 127/8, because a closed connection can occupy its 4-tuple for a
+/// minute.
 fn connect(index: u64) -> Result<TcpStream> {
     let [.., third, fourth] = (index % 0x4000).to_be_bytes();
     let address = SocketAddr::from((Ipv4Addr::new(127, 1, third, fourth), PORT));
-    TcpStream::connect(address).with_context(|| format!("there is no connection to {address}"))
+    TcpStream::connect(address).with_context(|| format!("could not connect to {address}"))
 }
 
-/// From half to one and a half of the pause, so that nothing falls into step with it.
+/// Returns half to one and a half times the pause, so that nothing synchronizes with it.
 fn varied(pause: Duration, index: u64) -> Duration {
     let share = u32::try_from(index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54).unwrap_or(0);
     pause / 2 + pause * share / 1024

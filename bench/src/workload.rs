@@ -1,8 +1,8 @@
-//! Events of a busy host, out of a fixed seed: the same every time.
+//! Generates events of a busy host from a fixed seed, so every run has the same events.
 //!
-//! A fixed number of connections is open at once. Each event belongs to one of them, chosen at random; where one
-//! ends, the next begins on the same socket, as the kernel reuses its memory. Half are clients that close first and
-//! leave a TIME_WAIT, half are servers that their peers close.
+//! The number of open connections is constant. Each event belongs to a randomly chosen connection. When one
+//! closes, the next opens on the same socket, as the kernel reuses its memory. Half are clients that close
+//! first and leave a TIME_WAIT, half are servers that their peers close.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -10,62 +10,62 @@ use std::{
 };
 
 use tracer_core::event::{
-    AcceptQueue, Endpoint, Event, Process, SocketFlags, SocketId, TcpInfo,
+    AcceptQueue, CgroupId, Endpoint, Event, Micros, Nanos, Netns, Process, SocketFlags, SocketId, TcpInfo,
     TcpState::{
         self, CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
     },
     Timestamp, Transition,
 };
 
-/// Time between two events that makes a busy host: 20,000 transitions a second, so that some 140,000 connections
-/// are in TIME_WAIT once it is in balance.
+/// Time between two events of a busy host: 20,000 transitions a second, which leads to about 140,000
+/// connections in TIME_WAIT.
 pub const BUSY: Duration = Duration::from_micros(50);
 
-/// Events after which the table, and what timewait_sockets of closed connections, has its final size: a little more than the
-/// 68.5 s after which the latest end of a TIME_WAIT is past.
-pub fn balance(spacing: Duration) -> u64 {
-    70_000_000_000 / nanoseconds(spacing)
+/// Number of events after which the connection table and the time_wait table have their final size: slightly
+/// more than the 68.5 s after which the last TIME_WAIT ends.
+pub fn events_to_steady_state(spacing: Duration) -> u64 {
+    Nanos::from_secs(70).0 / nanos(spacing).0
 }
 
-fn nanoseconds(spacing: Duration) -> u64 {
-    u64::try_from(spacing.as_nanos()).unwrap_or(u64::MAX).max(1)
+fn nanos(spacing: Duration) -> Nanos {
+    Nanos::from_duration(spacing).max(Nanos(1))
 }
 
-const NETNS: u32 = 4_026_531_840;
+const NETNS: Netns = Netns(4_026_531_840);
 const LISTENER: SocketId = SocketId(1);
 const SERVICE: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), port: 443 };
 
-const CLIENT_LIFE: [TcpState; 6] = [Closed, SynSent, Established, FinWait1, FinWait2, Closed];
-const SERVER_LIFE: [TcpState; 6] = [Listen, SynReceived, Established, CloseWait, LastAck, Closed];
+const CLIENT_STATES: [TcpState; 6] = [Closed, SynSent, Established, FinWait1, FinWait2, Closed];
+const SERVER_STATES: [TcpState; 6] = [Listen, SynReceived, Established, CloseWait, LastAck, Closed];
 
-/// A source of events without an end.
+/// An endless source of events.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// How many transitions each connection has had.
+    /// Number of past transitions of each connection.
     steps: Vec<u8>,
-    /// The number of the life that each connection is in.
-    lives: Vec<u64>,
-    begun: u64,
-    time: u64,
-    spacing: u64,
+    /// Serial number of each current connection.
+    serials: Vec<u64>,
+    next_serial: u64,
+    time: Timestamp,
+    spacing: Nanos,
     random: u64,
 }
 
 impl Workload {
-    /// A host with `live` connections at once, at least 1, and so much time between two events.
+    /// Creates a host with `live` open connections, at least 1, and the given time between two events.
     pub fn new(live: usize, spacing: Duration) -> Self {
         let live = live.max(1);
         Self {
             steps: vec![0; live],
-            lives: (0..live as u64).collect(),
-            begun: live as u64,
-            time: 1_000_000_000_000,
-            spacing: nanoseconds(spacing),
+            serials: (0..live as u64).collect(),
+            next_serial: live as u64,
+            time: Timestamp(1_000_000_000_000),
+            spacing: nanos(spacing),
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }
 
-    /// The listener that the servers belong to; comes before everything else.
+    /// Returns the first event: the listener of the servers.
     pub fn listener(&mut self) -> Event {
         let mut event = self.transition(LISTENER, Closed, Listen);
         event.local = Endpoint { address: Ipv4Addr::UNSPECIFIED.into(), port: SERVICE.port };
@@ -73,14 +73,14 @@ impl Workload {
         Event::Transition(event)
     }
 
-    /// Brings every connection to ESTABLISHED, in order.
+    /// Returns the events that establish every connection, in order.
     pub fn establish(&mut self) -> impl Iterator<Item = Event> + '_ {
         (0..self.steps.len() * 2).map(|step| self.step(step / 2))
     }
 
-    /// The next event of a connection chosen at random.
+    /// Returns the next event of a randomly chosen connection.
     pub fn next_event(&mut self) -> Event {
-        // xorshift64* (Marsaglia 2003, Vigna 2016): as fast as a load should be.
+        // xorshift64* (Marsaglia 2003, Vigna 2016), which costs little compared to the measured code.
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;
@@ -89,16 +89,16 @@ impl Workload {
         self.step(slot as usize)
     }
 
-    /// Replaces the content of `events` by the next `count`.
+    /// Replaces the content of `events` with the next `count` events.
     pub fn fill(&mut self, events: &mut Vec<Event>, count: usize) {
         events.clear();
         events.extend(std::iter::repeat_with(|| self.next_event()).take(count));
     }
 
     fn transition(&mut self, socket: SocketId, from: TcpState, to: TcpState) -> Transition {
-        self.time += self.spacing;
+        self.time = self.time.saturating_add(self.spacing);
         Transition {
-            time: Timestamp(self.time),
+            time: self.time,
             socket,
             cookie: None,
             from,
@@ -107,7 +107,7 @@ impl Workload {
             remote: Endpoint { address: Ipv4Addr::UNSPECIFIED.into(), port: 0 },
             process: None,
             netns: Some(NETNS),
-            cgroup_id: Some(4711),
+            cgroup_id: Some(CgroupId(4711)),
             accept_queue: None,
             flags: None,
             info: None,
@@ -116,14 +116,14 @@ impl Workload {
 
     fn step(&mut self, slot: usize) -> Event {
         let step = usize::from(self.steps[slot]);
-        let life = self.lives[slot];
+        let serial = self.serials[slot];
         let client = slot.is_multiple_of(2);
-        let states = if client { CLIENT_LIFE } else { SERVER_LIFE };
+        let states = if client { CLIENT_STATES } else { SERVER_STATES };
         let (from, to) = (states[step], states[step + 1]);
-        // The kernel keeps sockets of one kind beside each other.
+        // The kernel allocates sockets of one type next to each other.
         let mut event = self.transition(SocketId(0xffff_8880_0000_0000 + slot as u64 * 2368), from, to);
-        let port = 10_000 + (life % 50_000) as u16;
-        let peer = Ipv4Addr::from_bits(0xc612_0000 + (life % 0x1_0000) as u32);
+        let port = 10_000 + (serial % 50_000) as u16;
+        let peer = Ipv4Addr::from_bits(0xc612_0000 + (serial % 0x1_0000) as u32);
         let peer = IpAddr::V4(peer);
         if client {
             event.local.port = if step == 0 { 0 } else { port };
@@ -141,14 +141,14 @@ impl Workload {
                     attached: to == Established,
                     ..SocketFlags::default()
                 });
-                event.info = Some(figures(life));
+                event.info = Some(tcp_info(serial));
             }
             _ => {}
         }
         if to == Closed {
             self.steps[slot] = 0;
-            self.lives[slot] = self.begun;
-            self.begun += 1;
+            self.serials[slot] = self.next_serial;
+            self.next_serial += 1;
         } else {
             self.steps[slot] += 1;
         }
@@ -156,14 +156,14 @@ impl Workload {
     }
 }
 
-fn figures(life: u64) -> TcpInfo {
+fn tcp_info(serial: u64) -> TcpInfo {
     TcpInfo {
-        bytes_sent: 700 + life % 100_000,
-        bytes_received: 300 + life % 1_000,
+        bytes_sent: 700 + serial % 100_000,
+        bytes_received: 300 + serial % 1_000,
         segments_sent: 12,
         segments_received: 11,
-        srtt_us: Some(523),
-        min_rtt_us: Some(498),
+        srtt: Some(Micros(523)),
+        min_rtt: Some(Micros(498)),
         mss: 1448,
         ..TcpInfo::default()
     }

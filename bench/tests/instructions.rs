@@ -1,11 +1,11 @@
-//! What an event costs in instructions, counted by callgrind: the same on every machine and at every load.
+//! Limits the instructions per event, counted by callgrind: the same on every machine and under every load.
 //!
-//! The counts are of the profile that tests are built with, which optimises little; what matters is that they do not
-//! grow unnoticed. One that has grown for a reason is recorded here anew, as is one that another compiler changed.
+//! The counts are of the test profile, which optimizes little; the test only detects growth. After intended
+//! growth, or with another compiler, record the new count here.
 
 use std::{fs, path::Path, process::Command};
 
-/// Instructions for each event, as recorded.
+/// Recorded instructions per event.
 const BUDGETS: [(&str, u64); 5] = [
     ("core", 860),
     ("transitions-json", 6_582),
@@ -14,24 +14,24 @@ const BUDGETS: [(&str, u64); 5] = [
     ("connections-table", 2_921),
 ];
 
-/// How much of a budget a count may be above it.
+/// Allowed excess over a budget, in percent.
 const TOLERANCE_PERCENT: u64 = 5;
 
-/// A multiple of the batches in which the replay takes in events.
+/// Number of events: a multiple of the replay's batch size.
 const EVENTS: u64 = 2 * 16_384;
 
 #[test]
-fn an_event_takes_no_more_instructions_than_recorded() {
+fn instructions_per_event_stay_within_budget() {
     let counts = BUDGETS.map(|(stage, _)| (stage, instructions(stage) / EVENTS));
     for ((stage, budget), (_, count)) in BUDGETS.into_iter().zip(counts) {
         assert!(
             count * 100 <= budget * (100 + TOLERANCE_PERCENT),
-            "{stage}: {count} instructions for each event, {budget} are recorded; all counts: {counts:?}"
+            "{stage}: {count} instructions per event exceed the budget of {budget}; all counts: {counts:?}"
         );
     }
 }
 
-/// The instructions of one replay, without those that make its events.
+/// Returns the instructions of one replay, without generating its events.
 fn instructions(stage: &str) -> u64 {
     let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{stage}"));
     let output = Command::new("valgrind")

@@ -1,4 +1,4 @@
-//! Turns: most tests share the host, those that account for every event have it for themselves.
+//! Grants turns on the host: most tests share it; tests that account for every event run exclusively.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ struct Users {
 static USERS: Mutex<Users> = Mutex::new(Users { sharing: 0, alone: false, waiting_to_be_alone: 0 });
 static CHANGED: Condvar = Condvar::new();
 
-/// The right to make traffic, given back when dropped; it may move between threads.
+/// Permission to generate traffic, released on drop. It may move between threads.
 #[derive(Debug)]
 pub(crate) struct Turn {
     alone: bool,
@@ -23,7 +23,7 @@ fn users() -> MutexGuard<'static, Users> {
 }
 
 impl Turn {
-    /// Waits until no test of this process needs to be alone.
+    /// Waits until no test of this process runs, or waits to run, exclusively.
     pub(crate) fn shared() -> Self {
         let busy = |users: &mut Users| users.alone || users.waiting_to_be_alone != 0;
         let mut users = CHANGED.wait_while(users(), busy).unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +31,7 @@ impl Turn {
         Self { alone: false }
     }
 
-    /// Waits until no other test of this process makes traffic.
+    /// Waits until no other test of this process generates traffic.
     pub(crate) fn alone() -> Self {
         let mut users = users();
         users.waiting_to_be_alone += 1;

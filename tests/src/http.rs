@@ -1,4 +1,4 @@
-//! HTTP as a client needs it to look at a page.
+//! A minimal HTTP client.
 
 use std::{
     io,
@@ -9,59 +9,59 @@ use std::{
 
 use crate::speed::limit;
 
-/// What a server answered.
+/// A server's response.
 #[derive(Debug)]
-pub struct Answer {
-    /// The status, as 200.
+pub struct Response {
+    /// The status code, such as 200.
     pub status: u16,
-    /// The lines of the head.
+    /// The status line and the header lines.
     pub head: String,
     /// The body.
     pub body: Vec<u8>,
 }
 
-impl Answer {
-    /// The body as text.
+impl Response {
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     fn read(mut stream: impl io::Read + io::Write, path: &str, header: &str) -> io::Result<Self> {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer");
-        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(wrong)?;
-        let body = answer.split_off(end + 4);
-        let head = String::from_utf8_lossy(&answer).into_owned();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
+        let end = response.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(wrong)?;
+        let body = response.split_off(end + 4);
+        let head = String::from_utf8_lossy(&response).into_owned();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(wrong)?;
         Ok(Self { status, head, body })
     }
 }
 
-/// Asks for a path; `header` is a whole line with its end, or empty.
+/// Requests a path over TCP. `header` is a complete header line including CRLF, or empty.
 ///
 /// # Errors
 ///
-/// When there is no answer within the limit.
-pub fn get(address: SocketAddr, path: &str, header: &str) -> io::Result<Answer> {
+/// Returns an error if no response arrives within the limit.
+pub fn get(address: SocketAddr, path: &str, header: &str) -> io::Result<Response> {
     let stream = TcpStream::connect_timeout(&address, limit())?;
     stream.set_read_timeout(Some(limit()))?;
-    Answer::read(stream, path, header)
+    Response::read(stream, path, header)
 }
 
-/// Asks for a path over a Unix socket.
+/// Requests a path over a Unix socket.
 ///
 /// # Errors
 ///
-/// When there is no answer within the limit.
-pub fn get_unix(socket: &Path, path: &str) -> io::Result<Answer> {
+/// Returns an error if no response arrives within the limit.
+pub fn get_unix(socket: &Path, path: &str) -> io::Result<Response> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit()))?;
-    Answer::read(stream, path, "")
+    Response::read(stream, path, "")
 }
 
-/// Writes a text as a part of a URL (RFC 3986, section 2.1).
+/// Percent-encodes text for a URL (RFC 3986, section 2.1).
 pub fn percent_encode(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut encoded, byte| {

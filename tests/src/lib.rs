@@ -1,15 +1,13 @@
-//! What the scenarios share: network namespaces that nothing else uses, the traced program, sockets, and
-//! a relay that delays and drops segments.
+//! Shared code of the scenarios: isolated network namespaces, the program under test, sockets, and a relay
+//! that delays and drops segments.
 //!
-//! Nothing here touches the host's own network: every socket lives in a namespace that the test made and
-//! that vanishes with it, and the program shows only that namespace's connections.
+//! Nothing here touches the host's own network. Every socket is in a namespace that the test creates; the
+//! program shows only that namespace's connections. The namespace disappears with the test.
 
-#![expect(
-    clippy::missing_panics_doc,
-    reason = "a test has nothing better to do with a failure than to panic"
-)]
+#![expect(clippy::missing_panics_doc, reason = "a panic is how a test reports a failure")]
 
 mod alone;
+pub mod cgroup;
 pub mod daemon;
 pub mod http;
 pub mod namespace;
@@ -25,6 +23,6 @@ pub mod wait;
 
 pub use daemon::Daemon;
 pub use namespace::Namespace;
-pub use process::Process;
+pub use process::ChildProcess;
 pub use rows::{Connection, Stuck, StuckGroup, Transition};
 pub use tracer::{Mode, Tracer};

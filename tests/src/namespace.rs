@@ -1,4 +1,4 @@
-//! A network namespace that lives as long as its guard.
+//! Network namespaces that last as long as their guard.
 
 use std::{
     fs::{self, File},
@@ -14,8 +14,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::{alone::Turn, sockets, wait};
 
-/// A network namespace of its own, with `lo` up. It has no name; the kernel removes it with the last
-/// socket and descriptor, however the test ends.
+/// A new network namespace with `lo` up. It has no name; the kernel removes it with its last socket and
+/// descriptor, even if the test is killed.
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
@@ -24,17 +24,18 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A namespace for a test that shares the host with others.
+    /// Creates a namespace for a test that runs in parallel with others.
     pub fn new() -> Self {
         Self::with_turn(Arc::new(Turn::shared()))
     }
 
-    /// A namespace for a test during which no other test of this program may make traffic.
+    /// Creates a namespace for a test that runs exclusively: no other test of this process generates traffic
+    /// meanwhile.
     pub fn alone() -> Self {
         Self::with_turn(Arc::new(Turn::alone()))
     }
 
-    /// A second namespace for the same test.
+    /// Creates a second namespace for the same test.
     #[must_use]
     pub fn beside(&self) -> Self {
         Self::with_turn(Arc::clone(&self.turn))
@@ -43,13 +44,13 @@ impl Namespace {
     fn with_turn(turn: Arc<Turn>) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
-            "the scenarios trace the kernel and make network namespaces, which takes root: run `sudo -E cargo test`"
+            "the scenarios trace the kernel and create network namespaces, which requires root: run `sudo -E cargo test`"
         );
         let file = on_thread("namespace", || {
-            // SAFETY: only the network namespace of this thread changes, which no descriptor table or
-            // memory is shared through; the thread ends here.
+            // SAFETY: only the network namespace of this thread changes. No descriptor table or memory
+            // depends on it, and the thread ends here.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-                .expect("root may make a network namespace");
+                .expect("root may create a network namespace");
             File::open("/proc/thread-self/ns/net").expect("a thread can open its own namespace")
         });
         let inode = file.metadata().expect("an open file has metadata").st_ino();
@@ -59,13 +60,13 @@ impl Namespace {
         namespace
     }
 
-    /// The inode of the namespace's file, the identity that the program shows.
+    /// The inode of the namespace's file, by which the program identifies it.
     pub fn inode(&self) -> u32 {
         self.inode
     }
 
-    /// Runs `work` in the namespace, on a thread of this name: the kernel's name of a process (`comm`)
-    /// is its thread's.
+    /// Runs `work` in the namespace on a thread with the given name. The kernel's process name (`comm`) is
+    /// the thread's name.
     pub fn run<T: Send>(&self, comm: &str, work: impl FnOnce() -> T + Send) -> T {
         on_thread(comm, || {
             move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
@@ -81,18 +82,18 @@ impl Namespace {
         })
     }
 
-    /// Starts a process in the namespace that does nothing: one without any has no name by which a
-    /// program could find it.
+    /// Starts an idle process in the namespace. The program finds an unnamed namespace only through a process
+    /// in it.
     pub fn inhabit(&self) -> Inhabitant {
         Inhabitant(self.child(Command::new("sleep").arg("300")))
     }
 
-    /// Runs a program in the namespace to its end and panics with its complaint if it fails.
+    /// Runs a command in the namespace to completion and panics with its stderr if it fails.
     pub fn command(&self, program: &str, arguments: &[&str]) {
         self.run(program, || command(program, arguments)).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Runs `ip` with arguments separated by blanks.
+    /// Runs `ip` with space-separated arguments.
     pub fn ip(&self, arguments: &str) {
         self.command("ip", &arguments.split_whitespace().collect::<Vec<_>>());
     }
@@ -103,7 +104,7 @@ impl Namespace {
         self.run("sysctl", || fs::write(&path, value)).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
-    /// Sets a sysctl of the namespace that older kernels do not have.
+    /// Sets a sysctl of the namespace if this kernel has it.
     pub fn sysctl_if_there(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         if self.run("sysctl", || Path::new(&path).exists()) {
@@ -111,8 +112,7 @@ impl Namespace {
         }
     }
 
-    /// Replaces the rules of the namespace's packet filter: `rules` are those of an input chain, one a
-    /// line; none let everything pass.
+    /// Replaces the rules of the namespace's input chain, one rule a line. Without rules every packet passes.
     pub fn filter_input(&self, rules: &str) {
         let script = format!(
             "add table inet scenario\ndelete table inet scenario\ntable inet scenario {{ chain input {{ \
@@ -124,20 +124,20 @@ impl Namespace {
                 .stdin(Stdio::piped())
                 .spawn()
                 .unwrap_or_else(|error| panic!("nft cannot start: {error}; install nftables"));
-            let mut input = nft.stdin.take().expect("its input is piped");
-            input.write_all(script.as_bytes()).expect("nft reads its input");
+            let mut input = nft.stdin.take().expect("stdin is piped");
+            input.write_all(script.as_bytes()).expect("nft reads its stdin");
             drop(input);
-            assert!(nft.wait().expect("nft ends").success(), "nft refuses:\n{script}");
+            assert!(nft.wait().expect("nft can be waited for").success(), "nft rejected:\n{script}");
         });
     }
 
-    /// A counter of the namespace's network stack by its name in a file of `/proc/net` such as `snmp`, of the group
-    /// `Tcp` or `TcpExt`.
+    /// Reads a counter of the namespace's network stack from a file of `/proc/net` such as `snmp`, in the
+    /// group `Tcp` or `TcpExt`.
     pub fn counter(&self, file: &str, group: &str, name: &str) -> u64 {
         let path = format!("/proc/thread-self/net/{file}");
         let text =
             self.run("count", || fs::read_to_string(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-        // A line of names, then one of numbers.
+        // Each group has a line of names and a line of values.
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
         let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let mut pairs = names.split(' ').zip(values.split(' '));
@@ -145,8 +145,7 @@ impl Namespace {
         value.unwrap_or_else(|| panic!("no {group} {name} in {path}"))
     }
 
-    /// How many TCP sockets of the namespace are in the states of this mask (`1 << state` as the kernel
-    /// numbers them).
+    /// Counts the namespace's TCP sockets in the states of a mask (`1 << state`, numbered as in the kernel).
     pub fn sockets_in(&self, states: u32) -> usize {
         self.run("count", || {
             ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
@@ -164,21 +163,21 @@ impl Namespace {
         })
     }
 
-    /// Waits until every connection of the namespace is open or has ended: a busy kernel may come to the last segments
-    /// of one later than the processes at its ends go on.
+    /// Waits until every connection of the namespace is open or closed. A busy kernel may process a
+    /// connection's last segments after the processes at both ends have continued.
     pub fn settle(&self) {
-        let staying = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN;
-        wait::until("the ends", || (self.sockets_in(!staying) == 0).then_some(()));
+        let settled = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN;
+        wait::until("every connection to settle", || (self.sockets_in(!settled) == 0).then_some(()));
     }
 }
 
-/// A process in a namespace; killed when dropped.
+/// An idle process in a namespace; killed on drop.
 #[derive(Debug)]
 pub struct Inhabitant(Child);
 
 impl Drop for Inhabitant {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

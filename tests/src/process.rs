@@ -1,4 +1,4 @@
-//! Processes of their own: sockets with other owners than the test program.
+//! Forked child processes: sockets whose owner is not the test program.
 
 use std::{
     io,
@@ -9,33 +9,33 @@ use std::{
 
 use crate::{Namespace, speed::limit};
 
-/// The longest that a process lives, also when nobody ends it.
-const LIFE_SECONDS: u32 = 300;
+/// Maximum lifetime of a child process, even if nobody kills it.
+const LIFETIME_SECONDS: u32 = 300;
 
-/// A copy of the test program that does one thing; killed when dropped.
+/// A forked copy of the test program that runs one closure; killed on drop.
 ///
-/// It has copies of every descriptor that was open, so only a test that is alone may start one: another
-/// test's sockets would not close while it lives.
+/// It inherits every open descriptor, so another test's sockets would not close while it runs. Only exclusive
+/// tests may start one.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     id: libc::pid_t,
     status: Option<i32>,
 }
 
-impl Process {
-    /// Starts one of this name in the namespace. It ends when `work` returns, without any clean-up but
-    /// the kernel's.
+impl ChildProcess {
+    /// Starts a child with the given name in the namespace. It exits when `work` returns, without running
+    /// destructors.
     pub fn start(namespace: &Namespace, comm: &str, work: impl FnOnce() + Send) -> Self {
         let id = namespace.run(comm, || {
-            // SAFETY: the child has this thread only. It makes system calls, and allocates, which the C
-            // library allows after a fork; it never returns to its caller.
+            // SAFETY: the child has only this thread. It makes system calls and allocates, which the C
+            // library allows after a fork. It never returns to its caller.
             let id = unsafe { libc::fork() };
             if id == 0 {
-                // SAFETY: these have no conditions.
+                // SAFETY: these functions have no preconditions.
                 unsafe {
-                    libc::alarm(LIFE_SECONDS);
-                    let outcome = catch_unwind(AssertUnwindSafe(work));
-                    libc::_exit(i32::from(outcome.is_err()));
+                    libc::alarm(LIFETIME_SECONDS);
+                    let result = catch_unwind(AssertUnwindSafe(work));
+                    libc::_exit(i32::from(result.is_err()));
                 }
             }
             id
@@ -49,20 +49,20 @@ impl Process {
         self.id.cast_unsigned()
     }
 
-    /// Waits until it has ended, which it must do well.
+    /// Waits for the process to exit successfully.
     pub fn wait(mut self) {
         let end = Instant::now() + limit();
-        while !self.ended(libc::WNOHANG) {
-            assert!(Instant::now() < end, "process {} does not end", self.id);
+        while !self.has_exited(libc::WNOHANG) {
+            assert!(Instant::now() < end, "process {} did not exit", self.id);
             thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(self.status, Some(0), "the process failed");
     }
 
-    fn ended(&mut self, options: i32) -> bool {
+    fn has_exited(&mut self, options: i32) -> bool {
         if self.status.is_none() {
             let mut status = 0;
-            // SAFETY: the status lives across the call.
+            // SAFETY: `status` outlives the call.
             if unsafe { libc::waitpid(self.id, &raw mut status, options) } == self.id {
                 self.status = Some(status);
             }
@@ -71,17 +71,18 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
-        if !self.ended(libc::WNOHANG) {
-            // SAFETY: a child that has not been waited for keeps its number.
+        if !self.has_exited(libc::WNOHANG) {
+            // SAFETY: a child that has not been reaped keeps its process id.
             unsafe { libc::kill(self.id, libc::SIGKILL) };
-            self.ended(0);
+            self.has_exited(0);
         }
     }
 }
 
-/// A gate between processes: who waits goes on when it is opened, or when the one who could has ended.
+/// A gate between processes: a waiting process continues when the gate is opened, and panics when the opener
+/// has exited.
 #[derive(Debug)]
 pub struct Gate {
     read: io::PipeReader,
@@ -89,15 +90,15 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     pub fn new() -> Self {
-        let (read, write) = io::pipe().expect("descriptors are left");
+        let (read, write) = io::pipe().expect("a pipe can be created");
         Self { read, write }
     }
 
     /// Lets one waiting process through.
     pub fn open(&self) {
-        io::Write::write_all(&mut (&self.write), &[1]).expect("a pipe takes a byte");
+        io::Write::write_all(&mut (&self.write), &[1]).expect("a byte fits into the pipe");
     }
 
     /// Waits for the gate to open.
@@ -112,8 +113,8 @@ impl Default for Gate {
     }
 }
 
-/// Does nothing until it is killed.
-pub fn stay() {
+/// Sleeps until the process is killed.
+pub fn sleep_until_killed() {
     loop {
         thread::sleep(limit());
     }

@@ -1,12 +1,12 @@
-//! The program's JSON output, field by field.
+//! The program's JSON rows, field by field.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// A line of `connections`.
+/// A row of `connections`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the contract of the output describes each field")]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
 pub struct Connection {
     pub r#type: String,
     pub role: String,
@@ -50,18 +50,18 @@ pub struct Connection {
     pub gap: bool,
 }
 
-/// A state of a lifecycle.
+/// A state of a connection and the time spent in it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the contract of the output describes each field")]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
 pub struct Span {
     pub state: String,
     pub duration_us: Option<f64>,
     pub source: String,
 }
 
-/// A line of `transitions`.
+/// A row of `transitions`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the contract of the output describes each field")]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
 pub struct Transition {
     pub r#type: String,
     pub time: String,
@@ -81,9 +81,9 @@ pub struct Transition {
     pub netns: Option<u32>,
 }
 
-/// A line of `stuck` that heads a group.
+/// A group row of `stuck`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the contract of the output describes each field")]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
 pub struct StuckGroup {
     pub r#type: String,
     pub group: String,
@@ -95,17 +95,17 @@ pub struct StuckGroup {
     pub container_id: Option<String>,
 }
 
-/// How many connections of a group are in a state.
+/// The number of a group's connections in one state.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[expect(missing_docs, reason = "the contract of the output describes each field")]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
 pub struct StateCount {
     pub state: String,
     pub count: usize,
 }
 
-/// A line of `stuck` for one connection.
+/// A connection row of `stuck`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the contract of the output describes each field")]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
 pub struct Stuck {
     pub r#type: String,
     pub state: String,
@@ -127,59 +127,58 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// How long it has been in its state, at least.
+    /// Minimum time in the current state.
     pub fn age(&self) -> Duration {
         microseconds(self.age_us)
     }
 }
 
 impl Connection {
-    /// The states in order.
+    /// Names of the states in order.
     pub fn state_names(&self) -> Vec<&str> {
         self.states.iter().map(|span| span.state.as_str()).collect()
     }
 
-    /// The time spent in a state, which the connection must have been in for a known time.
+    /// Time spent in a state. Panics if it is unknown.
     pub fn time_in(&self, state: &str) -> Duration {
         let span = self.states.iter().find(|span| span.state == state);
         let us = span.and_then(|span| span.duration_us);
         microseconds(us.unwrap_or_else(|| panic!("no time in {state}: {self:#?}")))
     }
 
-    /// The time between closing here and the peer's closing. A FIN that is acknowledged with delay splits
-    /// it between two states as chance has it.
+    /// Time between the local FIN and the peer's FIN. A delayed ACK splits it arbitrarily between two states.
     pub fn time_in_fin_wait(&self) -> Duration {
         self.time_in("fin_wait_1") + self.time_in("fin_wait_2")
     }
 
-    /// The time from opening to end, which must be known.
+    /// Time from open to close. Panics if it is unknown.
     pub fn lifetime(&self) -> Duration {
         microseconds(self.duration_us.unwrap_or_else(|| panic!("no duration: {self:#?}")))
     }
 
-    /// The duration of the handshake, which must be known.
+    /// Duration of the handshake. Panics if it is unknown.
     pub fn handshake(&self) -> Duration {
         microseconds(self.handshake_us.unwrap_or_else(|| panic!("no handshake: {self:#?}")))
     }
 
-    /// The local and the remote port, 0 for one that is not known.
+    /// Local and remote port; 0 if unknown.
     pub fn ports(&self) -> (u16, u16) {
         (self.local_port.unwrap_or(0), self.remote_port.unwrap_or(0))
     }
 
-    /// Why it ended, by whom, and the error.
+    /// The close reason, which side closed, and the error.
     pub fn close_cause(&self) -> (&str, Option<&str>, Option<&str>) {
         (&self.close_reason, self.closed_by.as_deref(), self.error.as_deref())
     }
 
-    /// The owner's name, and how it is known.
+    /// The owner's name and its source.
     pub fn owner(&self) -> (Option<&str>, &str) {
         (self.process.as_deref(), &self.owner_source)
     }
 }
 
 impl Transition {
-    /// The states left and entered.
+    /// The old and the new state.
     pub fn edge(&self) -> (&str, &str) {
         (&self.from, &self.to)
     }

@@ -1,4 +1,4 @@
-//! Sockets with limits on every wait, and the connections that scenarios begin with.
+//! Sockets with a timeout on every operation, and the connections that scenarios start with.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,29 +12,38 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{Namespace, speed};
 
-/// The state ESTABLISHED in a mask for [`Namespace::sockets_in`].
+/// ESTABLISHED in a mask for [`Namespace::sockets_in`].
 pub const ESTABLISHED: u32 = 1 << 1;
 
-/// The state FIN_WAIT2, likewise.
+/// SYN_RECV, likewise.
+pub const SYN_RECEIVED: u32 = 1 << 3;
+
+/// FIN_WAIT2, likewise.
 pub const FIN_WAIT_2: u32 = 1 << 5;
 
-/// The state TIME_WAIT, likewise.
+/// TIME_WAIT, likewise.
 pub const TIME_WAIT: u32 = 1 << 6;
 
-/// The state LISTEN, likewise.
+/// CLOSE, likewise.
+pub const CLOSED: u32 = 1 << 7;
+
+/// CLOSE_WAIT, likewise.
+pub const CLOSE_WAIT: u32 = 1 << 8;
+
+/// LISTEN, likewise.
 pub const LISTEN: u32 = 1 << 10;
 
-/// A new TCP socket of the address's family, whose waits are limited.
+/// Creates a TCP socket of the address's family, with read and write timeouts.
 pub fn tcp(family_of: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(family_of), Type::STREAM, Some(Protocol::TCP))
-        .expect("a socket can be made");
-    limit(&socket);
+        .expect("a socket can be created");
+    set_timeouts(&socket);
     socket
 }
 
-fn limit(socket: &Socket) {
-    socket.set_read_timeout(Some(speed::limit())).expect("every socket takes a timeout");
-    socket.set_write_timeout(Some(speed::limit())).expect("every socket takes a timeout");
+fn set_timeouts(socket: &Socket) {
+    socket.set_read_timeout(Some(speed::limit())).expect("every socket accepts a timeout");
+    socket.set_write_timeout(Some(speed::limit())).expect("every socket accepts a timeout");
 }
 
 /// Parses `address:port`.
@@ -42,124 +51,125 @@ pub fn address(text: &str) -> SocketAddr {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// A socket that listens; port 0 lets the kernel choose.
+/// Creates a listening socket. With port 0 the kernel chooses the port.
 pub fn listen(on: &str) -> Socket {
     listen_with(on, 128, |_| {})
 }
 
-/// A socket that listens with this backlog, after `prepare`.
+/// Creates a listening socket with the given backlog. `prepare` runs before `bind`.
 pub fn listen_with(on: &str, backlog: i32, prepare: impl FnOnce(&Socket)) -> Socket {
     let on = address(on);
     let socket = tcp(on);
-    socket.set_reuse_address(true).expect("every socket takes SO_REUSEADDR");
+    socket.set_reuse_address(true).expect("every socket accepts SO_REUSEADDR");
     prepare(&socket);
     socket.bind(&on.into()).unwrap_or_else(|error| panic!("bind to {on}: {error}"));
     socket.listen(backlog).expect("a bound socket can listen");
     socket
 }
 
-/// The socket's own address.
+/// Returns the socket's local address.
 pub fn local(socket: &Socket) -> SocketAddr {
     socket.local_addr().ok().and_then(|local| local.as_socket()).expect("a TCP socket has an address")
 }
 
-/// The socket's own port.
+/// Returns the socket's local port.
 pub fn port(socket: &Socket) -> u16 {
     local(socket).port()
 }
 
-/// Connects, or says why not.
+/// Connects.
 ///
 /// # Errors
 ///
-/// What `connect` fails with.
+/// Returns the error of `connect`.
 pub fn try_connect(to: SocketAddr) -> io::Result<Socket> {
     let socket = tcp(to);
     socket.connect(&to.into())?;
     Ok(socket)
 }
 
-/// Connects.
+/// Connects, and panics on failure.
 pub fn connect(to: SocketAddr) -> Socket {
     try_connect(to).unwrap_or_else(|error| panic!("connect to {to}: {error}"))
 }
 
-/// Begins to connect a new socket and does not wait.
+/// Starts a non-blocking connect on a new socket.
 pub fn begin_connect(to: SocketAddr) -> Socket {
     let socket = tcp(to);
     begin_connecting(&socket, to);
     socket
 }
 
-/// Begins to connect and does not wait.
+/// Starts a non-blocking connect.
 pub fn begin_connecting(socket: &Socket, to: SocketAddr) {
-    socket.set_nonblocking(true).expect("every socket takes O_NONBLOCK");
-    let error = socket.connect(&to.into()).expect_err("the answer takes its time");
+    socket.set_nonblocking(true).expect("every socket accepts O_NONBLOCK");
+    let error = socket.connect(&to.into()).expect_err("a non-blocking connect is still in progress");
     assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS), "connect to {to}: {error}");
-    socket.set_nonblocking(false).expect("every socket takes O_NONBLOCK");
+    socket.set_nonblocking(false).expect("every socket accepts O_NONBLOCK");
 }
 
 /// Accepts a connection.
 pub fn accept(listener: &Socket) -> Socket {
     let (socket, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
-    limit(&socket);
+    set_timeouts(&socket);
     socket
 }
 
-/// Writes all of it.
+/// Sends all bytes.
 pub fn send(socket: &Socket, data: &[u8]) {
     let mut socket = socket;
     socket.write_all(data).unwrap_or_else(|error| panic!("send: {error}"));
 }
 
-/// Reads exactly that many bytes.
+/// Receives exactly `count` bytes.
 pub fn receive(socket: &Socket, count: usize) {
     let mut socket = socket;
     socket.read_exact(&mut vec![0; count]).unwrap_or_else(|error| panic!("receive: {error}"));
 }
 
-/// Waits until that many bytes can be read, and leaves them there.
+/// Waits for data without consuming it.
 pub fn wait_for_data(socket: &Socket) {
     let mut byte = [MaybeUninit::uninit()];
     assert_eq!(socket.peek(&mut byte).unwrap_or_else(|error| panic!("peek: {error}")), 1);
 }
 
-/// Reads until the peer has closed.
+/// Reads until the peer's FIN.
 pub fn wait_for_end(socket: &Socket) {
     let mut socket = socket;
     let mut rest = Vec::new();
     socket.read_to_end(&mut rest).unwrap_or_else(|error| panic!("read to the end: {error}"));
 }
 
-/// Reads until the connection breaks, and says with which error.
+/// Reads until the connection fails, and returns the errno.
 pub fn wait_for_error(socket: &Socket) -> i32 {
     let mut socket = socket;
-    let error = socket.read_to_end(&mut Vec::new()).expect_err("the connection breaks");
-    error.raw_os_error().unwrap_or_else(|| panic!("not the kernel's: {error}"))
+    let error = socket.read_to_end(&mut Vec::new()).expect_err("the connection fails");
+    error.raw_os_error().unwrap_or_else(|| panic!("no errno: {error}"))
 }
 
-/// Makes `close` send a reset.
+/// Makes `close` send a RST.
 pub fn reset_on_close(socket: &Socket) {
-    SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("every socket takes SO_LINGER");
+    SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("every socket accepts SO_LINGER");
 }
 
-/// A connection with both ends at hand, and its listener.
+/// Both sockets of a connection, and its listener.
 #[derive(Debug)]
 pub struct Pair {
-    /// The end that connected, on a thread named `client`.
+    /// The connecting socket, created on a thread named `client`.
     pub client: Socket,
-    /// The end that was accepted, on a thread named `server`.
+    /// The accepted socket, accepted on a thread named `server`.
     pub server: Socket,
-    /// Where it was accepted, on a thread named `server`.
+    /// The listener, created on a thread named `server`.
     pub listener: Socket,
 }
 
-/// Connects within a namespace to a listener on this address; port 0 lets the kernel choose.
+/// Connects to a listener in the same namespace. With port 0 the kernel chooses the port.
 pub fn pair(namespace: &Namespace, on: &str) -> Pair {
     pair_between(namespace, namespace, on, None)
 }
 
-/// Connects from one namespace to a listener in another, there at another address if `via` says so.
+/// Connects from one namespace to a listener in another. `via` replaces the listener's address as the
+/// destination.
 pub fn pair_between(client: &Namespace, server: &Namespace, on: &str, via: Option<&str>) -> Pair {
     let listener = server.run("server", || listen(on));
     let mut to = local(&listener);
@@ -171,22 +181,22 @@ pub fn pair_between(client: &Namespace, server: &Namespace, on: &str, via: Optio
     Pair { client, server, listener }
 }
 
-/// Sets an option of the TCP level that has an integer for its value.
+/// Sets an integer option of level IPPROTO_TCP.
 pub fn set_tcp_option(socket: &Socket, option: i32, value: i32) {
     let length = libc::socklen_t::try_from(size_of::<i32>()).expect("four");
-    // SAFETY: the value lives across the call and has the length that is given.
+    // SAFETY: `value` outlives the call and has the given length.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), length)
     };
     assert_eq!(result, 0, "TCP option {option}: {}", io::Error::last_os_error());
 }
 
-/// Dissolves the socket's association, as `connect` to an address of the family `AF_UNSPEC` does.
+/// Disconnects the socket: `connect` with an address of family AF_UNSPEC.
 pub fn disconnect(socket: &Socket) {
-    // SAFETY: all zeroes is a valid `sockaddr`, of the family AF_UNSPEC.
-    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    // SAFETY: an all-zero `sockaddr` is valid, with family AF_UNSPEC.
+    let unspecified: libc::sockaddr = unsafe { std::mem::zeroed() };
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).expect("sixteen");
-    // SAFETY: the address lives across the call and has the length that is given.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    // SAFETY: the address outlives the call and has the given length.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const unspecified, length) };
     assert_eq!(result, 0, "connect(AF_UNSPEC): {}", io::Error::last_os_error());
 }

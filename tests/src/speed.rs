@@ -1,57 +1,56 @@
-//! How fast the machine is that the scenarios run on.
+//! Adjusts limits and tolerances of the scenarios to the machine's speed.
 //!
-//! [`EMULATED`] in the environment, with any value but `0`, says that the processor is emulated, which is
-//! some tens of times slower and not evenly so. `cargo xtask vm` sets it in its machines unless they use KVM.
-//! It changes these and nothing else:
+//! [`EMULATED`] in the environment, with any value but `0`, marks an emulated processor, which is tens of
+//! times slower, at an uneven speed. `cargo xtask vm` sets it in its machines unless they use KVM. Its
+//! effects:
 //!
-//! - There are fewer connections in scenarios that make many ([`count`]). What they assert stays the same.
-//! - Every wait has a longer limit ([`limit`]). Reaching it is a failure there as well.
-//! - A time that a relay imposed and measured may differ more from the one shown ([`tolerance`]). The relay is a
-//!   thread of the guest: between its note of the time and the kernel's own, its processor may be taken away,
-//!   and gets it back after a turn of the emulator's, not of the guest's scheduler.
-//! - A few milliseconds that a scenario adds to an exact bound are ten times as many ([`slack`]), for the same
-//!   reason. Two scenarios do: the kernel's round-trip sample of a client's handshake, whose bounds are two notes
-//!   of the relay, and the duration that comes back in a SYN cookie, of which the kernel knows milliseconds and up
-//!   to 64 of them are no time. What they tell apart is far more than the 20 and 30 ms: a round trip of 60 ms from
-//!   one that includes lost SYNs, 1 s and more, and a duration from none.
+//! - Scenarios with many connections open fewer of them ([`count`]). Their assertions stay the same.
+//! - Every wait has a longer limit ([`limit`]). Reaching it is still a failure.
+//! - A reported time may differ more from the time that a relay imposed and measured ([`tolerance`]). The
+//!   relay is a guest thread: between its timestamp and the kernel's, the emulator may preempt its processor.
+//! - Slack of a few milliseconds on exact bounds is ten times as long ([`slack`]), for the same reason. Two
+//!   scenarios use it. One checks the kernel's round-trip sample of a client's handshake against two
+//!   timestamps of the relay: 20 ms of slack still separates a round trip of 60 ms from lost SYNs, which cost
+//!   1 s and more. The other checks the duration from a SYN cookie, which has millisecond resolution and up
+//!   to 64 ms of option bits: 30 ms of slack still separates a duration from none.
 
 use std::{env, sync::LazyLock, time::Duration};
 
-/// The variable.
+/// The environment variable.
 pub const EMULATED: &str = "TCPTRACE_TEST_EMULATED";
 
-/// Whether the processor is emulated.
+/// Returns whether the processor is emulated.
 pub fn emulated() -> bool {
     static IS: LazyLock<bool> = LazyLock::new(|| env::var_os(EMULATED).is_some_and(|value| value != "0"));
     *IS
 }
 
-/// The first, or the second where the processor is emulated.
+/// Returns the first value, or the second if the processor is emulated.
 pub fn count<T>(usual: T, where_emulated: T) -> T {
     if emulated() { where_emulated } else { usual }
 }
 
-/// The longest that any wait lasts: generous, because reaching it is a failure. 30 s, emulated 120 s.
+/// Limit of every wait: 30 s, emulated 120 s. It is generous, because reaching it is a failure.
 pub fn limit() -> Duration {
     Duration::from_secs(count(30, 120))
 }
 
-/// How far a duration that the program shows may be from `measured`, its value by the relay: 2 ms or 2 %,
-/// whichever is more; emulated 20 ms or 5 %, for there a single context switch can take milliseconds.
+/// Allowed difference between a reported duration and the duration that the relay measured: 2 ms or 2 %,
+/// whichever is more; emulated 20 ms or 5 %, because a single context switch can take milliseconds there.
 pub fn tolerance(measured: Duration) -> Duration {
     let (least, percent) = count((2, 2), (20, 5));
     Duration::from_millis(least).max(measured * percent / 100)
 }
 
-/// A few milliseconds that a scenario allows, or ten times as much where the processor is emulated.
+/// Returns the given slack, or ten times as much if the processor is emulated.
 pub fn slack(usual: Duration) -> Duration {
     usual * count(1, 10)
 }
 
-/// Says on stdout that this kernel cannot do what the test is about, in the form that `cargo xtask vm` lists;
-/// the test is to end then.
+/// Prints that this kernel does not support the test, in the form that `cargo xtask vm` parses. The caller
+/// must then end the test.
 pub fn not_possible(reason: &str) {
-    #[expect(clippy::print_stdout, reason = "what a test prints is its report")]
+    #[expect(clippy::print_stdout, reason = "`cargo xtask vm` reads the stdout of tests")]
     {
         println!("not possible on this kernel: {reason}");
     }

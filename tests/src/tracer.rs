@@ -1,4 +1,4 @@
-//! The program, running.
+//! Starts the traced program, reads its output and stops it.
 
 use std::{
     ffi::OsStr,
@@ -20,17 +20,17 @@ use crate::{
     speed::{limit, not_possible},
 };
 
-/// Which hook the program uses.
+/// The program's tracing mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The tracepoint through BTF.
+    /// BTF-enabled tracepoint.
     Btf,
-    /// The classic tracepoint.
+    /// Classic tracepoint.
     Tracepoint,
 }
 
 impl Mode {
-    /// The name on the command line and in messages.
+    /// Returns the name on the command line and in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Btf => "btf",
@@ -39,7 +39,7 @@ impl Mode {
     }
 }
 
-/// What a stream has brought so far.
+/// Output of a stream so far.
 #[derive(Default)]
 struct Captured {
     bytes: Vec<u8>,
@@ -47,59 +47,59 @@ struct Captured {
     ended: bool,
 }
 
-type Stream = Arc<(Mutex<Captured>, Condvar)>;
+type CapturedStream = Arc<(Mutex<Captured>, Condvar)>;
 
-/// The program while it traces; killed when dropped.
+/// The running program; killed on drop.
 pub struct Tracer {
     child: Child,
-    stdout: Stream,
-    stderr: Stream,
+    stdout: CapturedStream,
+    stderr: CapturedStream,
     readers: Vec<JoinHandle<()>>,
 }
 
-/// The program after its end.
-pub struct Ended {
-    /// How it ended.
+/// Exit status and output of the program.
+pub struct TracerOutput {
+    /// Exit status.
     pub status: ExitStatus,
-    /// What it wrote to stdout.
+    /// Everything written to stdout.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
+    /// Everything written to stderr.
     pub stderr: String,
 }
 
-/// The counts of the line that ends a run.
+/// Counts of the summary line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Transitions seen in the namespace that is asked for, else on the whole host.
+    /// Transitions seen in the selected namespace, or on the whole host.
     pub seen: u64,
-    /// Transitions that found the ring buffer full.
+    /// Transitions dropped because the ring buffer was full.
     pub lost: u64,
-    /// Times the kernel skipped the program; none where it does not count them: before 5.12, in mode tracepoint
-    /// before 6.7.
+    /// Runs of the BPF program that the kernel skipped. `None` where the kernel does not count them: before
+    /// 5.12, in mode tracepoint before 6.7.
     pub skipped: Option<u64>,
 }
 
 impl Summary {
-    /// What was generated and not seen, as far as the program can know.
+    /// Returns the known number of missed transitions.
     pub fn missing(&self) -> u64 {
         self.lost + self.skipped.unwrap_or(0)
     }
 
-    /// All that was generated, as far as the program can know.
+    /// Returns the known number of generated transitions.
     pub fn total(&self) -> u64 {
         self.seen + self.missing()
     }
 }
 
 impl Tracer {
-    /// Starts the program with these arguments and waits until it traces.
+    /// Starts the program and waits until it traces.
     pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let tracer = Self::start_unready(arguments);
         tracer.wait_for_stderr("tracing TCP in mode");
         tracer
     }
 
-    /// Starts the program, which may refuse.
+    /// Starts the program without waiting; it may exit with an error.
     pub fn start_unready<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let mut command = Command::new(program());
         command.args(arguments);
@@ -114,7 +114,7 @@ impl Tracer {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} cannot start: {error}"));
-        let (stdout, stderr) = (Stream::default(), Stream::default());
+        let (stdout, stderr) = (CapturedStream::default(), CapturedStream::default());
         let readers = vec![
             capture(child.stdout.take().expect("it is piped"), Arc::clone(&stdout)),
             capture(child.stderr.take().expect("it is piped"), Arc::clone(&stderr)),
@@ -122,43 +122,32 @@ impl Tracer {
         Self { child, stdout, stderr, readers }
     }
 
-    /// Traces the connections of a namespace in JSON.
+    /// Traces the connections of a namespace as JSON.
     pub fn connections(namespace: &Namespace, mode: Mode) -> Self {
         Self::json("connections", namespace, mode, &[])
     }
 
-    /// Traces the transitions of a namespace in JSON.
+    /// Traces the transitions of a namespace as JSON.
     pub fn transitions(namespace: &Namespace, mode: Mode) -> Self {
         Self::json("transitions", namespace, mode, &[])
     }
 
-    /// Traces a namespace in JSON with more options.
+    /// Traces a namespace as JSON with additional options.
     pub fn json(command: &str, namespace: &Namespace, mode: Mode, options: &[&str]) -> Self {
-        let netns = namespace.inode().to_string();
-        // The duration ends it also when the test is killed and cannot.
-        let fixed = [
-            command,
-            "-o",
-            "json",
-            "--mode",
-            mode.name(),
-            "--netns",
-            &netns,
-            "--duration",
-            "10m",
-            "--verbose",
-        ];
-        let tracer = Self::start(fixed.iter().chain(options));
+        let mut arguments = arguments(command, "json", namespace, mode);
+        arguments.push("--verbose".to_owned());
+        arguments.extend(options.iter().map(ToString::to_string));
+        let tracer = Self::start(arguments);
         tracer.wait_for_stderr(&format!("tracing TCP in mode {}", mode.name()));
         tracer
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has written to stderr so far.
+    /// Returns the stderr output so far.
     pub fn stderr(&self) -> String {
         let captured = self.stderr.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&captured.bytes).into_owned()
@@ -169,17 +158,17 @@ impl Tracer {
         self.wait(&self.stderr, text, |captured| String::from_utf8_lossy(&captured.bytes).contains(text));
     }
 
-    /// Waits until that many lines are on stdout.
+    /// Waits until stdout has `count` lines.
     pub fn wait_for_lines(&self, count: usize) {
         self.wait(&self.stdout, &format!("{count} lines"), |captured| captured.lines >= count);
     }
 
-    fn wait(&self, stream: &Stream, what: &str, holds: impl Fn(&Captured) -> bool) {
-        assert!(Self::try_wait(stream, holds), "the program did not bring {what}: {self:?}");
+    fn wait(&self, stream: &CapturedStream, what: &str, holds: impl Fn(&Captured) -> bool) {
+        assert!(Self::try_wait(stream, holds), "the program did not write {what}: {self:?}");
     }
 
-    /// Whether the stream brings it before the limit.
-    fn try_wait(stream: &Stream, holds: impl Fn(&Captured) -> bool) -> bool {
+    /// Returns whether `holds` becomes true before the stream ends or the limit passes.
+    fn try_wait(stream: &CapturedStream, holds: impl Fn(&Captured) -> bool) -> bool {
         let (captured, changed) = &**stream;
         let end = Instant::now() + limit();
         let mut guard = captured.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,82 +182,81 @@ impl Tracer {
         true
     }
 
-    /// Sends it a signal.
+    /// Sends the program a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(pid(&self.child), signal).expect("the program has not been waited for");
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("it is a child").is_some()
+    /// Returns whether the program has exited.
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().expect("the child can be waited for").is_some()
     }
 
-    /// Waits for its end.
-    pub fn wait_for_end(mut self) -> Ended {
+    /// Waits for the program to exit.
+    pub fn wait_for_exit(mut self) -> TracerOutput {
         let end = Instant::now() + limit();
         let status = loop {
-            match self.child.try_wait().expect("it is a child") {
+            match self.child.try_wait().expect("the child can be waited for") {
                 Some(status) => break status,
-                None if Instant::now() > end => panic!("the program does not end: {self:?}"),
+                None if Instant::now() > end => panic!("the program did not exit: {self:?}"),
                 None => thread::sleep(std::time::Duration::from_millis(2)),
             }
         };
         for reader in self.readers.drain(..) {
-            reader.join().expect("a reader does not panic");
+            reader.join().expect("a reader thread does not panic");
         }
-        let bytes = |stream: &Stream| {
+        let bytes = |stream: &CapturedStream| {
             std::mem::take(&mut stream.0.lock().unwrap_or_else(PoisonError::into_inner).bytes)
         };
-        Ended {
+        TracerOutput {
             status,
             stdout: bytes(&self.stdout),
             stderr: String::from_utf8_lossy(&bytes(&self.stderr)).into_owned(),
         }
     }
 
-    /// Ends it as Ctrl-C does, and checks that it ends well.
-    pub fn interrupt(self) -> Ended {
+    /// Stops the program like Ctrl-C, and asserts that it exits successfully.
+    pub fn interrupt(self) -> TracerOutput {
         self.signal(Signal::INT);
-        let ended = self.wait_for_end();
+        let ended = self.wait_for_exit();
         assert!(ended.status.success(), "{}: {}", ended.status, ended.stderr);
         ended
     }
 
-    /// Waits for exactly that many lines of JSON, and ends it.
+    /// Waits for exactly `count` JSON rows, and stops the program.
     pub fn rows<T: DeserializeOwned + fmt::Debug>(self, count: usize) -> Vec<T> {
         self.wait_for_lines(count);
         let rows: Vec<T> = self.interrupt().rows();
-        assert_eq!(rows.len(), count, "more lines than the scenario makes: {rows:#?}");
+        assert_eq!(rows.len(), count, "more rows than expected: {rows:#?}");
         rows
     }
 
-    /// Waits for that many connections, and ends it. For scenarios with many.
+    /// Waits for `count` connections and stops the program. For scenarios with many connections.
     ///
-    /// None, which is said as [`not_possible`], when the kernel has skipped the program (in mode btf only if lines are
-    /// missing or marked as gaps), or lines are missing in mode tracepoint and it does not count whether it has: an
-    /// interrupt that comes while the program runs is enough, and the slower the machine, the more come.
-    pub fn many(self, mode: Mode, count: usize) -> Option<Ended> {
-        let came = Self::try_wait(&self.stdout, |captured| captured.lines >= count);
+    /// Returns `None` and reports [`not_possible`] if the kernel skipped runs of the BPF program; in mode btf
+    /// only if rows are missing or marked as gaps. In mode tracepoint the same holds if rows are missing and
+    /// the kernel does not count skips. An interrupt during a run of the program is enough for a skip; slower
+    /// machines have more of them.
+    pub fn finish_many(self, mode: Mode, count: usize) -> Option<TracerOutput> {
+        let complete = Self::try_wait(&self.stdout, |captured| captured.lines >= count);
         let ended = self.interrupt();
         let skipped = ended.summary().skipped;
-        let whole = came && ended.rows::<Connection>().iter().all(|row| !row.gap);
+        let intact = complete && ended.rows::<Connection>().iter().all(|row| !row.gap);
         let reason = match (skipped, mode) {
             (Some(0), _) | (None, Mode::Btf) => None,
-            (Some(_), Mode::Btf) | (None, Mode::Tracepoint) if whole => None,
-            (Some(skipped), _) => Some(format!("it skipped {skipped} runs of the program")),
-            (None, _) => {
-                Some("transitions are missing, and it does not count the runs that it skipped".to_owned())
-            }
+            (Some(_), Mode::Btf) | (None, Mode::Tracepoint) if intact => None,
+            (Some(skipped), _) => Some(format!("it skipped {skipped} runs of the BPF program")),
+            (None, _) => Some("transitions are missing, and it does not count skipped runs".to_owned()),
         };
         if let Some(reason) = reason {
             not_possible(&reason);
             return None;
         }
-        assert!(came, "{} of {count} lines: {}", ended.line_count(), ended.stderr);
+        assert!(complete, "{} of {count} lines: {}", ended.line_count(), ended.stderr);
         Some(ended)
     }
 
-    /// Waits for exactly that many connections, and ends it.
+    /// Waits for exactly `count` connections, and stops the program.
     pub fn finish(self, count: usize) -> Vec<Connection> {
         let rows = self.rows(count);
         for row in &rows {
@@ -277,7 +265,8 @@ impl Tracer {
         rows
     }
 
-    /// Waits for the two ends of one connection, and ends it: the client's line first.
+    /// Waits for the rows of both sockets of one connection, and stops the program. Returns the client's row
+    /// first.
     pub fn finish_both(self) -> (Connection, Connection) {
         let mut rows = self.finish(2);
         rows.sort_by_key(|row| row.role.clone());
@@ -287,30 +276,30 @@ impl Tracer {
         (client, server)
     }
 
-    /// Waits for exactly that many transitions, and ends it.
+    /// Waits for exactly `count` transitions, and stops the program.
     pub fn finish_transitions(self, count: usize) -> Vec<Transition> {
         self.rows(count)
     }
 }
 
-impl Ended {
-    /// The lines as JSON.
+impl TracerOutput {
+    /// Parses the JSON rows on stdout.
     pub fn rows<T: DeserializeOwned>(&self) -> Vec<T> {
         let parsed = serde_json::Deserializer::from_slice(&self.stdout).into_iter().collect::<Result<_, _>>();
         parsed.unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
-    /// How many lines are on stdout.
+    /// Returns the number of lines on stdout.
     pub fn line_count(&self) -> usize {
         count_lines(&self.stdout)
     }
 
-    /// Stdout as text.
+    /// Returns stdout as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// What the line that ends every run counts under this name; none when it does not name it.
+    /// Returns a count of the summary line by its label; `None` if the line does not have it.
     pub fn counted(&self, what: &str) -> Option<u64> {
         let line = self.stderr.lines().find(|line| line.contains("transitions seen"));
         let line = line.unwrap_or_else(|| panic!("no summary in: {}", self.stderr));
@@ -319,18 +308,18 @@ impl Ended {
             .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
     }
 
-    /// How many handshakes with a listener the program says were abandoned, in the line after the summary;
-    /// none when it does not name the listener.
+    /// Returns the number of abandoned handshakes with a listener, from the line after the summary; `None` if
+    /// the line does not name the listener.
     pub fn abandoned_at(&self, listener: &str) -> Option<u64> {
         let (_, line) = self.stderr.split_once("handshakes abandoned by their clients: ")?;
-        // In several namespaces a listener is named with its own.
+        // With several namespaces the line adds the namespace to the listener.
         line.lines().next()?.split(", ").find_map(|part| {
-            let (who, count) = part.rsplit_once(' ')?;
-            count.parse().ok().filter(|_| who.split(' ').next() == Some(listener))
+            let (name, count) = part.rsplit_once(' ')?;
+            count.parse().ok().filter(|_| name.split(' ').next() == Some(listener))
         })
     }
 
-    /// The line that ends every run.
+    /// Parses the summary line.
     pub fn summary(&self) -> Summary {
         let count = |what: &str| {
             self.counted(what).unwrap_or_else(|| panic!("no `{what}` in the summary: {}", self.stderr))
@@ -346,7 +335,7 @@ impl Ended {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -354,12 +343,20 @@ impl Drop for Tracer {
 
 impl fmt::Debug for Tracer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |stream: &Stream| {
+        let text = |stream: &CapturedStream| {
             let captured = stream.0.lock().unwrap_or_else(PoisonError::into_inner);
             String::from_utf8_lossy(&captured.bytes[..captured.bytes.len().min(20_000)]).into_owned()
         };
         write!(formatter, "stderr:\n{}\nstdout:\n{}", text(&self.stderr), text(&self.stdout))
     }
+}
+
+/// Returns the arguments that trace a namespace in one mode. The duration ends the program even if the test is killed.
+pub fn arguments(command: &str, format: &str, namespace: &Namespace, mode: Mode) -> Vec<String> {
+    let netns = namespace.inode().to_string();
+    [command, "-o", format, "--mode", mode.name(), "--netns", &netns, "--duration", "10m"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn pid(child: &Child) -> Pid {
@@ -370,7 +367,7 @@ fn count_lines(bytes: &[u8]) -> usize {
     bytes.split(|&byte| byte == b'\n').count().saturating_sub(1)
 }
 
-fn capture(mut from: impl Read + Send + 'static, into: Stream) -> JoinHandle<()> {
+fn capture(mut from: impl Read + Send + 'static, into: CapturedStream) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -388,19 +385,22 @@ fn capture(mut from: impl Read + Send + 'static, into: Stream) -> JoinHandle<()>
     })
 }
 
-/// What holds for every connection whose beginning was seen: its states, as far as they have a socket,
-/// fill its life.
+/// Asserts that the states with a socket add up to the connection's lifetime. Holds for every connection
+/// whose open was seen.
 fn assert_plausible(row: &Connection) {
     assert_eq!(row.r#type, "connection");
     assert!(!row.incomplete && !row.gap, "{row:#?}");
-    let life = row.lifetime().as_secs_f64() * 1e6;
-    // What is modelled is what the kernel keeps after the end, or a handshake, which is a part of the life.
+    let lifetime = row.lifetime().as_secs_f64() * 1e6;
+    // Modelled spans lie after the close, except a handshake, which is part of the lifetime.
     let within = |span: &&Span| span.source != "modelled" || span.state == "syn_received";
     let sum: f64 = row.states.iter().filter(within).filter_map(|span| span.duration_us).sum();
-    // What the kernel keeps of a half-closed connection has no socket, and its span none of its own.
+    // A modelled FIN_WAIT2 belongs to a timewait socket, so that state of the socket itself has no span.
     let unknown = row
         .states
         .iter()
         .any(|span| span.duration_us.is_none() || span.state == "fin_wait_2" && span.source == "modelled");
-    assert!(unknown && sum <= life + 1.0 || (sum - life).abs() <= 1.0, "{sum} is not {life}: {row:#?}");
+    assert!(
+        unknown && sum <= lifetime + 1.0 || (sum - lifetime).abs() <= 1.0,
+        "{sum} is not {lifetime}: {row:#?}"
+    );
 }

@@ -1,8 +1,8 @@
-//! A relay between two namespaces that holds, delays and drops segments as a rule says, and notes when
-//! each one passed.
+//! A relay between two namespaces that passes, holds, delays or drops each segment by a rule, and records
+//! when each one passed.
 //!
-//! Each namespace has a TUN device; what one sends into its device the relay, a thread of the test, hands
-//! out of the other's. It works on every kernel: it takes no queueing discipline and no packet filter.
+//! Each namespace has a TUN device. A thread of the test forwards packets from one device to the other. This
+//! works on every kernel, because it uses no queueing discipline and no packet filter.
 
 use std::{
     cmp::Reverse,
@@ -32,7 +32,7 @@ pub const CLIENT: &str = "10.78.0.1";
 /// The server's address.
 pub const SERVER: &str = "10.78.0.2";
 
-/// Which way a segment goes.
+/// Direction of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// From the client's namespace to the server's.
@@ -41,9 +41,9 @@ pub enum Direction {
     ToClient,
 }
 
-/// What a segment is in the life of its connection.
+/// Type of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SegmentKind {
     /// A SYN without ACK.
     Syn,
     /// A SYN with ACK.
@@ -58,77 +58,78 @@ pub enum Kind {
     Reset,
 }
 
-/// A segment that the relay has been given.
+/// A segment received by the relay.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Which way it goes.
+    /// Its direction.
     pub direction: Direction,
-    /// What it is.
-    pub kind: Kind,
-    /// The port at the server's end.
+    /// Its type.
+    pub kind: SegmentKind,
+    /// The server's port.
     pub port: u16,
-    /// How many of this kind went this way before it.
+    /// The number of earlier segments of this type in this direction.
     pub index: usize,
-    /// When the relay got it.
+    /// When the relay received it.
     pub arrived: Instant,
-    /// When the relay handed it on; none while it is held, or when it was dropped.
+    /// When the relay forwarded it; `None` while it is held, or if it was dropped.
     pub passed: Option<Instant>,
 }
 
-/// What happens to a segment.
+/// What the relay does with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It passes at once.
+    /// Forwards it immediately.
     Pass,
-    /// It passes after this time.
+    /// Forwards it after a delay.
     Delay(Duration),
-    /// It is held until [`Relay::release`].
+    /// Holds it until [`Relay::release`].
     Hold,
-    /// It is lost.
+    /// Drops it.
     Drop,
 }
 
-/// Decides about a segment.
+/// Returns the verdict on a segment.
 pub type Rule = Box<dyn Fn(&Segment) -> Verdict + Send>;
 
-struct Shared {
+struct RelayState {
     segments: Vec<Segment>,
     held: Vec<(usize, Vec<u8>)>,
     release: bool,
     rule: Rule,
 }
 
-/// Two namespaces and the relay between them; the relay ends when dropped.
+/// Two namespaces and the relay between them. The relay stops on drop.
 pub struct Relay {
-    /// Where the client is.
+    /// The client's namespace.
     pub client: Namespace,
-    /// Where the server is.
+    /// The server's namespace.
     pub server: Namespace,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<RelayState>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Relay {
-    /// Joins two new namespaces.
+    /// Connects two new namespaces.
     pub fn new(rule: impl Fn(&Segment) -> Verdict + Send + 'static) -> Self {
         Self::between(Namespace::new(), rule)
     }
 
-    /// Joins two new namespaces for a test during which no other may make traffic.
+    /// Connects two new namespaces for a test that runs exclusively.
     pub fn alone(rule: impl Fn(&Segment) -> Verdict + Send + 'static) -> Self {
         Self::between(Namespace::alone(), rule)
     }
 
     fn between(client: Namespace, rule: impl Fn(&Segment) -> Verdict + Send + 'static) -> Self {
         let server = client.beside();
-        let devices = [(&client, CLIENT, SERVER), (&server, SERVER, CLIENT)].map(|(namespace, own, peer)| {
-            let device = namespace.run("tun", || open_device("tun0"));
-            namespace.ip(&format!("address add {own} peer {peer} dev tun0"));
-            namespace.ip("link set tun0 up");
-            device
-        });
-        let shared = Arc::new(Mutex::new(Shared {
+        let devices =
+            [(&client, CLIENT, SERVER), (&server, SERVER, CLIENT)].map(|(namespace, local, peer)| {
+                let device = namespace.run("tun", || open_device("tun0"));
+                namespace.ip(&format!("address add {local} peer {peer} dev tun0"));
+                namespace.ip("link set tun0 up");
+                device
+            });
+        let shared = Arc::new(Mutex::new(RelayState {
             segments: Vec::new(),
             held: Vec::new(),
             release: false,
@@ -139,7 +140,7 @@ impl Relay {
             let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
             thread::Builder::new()
                 .name("relay".to_owned())
-                .spawn(move || EventLoop { devices, shared, due: BinaryHeap::new(), serial: 0 }.run(&stop))
+                .spawn(move || RelayThread { devices, shared, due: BinaryHeap::new(), serial: 0 }.run(&stop))
                 .expect("a thread can be started")
         };
         Self { client, server, shared, stop, thread: Some(thread) }
@@ -150,30 +151,30 @@ impl Relay {
         self.lock().rule = Box::new(rule);
     }
 
-    /// Lets the held segments pass.
+    /// Forwards the held segments.
     pub fn release(&self) {
         self.lock().release = true;
     }
 
-    /// The segments so far, in the order of their arrival.
+    /// Returns the segments so far, in order of arrival.
     pub fn segments(&self) -> Vec<Segment> {
         self.lock().segments.clone()
     }
 
-    /// The `index`th segment of a kind in a direction, if it has arrived.
-    pub fn segment(&self, direction: Direction, kind: Kind, index: usize) -> Option<Segment> {
-        let is_it =
+    /// Returns the `index`th segment of a type in a direction, if it has arrived.
+    pub fn segment(&self, direction: Direction, kind: SegmentKind, index: usize) -> Option<Segment> {
+        let matches =
             |segment: &&Segment| (segment.direction, segment.kind, segment.index) == (direction, kind, index);
-        self.lock().segments.iter().find(is_it).copied()
+        self.lock().segments.iter().find(matches).copied()
     }
 
-    /// When the `index`th segment of a kind in a direction was handed on, which it must have been.
-    pub fn passed(&self, direction: Direction, kind: Kind, index: usize) -> Instant {
+    /// Returns when the `index`th segment of a type in a direction was forwarded. Panics if it was not.
+    pub fn passed(&self, direction: Direction, kind: SegmentKind, index: usize) -> Instant {
         let passed = self.segment(direction, kind, index).and_then(|segment| segment.passed);
         passed.unwrap_or_else(|| panic!("no {kind:?} {index} {direction:?}: {:#?}", self.segments()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, RelayState> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -182,39 +183,41 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let outcome = thread.join();
-            assert!(outcome.is_ok() || thread::panicking(), "the relay panicked");
+            let result = thread.join();
+            assert!(result.is_ok() || thread::panicking(), "the relay panicked");
         }
     }
 }
 
-/// A segment by the time it is due, then by arrival; with its place among the segments, and its bytes.
+/// A delayed segment: due time, serial number, index in the list of segments, bytes. Orders by due time, then
+/// by arrival.
 type Delayed = (Instant, u64, usize, Vec<u8>);
 
 /// The relay's thread.
-struct EventLoop {
+struct RelayThread {
     devices: [File; 2],
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<RelayState>>,
     due: BinaryHeap<Reverse<Delayed>>,
     serial: u64,
 }
 
-impl EventLoop {
+impl RelayThread {
     fn run(mut self, stop: &AtomicBool) {
         let mut buffer = vec![0; 65_536];
         while !stop.load(Ordering::Relaxed) {
             self.wait();
             for (index, direction) in [Direction::ToServer, Direction::ToClient].into_iter().enumerate() {
-                // The devices do not block: an error means that there is no more.
+                // The devices do not block: an error means that no packet is left.
                 while let Ok(length) = self.devices[index].read(&mut buffer) {
-                    self.take(direction, &buffer[..length]);
+                    self.receive(direction, &buffer[..length]);
                 }
             }
-            self.hand_on();
+            self.forward_due();
         }
     }
 
-    /// Waits for a packet, for a delayed one to be due, or for a millisecond, in which a release may come.
+    /// Waits for a packet, for a delayed packet to become due, or for a millisecond, after which `release` is
+    /// checked.
     fn wait(&self) {
         let now = Instant::now();
         let due = self.due.peek().map(|Reverse((due, ..))| due.saturating_duration_since(now));
@@ -222,11 +225,11 @@ impl EventLoop {
         let timeout = Timespec::try_from(time).expect("a millisecond at most");
         let [first, second] = &self.devices;
         let mut polled = [PollFd::new(first, PollFlags::IN), PollFd::new(second, PollFlags::IN)];
-        // An interruption is only an early look.
+        // A signal only ends the wait early.
         let _ = poll(&mut polled, Some(&timeout));
     }
 
-    fn take(&mut self, direction: Direction, packet: &[u8]) {
+    fn receive(&mut self, direction: Direction, packet: &[u8]) {
         let arrived = Instant::now();
         let Some((kind, [source, destination])) = kind(packet) else { return };
         let port = match direction {
@@ -241,45 +244,45 @@ impl EventLoop {
             .filter(|before| (before.direction, before.kind) == (direction, kind))
             .count();
         let segment = Segment { direction, kind, port, index, arrived, passed: None };
-        let place = shared.segments.len();
+        let position = shared.segments.len();
         let verdict = (shared.rule)(&segment);
         shared.segments.push(segment);
         match verdict {
-            Verdict::Pass => self.later(arrived, place, packet.to_vec()),
-            Verdict::Delay(time) => self.later(arrived + time, place, packet.to_vec()),
-            Verdict::Hold => shared.held.push((place, packet.to_vec())),
+            Verdict::Pass => self.schedule(arrived, position, packet.to_vec()),
+            Verdict::Delay(time) => self.schedule(arrived + time, position, packet.to_vec()),
+            Verdict::Hold => shared.held.push((position, packet.to_vec())),
             Verdict::Drop => {}
         }
     }
 
-    fn later(&mut self, due: Instant, place: usize, packet: Vec<u8>) {
+    fn schedule(&mut self, due: Instant, position: usize, packet: Vec<u8>) {
         self.serial += 1;
-        self.due.push(Reverse((due, self.serial, place, packet)));
+        self.due.push(Reverse((due, self.serial, position, packet)));
     }
 
-    fn hand_on(&mut self) {
+    fn forward_due(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if std::mem::take(&mut shared.release) {
-            for (place, packet) in shared.held.drain(..) {
-                self.later(now, place, packet);
+            for (position, packet) in shared.held.drain(..) {
+                self.schedule(now, position, packet);
             }
         }
         while self.due.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
-            let Some(Reverse((_, _, place, packet))) = self.due.pop() else { return };
-            let to = match shared.segments[place].direction {
+            let Some(Reverse((_, _, position, packet))) = self.due.pop() else { return };
+            let to = match shared.segments[position].direction {
                 Direction::ToServer => 1,
                 Direction::ToClient => 0,
             };
-            shared.segments[place].passed = Some(Instant::now());
-            self.devices[to].write_all(&packet).expect("the device takes what another gave");
+            shared.segments[position].passed = Some(Instant::now());
+            self.devices[to].write_all(&packet).expect("a device accepts a packet from the other device");
         }
     }
 }
 
-/// Gives a namespace the address [`SERVER`] on a device that loses what is sent to it. Both last as long
-/// as the file, which [`flood`] takes.
+/// Adds the address [`SERVER`] on a TUN device that drops everything sent to it. Both last as long as the
+/// returned file, which [`flood`] uses.
 pub fn sink(namespace: &Namespace) -> File {
     let device = namespace.run("tun", || open_device("tun0"));
     namespace.ip(&format!("address add {SERVER}/8 dev tun0"));
@@ -287,10 +290,10 @@ pub fn sink(namespace: &Namespace) -> File {
     device
 }
 
-/// Lets SYNs of that many clients, each with its own address and nobody behind it, come to a port of
-/// [`SERVER`]; at most 2^21.
+/// Sends SYNs from `clients` different addresses without hosts behind them to a port of [`SERVER`]. At most
+/// 2^21 clients.
 pub fn flood(device: &File, port: u16, clients: u32) {
-    let server: Ipv4Addr = SERVER.parse().expect("it is an address");
+    let server: Ipv4Addr = SERVER.parse().expect("the constant is an address");
     let mut device = device;
     for client in 0..clients {
         let [_, net, high, low] = client.to_be_bytes();
@@ -298,44 +301,46 @@ pub fn flood(device: &File, port: u16, clients: u32) {
             .tcp(40_000, port, client, 65_535)
             .syn();
         let mut packet = Vec::with_capacity(syn.size(0));
-        syn.write(&mut packet, &[]).expect("a vector takes everything");
-        device.write_all(&packet).expect("the device takes a packet");
+        syn.write(&mut packet, &[]).expect("writing to a vector cannot fail");
+        device.write_all(&packet).expect("the device accepts a packet");
     }
 }
 
-/// What a packet is, and its ports; none for what is no TCP segment, such as router solicitations.
-fn kind(packet: &[u8]) -> Option<(Kind, [u16; 2])> {
+/// Returns a packet's type and its source and destination ports; `None` if it is not a TCP segment, such as a
+/// router solicitation.
+fn kind(packet: &[u8]) -> Option<(SegmentKind, [u16; 2])> {
     let sliced = SlicedPacket::from_ip(packet).ok()?;
     let (Some(NetSlice::Ipv4(_)), Some(TransportSlice::Tcp(tcp))) = (&sliced.net, &sliced.transport) else {
         return None;
     };
     let kind = match (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()) {
-        (_, _, _, true) => Kind::Reset,
-        (true, false, ..) => Kind::Syn,
-        (true, true, ..) => Kind::SynAck,
-        (_, _, true, _) => Kind::Fin,
-        _ if !tcp.payload().is_empty() => Kind::Data,
-        _ => Kind::Ack,
+        (_, _, _, true) => SegmentKind::Reset,
+        (true, false, ..) => SegmentKind::Syn,
+        (true, true, ..) => SegmentKind::SynAck,
+        (_, _, true, _) => SegmentKind::Fin,
+        _ if !tcp.payload().is_empty() => SegmentKind::Data,
+        _ => SegmentKind::Ack,
     };
     Some((kind, [tcp.source_port(), tcp.destination_port()]))
 }
 
-/// Makes a TUN device in this thread's namespace; it lasts as long as the file.
+/// Creates a TUN device in this thread's namespace. It lasts as long as the file.
 fn open_device(name: &str) -> File {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")
-        .unwrap_or_else(|error| panic!("/dev/net/tun: {error}; is the kernel's tun driver there?"));
-    // SAFETY: all zeroes is a valid `ifreq`.
+        .unwrap_or_else(|error| panic!("/dev/net/tun: {error}; is the kernel module tun loaded?"));
+    // SAFETY: an all-zero `ifreq` is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).expect("they are low bits");
+    request.ifr_ifru.ifru_flags =
+        i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).expect("the flags are low bits");
     // SAFETY: TUNSETIFF reads an `ifreq`, which outlives the call.
     let result = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), libc::TUNSETIFF, &raw const request) };
-    assert_eq!(result, 0, "a TUN device cannot be made: {}", std::io::Error::last_os_error());
+    assert_eq!(result, 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
     device
 }

@@ -1,4 +1,4 @@
-//! Waiting for something that can be observed.
+//! Waits for observable conditions.
 
 use std::{
     thread,
@@ -7,20 +7,20 @@ use std::{
 
 use crate::speed::limit;
 
-/// Looks until `look` finds something, and panics with `what` when the limit passes without.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Polls `probe` until it returns a value. Panics with `what` when the limit passes.
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let limit = limit();
     let end = Instant::now() + limit;
     loop {
-        if let Some(found) = look() {
-            return found;
+        if let Some(value) = probe() {
+            return value;
         }
-        assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+        assert!(Instant::now() < end, "waited {limit:?} for {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Lets time pass that a traced state must then show, and tells how much it was.
+/// Sleeps for at least `time`, and returns the actual duration. The traced state must last at least as long.
 pub fn pause(time: Duration) -> Duration {
     let start = Instant::now();
     thread::sleep(time);

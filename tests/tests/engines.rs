@@ -1,9 +1,8 @@
-//! Recordings and exports as other programs see them: pyarrow and DuckDB, from PyPI, read what this one writes,
-//! and find the same counts and values.
+//! Reads recordings and exports with pyarrow and DuckDB from PyPI, and compares counts and values.
 //!
-//! A static build is what goes to virtual machines, which have neither Python nor a network.
+//! Static builds run in the virtual machines, which have neither Python nor a network.
 #![cfg(not(target_feature = "crt-static"))]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports a failure")]
 
 use std::{
     fs,
@@ -19,13 +18,13 @@ use tcptrace_bpf::{
 use tcptrace_tests::program::program;
 use tracer_core::{
     event::{
-        ClockOffset, Endpoint, Event, Process, SocketFlags, SocketId, SourceCounts, TcpInfo, TcpState,
+        ClockOffset, Endpoint, Event, Netns, Process, SocketFlags, SocketId, SourceCounts, TcpInfo, TcpState,
         Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
 
-/// 2026-11-21T05:59:59Z: the second half of the connections ends in the next hour.
+/// 2026-11-21T05:59:59Z: the second half of the connections closes in the next hour.
 const START_NS: i128 = 1_795_240_799_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 const CONNECTIONS: u64 = 20_000;
@@ -41,7 +40,7 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// A Python that has pyarrow and DuckDB; made once in the build directory.
+/// Returns a Python with pyarrow and DuckDB. The environment is created once, in the build directory.
 fn python() -> PathBuf {
     let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engines");
     let python = environment.join("bin/python");
@@ -62,14 +61,15 @@ fn python() -> PathBuf {
     python
 }
 
-/// Runs a script that prints one JSON value.
-fn ask(script: &str, arguments: &[&Path]) -> Value {
+/// Runs a Python script that prints one JSON value.
+fn run_python(script: &str, arguments: &[&Path]) -> Value {
     let output =
         succeed(Command::new(python()).arg("-c").arg(format!("{PYARROW_OF}{script}")).args(arguments));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Clients that are refused, every tenth, or served: 1 ms, 2 ms, ... of handshake, and bytes to match.
+/// Writes clients of which every tenth is refused and the others are established and reset. Their handshakes
+/// take 1, 2, ... 50 us.
 fn write_recording(path: &Path) {
     let header = Header {
         tool_version: "0.0.0".into(),
@@ -85,11 +85,11 @@ fn write_recording(path: &Path) {
     let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
     let mut seen = 0;
     for index in 0..CONNECTIONS {
-        // Two seconds in all.
+        // The connections are spread over two seconds.
         let start = index * (2 * SECOND / CONNECTIONS);
         let handshake = 1_000 * (1 + index % 50);
         let mut step = |time, from, to, error, bytes: Option<u64>| {
-            let end = |port| Endpoint { address: "192.0.2.7".parse().unwrap(), port };
+            let endpoint = |port| Endpoint { address: "192.0.2.7".parse().unwrap(), port };
             let process = Process { pid: 42, uid: 1000, comm: *b"client\0\0\0\0\0\0\0\0\0\0" };
             let transition = Transition {
                 time: Timestamp(time),
@@ -97,10 +97,14 @@ fn write_recording(path: &Path) {
                 cookie: None,
                 from,
                 to,
-                local: end(if to == TcpState::SynSent { 0 } else { 1024 + u16::try_from(index).unwrap() }),
-                remote: end(443),
+                local: endpoint(if to == TcpState::SynSent {
+                    0
+                } else {
+                    1024 + u16::try_from(index).unwrap()
+                }),
+                remote: endpoint(443),
                 process: (to == TcpState::SynSent).then_some(process),
-                netns: Some(4_026_531_840),
+                netns: Some(Netns(4_026_531_840)),
                 cgroup_id: None,
                 accept_queue: None,
                 flags: (to == TcpState::Closed).then_some(SocketFlags { error, ..SocketFlags::default() }),
@@ -117,7 +121,7 @@ fn write_recording(path: &Path) {
             step(start + 2 * handshake, TcpState::Established, TcpState::Closed, 104, Some(index));
         }
     }
-    let counts = SourceCounts { seen, lost: 3, skipped: None, others_lost: 0, renewed: 0, malformed: 0 };
+    let counts = SourceCounts { seen, lost: 3, skipped: None, others_lost: 0, resyncs: 0, malformed: 0 };
     writer.finish(&counts, &mut resolver).unwrap();
 }
 
@@ -144,7 +148,7 @@ fn pyarrow_reads_a_recording() {
     let folder = folder("pyarrow");
     let path = folder.join("a.arrows");
     write_recording(&path);
-    let found = ask(PYARROW, &[&path]);
+    let found = run_python(PYARROW, &[&path]);
     assert_eq!(found["kinds"], serde_json::json!({ "transition": 58_000, "counts": 1 }));
     let sent: u64 = (0..CONNECTIONS).filter(|index| index % 10 != 0).sum();
     assert_eq!((found["sent"].as_u64(), found["refused"].as_u64()), (Some(sent), Some(2_000)));
@@ -157,7 +161,7 @@ fn pyarrow_reads_a_recording() {
     assert_eq!((first["local_port"].clone(), first["process"].as_str()), (Value::Null, Some("client")));
     let last = &found["last"];
     assert_eq!((last["seen"].as_u64(), last["lost"].as_u64()), (Some(58_000), Some(3)));
-    assert_eq!(last["skipped"], Value::Null, "unknown is no number");
+    assert_eq!(last["skipped"], Value::Null, "an unknown count is null");
     assert_eq!((found["host"].as_str(), found["unit"].as_str()), (Some("web-1"), Some("bytes")));
     fs::remove_dir_all(folder).unwrap();
 }
@@ -195,7 +199,7 @@ print(json.dumps({
 }))
 "#;
 
-/// How many rows a table of pyarrow has, and what connections have sent in all.
+/// Computes the number of rows of a pyarrow table and the sum of `bytes_sent`.
 const PYARROW_OF: &str = r#"
 import pyarrow.compute as pc
 pyarrow_of = lambda table: [table.num_rows, pc.sum(table["bytes_sent"]).as_py()]
@@ -213,14 +217,14 @@ fn duckdb_reads_an_export() {
         command
     };
     let output = succeed(&mut export(&["--to", out.to_str().unwrap()]));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("20000 connections in 2 files"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("20000 connections in 2 files"), "{stderr}");
 
-    let found = ask(DUCKDB, &[&out]);
+    let found = run_python(DUCKDB, &[&out]);
     let half = CONNECTIONS / 2;
     assert_eq!(
         found["by_hour"],
-        // One opens before the full hour and ends after it.
+        // One connection opens before the full hour and closes after it.
         serde_json::json!([["web-1", "2026-11-21", 5, half - 1], ["web-1", "2026-11-21", 6, half + 1]])
     );
     let sent: u64 = (0..CONNECTIONS).filter(|index| index % 10 != 0).sum();
@@ -228,7 +232,7 @@ fn duckdb_reads_an_export() {
         found["by_reason"],
         serde_json::json!([["refused", 2_000, 0], ["reset_by_peer", 18_000, sent]])
     );
-    // Of the refused ones 1, 11, 21, 31 and 41 us.
+    // Handshakes of 1, 11, 21, 31 and 41 us were refused.
     assert_eq!(found["handshake"], serde_json::json!([[2.0, 50.0]]));
     assert_eq!(found["state"], serde_json::json!([["established", 18_000], ["syn_sent", 20_000]]));
     assert_eq!(found["first"].as_i64().map(i128::from), Some(START_NS));
@@ -236,7 +240,7 @@ fn duckdb_reads_an_export() {
     assert_eq!(found["unit"], "us");
     assert_eq!(found["pyarrow"], serde_json::json!([CONNECTIONS, sent]));
 
-    // The same again is refused, and nothing half-written stays.
+    // A second export to the same folder is rejected.
     let again = export(&["--to", out.to_str().unwrap()]).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
@@ -245,9 +249,9 @@ fn duckdb_reads_an_export() {
     succeed(&mut export(&["--to", csv.to_str().unwrap(), "--what", "connections"]));
     let text = fs::read_to_string(&csv).unwrap();
     let replayed = succeed(Command::new(program()).arg("-i").arg(&path).args(["-o", "csv", "--quiet"]));
-    assert!(text.as_bytes() == replayed.stdout, "CSV is what -o csv writes");
+    assert!(text.as_bytes() == replayed.stdout, "the export equals the output of -o csv");
     assert_eq!(text.lines().count(), 1 + 20_000);
-    let found = ask(CSV, &[&csv]);
+    let found = run_python(CSV, &[&csv]);
     assert_eq!(found["duckdb"], serde_json::json!([CONNECTIONS, sent]));
     assert_eq!(found["by_reason"], serde_json::json!([["refused", 2_000], ["reset_by_peer", 18_000]]));
     assert_eq!(found["pyarrow"], serde_json::json!([CONNECTIONS, sent]));

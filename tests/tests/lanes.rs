@@ -1,5 +1,5 @@
-//! The ways that records take to user space, against a real kernel: lanes, the ring, and both at once. Needs root and
-//! fails without it.
+//! The paths of records to user space on the real kernel: lanes, the ring buffer, and both at once. Requires
+//! root and fails without it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -17,21 +17,21 @@ use tcptrace_bpf::sources::{
     live::{KernelOptions, KernelSource, lanes::Division},
 };
 use tcptrace_tests::{Namespace, sockets, speed, wait};
-use tracer_core::event::{Event, SocketId, TcpState, Timestamp, Transition};
+use tracer_core::event::{Event, Netns, SocketId, TcpState, Timestamp, Transition};
 
 /// Five transitions at each end of a connection; two of the listener.
 fn transitions(connections: u64) -> u64 {
     10 * connections + 2
 }
 
-/// Moves this thread to a CPU; where there is no such CPU, it stays where it is.
+/// Pins this thread to a CPU. Without such a CPU it stays on its own.
 fn move_to(cpu: usize) {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     let _ = sched_setaffinity(None, &cpus);
 }
 
-/// Opens and closes connections whose two ends are on two CPUs.
+/// Opens and closes connections whose two sockets are used on two CPUs.
 fn churn(namespace: &Namespace, connections: u64) {
     let listener = namespace.run("server", || sockets::listen_with("0.0.0.0:5000", 1024, |_| {}));
     let (opened, to_accept) = mpsc::sync_channel(64);
@@ -64,10 +64,10 @@ fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32
     let connections = speed::count(2_000, 200);
     let namespace = Namespace::new();
     let options = KernelOptions {
-        only_netns: Some(namespace.inode()),
+        only_netns: Some(Netns(namespace.inode())),
         cpus,
         snapshot: false,
-        // What matters is the order, and whether the sum is right: nothing may be lost.
+        // The test checks order and totals: the buffer must be large enough that nothing is lost.
         buffer_bytes: Some(64 << 20),
         ..KernelOptions::default()
     };
@@ -84,7 +84,7 @@ fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32
             source.poll(&mut deliver).unwrap();
         }
     });
-    // All but TIME_WAIT (6) and CLOSE (7).
+    // All states but TIME_WAIT (6) and CLOSE (7).
     wait::until("the last acknowledgements", || {
         (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
     });
@@ -104,25 +104,25 @@ fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32
         let before = last.insert(transition.socket, transition.time);
         assert!(before.is_none_or(|before| before < transition.time), "{transition:?} after {before:?}");
     }
-    // A skipped program leaves a hole in one socket's chain; an exchanged order would leave two.
+    // A skipped run leaves one gap in a socket's chain of states; reordered records would leave two.
     let mut state = HashMap::new();
     let mut holes = 0;
     for transition in &seen {
         let before = state.insert(transition.socket, transition.to);
-        // A child takes its address from a socket that has ended.
+        // A child socket may reuse the address of a destroyed socket.
         let begins = transition.from == TcpState::Listen && transition.to == TcpState::SynReceived;
         holes += u64::from(!begins && before.is_some_and(|before| before != transition.from));
     }
     assert!(holes <= skipped, "{holes} holes, {skipped} skipped");
 }
 
-/// Nobody reads meanwhile, and the ring has room for half of it: what is there in the end came through lanes.
+/// Nothing reads during the churn, and the ring holds half of its records: what arrives came through lanes.
 #[test]
 fn lanes_hold_what_the_ring_could_not() {
     const CONNECTIONS: u64 = 200;
-    /// What each record takes of the ring, at least: the room for the longest.
+    /// Minimum ring space of a record: records are reserved at their maximum size.
     const IN_RING: u64 = 256;
-    /// Those that the two ends are on.
+    /// The CPUs that the two sockets are used on.
     const CPUS: u32 = 2;
     let buffer = 1 << 20;
     let division = Division::of(buffer, CPUS);
@@ -136,7 +136,7 @@ fn lanes_hold_what_the_ring_could_not() {
     );
     let namespace = Namespace::new();
     let options = KernelOptions {
-        only_netns: Some(namespace.inode()),
+        only_netns: Some(Netns(namespace.inode())),
         snapshot: false,
         buffer_bytes: Some(buffer),
         cpus: Some(CPUS),

@@ -1,8 +1,8 @@
-//! What commands make of recordings that the tests write: no kernel is traced, and nobody has to be root.
+//! Runs commands on recordings that the tests write. Nothing is traced, and root is not required.
 //!
-//! A static build is what goes to virtual machines, where the scenarios run.
+//! Static builds run in the virtual machines, which run the scenarios.
 #![cfg(not(target_feature = "crt-static"))]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports a failure")]
 
 use std::{
     fs,
@@ -22,59 +22,59 @@ use tcptrace_tests::{program::program, pty::Pty, wait};
 use tempfile::TempDir;
 use tracer_core::{
     event::{
-        ClockOffset, Endpoint, Event, SocketFlags, SocketId, SourceCounts, TcpInfo, TcpState, Timestamp,
-        Transition,
+        CgroupId, ClockOffset, Endpoint, Event, SocketFlags, SocketId, SourceCounts, TcpInfo, TcpState,
+        Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
 
 const MS: u64 = 1_000_000;
 
-/// How a connection of a recording goes.
+/// How a recorded connection ends.
 #[derive(Clone, Copy)]
-enum Life {
+enum Ending {
     /// Established and reset.
     Reset,
     /// Refused.
     Refused,
-    /// There was no local port for it.
+    /// No local port was available.
     NoPort,
 }
 
 fn step(time: u64, socket: u64, from: TcpState, to: TcpState, ports: (u16, u16), error: u16) -> Event {
-    let end = |port| Endpoint { address: "192.0.2.7".parse().unwrap(), port };
-    let ended = to == TcpState::Closed;
+    let endpoint = |port| Endpoint { address: "192.0.2.7".parse().unwrap(), port };
+    let closed = to == TcpState::Closed;
     Event::Transition(Transition {
         time: Timestamp(time),
         socket: SocketId(socket),
         cookie: None,
         from,
         to,
-        local: end(ports.0),
-        remote: end(ports.1),
+        local: endpoint(ports.0),
+        remote: endpoint(ports.1),
         process: None,
         netns: None,
-        // Those with an odd number are in /odd.
-        cgroup_id: Some(1 + socket % 2),
+        // Sockets with odd numbers are in the cgroup /odd.
+        cgroup_id: Some(CgroupId(1 + socket % 2)),
         accept_queue: None,
-        flags: ended.then_some(SocketFlags { error, ..SocketFlags::default() }),
-        info: (ended || to == TcpState::Established).then(TcpInfo::default),
+        flags: closed.then_some(SocketFlags { error, ..SocketFlags::default() }),
+        info: (closed || to == TcpState::Established).then(TcpInfo::default),
     })
 }
 
-/// The events of a connection to this port.
-fn life(socket: u64, kind: Life, port: u16) -> Vec<Event> {
+/// Returns the events of a connection to a port.
+fn connection(socket: u64, ending: Ending, port: u16) -> Vec<Event> {
     use TcpState::{Closed, Established, SynSent};
     let start = socket * MS;
     let known = (u16::try_from(10_000 + socket % 50_000).unwrap(), port);
     let mut events = vec![step(start, socket, Closed, SynSent, (0, port), 0)];
-    match kind {
-        Life::Reset => {
+    match ending {
+        Ending::Reset => {
             events.push(step(start + MS / 4, socket, SynSent, Established, known, 0));
             events.push(step(start + MS / 2, socket, Established, Closed, known, 104));
         }
-        Life::Refused => events.push(step(start + MS / 4, socket, SynSent, Closed, known, 111)),
-        Life::NoPort => events.push(step(start + MS / 4, socket, SynSent, Closed, (0, port), 0)),
+        Ending::Refused => events.push(step(start + MS / 4, socket, SynSent, Closed, known, 111)),
+        Ending::NoPort => events.push(step(start + MS / 4, socket, SynSent, Closed, (0, port), 0)),
     }
     events
 }
@@ -93,7 +93,7 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
     let cgroups = RecordedCgroups::default();
     for (id, path) in [(1, "/even"), (2, "/odd")] {
         let owner = CgroupOwner::from_path(path);
-        cgroups.tell_id(id, Arc::new(Cgroup { path: path.to_owned(), owner }));
+        cgroups.insert_id(CgroupId(id), Arc::new(Cgroup { path: path.to_owned(), owner }));
     }
     let mut resolver = CgroupResolver::recorded(cgroups);
     let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
@@ -106,19 +106,20 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
     writer.finish(&counts, &mut resolver).unwrap();
 }
 
-/// A folder with the recording `a.arrows`: connections 1 to 5 to port 443, and 6 to port 80.
-fn small() -> (TempDir, PathBuf) {
+/// Writes the recording `a.arrows`: connections 1 to 5 to port 443, and 6 to port 80.
+fn small_recording() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.arrows");
-    let lives = [
-        (1, Life::Reset, 443),
-        (2, Life::Reset, 443),
-        (3, Life::Refused, 443),
-        (4, Life::Reset, 443),
-        (5, Life::NoPort, 443),
-        (6, Life::Reset, 80),
+    let connections = [
+        (1, Ending::Reset, 443),
+        (2, Ending::Reset, 443),
+        (3, Ending::Refused, 443),
+        (4, Ending::Reset, 443),
+        (5, Ending::NoPort, 443),
+        (6, Ending::Reset, 80),
     ];
-    record(&path, lives.into_iter().flat_map(|(socket, kind, port)| life(socket, kind, port)));
+    let events = connections.into_iter().flat_map(|(socket, ending, port)| connection(socket, ending, port));
+    record(&path, events);
     (folder, path)
 }
 
@@ -128,7 +129,7 @@ fn run(path: &Path, arguments: &[&str]) -> Output {
     output
 }
 
-fn told(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -136,35 +137,35 @@ fn rows(output: &Output) -> Vec<Value> {
     serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>().unwrap()
 }
 
-/// The edges that are shown, in order.
+/// Returns the old and new states of the shown rows, in order.
 fn edges(output: &Output) -> Vec<(String, String)> {
     let text = |row: &Value, column: &str| row[column].as_str().unwrap().to_owned();
     rows(output).iter().map(|row| (text(row, "from"), text(row, "to"))).collect()
 }
 
 #[test]
-fn the_exit_report_is_of_what_is_shown_and_quiet_silences_it() {
-    let (_folder, path) = small();
+fn exit_report_covers_shown_rows_and_quiet_suppresses_it() {
+    let (_folder, path) = small_recording();
     for command in ["connections", "transitions"] {
-        let all = told(&run(&path, &[command]));
+        let all = stderr(&run(&path, &[command]));
         assert!(
             all.contains("how connections ended: 4 reset_by_peer, 1 refused, 1 no_local_port"),
             "{command}: {all}"
         );
         assert!(all.contains("slowest handshakes: 250.0us to 192.0.2.7:"), "{command}: {all}");
-        let odd = told(&run(&path, &[command, "--cgroup", "/odd"]));
+        let odd = stderr(&run(&path, &[command, "--cgroup", "/odd"]));
         let line = odd.lines().find(|line| line.contains("how connections ended: ")).unwrap();
         for part in ["1 reset_by_peer", "1 refused", "1 no_local_port"] {
             assert!(line.contains(part), "{command}: {odd}");
         }
-        assert_eq!(told(&run(&path, &[command, "--quiet"])), "", "{command}");
+        assert_eq!(stderr(&run(&path, &[command, "--quiet"])), "", "{command}");
     }
 }
 
-/// A connection for which there was no local port never has one.
+/// A connection without an available local port never has one.
 #[test]
-fn a_failure_without_a_port_is_shown_by_its_remote_port() {
-    let (folder, path) = small();
+fn attempt_without_local_port_matches_its_remote_port() {
+    let (folder, path) = small_recording();
     let transitions = run(&path, &["transitions", "-o", "json", "--remote-port", "443"]);
     let ports: Vec<Value> = rows(&transitions).iter().map(|row| row["local_port"].clone()).collect();
     let shown = edges(&transitions);
@@ -182,15 +183,15 @@ fn a_failure_without_a_port_is_shown_by_its_remote_port() {
         .arg(&csv)
         .output()
         .unwrap();
-    assert!(exported.status.success(), "{}", told(&exported));
+    assert!(exported.status.success(), "{}", stderr(&exported));
     let replayed = run(&path, &["transitions", "-o", "csv", "--remote-port", "443"]);
-    assert_eq!(fs::read(&csv).unwrap(), replayed.stdout, "an export is what is shown");
+    assert_eq!(fs::read(&csv).unwrap(), replayed.stdout, "the export equals the shown rows");
 }
 
-/// CLOSE to SYN_SENT has no local port: it is counted all the same.
+/// CLOSE to SYN_SENT has no local port, and is still counted.
 #[test]
-fn a_diagram_by_local_port_begins_with_the_first_transition() {
-    let (_folder, path) = small();
+fn diagram_by_local_port_counts_the_first_transition() {
+    let (_folder, path) = small_recording();
     let count = |options: &[&str], from: &str, to: &str| {
         let arguments: Vec<&str> =
             ["diagram", "-o", "json"].into_iter().chain(options.iter().copied()).collect();
@@ -208,17 +209,17 @@ fn a_diagram_by_local_port_begins_with_the_first_transition() {
 }
 
 #[test]
-fn an_export_reads_a_pipe_once() {
-    let (folder, path) = small();
+fn export_reads_a_pipe() {
+    let (folder, path) = small_recording();
     let export = |from: &str, to: &Path| {
         let mut command = Command::new(program());
         command.args(["export", from, "--what", "connections", "--to"]).arg(to);
-        // A pipe, of which there is no second reading.
+        // A pipe can be read only once.
         let mut cat = Command::new("cat").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
         command.stdin(cat.stdout.take().unwrap());
         let output = command.output().unwrap();
         cat.wait().unwrap();
-        assert!(output.status.success(), "{}", told(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
         fs::read(to).unwrap()
     };
     let whole = export(path.to_str().unwrap(), &folder.path().join("whole.csv"));
@@ -227,25 +228,26 @@ fn an_export_reads_a_pipe_once() {
     assert_eq!(export("/dev/stdin", &folder.path().join("device.csv")), whole);
 }
 
-/// A long recording, and how the program reads it with its terminal, and something else as stdout.
+/// Reads a long recording on a terminal, with stdout redirected as given. Returns everything written to the
+/// terminal.
 fn progress(command: &str, stdout: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.arrows");
-    record(&path, (0..150_000).flat_map(|socket| life(socket, Life::Reset, 443)));
+    record(&path, (0..150_000).flat_map(|socket| connection(socket, Ending::Reset, 443)));
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec \"$0\" -i \"$1\" {command} {stdout}")]).arg(program()).arg(&path);
     let pty = Pty::start_command(120, 40, shell);
-    // Stopped for longer than passes before the progress is told, soon after it has begun.
-    wait::until("it reads", || pty.written().contains("reading ").then_some(()));
+    // Stops the program soon after its start, for longer than the delay before progress is shown.
+    wait::until("the program to read", || pty.written().contains("reading ").then_some(()));
     pty.signal(Signal::STOP);
     wait::pause(Duration::from_millis(400));
     pty.signal(Signal::CONT);
-    wait::until("the end", || pty.written().contains("transitions seen").then_some(()));
+    wait::until("the summary", || pty.written().contains("transitions seen").then_some(()));
     pty.written()
 }
 
 #[test]
-fn progress_is_told_where_no_rows_are() {
+fn progress_is_shown_unless_rows_are_on_the_terminal() {
     for (command, stdout) in [
         ("connections", "> /dev/null"),
         ("diagram", ""),
@@ -256,5 +258,5 @@ fn progress_is_told_where_no_rows_are() {
         assert!(written.contains(" % read, "), "{command} {stdout}: {written}");
     }
     let written = progress("connections", "");
-    assert!(!written.contains("% read"), "not between the rows");
+    assert!(!written.contains("% read"), "no progress between rows");
 }

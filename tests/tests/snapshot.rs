@@ -1,6 +1,6 @@
-//! Dumps of other network namespaces, against a real kernel. Needs root and fails without it.
+//! Dumps sockets of other network namespaces on the real kernel. Requires root and fails without it.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports a failure")]
 
 use std::{
     collections::BTreeSet,
@@ -16,26 +16,24 @@ use rustix::{
     net::sockopt::socket_cookie,
     thread::{CapabilitySet, CapabilitySets, UnshareFlags},
 };
-use tcptrace_bpf::sources::sock_diag::{
-    Filter, SockDiagError, SocketSnapshot, dump, dump_namespace, dump_namespace_at,
-};
-use tracer_core::event::TcpState;
+use tcptrace_bpf::sources::sock_diag::{Channel, SockDiagError, SocketSnapshot, StateSet};
+use tracer_core::event::{Netns, TcpState};
 
-/// A network namespace with loopback up, and one connection in it. It ends with the value.
-struct Namespace {
+/// A network namespace with `lo` up and one connection. The kernel removes it on drop.
+struct ConnectedNamespace {
     file: File,
     listener: TcpListener,
     client: TcpStream,
     server: TcpStream,
 }
 
-impl Namespace {
+impl ConnectedNamespace {
     fn new() -> Self {
         on_a_thread(|| {
-            // SAFETY: NEWNET shares or unshares no memory and no descriptors; only this thread,
-            // which ends right after, has another namespace.
+            // SAFETY: NEWNET affects neither memory nor descriptors. Only this thread, which exits right
+            // after, enters the namespace.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-                .expect("making a network namespace needs root");
+                .expect("root may create a network namespace");
             let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
             assert!(up.success());
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -62,48 +60,49 @@ fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     thread::spawn(work)
 }
 
-fn list(namespace: &File) -> Vec<SocketSnapshot> {
+fn dump(channel: &Channel) -> Vec<SocketSnapshot> {
     let mut sockets = Vec::new();
-    let report = dump_namespace(namespace, &mut |socket| sockets.push(socket), &Filter::default()).unwrap();
-    assert_eq!((report.sockets, report.malformed), (sockets.len() as u64, 0));
+    let report = channel.dump(StateSet::ALL, &mut |socket| sockets.push(socket)).unwrap();
+    assert_eq!(report.malformed, 0);
     sockets
 }
 
+fn list(namespace: &File) -> Vec<SocketSnapshot> {
+    dump(&Channel::into_namespace(namespace).unwrap())
+}
+
 fn cookies(sockets: &[SocketSnapshot]) -> BTreeSet<u64> {
-    sockets.iter().map(|socket| socket.cookie).collect()
+    sockets.iter().map(|socket| socket.cookie.0).collect()
 }
 
 #[test]
 fn each_namespace_lists_its_own_sockets() {
-    let namespaces = [Namespace::new(), Namespace::new()];
+    let namespaces = [ConnectedNamespace::new(), ConnectedNamespace::new()];
     for namespace in &namespaces {
         let sockets = list(&namespace.file);
         assert_eq!(sockets.len(), 3);
         assert_eq!(cookies(&sockets), namespace.cookies());
-        assert!(sockets.iter().all(|socket| socket.netns == Some(namespace.inode())));
+        assert!(sockets.iter().all(|socket| socket.netns == Some(Netns(namespace.inode()))));
         let count = |state| sockets.iter().filter(|socket| socket.state == state).count();
         assert_eq!((count(TcpState::Listen), count(TcpState::Established)), (1, 2));
 
-        let mut own = Vec::new();
-        let _ = dump(&mut |socket| own.push(socket), &Filter::default()).unwrap();
+        let own = dump(&Channel::here().unwrap());
         assert!(cookies(&own).is_disjoint(&namespace.cookies()));
     }
     assert_ne!(namespaces[0].inode(), namespaces[1].inode());
 }
 
 #[test]
-fn a_namespace_outlives_the_thread_that_made_it_and_has_a_path() {
-    let namespace = Namespace::new();
+fn namespace_outlives_its_thread_and_opens_by_path() {
+    let namespace = ConnectedNamespace::new();
     let fd = rustix::fd::AsRawFd::as_raw_fd(&namespace.file);
-    let mut sockets = Vec::new();
-    let path = format!("/proc/self/fd/{fd}");
-    let _ = dump_namespace_at(&path, &mut |socket| sockets.push(socket), &Filter::default()).unwrap();
-    assert_eq!(cookies(&sockets), namespace.cookies());
+    let reopened = File::open(format!("/proc/self/fd/{fd}")).unwrap();
+    assert_eq!(cookies(&list(&reopened)), namespace.cookies());
 }
 
 #[test]
-fn no_other_thread_changes_its_namespace() {
-    let namespace = Namespace::new();
+fn dump_changes_no_other_threads_namespace() {
+    let namespace = ConnectedNamespace::new();
     let (finish, wait) = mpsc::channel::<()>();
     let bystander = on_a_thread(move || {
         wait.recv().unwrap_err();
@@ -119,10 +118,10 @@ fn no_other_thread_changes_its_namespace() {
 }
 
 #[test]
-fn without_the_capability_the_error_names_it() {
-    let namespace = Namespace::new();
+fn missing_capability_is_named_in_the_error() {
+    let namespace = ConnectedNamespace::new();
     let error = on_a_thread(move || {
-        // Capabilities belong to the thread; the one that enters the namespace inherits them.
+        // Capabilities belong to the thread; the thread that enters the namespace inherits them.
         rustix::thread::set_capabilities(
             None,
             CapabilitySets {
@@ -132,18 +131,10 @@ fn without_the_capability_the_error_names_it() {
             },
         )
         .unwrap();
-        dump_namespace(&namespace.file, &mut |_| {}, &Filter::default()).unwrap_err()
+        Channel::into_namespace(&namespace.file).unwrap_err()
     })
     .join()
     .unwrap();
     assert!(matches!(error, SockDiagError::EnterForbidden), "{error}");
     assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
-}
-
-#[test]
-fn a_namespace_that_is_gone_is_named() {
-    let path = "/run/netns/tcptrace-bpf-there-is-none";
-    let error = dump_namespace_at(path, &mut |_| {}, &Filter::default()).unwrap_err();
-    assert!(matches!(error, SockDiagError::OpenNamespace { .. }), "{error}");
-    assert!(error.to_string().contains(path), "{error}");
 }

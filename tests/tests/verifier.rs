@@ -1,10 +1,11 @@
-//! How much the kernel's verifier has to look at: what grows there grows in every run of a program.
+//! Limits the number of instructions that the kernel's verifier processes: their growth also shows in every
+//! run of a program.
 
 use tcptrace_bpf::sources::live::load::{LoadOptions, Mode, load};
 use tcptrace_tests::speed;
 
-/// The most instructions that the verifier may walk through, those of a branch as often as it goes there: half as much
-/// again as 6.18 does, because kernels differ in what they leave out.
+/// Maximum instructions processed by the verifier, counting each branch as often as it is walked: half as
+/// much again as on 6.18, because kernels prune differently.
 const LIMITS: [(&str, u32); 5] = [
     ("transition_btf", 18_000),
     ("transition_tracepoint", 16_000),
@@ -14,7 +15,7 @@ const LIMITS: [(&str, u32); 5] = [
 ];
 
 #[test]
-fn no_program_takes_the_verifier_longer_than_its_limit() {
+fn verified_instructions_stay_within_the_limits() {
     let options = LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, first_reads: true };
     let mut counts = Vec::new();
     for mode in [Mode::Btf, Mode::Tracepoint] {
@@ -26,11 +27,11 @@ fn no_program_takes_the_verifier_longer_than_its_limit() {
             }
         };
         for (name, program) in loaded.ebpf.programs() {
-            // Those of the other mode, and those that this kernel refused, are not loaded.
+            // Programs of the other mode, and programs that this kernel rejected, are not loaded.
             let Ok(info) = program.info() else { continue };
-            // Told since 5.16.
+            // Reported since 5.16.
             let Some(count) = info.verified_instruction_count() else {
-                speed::not_possible("it does not tell how many instructions were verified");
+                speed::not_possible("it does not report the number of verified instructions");
                 return;
             };
             counts.push((name.to_owned(), count));

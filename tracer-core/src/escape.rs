@@ -1,21 +1,23 @@
-//! Text from outside, made safe for a terminal and a log.
+//! Escapes untrusted text for terminals and logs.
 
 use std::fmt;
 
-/// Makes text from outside safe for a terminal and a log: whatever is not a printable character of valid
-/// UTF-8 becomes `\xNN`, and a backslash is doubled, so that nothing can be mistaken.
+/// Escapes untrusted text for terminals and logs.
+///
+/// Bytes that are not part of a printable UTF-8 character become `\xNN`. A backslash is doubled, so the result is
+/// unambiguous.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
-    // A string takes everything.
+    // Writing to a string cannot fail.
     let _ = write_escaped(bytes, &mut text);
     text
 }
 
-/// Writes what [`escape`] gives, without a string in between.
+/// Writes the result of [`escape`] to `text` without allocating.
 ///
 /// # Errors
 ///
-/// When `text` does not take it.
+/// When writing to `text` fails.
 pub fn write_escaped(bytes: &[u8], text: &mut impl fmt::Write) -> fmt::Result {
     if is_plain(bytes) {
         return text.write_str(str::from_utf8(bytes).map_err(|_| fmt::Error)?);
@@ -40,12 +42,12 @@ pub fn write_escaped(bytes: &[u8], text: &mut impl fmt::Write) -> fmt::Result {
     Ok(())
 }
 
-/// Whether `bytes` are printable ASCII without a backslash, as nearly everything is.
+/// Returns whether `bytes` are printable ASCII without a backslash, and so need no escaping.
 pub fn is_plain(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')
 }
 
-/// Control characters move cursors; direction marks reorder what is read.
+/// Excludes control characters, which move the cursor, and direction marks, which reorder the text.
 fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_bytes_are_escaped() {
+    fn unprintable_bytes_are_escaped() {
         assert_eq!(escape(b"nginx: worker"), "nginx: worker");
         assert_eq!(escape(b"\x1b[31mred\x07"), "\\x1b[31mred\\x07");
         assert_eq!(escape("\u{9b}31m".as_bytes()), "\\xc2\\x9b31m");
@@ -69,7 +71,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn escaped_text_is_printable_and_ascii_stays(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn escaped_text_is_printable(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(escape(&bytes).chars().all(is_printable));
         }
     }

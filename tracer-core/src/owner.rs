@@ -1,35 +1,38 @@
-//! Where the answer "this process owns the connection" came from.
+//! The owning process of a connection, and how it was determined.
 
 use std::fmt;
 
 use crate::event::Process;
 
-/// Where an owner came from. The module page of [`owner`](crate::host) says how each can be wrong.
+/// How the owner of a connection was determined, and how each source can be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OwnerSource {
-    /// The process that called `connect()`.
+    /// The process that called `connect()`. For MPTCP and NFS this is a kernel worker.
     Connect,
-    /// The process that called `listen()` on the socket this one was accepted from.
+    /// The process that called `listen()` on the socket that accepted the connection. A pre-forking server shows its
+    /// parent process until a worker closes or reads from the socket.
     Listener,
-    /// The first process that read from the socket.
+    /// The first process that read from the socket. A connection that is never read has none.
     Reader,
-    /// The process that closed or shut down the socket.
+    /// The process that closed or shut down the socket. `ss -K` and a worker that performs a delayed close
+    /// also appear here.
     Closer,
-    /// The process that `accept()` gave the socket to.
+    /// The process whose `accept()` returned the socket. It may pass the socket on to another process.
     Accept,
-    /// A process that held a descriptor of the socket when `/proc` was read.
+    /// A process that held a descriptor of the socket when `/proc` was read. Another process may share the
+    /// descriptor.
     Scan,
-    /// Nobody could be named.
+    /// The owner is unknown.
     #[default]
     Unknown,
 }
 
 impl OwnerSource {
-    /// Every source.
+    /// All sources.
     pub const ALL: [Self; 7] =
         [Self::Connect, Self::Listener, Self::Reader, Self::Closer, Self::Accept, Self::Scan, Self::Unknown];
 
-    /// The name that machine output uses (`owner_source`); part of the contract.
+    /// Returns the name in machine output (`owner_source`).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -49,21 +52,21 @@ impl fmt::Display for OwnerSource {
     }
 }
 
-/// The process a connection belongs to, and how that is known.
+/// The owning process of a connection, and how it was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The process; none while unknown.
+    /// The process; none if unknown.
     pub process: Option<Process>,
-    /// How it is known.
+    /// How the process was determined.
     pub source: OwnerSource,
 }
 
 impl Owner {
-    /// Nobody known.
-    pub const UNKNOWN: Self = Self { process: None, source: OwnerSource::Unknown };
+    /// No known owner.
+    pub(crate) const UNKNOWN: Self = Self { process: None, source: OwnerSource::Unknown };
 
-    /// A process that is known in this way, or nobody.
-    pub fn from_process(process: Option<Process>, source: OwnerSource) -> Self {
+    /// Creates an owner from `process`; [`UNKNOWN`](Self::UNKNOWN) if it is none.
+    pub(crate) fn from_process(process: Option<Process>, source: OwnerSource) -> Self {
         match process {
             Some(_) => Self { process, source },
             None => Self::UNKNOWN,
@@ -76,7 +79,7 @@ mod tests {
     use super::OwnerSource;
 
     #[test]
-    fn names_are_the_contract() {
+    fn names_match_the_machine_contract() {
         let names: Vec<&str> = OwnerSource::ALL.into_iter().map(OwnerSource::name).collect();
         assert_eq!(names, ["connect", "listener", "reader", "closer", "accept", "scan", "unknown"]);
         assert_eq!(format!("{:>8}", OwnerSource::Scan), "    scan");

@@ -1,12 +1,13 @@
 //! Traces every TCP state transition of a Linux host.
 //!
-//! One way through the house: a [`source`] delivers [`event`]s, the pure [`lifecycle`] core turns them
-//! into observations, [`analysis`] sums them up, and [`output`] writes them. ARCHITECTURE.md has the map.
+//! Data flow: [`sources`] deliver events, the core (`tracer_core::lifecycle`) turns them into observations,
+//! `tracer_core::analysis` aggregates them, and [`report`], [`agent`], [`top`] or [`recording`] outputs them.
+//! ARCHITECTURE.md has the code map.
 
 pub mod agent;
 pub mod cli;
 pub mod commands;
-pub mod event_loop;
+mod event_loop;
 pub mod host;
 pub mod recording;
 pub mod report;

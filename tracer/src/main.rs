@@ -12,24 +12,24 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(SettingsError::Usage(error)) => error.exit(),
         Err(error) => {
-            complain(format_args!("{error}"));
+            print_error(format_args!("{error}"));
             return ExitCode::FAILURE;
         }
     };
-    if let Err(wrong) = cli.check() {
-        wrong.exit();
+    if let Err(error) = cli.check() {
+        error.exit();
     }
     match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("{error:#}"));
+            print_error(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whoever should have read it may be gone.
-fn complain(error: std::fmt::Arguments<'_>) {
+/// Prints an error on stderr. Ignores errors, because stderr may be closed.
+fn print_error(error: std::fmt::Arguments<'_>) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "tcptrace-bpf: {error}");
 }

@@ -1,7 +1,7 @@
-//! The documentation is held against the program: fields, reasons, sources, caveats, options, names.
+//! Compares the documentation with the program: fields, reasons, sources, caveats, options, names.
 //!
-//! It needs the sources and no kernel. A static build is what `cargo xtask vm` takes to machines that have
-//! it the other way round.
+//! These tests need the source tree and no kernel support. `cargo xtask vm` runs static builds on machines
+//! without the source tree, so static builds omit these tests.
 #![cfg(not(target_feature = "crt-static"))]
 
 use std::{
@@ -18,40 +18,44 @@ use tcptrace_bpf::{
     host::Runtime,
     recording::{BATCH_ROWS, COLUMNS, Header, Kind},
     report::{
-        ConnectionRow, DiagramEdgeRow, DiagramStateRow, Format, GroupRow, HandshakeBucketRow,
-        HandshakeGroupRow, Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
+        ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, Format, GroupRow,
+        HandshakeBucketRow, HandshakeGroupRow, Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle,
+        TransitionRow,
     },
     sources::live::Hook,
 };
 use tracer_core::{
-    event::{SourceCounts, TcpState},
+    event::{Nanos, SourceCounts, TcpState},
     lifecycle::{
         Age, CloseReason, ClosedBy, DurationSource, HandshakeCaveat, Role, Thresholds, TrackerCounts,
     },
     owner::OwnerSource,
 };
 
-const DOCUMENTS: [&str; 23] = [
+const DOCUMENTS: [&str; 26] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "docs/accuracy.md",
     "docs/close-reasons.md",
     "docs/connections.md",
     "docs/diagram.md",
     "docs/doctor.md",
-    "docs/handshakes-command.md",
+    "docs/handshake-durations.md",
     "docs/handshakes.md",
-    "docs/investigating-handshakes.md",
+    "docs/index.md",
     "docs/limitations.md",
     "docs/metrics.md",
     "docs/modes.md",
     "docs/operating.md",
+    "docs/options.md",
     "docs/output.md",
     "docs/performance.md",
     "docs/recordings.md",
     "docs/requirements.md",
     "docs/scale.md",
+    "docs/slow-handshakes.md",
     "docs/stuck.md",
     "docs/top.md",
     "docs/transitions.md",
@@ -65,14 +69,14 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The level and the text of a heading.
+/// Returns the level and the text of a heading.
 fn heading(line: &str) -> Option<(usize, &str)> {
     let text = line.trim_start_matches('#');
     let level = line.len() - text.len();
     (level > 0 && text.starts_with(' ')).then(|| (level, text.trim()))
 }
 
-/// What stands under a heading, up to the next of its level or above.
+/// Returns the text below a heading, up to the next heading of the same or a higher level.
 fn section(text: &str, title: &str) -> String {
     let mut lines = text.lines().skip_while(|line| heading(line).is_none_or(|(_, it)| it != title));
     let level = lines.next().and_then(heading).unwrap_or_else(|| panic!("no heading `{title}`")).0;
@@ -81,7 +85,7 @@ fn section(text: &str, title: &str) -> String {
     body.join("\n")
 }
 
-/// The rows of the first table whose first column has this title.
+/// Returns the rows of the first table whose first column has this title.
 fn table(text: &str, title: &str) -> Vec<Vec<String>> {
     let rows: Vec<Vec<String>> = text
         .lines()
@@ -98,45 +102,76 @@ fn cells(line: &str) -> Vec<String> {
     let Some(inner) = line.strip_prefix('|').and_then(|line| line.trim_end().strip_suffix('|')) else {
         return Vec::new();
     };
-    // A bar inside a cell is written with a backslash.
+    // `\|` is a literal bar inside a cell.
     let inner = inner.replace("\\|", "\0");
     inner.split('|').map(|cell| cell.trim().replace('\0', "|")).collect()
 }
 
-/// The words in backticks.
+/// Returns the code spans.
 fn code(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The names in the first column.
+/// Returns the names in the first column.
 fn names(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(|row| code(&row[0]).first().unwrap_or(&row[0]).clone()).collect()
 }
 
-/// The row of a name.
+/// Returns the row with this name.
 fn row<'a>(rows: &'a [Vec<String>], name: &str) -> &'a [String] {
     rows.iter()
         .find(|row| code(&row[0]).iter().any(|it| it == name))
         .unwrap_or_else(|| panic!("no row `{name}`"))
 }
 
+/// Sections of docs/output.md and the fields of their tables.
+fn field_tables() -> [(&'static str, &'static [Field]); 10] {
+    let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
+        FieldKind::List(fields) => Some(fields),
+        _ => None,
+    });
+    [
+        ("`connection`", ConnectionRow::FIELDS),
+        ("States", states.expect("a connection has states")),
+        ("`transition`", TransitionRow::FIELDS),
+        ("`handshake_group`", HandshakeGroupRow::FIELDS),
+        ("`handshake_slow`", SlowHandshakeRow::FIELDS),
+        ("`handshake_bucket`", HandshakeBucketRow::FIELDS),
+        ("`diagram_edge`", DiagramEdgeRow::FIELDS),
+        ("`diagram_state`", DiagramStateRow::FIELDS),
+        ("`stuck_group`", GroupRow::FIELDS),
+        ("`stuck`", StuckRow::FIELDS),
+    ]
+}
+
+/// Replaces the lines of the first table below a heading by the table of `fields`.
+fn with_field_table(page: &str, title: &str, fields: &[Field]) -> String {
+    let mut lines: Vec<String> = page.lines().map(str::to_owned).collect();
+    let heading = lines.iter().position(|line| heading(line).is_some_and(|(_, it)| it == title));
+    let heading = heading.unwrap_or_else(|| panic!("no heading `{title}`"));
+    let start = heading + lines[heading..].iter().take_while(|line| !line.starts_with("| field |")).count();
+    let length = lines[start..].iter().take_while(|line| line.starts_with('|')).count();
+    let rows = fields.iter().map(|field| {
+        let Field { name, kind, unit, meaning } = field;
+        format!("| `{name}` | {} | {unit} | {meaning} |", kind.name()).replace("|  |", "| |")
+    });
+    let head = ["| field | type | unit | meaning |", "|---|---|---|---|"].map(str::to_owned);
+    lines.splice(start..start + length, head.into_iter().chain(rows));
+    lines.join("\n") + "\n"
+}
+
+/// Rewrites the tables if `UPDATE_DOCS` is set.
 #[test]
-fn fields_are_those_of_the_rows_in_their_order() {
-    let text = read("docs/output.md");
-    for (title, columns) in [
-        ("`connection`", ConnectionRow::COLUMNS),
-        ("`transition`", TransitionRow::COLUMNS),
-        ("`handshake_group`", HandshakeGroupRow::COLUMNS),
-        ("`handshake_slow`", SlowHandshakeRow::COLUMNS),
-        ("`handshake_bucket`", HandshakeBucketRow::COLUMNS),
-        ("`diagram_edge`", DiagramEdgeRow::COLUMNS),
-        ("`diagram_state`", DiagramStateRow::COLUMNS),
-        ("`stuck_group`", GroupRow::COLUMNS),
-        ("`stuck`", StuckRow::COLUMNS),
-    ] {
-        let rows = table(&section(&text, title), "field");
-        assert_eq!(names(&rows), columns, "{title}");
-        assert_eq!(row(&rows, "type")[2], title);
+fn field_tables_are_generated_from_the_rows() {
+    let page = read("docs/output.md");
+    let mut generated = page.clone();
+    for (title, fields) in field_tables() {
+        generated = with_field_table(&generated, title, fields);
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(root().join("docs/output.md"), generated).expect("the page can be written");
+    } else {
+        assert!(page == generated, "docs/output.md is out of date: UPDATE_DOCS=1 cargo test --test docs");
     }
 }
 
@@ -145,12 +180,13 @@ fn the_example_is_a_whole_row() {
     let text = section(&read("docs/output.md"), "An example");
     let json = text.split("```").nth(1).and_then(|block| block.strip_prefix("json")).unwrap();
     let example: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
-    assert_eq!(example.keys().collect::<Vec<_>>(), ConnectionRow::COLUMNS.iter().collect::<Vec<_>>());
+    let names: Vec<&str> = ConnectionRow::FIELDS.iter().map(|field| field.name).collect();
+    assert_eq!(example.keys().collect::<Vec<_>>(), names);
 }
 
 #[test]
 fn checks_are_those_of_doctor() {
-    // Without privileges it finds less, and says so in the same lines.
+    // Without privileges more checks fail, but the list of checks is the same.
     let output =
         Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf")).args(["doctor", "-o", "json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -164,8 +200,7 @@ fn checks_are_those_of_doctor() {
     for check in &checks {
         assert_eq!(check.keys().cloned().collect::<Vec<_>>(), names(&fields));
     }
-    let documented =
-        names(&table(&section(&read("docs/requirements.md"), "What `doctor` looks for"), "name"));
+    let documented = names(&table(&section(&read("docs/requirements.md"), "What `doctor` checks"), "name"));
     let found: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
     assert_eq!(documented, found);
 }
@@ -181,7 +216,7 @@ fn close_reasons_and_which_of_them_are_failures() {
     }
     let closers = [ClosedBy::Local, ClosedBy::Remote, ClosedBy::Both];
     for closer in closers {
-        // Fails to compile when there is a new one, which then belongs into the list above.
+        // A new variant fails to compile here; add it to the list above.
         match closer {
             ClosedBy::Local | ClosedBy::Remote | ClosedBy::Both => {}
         }
@@ -212,7 +247,7 @@ fn handshake_caveats() {
             | HandshakeCaveat::FirstData => {}
         }
     }
-    let rows = table(&section(&read("docs/handshakes.md"), "Caveats"), "caveat");
+    let rows = table(&section(&read("docs/handshake-durations.md"), "Caveats"), "caveat");
     assert_eq!(names(&rows), caveats.map(HandshakeCaveat::name));
 }
 
@@ -254,12 +289,15 @@ fn names_of_values_are_listed_where_their_field_is() {
     let connection = table(&section(&text, "`connection`"), "field");
     let stuck = table(&section(&text, "`stuck`"), "field");
     let span = table(&section(&text, "States"), "field");
-    let listed = |rows: &[Vec<String>], field: &str| code(&row(rows, field)[2]);
+    let listed = |rows: &[Vec<String>], field: &str| code(&row(rows, field)[3]);
 
     assert_eq!(listed(&connection, "role"), roles.map(Role::name));
     assert_eq!(listed(&connection, "handshake_source")[1..], sources.map(DurationSource::name));
     assert_eq!(listed(&connection, "container_runtime"), runtimes.map(Runtime::name));
-    assert_eq!(listed(&stuck, "age_source"), [Age::Observed(0), Age::AtLeast(0)].map(Age::source));
+    assert_eq!(
+        listed(&stuck, "age_source"),
+        [Age::Observed(Nanos::ZERO), Age::AtLeast(Nanos::ZERO)].map(Age::source)
+    );
     let spans = listed(&span, "source");
     for source in sources {
         assert!(spans.iter().any(|name| name == source.name()), "{source:?} not in {spans:?}");
@@ -271,16 +309,16 @@ fn names_of_values_are_listed_where_their_field_is() {
 
 #[test]
 fn hooks() {
-    let text = section(&read("docs/modes.md"), "The hooks beside the transitions");
+    let text = section(&read("docs/modes.md"), "Additional hooks");
     let targets: Vec<String> =
-        table(&text, "`doctor` calls it").iter().flat_map(|row| code(&row[1])).collect();
+        table(&text, "name in `doctor`").iter().flat_map(|row| code(&row[1])).collect();
     assert_eq!(targets, Hook::ALL.map(Hook::target));
 }
 
 #[test]
 fn every_part_of_the_summary() {
     let source =
-        SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, renewed: 5, malformed: 6 };
+        SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, resyncs: 5, malformed: 6 };
     let tracker = TrackerCounts {
         transitions: 1,
         closed: 2,
@@ -324,7 +362,7 @@ fn commands() {
     assert_eq!(documented, defined);
 }
 
-/// Each command has a page, which shows what it prints.
+/// Each command has a page with a sample of its output.
 #[test]
 fn every_command_has_its_page() {
     for row in table(&section(&read("README.md"), "Commands"), "command") {
@@ -336,7 +374,7 @@ fn every_command_has_its_page() {
     }
 }
 
-/// The first sample of a page, by lines.
+/// Returns the lines of the first sample on a page.
 fn sample(page: &str) -> Vec<String> {
     let text = read(page);
     let block = text.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
@@ -347,7 +385,7 @@ fn sample(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// The head of a table.
+/// Returns the header line of a table.
 fn head<R: Row>(wide: bool) -> String {
     let mut written = Vec::new();
     let format = if wide { Format::Wide } else { Format::Table };
@@ -357,11 +395,11 @@ fn head<R: Row>(wide: bool) -> String {
 
 #[test]
 fn samples_have_the_heads_that_are_written() {
-    assert_eq!(sample("README.md")[0], head::<ConnectionRow>(true));
+    assert_eq!(sample("README.md")[0], head::<ConnectionRow>(false));
     assert_eq!(sample("docs/connections.md")[0], head::<ConnectionRow>(false));
     assert_eq!(sample("docs/transitions.md")[0], head::<TransitionRow>(false));
     assert_eq!(sample("docs/stuck.md")[0], head::<StuckRow>(false));
-    // As many columns as the page explains.
+    // The page explains every column.
     for (page, head) in [
         ("docs/connections.md", head::<ConnectionRow>(false)),
         ("docs/transitions.md", head::<TransitionRow>(false)),
@@ -372,19 +410,19 @@ fn samples_have_the_heads_that_are_written() {
         let written: Vec<&str> = head.split_whitespace().collect();
         assert_eq!(explained, written, "{page}");
     }
-    // Every check is in the sample, with one of the two words before it.
+    // Every check is in the sample, marked `found` or `missing`.
     let checks = sample("docs/doctor.md");
-    for name in names(&table(&section(&read("docs/requirements.md"), "What `doctor` looks for"), "name")) {
-        let told = |line: &String| {
+    for name in names(&table(&section(&read("docs/requirements.md"), "What `doctor` checks"), "name")) {
+        let reported = |line: &String| {
             ["found ", "missing "]
                 .iter()
                 .any(|word| line.strip_prefix(word).is_some_and(|rest| rest.trim_start().starts_with(&name)))
         };
-        assert!(checks.iter().any(told), "{name}");
+        assert!(checks.iter().any(reported), "{name}");
     }
 }
 
-/// Every option of the program, by its long name, with the ones of that name that commands have.
+/// Returns every option of the program and its commands, by long name.
 fn defined_options() -> BTreeMap<String, Vec<clap::Arg>> {
     let mut command = Cli::command();
     command.build();
@@ -407,7 +445,7 @@ fn defined_options() -> BTreeMap<String, Vec<clap::Arg>> {
 
 #[test]
 fn options_with_their_short_forms_values_and_defaults() {
-    let text = section(&read("README.md"), "Options");
+    let text = section(&read("docs/options.md"), "Options");
     let mut documented: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
     for row in text.lines().map(cells) {
         let forms = row.first().map(|cell| code(cell)).unwrap_or_default();
@@ -420,7 +458,7 @@ fn options_with_their_short_forms_values_and_defaults() {
 
     for (name, options) in &defined {
         for option in options {
-            // Commands may have different options of the same name; each has its row.
+            // Commands may have different options with the same name; each has its own row.
             let complaints: Vec<String> =
                 documented[name].iter().filter_map(|row| misdescribed(name, option, row)).collect();
             assert!(complaints.len() < documented[name].len(), "{complaints:#?}");
@@ -428,7 +466,7 @@ fn options_with_their_short_forms_values_and_defaults() {
     }
 }
 
-/// What is wrong with the row of an option.
+/// Returns the first error in the row of an option, or `None`.
 fn misdescribed(name: &str, option: &clap::Arg, row: &[String]) -> Option<String> {
     let forms = code(&row[0]);
     let short = forms.iter().find_map(|form| form.strip_prefix('-').filter(|rest| !rest.starts_with('-')));
@@ -481,29 +519,31 @@ fn command_lines_are_taken() {
 }
 
 #[test]
-fn the_limits_of_stuck() {
-    let text = read("README.md").replace('\n', " ");
+fn default_limits_of_stuck() {
     let thresholds = Thresholds::default();
-    let seconds = |state| thresholds.of(state).map(|limit| limit / 1_000_000_000);
-    for (sentence, states, limit) in [
-        ("3 s for SYN_SENT and SYN_RECV", &[TcpState::SynSent, TcpState::SynReceived][..], 3),
-        (
-            "10 s for FIN_WAIT1, CLOSING and LAST_ACK",
-            &[TcpState::FinWait1, TcpState::Closing, TcpState::LastAck],
-            10,
-        ),
-        ("60 s for FIN_WAIT2 and CLOSE_WAIT", &[TcpState::FinWait2, TcpState::CloseWait], 60),
-    ] {
-        assert!(text.contains(sentence), "{sentence}");
-        for &state in states {
-            assert_eq!(seconds(state), Some(limit), "{state:?}");
-        }
+    let limited = |state: &TcpState| thresholds.of(*state).map(|limit| (state.name().to_owned(), limit));
+    let expected: BTreeMap<String, Nanos> = TcpState::ALL.iter().filter_map(limited).collect();
+    let mut documented = BTreeMap::new();
+    for row in table(&read("docs/stuck.md"), "state") {
+        let seconds: u64 = row[1].strip_suffix(" s").expect("a limit in seconds").parse().unwrap();
+        documented.extend(code(&row[0]).into_iter().map(|state| (state, Nanos::from_secs(seconds))));
     }
-    let limited = TcpState::ALL.into_iter().filter(|&state| seconds(state).is_some()).count();
-    assert_eq!(limited, 7);
+    assert_eq!(documented, expected);
 }
 
-/// The name that a heading has in a link.
+/// Every page of `docs/` is in the index.
+#[test]
+fn the_index_lists_every_page() {
+    let index = read("docs/index.md");
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") && name != "index.md" {
+            assert!(index.contains(&format!("]({name}")), "{name}");
+        }
+    }
+}
+
+/// Returns the link anchor of a heading.
 fn anchor(title: &str) -> String {
     title
         .to_lowercase()
@@ -534,7 +574,7 @@ fn links_lead_somewhere() {
     }
 }
 
-/// Every file and folder of the repository, without what is built, relative to its root.
+/// Lists every file and folder of the repository except build output, relative to its root.
 fn files() -> Vec<String> {
     let root = root();
     let mut found = Vec::new();
@@ -559,7 +599,7 @@ fn files() -> Vec<String> {
 fn files_that_are_named_exist() {
     let files = files();
     for name in DOCUMENTS {
-        // What stands in a block of code is a command or its output.
+        // Code blocks contain commands and their output.
         let prose: String = read(name).split("```").step_by(2).collect();
         for word in code(&prose) {
             let extension = Path::new(&word).extension().and_then(OsStr::to_str);

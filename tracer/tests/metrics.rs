@@ -1,40 +1,36 @@
-//! The page of metrics, from events through the core: what was done is what is counted.
+//! The metrics page, from events through the core and the recorder.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Write as _,
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 
-use tcptrace_bpf::agent::metrics::{
-    Agent, CATALOG, Figures, Format, Kind, Label, LabelLimits, LabelSources, LiveQueues, ProcessFigures,
-    Recorder, RecorderOptions, markdown, render,
+use tcptrace_bpf::{
+    agent::metrics::{
+        Agent, CATALOG, Figures, Label, LabelLimits, LabelSources, LiveQueues, MetricKind, Networks,
+        PageFormat, ProcessFigures, Recorder, RecorderOptions, Services, markdown, render,
+    },
+    sources::Coverage,
 };
 use tracer_core::{
     event::{
-        AcceptQueue, Event, SocketFlags, SourceCounts, SynAckRetransmit, TcpInfo, TcpState, Timestamp,
-        TimewaitEnd,
+        AcceptQueue, Event, Micros, Nanos, Netns, SocketFlags, SourceCounts, SynAckRetransmit, TcpInfo,
+        TcpState, Timestamp, TimewaitEnd,
     },
     lifecycle::{Tracker, TrackerOptions},
 };
 use tracer_core_testing::script::{
-    BOUND, Life, SECOND, at, error, fins, open, process, shut, time, transition,
+    BOUND, SECOND, ScriptedSocket, at, error, fins, open, process, shut, time, transition,
 };
 
-/// The core and the counts behind it.
-struct Bench {
+/// The core, the recorder, and the listener queues.
+struct Harness {
     tracker: Tracker,
     recorder: Recorder,
     now: Timestamp,
     queues: LiveQueues,
 }
 
-impl Bench {
+impl Harness {
     fn new(options: RecorderOptions) -> Self {
         Self {
             tracker: Tracker::new(TrackerOptions::default()),
@@ -57,14 +53,24 @@ impl Bench {
         }
     }
 
-    fn page(&mut self, format: Format) -> Vec<u8> {
+    fn page(&mut self, format: PageFormat) -> Vec<u8> {
         let source =
             SourceCounts { lost: 3, skipped: Some(4), others_lost: 5, malformed: 6, ..Default::default() };
         self.recorder.advance(&self.tracker, self.now);
-        let snapshot = self.recorder.snapshot(&self.tracker, source, Some(1_500_000_000), self.now);
+        let snapshot =
+            self.recorder.snapshot(&self.tracker, source, Some(Nanos::from_millis(1_500)), self.now);
+        let coverage = Coverage { omitted_processes: 7, truncated_cgroup_walks: 8, ..Coverage::default() };
+        let snapshot = snapshot.with_coverage(coverage);
         let agent = Agent { mode: Some("btf"), kernel: "6.18.0 \"x\"".to_owned() };
         let figures = Figures {
-            process: ProcessFigures::read(SystemTime::now()),
+            process: ProcessFigures {
+                cpu_seconds: Some(1.5),
+                resident_bytes: Some(40 << 20),
+                virtual_bytes: Some(300 << 20),
+                open_fds: Some(12),
+                max_fds: Some(1024),
+                start_seconds: Some(1.75e9),
+            },
             queues: self.queues.clone(),
             counts_age: Some(Duration::from_millis(250)),
         };
@@ -72,16 +78,16 @@ impl Bench {
     }
 
     fn text(&mut self) -> String {
-        String::from_utf8(self.page(Format::Text)).unwrap()
+        String::from_utf8(self.page(PageFormat::Text)).unwrap()
     }
 }
 
-fn page_of(lives: impl IntoIterator<Item = Life>) -> String {
-    let mut bench = Bench::new(RecorderOptions::default());
-    let mut events: Vec<Event> = lives.into_iter().flat_map(|life| life.events()).collect();
+fn page_of(scripts: impl IntoIterator<Item = ScriptedSocket>) -> String {
+    let mut harness = Harness::new(RecorderOptions::default());
+    let mut events: Vec<Event> = scripts.into_iter().flat_map(|script| script.events()).collect();
     events.sort_by_key(Event::time);
-    bench.take_all(&events);
-    bench.text()
+    harness.take_all(&events);
+    harness.text()
 }
 
 #[track_caller]
@@ -94,31 +100,34 @@ fn assert_lines(page: &str, lines: &[&str]) {
 }
 
 #[test]
-fn lives_are_counted() {
+fn connections_are_counted() {
     let curl = process(7, "curl");
     let bytes = TcpInfo { bytes_sent: 100, bytes_received: 2000, ..TcpInfo::default() };
-    let client = Life::connected_client(1, curl)
-        .info(TcpInfo { srtt_us: Some(190), retransmits: 0, ..TcpInfo::default() })
+    let client = ScriptedSocket::connected_client(1, curl)
+        .info(TcpInfo { srtt: Some(Micros(190)), retransmits: 0, ..TcpInfo::default() })
         .step(1_000, TcpState::FinWait1)
         .by(curl)
         .step(2_000, TcpState::FinWait2)
         .step(3_000, TcpState::Closed)
         .flags(fins())
         .info(bytes);
-    let server = Life::accepted(2)
+    let server = ScriptedSocket::accepted(2)
         .step(5_000, TcpState::CloseWait)
         .step(9_000, TcpState::LastAck)
         .step(9_500, TcpState::Closed)
         .flags(shut())
         .info(bytes);
-    let lost_syn = Life::client(3)
+    let lost_syn = ScriptedSocket::client(3)
         .step(0, TcpState::SynSent)
         .by(curl)
         .step(SECOND + 80_000, TcpState::Established)
-        .info(TcpInfo { srtt_us: Some(79_000), retransmits: 1, ..TcpInfo::default() });
-    let refused =
-        Life::client(4).step(0, TcpState::SynSent).by(curl).step(50, TcpState::Closed).flags(error(111));
-    let timed_out = Life::client(5)
+        .info(TcpInfo { srtt: Some(Micros(79_000)), retransmits: 1, ..TcpInfo::default() });
+    let refused = ScriptedSocket::client(4)
+        .step(0, TcpState::SynSent)
+        .by(curl)
+        .step(50, TcpState::Closed)
+        .flags(error(111));
+    let timed_out = ScriptedSocket::client(5)
         .step(0, TcpState::SynSent)
         .by(curl)
         .step(127 * SECOND, TcpState::Closed)
@@ -144,7 +153,7 @@ fn lives_are_counted() {
             r#"tcptrace_handshake_rtt_seconds_bucket{role="client",le="0.1"} 2"#,
             r#"tcptrace_syn_retransmits_total{role="client"} 7"#,
             r#"tcptrace_state_duration_seconds_sum{state="close_wait"} 0.004"#,
-            // The handshake, not the 10 µs of the kernel's SYN_RECV.
+            // The duration of the handshake, not the 10 µs in the kernel's SYN_RECV.
             r#"tcptrace_state_duration_seconds_sum{state="syn_received"} 0.000523"#,
             r#"tcptrace_state_duration_seconds_count{state="fin_wait_2"} 1"#,
             r#"tcptrace_state_duration_seconds_count{state="syn_sent"} 4"#,
@@ -172,9 +181,9 @@ fn lives_are_counted() {
 }
 
 #[test]
-fn a_servers_unknown_handshake_is_counted_and_has_no_duration() {
-    let life = Life::server(1).step(0, TcpState::SynReceived).step(10, TcpState::Established);
-    let page = page_of([life]);
+fn a_server_handshake_of_unknown_duration_is_only_counted() {
+    let script = ScriptedSocket::server(1).step(0, TcpState::SynReceived).step(10, TcpState::Established);
+    let page = page_of([script]);
     assert_lines(
         &page,
         &[
@@ -186,18 +195,19 @@ fn a_servers_unknown_handshake_is_counted_and_has_no_duration() {
 }
 
 #[test]
-fn what_is_there_and_what_is_stuck() {
+fn live_and_stuck_connections_are_counted_by_state() {
     let curl = process(7, "curl");
     let states = [TcpState::SynSent, TcpState::Established, TcpState::FinWait1, TcpState::CloseWait];
-    let lives = states.iter().zip(1..).map(|(&state, socket)| Life::client_in(socket, curl, state));
-    let listener = Life::listener(9, 0, Some(curl));
-    let mut bench = Bench::new(RecorderOptions::default());
-    for life in lives.chain([listener]) {
-        bench.take_all(&life.events());
+    let scripts =
+        states.iter().zip(1..).map(|(&state, socket)| ScriptedSocket::client_in(socket, curl, state));
+    let listener = ScriptedSocket::listener(9, 0, Some(curl));
+    let mut harness = Harness::new(RecorderOptions::default());
+    for script in scripts.chain([listener]) {
+        harness.take_all(&script.events());
     }
     let established = r#"tcptrace_connections{state="established"} 1"#;
     assert_lines(
-        &bench.text(),
+        &harness.text(),
         &[
             established,
             r#"tcptrace_connections{state="listen"} 1"#,
@@ -206,9 +216,9 @@ fn what_is_there_and_what_is_stuck() {
             r#"tcptrace_stuck_connections{state="syn_sent"} 0"#,
         ],
     );
-    bench.take(&Event::Time(time(59 * SECOND)));
+    harness.take(&Event::Time(time(59 * SECOND)));
     assert_lines(
-        &bench.text(),
+        &harness.text(),
         &[
             established,
             r#"tcptrace_stuck_connections{state="syn_sent"} 1"#,
@@ -216,15 +226,15 @@ fn what_is_there_and_what_is_stuck() {
             r#"tcptrace_stuck_connections{state="close_wait"} 0"#,
         ],
     );
-    bench.take(&Event::Time(time(61 * SECOND)));
-    let page = bench.text();
+    harness.take(&Event::Time(time(61 * SECOND)));
+    let page = harness.text();
     assert_lines(&page, &[r#"tcptrace_stuck_connections{state="close_wait"} 1"#]);
     assert!(!page.contains(r#"tcptrace_stuck_connections{state="established"}"#));
 }
 
 #[test]
-fn half_open_handshakes_accept_queues_and_what_remains() {
-    let mut bench = Bench::new(RecorderOptions::default());
+fn half_open_handshakes_accept_queues_and_timewait_sockets() {
+    let mut harness = Harness::new(RecorderOptions::default());
     let queue = AcceptQueue { length: 7, limit: 128 };
     let resent = SynAckRetransmit {
         time: time(SECOND),
@@ -236,16 +246,16 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
         first_sent: None,
         accept_queue: Some(queue),
     };
-    bench.take(&Event::SynAckRetransmit(resent));
-    bench.take(&Event::Time(time(10 * SECOND)));
-    let client = Life::connected_client(1, process(7, "curl"))
+    harness.take(&Event::SynAckRetransmit(resent));
+    harness.take(&Event::Time(time(10 * SECOND)));
+    let client = ScriptedSocket::connected_client(1, process(7, "curl"))
         .step(700, TcpState::FinWait1)
         .step(800, TcpState::FinWait2)
         .step(900, TcpState::Closed)
         .flags(SocketFlags { attached: false, ..fins() });
-    bench.take_all(&client.events());
+    harness.take_all(&client.events());
     assert_lines(
-        &bench.text(),
+        &harness.text(),
         &[
             r#"tcptrace_handshakes_total{role="server",result="abandoned"} 1"#,
             r#"tcptrace_syn_retransmits_total{role="server"} 1"#,
@@ -264,9 +274,9 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
         remote: tracer_core_testing::script::SERVER,
         netns: Some(tracer_core_testing::script::NETNS),
     };
-    bench.take(&Event::TimewaitEnd(end));
+    harness.take(&Event::TimewaitEnd(end));
     assert_lines(
-        &bench.text(),
+        &harness.text(),
         &[
             r#"tcptrace_connections{state="time_wait"} 0"#,
             r#"tcptrace_state_duration_seconds_count{state="time_wait"} 1"#,
@@ -276,40 +286,40 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
     );
 }
 
-/// One arrival at a full queue, and then nothing more: neither the queue nor its peak stays.
+/// After a single arrival at a full queue, neither the length nor the peak stays.
 #[test]
-fn what_an_arrival_found_does_not_stand_for_the_queue_for_long() {
-    let mut bench = Bench::new(RecorderOptions::default());
+fn the_queue_of_an_arrival_expires() {
+    let mut harness = Harness::new(RecorderOptions::default());
     let resent = SynAckRetransmit {
         time: time(SECOND),
         listener: tracer_core::event::SocketId(9),
         local: BOUND,
         remote: at("10.0.0.9", 1234),
-        netns: Some(1),
+        netns: Some(Netns(1)),
         attempts: 1,
         first_sent: None,
         accept_queue: Some(AcceptQueue { length: 128, limit: 128 }),
     };
-    bench.take(&Event::SynAckRetransmit(resent));
+    harness.take(&Event::SynAckRetransmit(resent));
     assert_lines(
-        &bench.text(),
+        &harness.text(),
         &[
             r#"tcptrace_listener_accept_queue{port="443"} 128"#,
             r#"tcptrace_listener_accept_queue_peak{port="443"} 128"#,
         ],
     );
     for second in 1..=180 {
-        bench.take(&Event::Time(time((1 + second) * SECOND)));
-        bench.recorder.advance(&bench.tracker, bench.now);
+        harness.take(&Event::Time(time((1 + second) * SECOND)));
+        harness.recorder.advance(&harness.tracker, harness.now);
     }
-    let page = bench.text();
+    let page = harness.text();
     assert_lines(&page, &[r#"tcptrace_listener_accept_queue_peak{port="443"} 0"#]);
-    assert!(!page.contains("tcptrace_listener_accept_queue{"), "it is not known");
-    // Who looks knows it, and full it is without another arrival.
-    bench.queues.begin(Some(1));
-    bench.queues.see(443, AcceptQueue { length: 5, limit: 4 });
+    assert!(!page.contains("tcptrace_listener_accept_queue{"), "the length is unknown");
+    // A dump shows the length, also without another arrival.
+    harness.queues.begin(Some(Netns(1)));
+    harness.queues.see(443, AcceptQueue { length: 5, limit: 4 });
     assert_lines(
-        &bench.text(),
+        &harness.text(),
         &[
             r#"tcptrace_listener_accept_queue{port="443"} 5"#,
             r#"tcptrace_listener_accept_queue_limit{port="443"} 4"#,
@@ -318,23 +328,23 @@ fn what_an_arrival_found_does_not_stand_for_the_queue_for_long() {
     );
 }
 
-/// With opt-in labels what belongs to nobody is in `~other`.
+/// With opt-in labels, sockets without an owner count as `~other`.
 #[test]
 fn the_sum_by_state_is_the_same_with_labels() {
     let curl = process(7, "curl");
-    let listener = Life::listener(9, 0, Some(curl));
-    let client = Life::connected_client(1, curl)
+    let listener = ScriptedSocket::listener(9, 0, Some(curl));
+    let client = ScriptedSocket::connected_client(1, curl)
         .step(700, TcpState::FinWait1)
         .step(800, TcpState::FinWait2)
         .step(900, TcpState::Closed)
         .flags(SocketFlags { attached: false, ..fins() });
-    let pages = [&[][..], &[(Label::Process, None)]].map(|labels| {
-        let labels = LabelSources::new(labels).unwrap();
-        let mut bench = Bench::new(RecorderOptions { labels, ..RecorderOptions::default() });
-        for life in [&listener, &client] {
-            bench.take_all(&life.events());
+    let pages = [&[][..], &[Label::Process]].map(|labels| {
+        let labels = LabelSources::new(labels);
+        let mut harness = Harness::new(RecorderOptions { labels, ..RecorderOptions::default() });
+        for script in [&listener, &client] {
+            harness.take_all(&script.events());
         }
-        bench.text()
+        harness.text()
     });
     assert_lines(
         &pages[0],
@@ -349,30 +359,18 @@ fn the_sum_by_state_is_the_same_with_labels() {
     );
 }
 
-/// A file that holds this text for as long as it lives.
-fn list(text: &str) -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    file
-}
-
 #[test]
-fn opt_in_labels_say_whose_it_is() {
-    let (networks, services) = (list("10.0.0.0/8 inside\n"), list("web 443\n"));
-    let labels = LabelSources::new(&[
-        (Label::LocalPort, None),
-        (Label::Process, None),
-        (Label::RemoteCidr, Some(networks.path().to_owned())),
-        (Label::Service, Some(services.path().to_owned())),
-    ])
-    .unwrap();
-    let mut bench = Bench::new(RecorderOptions { labels, ..RecorderOptions::default() });
-    let listener = Life::listener(9, 0, Some(process(8, "n\"gi\\nx")));
-    let client = Life::connected_client(1, process(7, "curl"));
-    for life in [listener, Life::accepted(2), client] {
-        bench.take_all(&life.events());
+fn opt_in_labels_identify_the_owner() {
+    let labels = LabelSources::new(&[Label::Service, Label::LocalPort, Label::Process, Label::RemoteCidr])
+        .with_networks(Networks::parse("10.0.0.0/8 inside\n").unwrap())
+        .with_services(Services::parse("web 443\n").unwrap());
+    let mut harness = Harness::new(RecorderOptions { labels, ..RecorderOptions::default() });
+    let listener = ScriptedSocket::listener(9, 0, Some(process(8, "n\"gi\\nx")));
+    let client = ScriptedSocket::connected_client(1, process(7, "curl"));
+    for script in [listener, ScriptedSocket::accepted(2), client] {
+        harness.take_all(&script.events());
     }
-    let page = bench.text();
+    let page = harness.text();
     assert_lines(
         &page,
         &[
@@ -383,22 +381,20 @@ fn opt_in_labels_say_whose_it_is() {
             r#"tcptrace_label_overflow_total{label="series"} 0"#,
         ],
     );
-    assert!(!page.contains(r#"result="refused""#), "only what was counted has a series");
+    assert!(!page.contains(r#"result="refused""#), "only series with a count are shown");
 }
 
-/// A hostile crowd: a million peers, each of them new to every label that has a value of theirs.
+/// A million peers, each with new values for the labels of the peer.
 #[test]
-fn a_million_peers_take_no_more_room() {
+fn a_million_peers_stay_within_the_page_limit() {
     let networks: Vec<_> = (0..200).map(|index| format!("10.{}.{}.0/24", index / 20, index % 20)).collect();
     let services: Vec<_> = (1..200).map(|port| format!("service-{port} {port}")).collect();
-    let (networks, services) = (list(&networks.join("\n")), list(&services.join("\n")));
-    let mut requests: Vec<_> = Label::ALL.into_iter().map(|label| (label, None)).collect();
-    requests[4].1 = Some(networks.path().to_owned());
-    requests[5].1 = Some(services.path().to_owned());
-    let labels = LabelSources::new(&requests).unwrap();
+    let labels = LabelSources::new(&Label::ALL)
+        .with_networks(Networks::parse(&networks.join("\n")).unwrap())
+        .with_services(Services::parse(&services.join("\n")).unwrap());
     let limits = LabelLimits { values: 1000, ..LabelLimits::default() };
-    let mut bench = Bench::new(RecorderOptions { labels, limits, ..RecorderOptions::default() });
-    let info = TcpInfo { srtt_us: Some(500), bytes_sent: 1, bytes_received: 1, ..TcpInfo::default() };
+    let mut harness = Harness::new(RecorderOptions { labels, limits, ..RecorderOptions::default() });
+    let info = TcpInfo { srtt: Some(Micros(500)), bytes_sent: 1, bytes_received: 1, ..TcpInfo::default() };
     for peer in 0..1_000_000_u32 {
         let [_, b, c, d] = peer.to_be_bytes();
         let remote = at(&format!("10.{b}.{c}.{d}"), 1024 + u16::try_from(peer % 60_000).unwrap());
@@ -409,20 +405,20 @@ fn a_million_peers_take_no_more_room() {
             let mut event = transition(socket, time(us), from, to);
             (event.local, event.remote, event.process) = (local, remote, Some(owner));
             (event.info, event.flags) = (Some(info), Some(open()));
-            bench.take(&Event::Transition(event));
+            harness.take(&Event::Transition(event));
         };
         step(us, TcpState::Listen, TcpState::SynReceived);
         step(us + 1, TcpState::SynReceived, TcpState::Established);
         step(us + 2, TcpState::Established, TcpState::Closed);
         if peer % 250_000 == 0 {
-            assert!(bench.page(Format::Text).len() < 1_000_000);
+            assert!(harness.page(PageFormat::Text).len() < 1_000_000);
         }
     }
-    for format in Format::ALL {
-        let length = bench.page(format).len();
+    for format in PageFormat::ALL {
+        let length = harness.page(format).len();
         assert!(length < 1_000_000, "{format:?}: {length}");
     }
-    let page = bench.text();
+    let page = harness.text();
     let overflow = |label: &str| -> u64 {
         let line = format!("tcptrace_label_overflow_total{{label=\"{label}\"}} ");
         page.lines().find_map(|it| it.strip_prefix(&line)).unwrap().parse().unwrap()
@@ -430,17 +426,32 @@ fn a_million_peers_take_no_more_room() {
     assert!(overflow("local_port") > 900_000 && overflow("series") > 0);
 }
 
-/// What the page has is what is declared, and the other way round.
 #[test]
-fn the_catalogue_is_the_page() {
-    let page = page_of([Life::connected_client(1, process(7, "curl"))]);
+fn coverage_gaps_are_counted_by_kind() {
+    let mut harness = Harness::new(RecorderOptions::default());
+    harness.queues.fail();
+    assert_lines(
+        &harness.text(),
+        &[
+            r#"tcptrace_coverage_gaps{gap="unreadable_processes"} 0"#,
+            r#"tcptrace_coverage_gaps{gap="omitted_processes"} 7"#,
+            r#"tcptrace_coverage_gaps{gap="truncated_cgroup_walks"} 8"#,
+            r#"tcptrace_coverage_gaps{gap="listener_dumps"} 1"#,
+        ],
+    );
+}
+
+/// The page has exactly the declared metrics.
+#[test]
+fn the_page_matches_the_catalog() {
+    let page = page_of([ScriptedSocket::connected_client(1, process(7, "curl"))]);
     let shown: Vec<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let declared: Vec<String> = CATALOG.iter().map(tcptrace_bpf::agent::metrics::Description::name).collect();
     assert_eq!(shown, declared);
     for description in CATALOG {
         let name = description.name();
-        assert_eq!(name.ends_with("_total"), description.kind == Kind::Counter, "{name}");
+        assert_eq!(name.ends_with("_total"), description.kind == MetricKind::Counter, "{name}");
         let help = format!("# HELP {name} {}", description.help);
         assert!(page.lines().any(|line| line == help), "{help}");
         assert!(description.help.ends_with('.') && !description.labels.contains(&"le"));
@@ -451,25 +462,25 @@ fn the_catalogue_is_the_page() {
         .map(|line| line.rsplit_once(' ').unwrap().0)
         .collect();
     let lines = page.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(series.len(), lines, "a series stands there twice");
+    assert_eq!(series.len(), lines, "a series appears twice");
 }
 
 #[test]
-fn each_format_is_its_own() {
-    let mut bench = Bench::new(RecorderOptions::default());
-    let text = bench.text();
+fn each_format_has_its_syntax() {
+    let mut harness = Harness::new(RecorderOptions::default());
+    let text = harness.text();
     assert!(text.contains("# TYPE tcptrace_handshakes_total counter\n"));
-    let openmetrics = String::from_utf8(bench.page(Format::OpenMetrics)).unwrap();
+    let openmetrics = String::from_utf8(harness.page(PageFormat::OpenMetrics)).unwrap();
     assert!(openmetrics.contains("# TYPE tcptrace_handshakes counter\n"));
     assert!(openmetrics.contains("# UNIT tcptrace_handshake_duration_seconds seconds\n"));
     assert!(openmetrics.ends_with("\n# EOF\n"));
-    let protobuf = bench.page(Format::Protobuf);
+    let protobuf = harness.page(PageFormat::Protobuf);
     let name = b"tcptrace_handshake_duration_seconds";
     assert!(protobuf.windows(name.len()).any(|window| window == name));
 }
 
 #[test]
-fn the_documentation_is_made_from_the_code() {
+fn the_documentation_is_generated_from_the_catalog() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, markdown()).unwrap();
@@ -477,6 +488,6 @@ fn the_documentation_is_made_from_the_code() {
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == markdown(),
-        "docs/metrics.md is not what the code says: UPDATE_DOCS=1 cargo test -p tcptrace-bpf --test metrics"
+        "docs/metrics.md is out of date: run UPDATE_DOCS=1 cargo test -p tcptrace-bpf --test metrics"
     );
 }

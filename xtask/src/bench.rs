@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: what tracing costs, measured on this machine beside other tracers.
+//! `cargo xtask bench`: measures the cost of tracing on this machine, next to other tracers.
 //!
-//! Timing on a machine that others use as well says little, so what is compared runs in turns, close together, and
-//! the figures are medians with their spread. The loads are `bench/`; each part is a file here.
+//! Other load distorts timing, so compared programs run in turns, close together, and the results are medians
+//! with their spread. The loads are in `bench/`; each part has a file here.
 
 mod churn;
 mod costs;
@@ -29,27 +29,27 @@ use clap::{Args, ValueEnum};
 use self::{costs::Costs, page::Section, programs::Programs};
 use crate::{packages, workspace::Workspace};
 
-/// The Debian packages whose programs are used, and what for.
+/// Required Debian packages, and their use.
 const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "brings up the loopback interface of the load's namespace"),
-    ("libbpf-tools", "tcpstates and tcplife, which are measured beside"),
-    ("bpftrace", "is measured beside"),
+    ("libbpf-tools", "tcpstates and tcplife, for comparison"),
+    ("bpftrace", "for comparison"),
     ("bsdutils", "script, the terminal that tcpstates writes to"),
     ("util-linux", "unshare, for a tracefs that only the other tracers see"),
 ];
 
-/// Measures what tracing costs, beside other tracers; needs root.
+/// Measures the cost of tracing next to other tracers; requires root
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Fewer and shorter runs, for a look at the whole; the figures are worth less
+    /// Fewer and shorter runs, with less reliable results
     #[arg(long)]
     quick: bool,
 
-    /// Only these parts
+    /// Measure only these parts
     #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
     only: Vec<Part>,
 
-    /// Write docs/performance.md from what was measured
+    /// Write docs/performance.md from the results
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     write: bool,
 }
@@ -63,11 +63,11 @@ enum Part {
     Churn,
     /// Processor time of the program
     Cpu,
-    /// What is lost, and whether every loss is counted
+    /// Losses, and whether every loss is counted
     Loss,
     /// Memory
     Memory,
-    /// Speed of the library alone
+    /// Speed of the library
     Replay,
     /// Speed and memory of reading recordings
     Recordings,
@@ -77,16 +77,16 @@ enum Part {
     Daemon,
 }
 
-/// What every part is given.
+/// Context of every part.
 struct Bench {
     programs: Programs,
-    /// For what is needed only meanwhile: the target folder.
+    /// Folder for temporary files: the target folder.
     folder: PathBuf,
     quick: bool,
 }
 
 impl Bench {
-    /// The first, or the second where only a look is wanted.
+    /// Returns the first value, or the second with `--quick`.
     fn scale<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -94,10 +94,7 @@ impl Bench {
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "measuring means tracing, which takes root: run `sudo -E cargo xtask bench`"
-    );
+    ensure!(rustix::process::geteuid().is_root(), "measuring requires root: run `sudo -E cargo xtask bench`");
     let workspace = Workspace::find()?;
     let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
     packages::ensure(&names)?;
@@ -142,7 +139,7 @@ fn measure(bench: &Bench, part: Part, costs: &mut Costs) -> Result<Section> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+#[expect(clippy::print_stdout, reason = "the report is the command's output")]
 fn print(page: &str) {
     println!("{page}");
 }

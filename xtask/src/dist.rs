@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: everything that a host gets, in one archive that is the same whenever it is made.
+//! `cargo xtask dist`: packs the release archive reproducibly.
 
 mod archive;
 
@@ -6,7 +6,6 @@ use std::{
     env, fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result};
@@ -14,25 +13,25 @@ use clap::Args;
 
 use crate::{process, workspace::Workspace};
 
-/// Builds the program and packs it with man pages, completions, documentation and deploy/ for a release.
+/// Packs the program with man pages, completions, documentation and deploy/ for a release.
 ///
-/// Writes target/dist/tcptrace-bpf-VERSION-ARCHITECTURE.tar.gz and SHA256SUMS beside it. Below its one folder
-/// the archive is laid out like /usr/local, so unpacking it there with --strip-components=1 installs it.
+/// Writes target/dist/tcptrace-bpf-VERSION-ARCHITECTURE.tar.gz and SHA256SUMS. The archive's top folder has
+/// the layout of /usr/local: unpack it there with --strip-components=1 to install.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Pack this program rather than build one
+    /// Pack this program instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
 
-    /// Name of the architecture in the archive's name, when --binary is for another one
+    /// Architecture in the archive's name, if --binary is for another one
     #[arg(long, value_name = "NAME", default_value = env::consts::ARCH)]
     architecture: String,
 }
 
-/// Where the documents go, with the folders among them as in the repository, so that their links hold.
+/// Folder of the documents. Subfolders are those of the repository, so that links work.
 const DOCUMENTS: &str = "share/doc/tcptrace-bpf";
 
-/// What is copied from the repository to [`DOCUMENTS`]; folders with all that is in them.
+/// Files and folders that are copied from the repository to [`DOCUMENTS`].
 const COPIED: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -50,12 +49,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     let name = format!("tcptrace-bpf-{}-{}", version(&workspace)?, arguments.architecture);
     let folder = workspace.root().join("target/dist");
-    // What an earlier run left would be packed, or summed, with what this one makes.
+    // Files of an earlier run would be packed or summed as well.
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("could not empty {}", folder.display()))?;
     }
     let staged = folder.join(&name);
-    fs::create_dir_all(&staged).with_context(|| format!("could not make {}", staged.display()))?;
+    fs::create_dir_all(&staged).with_context(|| format!("could not create {}", staged.display()))?;
 
     let (binary, profile) = match &arguments.binary {
         Some(file) => (file.clone(), "dev"),
@@ -63,9 +62,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     copy(&binary, &staged.join("bin/tcptrace-bpf"))?;
     fs::set_permissions(staged.join("bin/tcptrace-bpf"), fs::Permissions::from_mode(0o755))?;
-    // The profile of the program, whose dependencies are then built once.
+    // Uses the profile of the program, so that dependencies are built once.
     process::run(
-        cargo(&workspace)
+        workspace
+            .cargo()
             .args([
                 "run",
                 "--quiet",
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The version in the workspace's manifest.
+/// Reads the version from the workspace's manifest.
 fn version(workspace: &Workspace) -> Result<String> {
     let manifest = workspace.root().join("Cargo.toml");
     let text =
@@ -103,9 +103,9 @@ fn version(workspace: &Workspace) -> Result<String> {
     Ok(version.to_owned())
 }
 
-/// Builds the program for a release and says where it is.
+/// Builds the release program and returns its path.
 fn build(workspace: &Workspace) -> Result<PathBuf> {
-    process::run(cargo(workspace).args([
+    process::run(workspace.cargo().args([
         "build",
         "--locked",
         "--release",
@@ -119,14 +119,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(target.join("release/tcptrace-bpf"))
 }
 
-/// The cargo that started this program, in the workspace.
-fn cargo(workspace: &Workspace) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace.root());
-    cargo
-}
-
-/// Copies a file, or a folder with all that is in it. Nobody but root may write the copies, all may read them.
+/// Copies a file or a folder recursively. Copies are readable by everyone and writable by their owner.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         for entry in fs::read_dir(from).with_context(|| format!("could not list {}", from.display()))? {
@@ -136,7 +129,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         return Ok(());
     }
     if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
     }
     fs::copy(from, to).with_context(|| format!("could not copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o644))

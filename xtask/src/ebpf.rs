@@ -1,6 +1,6 @@
-//! `cargo xtask ebpf`: building the eBPF object, and holding the committed one against its sources.
+//! `cargo xtask ebpf`: builds the eBPF object, and compares the committed object with its sources.
 //!
-//! The object is committed so that building the tracer takes stable Rust and nothing else.
+//! The object is committed so that building the tracer requires only stable Rust.
 
 mod build;
 mod object;
@@ -22,14 +22,15 @@ use self::{
 };
 use crate::workspace::Workspace;
 
-/// Builds the eBPF object from `tracer-ebpf` and writes it, with what it was made from, to `tracer/bpf`.
+/// Builds the eBPF object from `tracer-ebpf` and writes it, with a record of its sources and toolchain, to
+/// `tracer/bpf`
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Write nothing; fail when the committed object is not what the sources make.
+    /// Write nothing; fail if the committed object does not match its sources
     #[arg(long)]
     check: bool,
 
-    /// Install the toolchain from Debian's packages when it is missing. Implied by CI=true.
+    /// Install a missing toolchain from Debian packages. Implied by CI=true
     #[arg(long)]
     install: bool,
 }
@@ -41,23 +42,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check { check(&workspace, install) } else { write(&workspace, install) }
 }
 
-/// Whether this runs in continuous integration, where the machine is disposable.
+/// Returns whether this runs in continuous integration, where the machine is disposable.
 pub(crate) fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true")
 }
 
-/// Builds the object from the sources without committing it, and returns where it is.
+/// Builds the object without changing the committed one, and returns its path.
 ///
 /// # Errors
-/// When no toolchain is installed and `install` does not allow to change that, or the build fails.
+/// If no toolchain is installed and `install` is false, or the build fails.
 pub(crate) fn rebuild(workspace: &Workspace, install: bool) -> Result<PathBuf> {
     build::build(workspace, &toolchain(workspace, install)?)?;
     Ok(workspace.rebuilt_object())
 }
 
-/// The toolchain to build with, the committed object's own if that is installed.
+/// Chooses the toolchain: that of the committed object if it is installed.
 fn toolchain(workspace: &Workspace, install: bool) -> Result<Toolchain> {
-    // A sidecar that is missing or damaged is about to be written, or not needed.
+    // A missing or invalid sidecar is no error here: it is rewritten, or not needed.
     let recorded = Sidecar::read(&workspace.sidecar()).ok();
     let recorded = recorded.as_ref().map(|sidecar| &sidecar.toolchain);
     Toolchain::choose(workspace, recorded, install)?.context(toolchain::MISSING)
@@ -90,22 +91,25 @@ fn check(workspace: &Workspace, install: bool) -> Result<()> {
         .with_context(|| format!("could not read {object_name}; `cargo xtask ebpf` writes it"))?;
     ensure!(
         Object::of(&committed) == sidecar.object,
-        "{object_name} is not the object its sidecar describes: run `cargo xtask ebpf` and commit both files"
+        "{object_name} does not match its sidecar: run `cargo xtask ebpf` and commit both files"
     );
     ensure!(
         sources::hash(workspace.root())? == sidecar.sources.sha256,
-        "{object_name} was built from other sources than these: run `cargo xtask ebpf` and commit what it writes"
+        "{object_name} was built from other sources: run `cargo xtask ebpf` and commit both files"
     );
 
     let Some(toolchain) = Toolchain::choose(workspace, Some(&sidecar.toolchain), install)? else {
-        eprintln!("{object_name} fits its sources by hash; it was not rebuilt: {}", toolchain::MISSING);
+        eprintln!(
+            "{object_name} matches the hash of its sources; it was not rebuilt: {}",
+            toolchain::MISSING
+        );
         return Ok(());
     };
     let rebuilt = build::build(workspace, &toolchain)?;
     if toolchain.versions != sidecar.toolchain {
         eprintln!(
             "warning: {object_name} was built by {}, LLVM {}, bpf-linker {}; here are {}, LLVM {}, bpf-linker {}, \
-             which need not make the same bytes. The sources compile, and their hash fits",
+             which may produce other bytes. The sources compile, and their hash matches",
             sidecar.toolchain.rustc,
             sidecar.toolchain.llvm,
             sidecar.toolchain.bpf_linker,
@@ -117,11 +121,11 @@ fn check(workspace: &Workspace, install: bool) -> Result<()> {
     }
     ensure!(
         rebuilt == committed,
-        "the toolchain that is recorded for {object_name} makes other bytes from these sources: compare it with {}, \
+        "the recorded toolchain of {object_name} produces other bytes from these sources: compare it with {}, \
          then run `cargo xtask ebpf` and commit what it writes",
         name(workspace, &workspace.rebuilt_object())
     );
-    eprintln!("{object_name} is what the sources make, byte for byte ({} bytes)", committed.len());
+    eprintln!("{object_name} matches its sources byte for byte ({} bytes)", committed.len());
     Ok(())
 }
 
@@ -132,7 +136,7 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("could not write {}", path.display()))
 }
 
-/// A path as people know it: relative to the workspace.
+/// Returns a path relative to the workspace, for messages.
 fn name(workspace: &Workspace, path: &Path) -> String {
     path.strip_prefix(workspace.root()).unwrap_or(path).display().to_string()
 }

@@ -1,42 +1,39 @@
-//! `cargo xtask`: what cargo alone cannot do in this workspace. One file per subcommand.
+//! `cargo xtask`: the workspace's build, test and release tasks. One file per subcommand.
 
 mod bench;
 mod dist;
 mod ebpf;
 mod packages;
 mod process;
-mod scale;
 mod test;
 mod vm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
 
-/// What cargo alone cannot do in this workspace.
+/// Builds the eBPF object, runs the kernel tests and benchmarks, and packs releases.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Task {
     Bench(bench::Arguments),
     Dist(dist::Arguments),
     Ebpf(ebpf::Arguments),
-    Scale(scale::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Dist(arguments) => dist::run(&arguments),
-        Command::Ebpf(arguments) => ebpf::run(&arguments),
-        Command::Scale(arguments) => scale::run(&arguments),
-        Command::Test(arguments) => test::run(&arguments),
-        Command::Vm(arguments) => vm::run(&arguments),
+    match Arguments::parse().task {
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
+        Task::Ebpf(arguments) => ebpf::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
     }
 }

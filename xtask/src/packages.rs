@@ -1,4 +1,4 @@
-//! Debian packages: what is missing, and installing it.
+//! Installs missing Debian packages.
 
 use std::process::Command;
 
@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Whether apt can be asked at all.
+/// Returns whether apt-get is installed.
 pub(crate) fn apt_exists() -> Result<bool> {
     Ok(process::probe(Command::new("apt-get").arg("--version"))?.is_some())
 }
 
-/// Those of the packages that are not installed.
+/// Returns the packages that are not installed.
 pub(crate) fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
     let mut missing = Vec::new();
     for name in names {
@@ -27,11 +27,10 @@ pub(crate) fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(missing)
 }
 
-/// Installs those of the packages that are missing, as root or through sudo. Asks the network only
-/// when something is missing.
+/// Installs missing packages, as root or through sudo. Uses the network only if a package is missing.
 ///
 /// # Errors
-/// When something is missing and there is no apt, or apt fails.
+/// If a package is missing and apt-get does not exist or fails.
 pub(crate) fn ensure(names: &[&str]) -> Result<()> {
     let missing = missing(names)?;
     if missing.is_empty() {
@@ -39,8 +38,7 @@ pub(crate) fn ensure(names: &[&str]) -> Result<()> {
     }
     if !apt_exists()? {
         bail!(
-            "these Debian packages, or what holds the same programs here, are missing and there is no apt-get to \
-             install them with: {}",
+            "these Debian packages are missing and apt-get does not exist; install the same programs by hand: {}",
             missing.join(" ")
         );
     }
@@ -53,7 +51,7 @@ pub(crate) fn ensure(names: &[&str]) -> Result<()> {
     )
 }
 
-/// A command that runs as root: directly when this program does, otherwise through sudo.
+/// Returns a command that runs as root: directly if this program does, otherwise through sudo.
 fn as_root(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         Command::new(program)

@@ -1,22 +1,21 @@
-//! Running other programs: said before it is done, and with an error that names the command.
+//! Runs other programs, with errors that name the command.
 
 use std::{io::ErrorKind, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Prints a command, runs it with this program's own input and output, and demands success.
+/// Prints a command, runs it with inherited stdio, and returns an error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = describe(command);
     eprintln!("+ {line}");
     let status = command.status().with_context(|| format!("could not start `{line}`"))?;
     if !status.success() {
-        bail!("`{line}` failed with {status}; its own message is above");
+        bail!("`{line}` failed with {status}; its message is above");
     }
     Ok(())
 }
 
-/// Runs a command quietly and returns its standard output; `None` when the program does not exist or
-/// does not succeed.
+/// Runs a command and returns its stdout; `None` if the program does not exist or fails.
 pub(crate) fn probe(command: &mut Command) -> Result<Option<String>> {
     let output = match command.output() {
         Ok(output) => output,
@@ -29,11 +28,11 @@ pub(crate) fn probe(command: &mut Command) -> Result<Option<String>> {
         return Ok(None);
     }
     let text = String::from_utf8(output.stdout)
-        .with_context(|| format!("`{}` printed something that is not UTF-8", describe(command)))?;
+        .with_context(|| format!("`{}` printed output that is not UTF-8", describe(command)))?;
     Ok(Some(text))
 }
 
-/// The program and its arguments, for people to read.
+/// Returns the program and its arguments for messages.
 fn describe(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())

@@ -1,41 +1,39 @@
-//! `cargo xtask test`: everything the tests need, then `cargo test` for the whole workspace.
-
-use std::process::Command;
+//! `cargo xtask test`: installs what the tests need, then runs `cargo test` for the whole workspace.
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::{ebpf, packages, process, workspace::Workspace};
 
-/// Tells the tracer's loader to take this object rather than the one compiled into it.
+/// Makes the tracer load this object instead of the embedded one.
 const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
 
-/// The Debian packages whose programs the tests start, and what for.
+/// Required Debian packages, and their use.
 const PACKAGES: &[(&str, &str)] = &[
-    ("iproute2", "ss kills sockets and is compared with; ip lists what a test left behind"),
-    ("nftables", "drops or rejects single segments, to hold a connection in a chosen state"),
-    ("bpftool", "loads the object by libbpf, a second opinion beside aya"),
-    ("jq", "reads the JSON output as a user's script would"),
-    ("systemd", "systemd-analyze checks the unit of deploy/ and says how closed it is"),
+    ("iproute2", "ss kills sockets and provides reference counts; ip configures namespaces"),
+    ("nftables", "drops or rejects segments to keep a connection in a state"),
+    ("bpftool", "loads the object with libbpf, independently of aya"),
+    ("jq", "reads the JSON output like a user's script"),
+    ("systemd", "systemd-analyze checks the unit in deploy/ and rates its hardening"),
     ("valgrind", "counts instructions"),
-    ("curl", "looks at the daemon over TLS"),
-    ("openssl", "makes the certificate for that"),
-    ("prometheus", "scrapes the daemon and is asked by PromQL; promtool checks the page and the rules"),
-    ("python3-venv", "pyarrow and DuckDB, from PyPI, read recordings and exports"),
+    ("curl", "requests pages over TLS"),
+    ("openssl", "creates the TLS certificate"),
+    ("prometheus", "scrapes the daemon and answers PromQL; promtool checks the metrics page and the rules"),
+    ("python3-venv", "installs pyarrow and DuckDB from PyPI, which read recordings and exports"),
 ];
 
-/// Installs what the tests need, then runs all of them, those on the kernel as root.
+/// Installs what the tests need, then runs all tests; kernel tests run as root
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Install nothing; tests that miss a program fail.
+    /// Install nothing; tests with missing programs fail
     #[arg(long)]
     no_install: bool,
 
-    /// Build the eBPF object from the sources and test that, not the committed one. Implied by CI=true.
+    /// Build and test the eBPF object instead of the committed one. Implied by CI=true
     #[arg(long)]
     rebuilt: bool,
 
-    /// Passed on to `cargo test`, for instance a test's name.
+    /// Arguments for `cargo test`, such as a test name
     #[arg(last = true)]
     passed_on: Vec<String>,
 }
@@ -49,11 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         packages::ensure(&names)?;
     }
 
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(workspace.root())
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(&arguments.passed_on);
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(&arguments.passed_on);
     if arguments.rebuilt || ci {
         cargo.env(OBJECT_VARIABLE, ebpf::rebuild(&workspace, ci && !arguments.no_install)?);
     }

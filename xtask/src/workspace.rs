@@ -1,19 +1,22 @@
-//! Where things are in this workspace.
+//! Paths in the workspace.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
-/// The places of one checkout.
+/// The paths of a checkout.
 pub(crate) struct Workspace {
     root: PathBuf,
 }
 
 impl Workspace {
-    /// The checkout that `cargo xtask` was started in.
+    /// Returns the checkout that `cargo xtask` was started in.
     ///
     /// # Errors
-    /// When the program was not started by cargo, which is who tells the place.
+    /// If cargo did not start the program, because cargo passes the path.
     pub(crate) fn find() -> Result<Self> {
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .context("CARGO_MANIFEST_DIR is not set: start this program as `cargo xtask`")?;
@@ -23,9 +26,16 @@ impl Workspace {
         Ok(Self { root: root.to_owned() })
     }
 
-    /// The folder of the workspace's `Cargo.toml`.
+    /// Returns the folder of the workspace's `Cargo.toml`.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns the cargo that started this program, as a command in the workspace's root.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&self.root);
+        cargo
     }
 
     /// The committed eBPF object.
@@ -33,23 +43,23 @@ impl Workspace {
         self.root.join("tracer/bpf/tcptrace.bpf.o")
     }
 
-    /// The file beside the committed object that says what it was made from.
+    /// The file next to the committed object that records its sources and toolchain.
     pub(crate) fn sidecar(&self) -> PathBuf {
         self.root.join("tracer/bpf/tcptrace.bpf.toml")
     }
 
-    /// Cargo's target folder for the eBPF side, apart from the one of user space so that neither
-    /// waits for the other's lock.
+    /// Cargo's target folder for the eBPF side, separate from that of user space so that the two builds do
+    /// not wait for each other's lock.
     pub(crate) fn ebpf_target(&self) -> PathBuf {
         self.root.join("target/ebpf")
     }
 
-    /// An object built from the sources of this checkout, which nothing has committed yet.
+    /// An object built from this checkout's sources.
     pub(crate) fn rebuilt_object(&self) -> PathBuf {
         self.ebpf_target().join("tcptrace.bpf.o")
     }
 
-    /// Where programs that the build needs are installed, in the way of `cargo install --root`.
+    /// Folder of build tools, for `cargo install --root`.
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join("target/tools")
     }

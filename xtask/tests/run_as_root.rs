@@ -1,6 +1,6 @@
-//! The runner of `.cargo/config.toml`: which programs it starts under sudo.
+//! Tests which programs the runner of `.cargo/config.toml` starts under sudo.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure shows")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports a failure")]
 
 use std::{
     fs,
@@ -9,7 +9,8 @@ use std::{
     process::{Command, Output},
 };
 
-/// A folder with an `id` that reports an ordinary user, and perhaps a `sudo` that says what it was given.
+/// A folder with an `id` that reports an unprivileged user, and optionally a `sudo` that prints its
+/// arguments.
 struct Machine(PathBuf);
 
 impl Machine {
@@ -45,13 +46,13 @@ impl Machine {
             .unwrap()
     }
 
-    /// The word that tells how the program was started: `sudo` or `plain`.
-    fn way(&self, package: &str, program: &str, arguments: &[&str]) -> String {
+    /// Returns how the program was started: `sudo` or `plain`.
+    fn launch(&self, package: &str, program: &str, arguments: &[&str]) -> String {
         let output = self.run(package, program, arguments);
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         for argument in arguments {
-            assert!(text.contains(argument), "{argument} got lost: {text}");
+            assert!(text.contains(argument), "{argument} is missing: {text}");
         }
         text.split_whitespace().next().unwrap_or_default().to_owned()
     }
@@ -64,25 +65,25 @@ impl Drop for Machine {
 }
 
 #[test]
-fn tracing_and_kernel_tests_take_root() {
+fn tracing_and_kernel_tests_run_as_root() {
     let machine = Machine::new("root", true);
-    assert_eq!(machine.way("tcptrace-bpf", "tcptrace-bpf", &[]), "sudo");
-    assert_eq!(machine.way("tcptrace-bpf", "tcptrace-bpf", &["top", "--duration", "1s"]), "sudo");
-    assert_eq!(machine.way("tcptrace-tests", "kernel-0123", &["--nocapture"]), "sudo");
+    assert_eq!(machine.launch("tcptrace-bpf", "tcptrace-bpf", &[]), "sudo");
+    assert_eq!(machine.launch("tcptrace-bpf", "tcptrace-bpf", &["top", "--duration", "1s"]), "sudo");
+    assert_eq!(machine.launch("tcptrace-tests", "kernel-0123", &["--nocapture"]), "sudo");
 }
 
 #[test]
-fn nothing_else_does() {
+fn other_programs_run_without_root() {
     let machine = Machine::new("plain", true);
-    assert_eq!(machine.way("tcptrace-bpf", "kernel-0123", &[]), "plain");
-    assert_eq!(machine.way("xtask", "xtask", &["test"]), "plain");
+    assert_eq!(machine.launch("tcptrace-bpf", "kernel-0123", &[]), "plain");
+    assert_eq!(machine.launch("xtask", "xtask", &["test"]), "plain");
     for arguments in [&["--help"][..], &["top", "-h"], &["--version"], &["-i", "file"], &["--input=file"]] {
-        assert_eq!(machine.way("tcptrace-bpf", "tcptrace-bpf", arguments), "plain");
+        assert_eq!(machine.launch("tcptrace-bpf", "tcptrace-bpf", arguments), "plain");
     }
 }
 
 #[test]
-fn without_sudo_it_says_what_to_do() {
+fn missing_sudo_is_reported_with_a_remedy() {
     let output = Machine::new("none", false).run("tcptrace-bpf", "tcptrace-bpf", &[]);
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();

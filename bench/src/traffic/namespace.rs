@@ -1,4 +1,4 @@
-//! A network namespace of this process's own.
+//! Enters a new network namespace.
 
 use std::{
     fs,
@@ -11,45 +11,46 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::thread::UnshareFlags;
 
-/// How long the last acknowledgements may take.
+/// Limit for closing the last connections.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Moves this thread, and those it will start, into a new namespace with `lo` up; gives its inode.
+/// Moves this thread, and threads that it starts, into a new namespace with `lo` up. Returns the namespace's
+/// inode.
 pub(super) fn enter() -> Result<u64> {
     // SAFETY: only the network namespace of this thread changes, which neither memory nor descriptors depend on.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-        .context("a network namespace cannot be made: run this as root")?;
+        .context("could not create a network namespace: run this as root")?;
     let status = Command::new("ip")
         .args(["link", "set", "lo", "up"])
         .status()
-        .context("`ip` cannot be started: install iproute2")?;
+        .context("could not start `ip`: install iproute2")?;
     ensure!(status.success(), "`ip link set lo up` failed with {status}");
     for (name, value) in [
-        // Closed connections are gone soon, so that the load is the same however long it runs.
+        // Limits timewait sockets, so that the load stays constant over time.
         ("tcp_max_tw_buckets", "4096"),
         ("ip_local_port_range", "1024 65535"),
     ] {
         let path = format!("/proc/sys/net/ipv4/{name}");
         fs::write(&path, value)
-            .with_context(|| format!("{path} cannot be set in a new network namespace"))?;
+            .with_context(|| format!("could not set {path} in a new network namespace"))?;
     }
-    let file = fs::metadata("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net cannot be read")?;
+    let file = fs::metadata("/proc/thread-self/ns/net").context("could not read /proc/thread-self/ns/net")?;
     Ok(file.st_ino())
 }
 
-/// Waits until no connection is left but in TIME_WAIT: until every transition has happened.
-pub(super) fn wait_for_ends() -> Result<()> {
+/// Waits until all connections are closed or in TIME_WAIT, so every transition has happened.
+pub(super) fn wait_until_closed() -> Result<()> {
     let end = Instant::now() + LIMIT;
     loop {
         let path = "/proc/thread-self/net/tcp";
-        let text = fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))?;
+        let text = fs::read_to_string(path).with_context(|| format!("could not read {path}"))?;
         // The fourth column is the state: 06 is TIME_WAIT, 0A is LISTEN.
         let states = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
         if states.filter(|state| !["06", "0A"].contains(state)).count() == 0 {
             return Ok(());
         }
         if Instant::now() > end {
-            bail!("connections in {path} did not end within {} s", LIMIT.as_secs());
+            bail!("connections in {path} did not close within {} s", LIMIT.as_secs());
         }
         thread::sleep(Duration::from_millis(5));
     }

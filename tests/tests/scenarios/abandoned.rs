@@ -1,44 +1,34 @@
-//! Handshakes that the server answers and the client never completes. Only mode btf hears of them.
+//! Handshakes that the server answers and the client never completes. Only mode btf traces them.
 
 use std::time::Duration;
 
 use tcptrace_tests::{
-    Connection, Mode, Namespace, Tracer,
-    sockets::{self, Pair},
-    tracer::Ended,
-    tun::{Direction, Kind, Relay, SERVER, Segment, Verdict},
+    Connection, Mode, Tracer, sockets,
+    tracer::TracerOutput,
+    tun::{Direction, Relay, SERVER, Segment, SegmentKind, Verdict},
     wait,
 };
 
-use crate::support::assert_states;
+use crate::support::{assert_states, open_and_reset};
 
 const ABANDONED: &str = "handshakes abandoned by their clients";
-/// With one resend, a second after the first SYN-ACK, the kernel would give up two seconds later; the
-/// program waits for two more.
+/// With one retransmit, a second after the first SYN-ACK, the kernel gives up two seconds later. The program
+/// waits two more seconds.
 const OVERDUE: Duration = Duration::from_millis(4200);
 
-/// Nothing of the client but its SYN reaches the server.
-fn silence(segment: &Segment) -> Verdict {
+/// Drops everything that the client sends except its SYN.
+fn drop_all_but_syn(segment: &Segment) -> Verdict {
     match (segment.direction, segment.kind) {
-        (Direction::ToServer, Kind::Syn) | (Direction::ToClient, _) => Verdict::Pass,
+        (Direction::ToServer, SegmentKind::Syn) | (Direction::ToClient, _) => Verdict::Pass,
         (Direction::ToServer, _) => Verdict::Drop,
     }
 }
 
-/// Opens and resets a connection within the namespace, so that there are events.
-fn visit(namespace: &Namespace) {
-    let Pair { client, server, listener: _listener } = sockets::pair(namespace, "127.0.0.1:0");
-    sockets::reset_on_close(&client);
-    drop(client);
-    sockets::wait_for_error(&server);
-}
-
-/// Connects through the relay, whatever becomes of it, and does `then` with what happens. The lines are
-/// those of the server on port 5000.
+/// Starts a connect through the relay and runs `then`. Returns the rows of the server on port 5000.
 fn handshake(
     rule: impl Fn(&Segment) -> Verdict + Send + 'static,
     then: impl FnOnce(&Relay, &socket2::Socket),
-) -> (Vec<Connection>, Ended) {
+) -> (Vec<Connection>, TracerOutput) {
     let relay = Relay::alone(rule);
     relay.server.sysctl("net.ipv4.tcp_synack_retries", "1");
     let tracer = Tracer::json("connections", &relay.server, Mode::Btf, &["--local-port", "5000"]);
@@ -47,19 +37,19 @@ fn handshake(
     let client = relay.client.run("client", || sockets::begin_connect(to));
     then(&relay, &client);
     drop((client, listener));
-    visit(&relay.server);
+    open_and_reset(&relay.server);
     let ended = tracer.interrupt();
     (ended.rows(), ended)
 }
 
-fn resent(relay: &Relay) {
-    wait::until("the resent SYN-ACK", || relay.segment(Direction::ToClient, Kind::SynAck, 1));
+fn wait_for_retransmit(relay: &Relay) {
+    wait::until("the retransmitted SYN-ACK", || relay.segment(Direction::ToClient, SegmentKind::SynAck, 1));
 }
 
 #[test]
-fn a_silent_client_is_counted() {
-    let (rows, ended) = handshake(silence, |relay, _| {
-        resent(relay);
+fn silent_client_is_counted_as_abandoned() {
+    let (rows, ended) = handshake(drop_all_but_syn, |relay, _| {
+        wait_for_retransmit(relay);
         wait::pause(OVERDUE);
     });
     assert_eq!(rows, []);
@@ -67,40 +57,42 @@ fn a_silent_client_is_counted() {
     assert_eq!(ended.abandoned_at(&format!("{SERVER}:5000")), Some(1), "{}", ended.stderr);
 }
 
-/// Each listener has its own count, and the worst is named first.
+/// Each listener has its own count; the report lists the highest count first.
 #[test]
-fn silent_clients_are_counted_by_listener() {
-    let relay = Relay::alone(silence);
+fn abandoned_handshakes_are_counted_per_listener() {
+    let relay = Relay::alone(drop_all_but_syn);
     relay.server.sysctl("net.ipv4.tcp_synack_retries", "1");
     let tracer = Tracer::connections(&relay.server, Mode::Btf);
     let [few, many] = [5001, 5002].map(|port| format!("{SERVER}:{port}"));
     let listeners = [&few, &many].map(|on| relay.server.run("server", || sockets::listen(on)));
     let clients = [&many, &few, &many, &many]
         .map(|to| relay.client.run("client", || sockets::begin_connect(sockets::address(to))));
-    // Four that answer, and one again for each.
-    wait::until("the resent SYN-ACKs", || relay.segment(Direction::ToClient, Kind::SynAck, 7));
+    // Four SYN-ACKs, and one retransmit of each.
+    wait::until("the retransmitted SYN-ACKs", || relay.segment(Direction::ToClient, SegmentKind::SynAck, 7));
     wait::pause(OVERDUE);
     drop((clients, listeners));
-    visit(&relay.server);
+    open_and_reset(&relay.server);
     let ended = tracer.interrupt();
     assert_eq!(ended.counted(ABANDONED), Some(4), "{}", ended.stderr);
     assert_eq!((ended.abandoned_at(&many), ended.abandoned_at(&few)), (Some(3), Some(1)), "{}", ended.stderr);
-    let place = |listener: &str| ended.stderr.find(listener);
-    assert!(place(&many) < place(&few), "{}", ended.stderr);
+    let position = |listener: &str| ended.stderr.find(listener);
+    assert!(position(&many) < position(&few), "{}", ended.stderr);
 }
 
-/// The resend itself does not say that nobody will answer.
+/// A retransmit alone does not count as abandoned: the client may still answer.
 #[test]
-fn a_late_client_is_not_counted() {
+fn late_client_is_not_counted_as_abandoned() {
     let rule = |segment: &Segment| match (segment.direction, segment.kind) {
-        (Direction::ToServer, Kind::Ack) => Verdict::Hold,
+        (Direction::ToServer, SegmentKind::Ack) => Verdict::Hold,
         _ => Verdict::Pass,
     };
     let (rows, ended) = handshake(rule, |relay, client| {
-        resent(relay);
+        wait_for_retransmit(relay);
         relay.rule(|_| Verdict::Pass);
         relay.release();
-        wait::until("the server's socket", || (relay.server.sockets_in(1 << 1) == 1).then_some(()));
+        wait::until("the server's socket", || {
+            (relay.server.sockets_in(sockets::ESTABLISHED) == 1).then_some(())
+        });
         wait::pause(OVERDUE);
         sockets::reset_on_close(client);
     });
@@ -111,21 +103,23 @@ fn a_late_client_is_not_counted() {
     assert!(!ended.stderr.contains(ABANDONED), "{}", ended.stderr);
 }
 
-/// The client's kernel answers a SYN-ACK that it does not know: the handshake is over before a resend,
-/// and nothing of it is told.
+/// The client's kernel resets an unknown SYN-ACK. The handshake ends before a retransmit, and nothing is
+/// reported.
 #[test]
-fn a_reset_handshake_leaves_nothing() {
+fn reset_handshake_is_not_reported() {
     let rule = |segment: &Segment| match (segment.direction, segment.kind) {
-        (Direction::ToClient, Kind::SynAck) => Verdict::Hold,
+        (Direction::ToClient, SegmentKind::SynAck) => Verdict::Hold,
         _ => Verdict::Pass,
     };
     let (rows, ended) = handshake(rule, |relay, client| {
-        wait::until("the SYN-ACK", || relay.segment(Direction::ToClient, Kind::SynAck, 0));
+        wait::until("the SYN-ACK", || relay.segment(Direction::ToClient, SegmentKind::SynAck, 0));
         sockets::disconnect(client);
         relay.rule(|_| Verdict::Pass);
         relay.release();
-        wait::until("the reset", || relay.segment(Direction::ToServer, Kind::Reset, 0)?.passed);
-        wait::until("its end", || (relay.server.sockets_in(1 << 3) == 0).then_some(()));
+        wait::until("the reset", || relay.segment(Direction::ToServer, SegmentKind::Reset, 0)?.passed);
+        wait::until("the request to end", || {
+            (relay.server.sockets_in(sockets::SYN_RECEIVED) == 0).then_some(())
+        });
     });
     assert_eq!(rows, []);
     assert_eq!(ended.counted(ABANDONED), None, "{}", ended.stderr);

@@ -1,8 +1,8 @@
 //! Every transition is accounted for: seen, lost in the ring, or skipped by the kernel.
 //!
-//! The program counts the whole host's transitions. These scenarios have the host for themselves as far
-//! as this test program goes; what strangers do meanwhile is counted by a second tracer that starts
-//! before and ends after, and is what the totals may be too high by, at most: by nothing on a quiet host.
+//! The program counts the transitions of the whole host. These scenarios run exclusively within this test
+//! program. Other programs' transitions are counted by a second tracer, the witness, which starts before and
+//! stops after the first. The totals may be too high by those at most: by nothing on a quiet host.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,31 +13,31 @@ use std::{
 use rstest::rstest;
 use tcptrace_tests::{Mode, Namespace, Tracer, program::finds, sockets, speed, tracer::Summary, wait};
 
-/// Connections that are made.
+/// Connections opened.
 fn connections() -> u64 {
     speed::count(30_000, 500)
 }
 
-/// The transitions of all: five at each end of each connection, two of the listener.
+/// Total transitions: five at each end of each connection, two of the listener.
 fn transitions() -> u64 {
     10 * connections() + 2
 }
 
-/// Connections that a client may be ahead of the server, so that no queue overflows.
+/// How many connections the client may be ahead of the server, so that no queue overflows.
 const AHEAD: usize = 64;
 
-/// Connections between two looks at how far the program has come.
+/// Connections between two calls of `pace`.
 const BATCH: u64 = 500;
 
-/// Opens and closes the connections one after the other, with a call of `pace` now and then.
+/// Opens and closes the connections one after the other, and calls `pace` before each batch.
 ///
-/// Each closed one keeps its addresses and ports for a minute, so they go to many addresses of 127/8.
+/// A closed connection occupies its 4-tuple for a minute, so the connections use many addresses of 127/8.
 fn churn(namespace: &Namespace, pace: impl Fn(u64) + Sync) {
     let listener = namespace.run("server", || sockets::listen_with("0.0.0.0:5000", 1024, |_| {}));
     let (opened, to_accept) = mpsc::sync_channel(AHEAD);
     let pace = &pace;
     thread::scope(|scope| {
-        // The channel's end goes with the client, so that the server ends after it in any case.
+        // The channel closes when the client exits, so the server always exits after it.
         scope.spawn(move || {
             namespace.run("client", move || {
                 for index in 0..connections() {
@@ -57,14 +57,14 @@ fn churn(namespace: &Namespace, pace: impl Fn(u64) + Sync) {
         });
     });
     drop(listener);
-    // All but TIME_WAIT (6) and CLOSE (7).
+    // All states but TIME_WAIT (6) and CLOSE (7).
     wait::until("the last acknowledgements", || {
         (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
     });
 }
 
-/// Whether the kernel counts the runs of a program of this mode that it skipped; otherwise says why there is no
-/// test.
+/// Returns whether the kernel counts skipped runs of this mode's program. Reports the test as not possible
+/// otherwise.
 fn skips_are_counted(mode: Mode) -> bool {
     let found = finds(match mode {
         Mode::Btf => "skip counter",
@@ -76,17 +76,17 @@ fn skips_are_counted(mode: Mode) -> bool {
     found
 }
 
-/// Traces the churn; gives the number of lines, the counts, how many transitions there were, and how many
-/// strangers may have added to the counts.
+/// Traces the churn. Returns the number of rows, the counts, the number of generated transitions, and how
+/// many transitions of other programs the counts may include.
 fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64, u64) {
     let namespace = Namespace::alone();
-    // Shows nothing, counts everything.
+    // The filter matches nothing; the counts cover the whole host.
     let witness =
         Tracer::start(["--mode", "btf", "--local-port", "1", "--buffer", "64M", "--duration", "10m"]);
     let tracer = Tracer::json("transitions", &namespace, mode, options);
     churn(&namespace, |opened| {
         if paced {
-            // All but those that the server has not closed yet, and what the kernel may have skipped.
+            // All rows except those of connections still open at the server, and of skipped runs.
             let shown = (10 * opened).saturating_sub(10 * BATCH);
             tracer.wait_for_lines(usize::try_from(shown).unwrap());
         }
@@ -96,27 +96,27 @@ fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64
     let summary = ended.summary();
     let missed = missed_by_all(witnessed.total());
     let generated = transitions() - missed;
-    // Not the ends of mini-sockets, which a kernel with fentry shows as well.
+    // Excludes `time_wait_end` rows, which kernels with fentry add.
     let lines = ended.text().lines().filter(|line| line.starts_with("{\"type\":\"transition\"")).count();
     (lines as u64, summary, generated, witnessed.total() - generated)
 }
 
-/// The most that can be missed so: two for each connection that the client is ahead.
+/// Maximum number of transitions missed this way: two for each connection that the client is ahead.
 const MOST_MISSED: u64 = 2 * (AHEAD as u64 + 1);
 
-/// Transitions that reached no program at all and were counted as skipped for none, by the count of a
-/// witness that lost nothing.
+/// Returns the number of transitions that reached no program and were not counted as skipped, from the counts
+/// of a witness without losses.
 ///
-/// Seen on 6.18, in about one burst of ten: FIN_WAIT1→FIN_WAIT2→CLOSE of the connections that wait for
-/// their acknowledgement at one moment.
+/// Observed on 6.18, in about one burst of ten: FIN_WAIT1→FIN_WAIT2→CLOSE of connections whose FINs are
+/// acknowledged at the same moment.
 fn missed_by_all(witnessed: u64) -> u64 {
     let missed = transitions().saturating_sub(witnessed);
     assert!(missed <= MOST_MISSED, "{witnessed} by a witness, of {} at least", transitions());
     missed
 }
 
-/// Where some reached no program, others may have reached only one of the two: a classic tracepoint has been seen to
-/// miss twelve more than the witness.
+/// Where some transitions reached no program, others may have reached only one of the two programs: a classic
+/// tracepoint has missed twelve more than the witness.
 #[track_caller]
 fn assert_all_accounted_for(mode: Mode, summary: Summary, generated: u64, strangers: u64) {
     let apart = mode == Mode::Tracepoint && generated < transitions();
@@ -133,17 +133,17 @@ fn nothing_is_lost_at_the_default_buffer(#[values(Mode::Btf, Mode::Tracepoint)] 
     if !skips_are_counted(mode) {
         return;
     }
-    // A program that is not optimised is far slower than the kernel: wait for it.
+    // An unoptimized reader is far slower than the kernel, so the churn waits for it.
     let (lines, summary, generated, strangers) = traced_churn(mode, &[], cfg!(debug_assertions));
-    // Others' churn may be more than the buffer can hold while the program waits for its turn on a CPU.
+    // Transitions of other programs may overflow the buffer while the program waits for a CPU.
     assert!(summary.lost <= strangers, "{summary:?}, {strangers} of strangers");
     assert_all_accounted_for(mode, summary, generated, strangers);
     assert_lines(lines, summary, generated, strangers);
 }
 
-/// Of the namespace's own transitions, only what was lost or skipped can be missing. Strangers' transitions and
-/// those that reached no program hide each other from the witness: where there was one kind, there may have been
-/// as many of the other.
+/// Asserts that only lost or skipped transitions of the namespace are missing. Transitions of other programs
+/// and transitions that reached no program cancel out in the witness's count: where there was one kind, there
+/// may have been as many of the other.
 #[track_caller]
 fn assert_lines(lines: u64, summary: Summary, generated: u64, strangers: u64) {
     let hidden = if (generated, strangers) == (transitions(), 0) { 0 } else { strangers + MOST_MISSED };
@@ -154,7 +154,7 @@ fn assert_lines(lines: u64, summary: Summary, generated: u64, strangers: u64) {
     );
 }
 
-/// The smallest buffer holds some twenty transitions: many are lost, and every one of them is counted.
+/// The smallest buffer holds about twenty transitions: many are lost, and every loss is counted.
 #[rstest]
 fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     if !skips_are_counted(mode) {

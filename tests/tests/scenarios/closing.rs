@@ -1,4 +1,4 @@
-//! Every way in which a connection ends that was open.
+//! Every way in which an established connection closes.
 
 use std::{
     process::{Command, Stdio},
@@ -13,11 +13,11 @@ use tcptrace_tests::{
     wait,
 };
 
-use crate::support::{SERVER_LIFE, assert_ending, assert_owner, assert_states, assert_time};
+use crate::support::{SERVER_STATES, assert_close, assert_owner, assert_states, assert_time};
 
-const TO_SERVER: &str = "tcp dport 5000 drop";
+const DROP_TO_SERVER: &str = "tcp dport 5000 drop";
 
-/// Lets a client with a silent peer be traced until it ends, and gives its row and the time that took.
+/// Traces a client whose peer stops answering until it closes. Returns its row and the elapsed time.
 fn with_vanished_server(
     mode: Mode,
     prepare: impl FnOnce(&Namespace),
@@ -28,7 +28,7 @@ fn with_vanished_server(
     let tracer = Tracer::json("connections", &namespace, mode, &["--role", "client"]);
     let start = Instant::now();
     let Pair { client, server: _server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
-    namespace.filter_input(TO_SERVER);
+    namespace.filter_input(DROP_TO_SERVER);
     let _open = act(&namespace, client);
     tracer.wait_for_lines(1);
     let wall = start.elapsed();
@@ -38,7 +38,7 @@ fn with_vanished_server(
 }
 
 #[rstest]
-fn fin_is_never_acknowledged(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn unacknowledged_fin_is_reported_as_peer_vanished(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let (row, wall) = with_vanished_server(
         mode,
         |namespace| namespace.sysctl("net.ipv4.tcp_orphan_retries", "1"),
@@ -48,13 +48,13 @@ fn fin_is_never_acknowledged(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) 
         },
     );
     assert_states(&row, &["syn_sent", "established", "fin_wait_1"]);
-    assert_ending(&row, "peer_vanished", Some("local"), Some("ETIMEDOUT"));
+    assert_close(&row, "peer_vanished", Some("local"), Some("ETIMEDOUT"));
     assert_time("fin_wait_1", row.time_in("fin_wait_1"), Duration::from_millis(200)..=wall);
     assert!(row.retransmits.is_some_and(|count| count >= 1), "{row:#?}");
 }
 
 #[rstest]
-fn the_last_ack_never_comes(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn missing_last_ack_is_reported_as_peer_vanished(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     namespace.sysctl("net.ipv4.tcp_orphan_retries", "1");
     let tracer = Tracer::json("connections", &namespace, mode, &["--role", "server"]);
@@ -66,14 +66,14 @@ fn the_last_ack_never_comes(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
         drop(server);
     });
     let [row] = &tracer.finish(1)[..] else { unreachable!() };
-    assert_states(row, SERVER_LIFE);
-    assert_ending(row, "peer_vanished", Some("local"), Some("ETIMEDOUT"));
+    assert_states(row, SERVER_STATES);
+    assert_close(row, "peer_vanished", Some("local"), Some("ETIMEDOUT"));
     assert_owner(row, "worker", &["accept", "reader", "closer"]);
     assert_time("last_ack", row.time_in("last_ack"), Duration::from_millis(200)..);
 }
 
 #[rstest]
-fn keepalive_is_not_answered(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn unanswered_keepalive_is_reported_as_keepalive_timeout(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let second = Duration::from_secs(1);
     let (row, wall) = with_vanished_server(
         mode,
@@ -85,44 +85,46 @@ fn keepalive_is_not_answered(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) 
         },
     );
     assert_states(&row, &["syn_sent", "established"]);
-    assert_ending(&row, "keepalive_timeout", Some("local"), Some("ETIMEDOUT"));
+    assert_close(&row, "keepalive_timeout", Some("local"), Some("ETIMEDOUT"));
     assert_time("established", row.time_in("established"), Duration::from_millis(2500)..=wall);
 }
 
 #[rstest]
-fn the_user_timeout_runs_out(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn expired_tcp_user_timeout_is_reported_as_user_timeout(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let (row, wall) = with_vanished_server(
         mode,
         |_| {},
         |_, client| {
             SockRef::from(&client).set_tcp_user_timeout(Some(Duration::from_millis(700))).unwrap();
-            sockets::send(&client, b"anybody there?");
+            sockets::send(&client, b"request");
             Some(client)
         },
     );
     assert_states(&row, &["syn_sent", "established"]);
-    assert_ending(&row, "user_timeout", Some("local"), Some("ETIMEDOUT"));
+    assert_close(&row, "user_timeout", Some("local"), Some("ETIMEDOUT"));
     assert_time("established", row.time_in("established"), Duration::from_millis(600)..=wall);
 }
 
 #[rstest]
-fn retransmission_gives_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn exhausted_retransmits_are_reported_as_retransmission_timeout(
+    #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
+) {
     let (row, wall) = with_vanished_server(
         mode,
         |namespace| namespace.sysctl("net.ipv4.tcp_retries2", "3"),
         |_, client| {
-            sockets::send(&client, b"anybody there?");
+            sockets::send(&client, b"request");
             Some(client)
         },
     );
     assert_states(&row, &["syn_sent", "established"]);
-    assert_ending(&row, "retransmission_timeout", Some("local"), Some("ETIMEDOUT"));
+    assert_close(&row, "retransmission_timeout", Some("local"), Some("ETIMEDOUT"));
     assert!(row.retransmits.is_some_and(|count| count >= 3), "{row:#?}");
     assert_time("established", row.time_in("established"), Duration::from_secs(1)..=wall);
 }
 
 #[rstest]
-fn written_after_the_peer_closed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn write_after_peer_close_is_reported_as_reset_by_peer(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let tracer = Tracer::json("connections", &namespace, mode, &["--role", "client"]);
     let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
@@ -132,11 +134,11 @@ fn written_after_the_peer_closed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mo
 
     let [row] = &tracer.finish(1)[..] else { unreachable!() };
     assert_states(row, &["syn_sent", "established", "close_wait"]);
-    assert_ending(row, "reset_by_peer", Some("remote"), Some("EPIPE"));
+    assert_close(row, "reset_by_peer", Some("remote"), Some("EPIPE"));
 }
 
 #[rstest]
-fn an_administrator_kills_it(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn socket_killed_by_ss_is_reported_as_killed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let tracer = Tracer::connections(&namespace, mode);
     let Pair { client: _client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:5000");
@@ -145,14 +147,14 @@ fn an_administrator_kills_it(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) 
 
     let (client, server) = tracer.finish_both();
     assert_states(&client, &["syn_sent", "established"]);
-    assert_ending(&client, "killed", Some("local"), Some("ECONNABORTED"));
-    // It is the client's, not that of `ss`.
+    assert_close(&client, "killed", Some("local"), Some("ECONNABORTED"));
+    // The owner is the client, not `ss`.
     assert_owner(&client, "client", &["connect"]);
-    assert_ending(&server, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
+    assert_close(&server, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
 }
 
 #[rstest]
-fn its_process_is_killed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn socket_of_killed_process_is_reported_as_closed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let tracer = Tracer::connections(&namespace, mode);
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
@@ -168,26 +170,26 @@ fn its_process_is_killed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let (client, server) = tracer.finish_both();
     assert_eq!((client.process.as_deref(), client.pid), (Some("bash"), Some(child.id())));
     assert_eq!(client.state_names()[..3], ["syn_sent", "established", "fin_wait_1"]);
-    assert_ending(&client, "closed", Some("local"), None);
-    assert_states(&server, SERVER_LIFE);
-    assert_ending(&server, "closed", Some("remote"), None);
+    assert_close(&client, "closed", Some("local"), None);
+    assert_states(&server, SERVER_STATES);
+    assert_close(&server, "closed", Some("remote"), None);
 }
 
 #[rstest]
-fn the_listener_goes_before_it_is_accepted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn closing_listener_aborts_unaccepted_connection(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let tracer = Tracer::connections(&namespace, mode);
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
     let client = namespace.run("client", || sockets::connect(sockets::local(&listener)));
-    wait::until("both ends", || (namespace.sockets_in(sockets::ESTABLISHED) == 2).then_some(()));
+    wait::until("both sockets", || (namespace.sockets_in(sockets::ESTABLISHED) == 2).then_some(()));
     let queued = wait::pause(Duration::from_millis(40));
     namespace.run("server", || drop(listener));
     assert_eq!(sockets::wait_for_error(&client), libc::ECONNRESET);
 
     let (client, server) = tracer.finish_both();
     assert_states(&server, &["syn_received", "established"]);
-    assert_ending(&server, "aborted", Some("local"), None);
+    assert_close(&server, "aborted", Some("local"), None);
     assert_time("established", server.time_in("established"), queued..);
     assert_owner(&server, "server", &["listener", "closer"]);
-    assert_ending(&client, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
+    assert_close(&client, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
 }

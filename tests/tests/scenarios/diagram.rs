@@ -1,4 +1,4 @@
-//! `diagram` against lives that the scenario makes.
+//! Compares the counts of `diagram` with the scenario's traffic.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tcptrace_tests::{Mode, Namespace, Tracer, program::program, sockets, speed};
 
 #[rstest]
-fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn transition_counts_match_the_traffic(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let svg = folder.path().join("tcp.svg");
@@ -20,8 +20,8 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
         Tracer::json("diagram", &namespace, mode, &["--buffer", "64M", "--svg", svg.to_str().unwrap()]);
     for _ in 0..7 {
         let pair = sockets::pair(&namespace, "127.0.0.1:0");
-        // Not by `close`: had the server not closed before the kernel acknowledges the FIN, there would be no socket
-        // for TIME_WAIT.
+        // `close` would skip TIME_WAIT of the socket: if the FIN is acknowledged before the server closes,
+        // only a timewait socket remains.
         pair.client.shutdown(Shutdown::Write).unwrap();
         sockets::wait_for_end(&pair.server);
         drop(pair.server);
@@ -33,7 +33,7 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
     namespace.settle();
     let ended = tracer.interrupt();
     if ended.summary().skipped.is_none() && mode == Mode::Tracepoint {
-        return speed::not_possible("it does not count the runs of a program that it skipped");
+        return speed::not_possible("it does not count skipped runs");
     }
     let rows: Vec<Value> = ended.rows();
     let count = |from: &str, to: &str| {
@@ -43,7 +43,7 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
     let live = |state: &str| {
         rows.iter().find(|row| row["state"] == state).map(|row| row["live"].as_u64().unwrap()).unwrap()
     };
-    // What the kernel skipped while the host was busy cannot have been counted.
+    // Skipped runs on a busy host are missing from the counts.
     let missing = ended.summary().missing();
     for (from, to, expected) in [
         ("closed", "listen", 9),
@@ -72,15 +72,15 @@ fn its_counts_are_those_of_the_lives(#[values(Mode::Btf, Mode::Tracepoint)] mode
     drop(open);
 }
 
-/// Under sudo, in the caller's own folder, where root can write only while it is root, and with all that root may.
+/// Under sudo, in the caller's own folder, where root can write only with its capabilities.
 #[test]
-fn the_svg_is_the_callers_in_a_folder_of_theirs() {
+fn svg_belongs_to_the_sudo_caller() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     chown(folder.path(), Some(1000), Some(1000)).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (new, old) = (folder.path().join("new.svg"), folder.path().join("old.svg"));
-    fs::write(&old, "<svg of another day, which is longer than nothing".repeat(10_000)).unwrap();
+    fs::write(&old, "<svg of an earlier run".repeat(10_000)).unwrap();
     chown(&old, Some(1000), Some(1000)).unwrap();
     for svg in [&new, &old] {
         let mut command = Command::new(program());
@@ -95,10 +95,10 @@ fn the_svg_is_the_callers_in_a_folder_of_theirs() {
         let metadata = fs::metadata(svg).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (1000, 1000));
     }
-    // Told at once, and not after the time that was traced.
+    // The error is reported at the start, not after the traced time.
     let nowhere = folder.path().join("no/such.svg");
     let ended = Tracer::start_unready(["diagram", "--duration", "10m", "--svg", nowhere.to_str().unwrap()])
-        .wait_for_end();
+        .wait_for_exit();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.contains("no/such.svg: give --svg a file that can be made"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no/such.svg: give --svg a writable path"), "{}", ended.stderr);
 }

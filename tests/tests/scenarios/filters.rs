@@ -1,4 +1,4 @@
-//! Filters choose what is shown and hide nothing that the shown things need.
+//! Filters select rows without changing their content.
 
 use std::{
     net::Shutdown,
@@ -14,15 +14,15 @@ use tcptrace_tests::{
     wait,
 };
 
-use crate::support::edges_of;
+use crate::support::{CLIENT_EDGES, edges_of};
 
-/// Connects and closes in good order on both sides.
-fn visit(namespace: &Namespace, on: &str) {
+/// Opens a connection and closes it from the client, then from the server.
+fn open_and_close(namespace: &Namespace, on: &str) {
     let Pair { client, server, listener: _listener } = sockets::pair(namespace, on);
-    end(namespace, &client, server);
+    close(namespace, &client, server);
 }
 
-fn end(namespace: &Namespace, client: &Socket, server: Socket) {
+fn close(namespace: &Namespace, client: &Socket, server: Socket) {
     client.shutdown(Shutdown::Write).unwrap();
     namespace.run("server", || {
         sockets::wait_for_end(&server);
@@ -31,20 +31,20 @@ fn end(namespace: &Namespace, client: &Socket, server: Socket) {
     sockets::wait_for_end(client);
 }
 
-/// The `(role, local port, remote port, reason)` of what is shown when both a port 5000 and a port 6000
-/// are visited and a port 7 refuses.
-fn shown(mode: Mode, options: &[&str], count: usize) -> Vec<(String, u16, u16, String)> {
+/// Returns `(role, local port, remote port, reason)` of the rows after connections to ports 5000 and 6000,
+/// and a refused connect to port 7.
+fn rows_with(mode: Mode, options: &[&str], count: usize) -> Vec<(String, u16, u16, String)> {
     let namespace = Namespace::new();
     namespace.sysctl("net.ipv4.ip_local_port_range", "40000 40999");
     let tracer = Tracer::json("connections", &namespace, mode, options);
-    visit(&namespace, "127.0.0.1:5000");
-    visit(&namespace, "[::1]:6000");
+    open_and_close(&namespace, "127.0.0.1:5000");
+    open_and_close(&namespace, "[::1]:6000");
     namespace.run("visitor", || sockets::try_connect(sockets::address("127.0.0.1:7")).unwrap_err());
     let mut rows: Vec<_> = tracer
         .finish(count)
         .into_iter()
         .map(|row| {
-            // The clients' own ports are the kernel's choice.
+            // The kernel chooses the clients' ports from 40000 to 40999.
             let [local, remote] = [row.ports().0, row.ports().1]
                 .map(|port| port / 10_000 * 10_000 + if port < 10_000 { port } else { 0 });
             (row.role, local, remote, row.close_reason)
@@ -78,12 +78,12 @@ const REFUSED: (&str, u16, u16, &str) = ("client", 40_000, 7, "refused");
 #[case::comm(&["--comm", "visitor"], &[REFUSED])]
 #[case::comms(&["--comm", "visitor,client"], &[REFUSED, CLIENT_5000, CLIENT_6000])]
 #[case::several(&["--role", "client", "-4", "--remote-port", "1-6000"], &[REFUSED, CLIENT_5000])]
-fn connections(
+fn filter_selects_connections(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[case] options: &[&str],
     #[case] expected: &[(&str, u16, u16, &str)],
 ) {
-    let rows = shown(mode, options, expected.len());
+    let rows = rows_with(mode, options, expected.len());
     let mut expected: Vec<_> = expected
         .iter()
         .map(|&(role, local, remote, reason)| (role.to_owned(), local, remote, reason.to_owned()))
@@ -92,25 +92,15 @@ fn connections(
     assert_eq!(rows, expected);
 }
 
-/// A client has no local port yet in its first transition; asked for by that port, it is shown all the
-/// same.
+/// A client's first transition has no local port yet; a filter by that port still selects it.
 #[rstest]
-fn transitions_by_local_port_begin_with_the_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn local_port_filter_includes_the_first_transition(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     namespace.sysctl("net.ipv4.ip_local_port_range", "40000 40999");
     let tracer = Tracer::json("transitions", &namespace, mode, &["--local-port", "40000-40999"]);
-    visit(&namespace, "127.0.0.1:5000");
+    open_and_close(&namespace, "127.0.0.1:5000");
     let rows = tracer.finish_transitions(5);
-    assert_eq!(
-        edges_of(&rows, &rows[0].socket),
-        [
-            ("closed", "syn_sent"),
-            ("syn_sent", "established"),
-            ("established", "fin_wait_1"),
-            ("fin_wait_1", "fin_wait_2"),
-            ("fin_wait_2", "closed"),
-        ]
-    );
+    assert_eq!(edges_of(&rows, &rows[0].socket), CLIENT_EDGES);
     assert!(
         rows.iter().all(|row| row.local_port.is_some_and(|port| (40_000..41_000).contains(&port))),
         "{rows:#?}"
@@ -118,10 +108,10 @@ fn transitions_by_local_port_begin_with_the_first(#[values(Mode::Btf, Mode::Trac
 }
 
 #[rstest]
-fn transitions_by_state(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn state_filter_selects_transitions(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let tracer = Tracer::json("transitions", &namespace, mode, &["--state", "listen,last_ack"]);
-    visit(&namespace, "127.0.0.1:5000");
+    open_and_close(&namespace, "127.0.0.1:5000");
     let rows = tracer.finish_transitions(5);
     let mut edges: Vec<_> = rows.iter().map(|row| (row.from.as_str(), row.to.as_str())).collect();
     edges.sort_unstable();
@@ -138,26 +128,26 @@ fn transitions_by_state(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
 }
 
 #[rstest]
-fn only_what_lasted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn min_duration_filter_selects_long_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let tracer = Tracer::json("connections", &namespace, mode, &["--min-duration", "2s"]);
     let start = Instant::now();
-    visit(&namespace, "127.0.0.1:5000");
-    assert!(start.elapsed() < Duration::from_secs(2), "too slow a host to tell short from long");
+    open_and_close(&namespace, "127.0.0.1:5000");
+    assert!(start.elapsed() < Duration::from_secs(2), "the host is too slow for this test");
     let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:6000");
     wait::pause(Duration::from_secs(2));
-    end(&namespace, &client, server);
+    close(&namespace, &client, server);
     let (client, server) = tracer.finish_both();
     assert_eq!((client.remote_port, server.local_port), (Some(6000), Some(6000)));
     assert!(client.lifetime() >= Duration::from_secs(2));
 }
 
-/// Another process connects: its own id and name are shown, and chosen by.
+/// Another process connects; the filter selects it by process id, and the row has its id and name.
 #[rstest]
-fn by_process_id(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn pid_filter_selects_connections_of_a_process(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
-    // Connects once the program knows its process id and says so.
+    // The child connects after a line on stdin, when the tracer already filters by its process id.
     let mut child = namespace.child(
         Command::new("bash")
             .args(["-c", "read; exec 3<>/dev/tcp/127.0.0.1/5000"])
@@ -165,7 +155,7 @@ fn by_process_id(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     );
     let id = child.id();
     let tracer = Tracer::json("connections", &namespace, mode, &["--pid", &id.to_string()]);
-    visit(&namespace, "127.0.0.1:6000");
+    open_and_close(&namespace, "127.0.0.1:6000");
     drop(child.stdin.take());
     let server = sockets::accept(&listener);
     assert!(child.wait().unwrap().success());

@@ -1,4 +1,4 @@
-//! The four forms of the output, for both kinds of line.
+//! The four output formats of `connections` and `transitions`.
 
 use std::net::Shutdown;
 
@@ -6,25 +6,15 @@ use rstest::rstest;
 use tcptrace_tests::{
     Mode, Namespace, Tracer,
     sockets::{self, Pair},
+    tracer,
 };
 
-/// What the program writes about one connection between processes of this name.
+/// Returns the program's output for one connection between threads with the given name.
 fn output(mode: Mode, command: &str, format: &str, time: &str, lines: usize, name: &str) -> String {
     let namespace = Namespace::new();
-    let netns = namespace.inode().to_string();
-    let tracer = Tracer::start([
-        command,
-        "-o",
-        format,
-        "--time",
-        time,
-        "--mode",
-        mode.name(),
-        "--netns",
-        &netns,
-        "--duration",
-        "10m",
-    ]);
+    let mut arguments = tracer::arguments(command, format, &namespace, mode);
+    arguments.extend(["--time".to_owned(), time.to_owned()]);
+    let tracer = Tracer::start(arguments);
     let listener = namespace.run(name, || sockets::listen("127.0.0.1:5000"));
     let pair = namespace.run(name, || {
         let client = sockets::connect(sockets::local(&listener));
@@ -50,7 +40,7 @@ const CONNECTIONS: [&str; 10] =
     ["PID", "PROCESS", "ROLE", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "SENT", "RECV", "REASON"];
 
 #[rstest]
-fn tables_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn connections_table_has_all_columns(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let text = output(mode, "connections", "table", "none", 3, "format");
     let mut rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(rows.next().unwrap(), CONNECTIONS);
@@ -71,7 +61,7 @@ fn tables_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
 }
 
 #[rstest]
-fn wide_tables_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn connections_wide_table_has_time_and_states(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let text = output(mode, "connections", "wide", "utc", 3, "format");
     let mut lines = text.lines();
     let header: Vec<_> = lines.next().unwrap().split_whitespace().collect();
@@ -97,7 +87,7 @@ fn wide_tables_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode)
 }
 
 #[rstest]
-fn csv_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn connections_csv_quotes_and_fills_fields(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let text = output(mode, "connections", "csv", "local", 3, "a,\"b\"");
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let columns: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
@@ -116,7 +106,7 @@ fn csv_of_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
 }
 
 #[rstest]
-fn json_of_connections_has_the_columns_of_csv(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn json_keys_match_csv_columns(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     for command in ["connections", "transitions"] {
         let lines = if command == "connections" { 2 } else { 12 };
         let json = output(mode, command, "json", "local", lines, "format");
@@ -131,7 +121,7 @@ fn json_of_connections_has_the_columns_of_csv(#[values(Mode::Btf, Mode::Tracepoi
 }
 
 #[rstest]
-fn tables_of_transitions(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn transitions_tables_have_all_columns(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let columns = ["PID", "PROCESS", "LOCAL", "REMOTE", "FROM", "TO", "DURATION"];
     let text = output(mode, "transitions", "table", "none", 13, "format");
     let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -146,9 +136,9 @@ fn tables_of_transitions(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert_eq!(header[columns.len() + 1..], ["OWNER", "BY", "NETNS", "CGROUP", "SOCKET"]);
 }
 
-/// A process names itself: what it chooses must not reach the reader's terminal.
+/// A process chooses its own name. Control characters in it must not reach the user's terminal.
 #[rstest]
-fn escape_sequences_never_come_through(
+fn escape_sequences_in_process_names_are_escaped(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[values("connections", "transitions")] command: &str,
 ) {
@@ -156,8 +146,8 @@ fn escape_sequences_never_come_through(
         let rows = if command == "connections" { 2 } else { 12 };
         let lines = rows + usize::from(format != "json");
         let text = output(mode, command, format, "utc", lines, "\x1b[31mx\x07\r\n\u{9b}");
-        let shown = if format == "json" { r"\\x1b[31mx\\x07\\x0d\\x0a" } else { r"\x1b[31mx\x07\x0d\x0a" };
-        assert!(text.contains(shown), "{text}");
+        let escaped = if format == "json" { r"\\x1b[31mx\\x07\\x0d\\x0a" } else { r"\x1b[31mx\x07\x0d\x0a" };
+        assert!(text.contains(escaped), "{text}");
         assert!(!text.chars().any(|character| character.is_control() && character != '\n'), "{text:?}");
     }
 }

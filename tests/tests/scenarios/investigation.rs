@@ -1,6 +1,6 @@
-//! A scripted incident: of six backends one drops every third SYN, one is slow and one refuses; an application leaks
-//! CLOSE_WAIT. `handshakes` and `stuck` have to name each culprit in their first three lines, live and from a
-//! recording.
+//! A scripted incident: of six backends one drops every third SYN, one is slow and one refuses; an
+//! application leaks CLOSE_WAIT. `handshakes` and `stuck` must rank each cause in their first three lines,
+//! live and from a recording.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,8 +13,8 @@ use serde_json::Value;
 use socket2::Socket;
 use tcptrace_tests::{
     Mode, Namespace, Tracer, sockets, speed,
-    tracer::Ended,
-    tun::{Kind, Relay, SERVER, Verdict},
+    tracer::TracerOutput,
+    tun::{Relay, SERVER, SegmentKind, Verdict},
     wait,
 };
 
@@ -22,19 +22,21 @@ const HEALTHY: [u16; 3] = [8001, 8002, 8003];
 const DROPPING: u16 = 8004;
 const SLOW: u16 = 8005;
 const REFUSING: u16 = 8006;
-/// A refused connection is over at once; one that loses a SYN waits a second.
+/// Attempts per backend. A refused attempt fails immediately; a lost SYN costs a second.
 const ROUNDS: u64 = 12;
 
-/// Every backend is asked as often as the others, each by a client of its own. Gives what `handshakes` found, live
-/// and in a recording that was made meanwhile.
-fn incident(mode: Mode, options: &[&str]) -> (Ended, Ended) {
+/// Connects equally often to every backend, each from its own client thread. Returns the output of
+/// `handshakes`, live and from a recording of the same time.
+fn incident(mode: Mode, options: &[&str]) -> (TracerOutput, TracerOutput) {
     let folder = tempfile::tempdir().unwrap();
     let recording = folder.path().join("incident.arrows");
     let recording = recording.to_str().unwrap();
     let syns = AtomicUsize::new(0);
     let relay = Relay::new(move |segment| match (segment.port, segment.kind) {
-        (DROPPING, Kind::Syn) if syns.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) => Verdict::Drop,
-        (SLOW, Kind::SynAck) => Verdict::Delay(Duration::from_millis(223)),
+        (DROPPING, SegmentKind::Syn) if syns.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) => {
+            Verdict::Drop
+        }
+        (SLOW, SegmentKind::SynAck) => Verdict::Delay(Duration::from_millis(223)),
         _ => Verdict::Pass,
     });
     let netns = relay.client.inode().to_string();
@@ -66,34 +68,34 @@ fn incident(mode: Mode, options: &[&str]) -> (Ended, Ended) {
     let recorded = recorder.interrupt();
     assert!(recorded.status.success(), "{}", recorded.stderr);
     let replay = ["handshakes", "-i", recording, "--netns", &netns];
-    let replayed = Tracer::start_unready(replay.iter().chain(options)).wait_for_end();
+    let replayed = Tracer::start_unready(replay.iter().chain(options)).wait_for_exit();
     assert!(replayed.status.success(), "{}", replayed.stderr);
     (live, replayed)
 }
 
 #[rstest]
-fn handshakes_names_the_culprits_in_its_first_three_lines(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn handshakes_ranks_failing_backends_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let (live, replayed) = incident(mode, &[]);
-    names_the_culprits(&live);
-    names_the_culprits(&replayed);
+    assert_failing_backends_first(&live);
+    assert_failing_backends_first(&replayed);
 }
 
-fn names_the_culprits(ended: &Ended) {
+fn assert_failing_backends_first(ended: &TracerOutput) {
     let text = ended.text();
     let lines: Vec<&str> = text.lines().collect();
     let first = lines[..3].join("\n");
     for (port, why) in
         [(DROPPING, "lost a SYN, each waits 1"), (SLOW, "slow network: p50 2"), (REFUSING, "refused")]
     {
-        let culprit = format!("{SERVER}:{port} (");
-        assert!(first.contains(&culprit), "{culprit} is not in:\n{text}\n{}", ended.stderr);
+        let backend = format!("{SERVER}:{port} (");
+        assert!(first.contains(&backend), "{backend} is not in:\n{text}\n{}", ended.stderr);
         let line = lines.iter().find(|line| line.starts_with(&format!("{SERVER}:{port} ")));
         assert!(line.is_some_and(|line| line.contains(why)), "{port}: no `{why}` in:\n{text}");
     }
     for port in HEALTHY {
         assert!(!first.contains(&format!("{SERVER}:{port}")), "{port} is healthy:\n{text}");
     }
-    // The slowest lost a SYN, and the histogram shows it behind the second.
+    // The slowest attempt lost a SYN; the histogram marks it at one second.
     assert!(text.contains(" = 1 SYN lost (1 s) + "), "{text}");
     assert!(
         lines.iter().any(|line| line.trim_start().starts_with("1s ╟") && line.ends_with("lost a SYN")),
@@ -102,13 +104,13 @@ fn names_the_culprits(ended: &Ended) {
 }
 
 #[rstest]
-fn its_rows_for_machines_account_for_every_opening(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn json_rows_account_for_every_attempt(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let (live, replayed) = incident(mode, &["-o", "json", "--slowest", "3"]);
-    account_for_every_opening(mode, &live);
-    account_for_every_opening(mode, &replayed);
+    assert_every_attempt_is_counted(mode, &live);
+    assert_every_attempt_is_counted(mode, &replayed);
 }
 
-fn account_for_every_opening(mode: Mode, ended: &Ended) {
+fn assert_every_attempt_is_counted(mode: Mode, ended: &TracerOutput) {
     let rows: Vec<Value> = ended.rows();
     let of = |kind: &str| rows.iter().filter(|row| row["type"] == kind).collect::<Vec<_>>();
     let groups = of("handshake_group");
@@ -126,30 +128,30 @@ fn account_for_every_opening(mode: Mode, ended: &Ended) {
     assert!(slow["p50_us"].as_f64().unwrap() > 220e3, "{slow:#?}");
     assert_eq!(refusing["p50_us"], Value::Null);
     if mode == Mode::Tracepoint && ended.summary().skipped.is_none() {
-        return speed::not_possible("it does not count the runs of a program that it skipped");
+        return speed::not_possible("it does not count skipped runs");
     }
     if ended.summary().missing() > 0 {
-        return speed::not_possible("it skipped the program, so not every handshake can be told of");
+        return speed::not_possible("it skipped runs of the BPF program, so not every handshake is reported");
     }
     for port in HEALTHY.into_iter().chain([DROPPING, SLOW]) {
         let group = group(port);
         assert_eq!((number(group, "count"), number(group, "established")), (ROUNDS, ROUNDS), "{group:#?}");
     }
     assert_eq!(refusing["failures"], serde_json::json!([{ "reason": "refused", "count": ROUNDS }]));
-    // Every third SYN, those that were sent again included: 0, 3, 6 ... of the first 17.
+    // Every third SYN including retransmits: 0, 3, 6 ... of the first 17.
     assert_eq!(
         (number(dropping, "lost_syn"), number(dropping, "lost_syn_known")),
         (6, ROUNDS),
         "{dropping:#?}"
     );
     let waited = dropping["resend_wait_us"].as_f64().unwrap() / 1e6;
-    assert!((5.9..9.0).contains(&waited), "six waits of a second: {waited}");
+    assert!((5.9..9.0).contains(&waited), "six timeouts of a second: {waited}");
     assert!(slow["network_us"].as_f64().unwrap() > 12.0 * 220e3, "{slow:#?}");
 }
 
-/// Live by a look at the host, and from a recording by its end.
+/// Live from a socket dump, and from a recording at its end.
 #[rstest]
-fn stuck_names_the_leak_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn stuck_ranks_the_leak_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
     let recording = folder.path().join("leak.arrows");
     let recording = recording.to_str().unwrap();
@@ -167,19 +169,19 @@ fn stuck_names_the_leak_first(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode)
             server
         })
         .collect();
-    // A timer of the kernel tells of age only what has passed since the last packet.
+    // The kernel's timers only give the time since the last packet.
     wait::pause(Duration::from_millis(20));
-    let shown = ["stuck", "--netns", &netns, "--threshold", "close_wait=10ms"];
-    let live = Tracer::start_unready(shown).wait_for_end();
+    let arguments = ["stuck", "--netns", &netns, "--threshold", "close_wait=10ms"];
+    let live = Tracer::start_unready(arguments).wait_for_exit();
     assert!(recorder.interrupt().status.success());
-    let replayed = Tracer::start_unready(shown.iter().chain(&["-i", recording])).wait_for_end();
+    let replayed = Tracer::start_unready(arguments.iter().chain(&["-i", recording])).wait_for_exit();
     drop(leaked);
     for ended in [live, replayed] {
         let text = ended.text();
         let first: Vec<&str> = text.lines().take(3).collect();
-        let culprit = format!("({})", std::process::id());
+        let owner = format!("({})", std::process::id());
         let names = |line: &&&str| {
-            line.contains("5 CLOSE_WAIT") && line.trim_start().starts_with("5 ") && line.contains(&culprit)
+            line.contains("5 CLOSE_WAIT") && line.trim_start().starts_with("5 ") && line.contains(&owner)
         };
         assert!(first.iter().any(|line| names(&line)), "{text}\n{}", ended.stderr);
     }

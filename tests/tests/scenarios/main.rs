@@ -1,30 +1,30 @@
-//! The program against the real kernel: each scenario makes one kind of connection in a network
-//! namespace of its own and asserts what the program says about it.
+//! Runs the program against the real kernel. Each scenario opens one kind of connection in a new network
+//! namespace and asserts what the program reports.
 //!
-//! They take root, and fail without.
+//! All scenarios require root and fail without it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports a failure")]
 
 mod abandoned;
 mod accounting;
 mod closing;
-mod crossing;
+mod connection_setup;
 mod diagram;
 mod filters;
 mod formats;
 mod handshakes;
 mod investigation;
-mod life;
-mod opening;
+mod lifecycle;
 mod overload;
 mod owners;
 mod prometheus;
 mod recording;
-mod remains;
 mod robustness;
-mod running;
 mod serve;
+mod simultaneous;
 mod snapshot;
+mod start_and_exit;
 mod stuck;
 mod support;
+mod time_wait;
 mod top;

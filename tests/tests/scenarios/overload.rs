@@ -1,4 +1,4 @@
-//! More events than fit: what was missed is counted, and the view is healed by a look at the sockets.
+//! More events than the buffer holds: losses are counted, and a resync with a socket dump corrects the state.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_tests::{Connection, Mode, Namespace, Tracer, program::program, sockets, speed, wait};
 
-/// Connections whose ends the program misses.
+/// Connections whose close the program misses.
 const CONNECTIONS: usize = 200;
 
-/// Of these the last, whose beginnings it sees: as many as fit the smallest buffer even when nobody reads.
+/// How many of them open after the start: as many as fit into the smallest buffer without a reader.
 const BEGUN: usize = 4;
 
 #[rstest]
@@ -48,15 +48,15 @@ fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode
     assert_eq!(rows.len(), 2 * CONNECTIONS, "each end of each connection once");
     let unseen = rows.iter().filter(|row| row.closed.is_none()).count();
     let seen = rows.iter().filter(|row| row.closed.is_some() && row.close_reason == "closed").count();
-    assert!(unseen > CONNECTIONS, "the buffer holds but a few of {} ends: {unseen} were missed", rows.len());
+    assert!(unseen > CONNECTIONS, "the buffer holds only a few of {} ends: {unseen} were missed", rows.len());
     assert_eq!(seen + unseen, rows.len());
     assert_eq!(rows.iter().filter(|row| row.opened.is_some()).count(), 2 * BEGUN);
     assert!(rows.iter().filter(|row| row.closed.is_none()).all(|row| row.gap));
     assert!(ended.summary().lost > 0);
-    assert!(ended.stderr.contains("1 renewals of the view by a look at the sockets"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("1 resyncs from a socket dump"), "{}", ended.stderr);
 }
 
-/// Whether every thread of a process is stopped (`T` in proc_pid_stat(5)).
+/// Returns whether every thread of a process is stopped (`T` in proc_pid_stat(5)).
 fn stands_still(process: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     threads.flatten().all(|thread| {
@@ -65,7 +65,7 @@ fn stands_still(process: u32) -> bool {
     })
 }
 
-/// Ends the churn also when the test fails.
+/// Stops the churn even if the test fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -74,14 +74,14 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// The buffer is full again whenever the reader of stdout has taken a little. The program never finds it empty, and
-/// must notice all the same that it is to stop.
+/// The buffer refills whenever the reader of stdout reads a little. The program never finds it empty, and
+/// must still handle the signal.
 #[rstest]
 fn it_stops_though_its_reader_never_catches_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    /// Of 4 KiB: more than a pipe and the program's own buffer hold.
+    /// Chunks of 4 KiB: more than the pipe and the program's buffer hold.
     const CHUNKS: usize = 64;
-    /// Six transitions each, for the ten lines of a chunk. The program writes sixteen chunks at a time, which is less than
-    /// the buffer holds: so it never finds that empty.
+    /// Six transitions each, for the ten rows of a chunk. The program writes sixteen chunks at a time, which
+    /// is less than the ring buffer holds, so it never finds the ring buffer empty.
     const CONNECTIONS_BETWEEN: u64 = 20;
     let namespace = Namespace::alone();
     let netns = namespace.inode().to_string();

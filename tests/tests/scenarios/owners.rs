@@ -1,4 +1,4 @@
-//! Whose connection it is, when several processes have to do with it.
+//! Owners of connections that several processes use.
 
 use std::{
     collections::BTreeMap,
@@ -9,23 +9,22 @@ use std::{
 use rstest::rstest;
 use socket2::Socket;
 use tcptrace_tests::{
-    Connection, Mode, Namespace, Process, Tracer,
-    process::{Gate, stay},
+    ChildProcess, Connection, Mode, Namespace, Tracer,
+    process::{Gate, sleep_until_killed},
     sockets, speed, wait,
 };
 
-use crate::support::assert_ending;
+use crate::support::assert_close;
 
-fn own() -> u32 {
+fn own_pid() -> u32 {
     std::process::id()
 }
 
-/// A listener in the test program, and a client in a process of its own that does `work` once it is
-/// connected.
-fn with_client(namespace: &Namespace, work: impl FnOnce(Socket) + Send) -> (Socket, Socket, Process) {
+/// Creates a listener in the test program, and a client in a child process that runs `work` after connecting.
+fn with_client(namespace: &Namespace, work: impl FnOnce(Socket) + Send) -> (Socket, Socket, ChildProcess) {
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
     let to = sockets::local(&listener);
-    let client = Process::start(namespace, "a-client", || work(sockets::connect(to)));
+    let client = ChildProcess::start(namespace, "a-client", || work(sockets::connect(to)));
     let server = namespace.run("server", || sockets::accept(&listener));
     (listener, server, client)
 }
@@ -35,9 +34,9 @@ fn assert_owned(row: &Connection, pid: u32, name: &str, source: &str) {
     assert_eq!((row.pid, row.owner()), (Some(pid), (Some(name), source)), "{row:#?}");
 }
 
-/// A server that forks a worker for each connection, which reads; the parent's copy is closed last.
+/// A server forks a worker for each connection. The worker reads; the parent closes its copy last.
 #[rstest]
-fn the_worker_that_reads(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn worker_that_reads_owns_the_connection(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     let tracer = Tracer::connections(&namespace, mode);
     let (_listener, server, client) = with_client(&namespace, |client| {
@@ -45,7 +44,7 @@ fn the_worker_that_reads(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
         client.shutdown(Shutdown::Write).unwrap();
         sockets::wait_for_end(&client);
     });
-    let worker = Process::start(&namespace, "a-worker", || sockets::receive(&server, 5));
+    let worker = ChildProcess::start(&namespace, "a-worker", || sockets::receive(&server, 5));
     let worker_id = worker.id();
     worker.wait();
     namespace.run("parent", || drop(server));
@@ -55,23 +54,23 @@ fn the_worker_that_reads(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert_owned(&client, client_id, "a-client", "connect");
     match mode {
         Mode::Btf => assert_owned(&server, worker_id, "a-worker", "reader"),
-        // Without the hook the one that closes is the nearest that is known.
+        // Without the hook the closing process may be the best known owner.
         Mode::Tracepoint => assert!(
             server.owner() == (Some("a-worker"), "reader") && server.pid == Some(worker_id)
-                || server.owner() == (Some("parent"), "closer") && server.pid == Some(own()),
+                || server.owner() == (Some("parent"), "closer") && server.pid == Some(own_pid()),
             "{server:#?}"
         ),
     }
 }
 
-/// The worker writes only, and its exit is what closes.
+/// The worker only writes, and its exit closes the socket.
 #[rstest]
-fn the_worker_that_closes(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn worker_that_closes_owns_the_connection(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     let tracer = Tracer::connections(&namespace, mode);
     let (_listener, server, client) = with_client(&namespace, |client| sockets::wait_for_end(&client));
     let go = Gate::new();
-    let worker = Process::start(&namespace, "a-worker", || {
+    let worker = ChildProcess::start(&namespace, "a-worker", || {
         go.wait();
         sockets::send(&server, b"hello");
     });
@@ -86,15 +85,15 @@ fn the_worker_that_closes(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert_owned(&server, worker_id, "a-worker", "closer");
 }
 
-/// The process that connects is the owner, whoever closes.
+/// The connecting process is the owner, even if another process closes the socket.
 #[rstest]
-fn another_process_closes_the_clients(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn connecting_process_owns_the_client_socket(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     let tracer = Tracer::connections(&namespace, mode);
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
     let to = sockets::local(&listener);
     let client = namespace.run("maker", || sockets::tcp(to));
-    let connector = Process::start(&namespace, "connector", || client.connect(&to.into()).unwrap());
+    let connector = ChildProcess::start(&namespace, "connector", || client.connect(&to.into()).unwrap());
     let connector_id = connector.id();
     let server = namespace.run("server", || sockets::accept(&listener));
     connector.wait();
@@ -108,18 +107,18 @@ fn another_process_closes_the_clients(#[values(Mode::Btf, Mode::Tracepoint)] mod
     });
     let (client, server) = tracer.finish_both();
     assert_owned(&client, connector_id, "connector", "connect");
-    assert_eq!(server.pid, Some(own()), "{server:#?}");
+    assert_eq!(server.pid, Some(own_pid()), "{server:#?}");
 }
 
-/// A process that listens on a port that it shares, answers each connection with its number, and
-/// closes after its client.
-fn one_of_several(namespace: &Namespace, name: &str, on: &str, ready: &Gate) -> Process {
-    let process = Process::start(namespace, name, || {
+/// Starts a process that listens on a shared port, sends its process id on each connection, and closes after
+/// its client.
+fn shared_port_server(namespace: &Namespace, name: &str, on: &str, ready: &Gate) -> ChildProcess {
+    let process = ChildProcess::start(namespace, name, || {
         let listener = sockets::listen_with(on, 128, |socket| socket.set_reuse_port(true).unwrap());
         ready.open();
         loop {
             let Ok((server, _)) = listener.accept() else { continue };
-            // Some are reset; the end is an end all the same.
+            // Errors of reset connections are ignored.
             let _ = (&server).write(&std::process::id().to_ne_bytes());
             let _ = (&server).read_to_end(&mut Vec::new());
         }
@@ -128,10 +127,10 @@ fn one_of_several(namespace: &Namespace, name: &str, on: &str, ready: &Gate) -> 
     process
 }
 
-/// Two processes share a port: which of them serves a connection is known when it reads or closes, and
-/// never guessed.
+/// Two processes share a port. The program learns which one serves a connection when it reads or closes, and
+/// reports no owner before that.
 #[rstest]
-fn listeners_that_share_a_port(
+fn owner_on_a_shared_port_is_known_only_after_read_or_close(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[values(true, false)] before: bool,
 ) {
@@ -139,11 +138,11 @@ fn listeners_that_share_a_port(
     let namespace = Namespace::alone();
     let ready = Gate::new();
     let on = "127.0.0.1:5000";
-    // The second begins right after the program has, or both before it.
-    let first = one_of_several(&namespace, "first", on, &ready);
-    let early = before.then(|| one_of_several(&namespace, "second", on, &ready));
+    // The second process starts after the tracer, or both start before it.
+    let first = shared_port_server(&namespace, "first", on, &ready);
+    let early = before.then(|| shared_port_server(&namespace, "second", on, &ready));
     let tracer = Tracer::connections(&namespace, mode);
-    let second = early.unwrap_or_else(|| one_of_several(&namespace, "second", on, &ready));
+    let second = early.unwrap_or_else(|| shared_port_server(&namespace, "second", on, &ready));
     let mut served: BTreeMap<u16, u32> = BTreeMap::new();
     let mut reset = Vec::new();
     namespace.run("client", || {
@@ -158,8 +157,8 @@ fn listeners_that_share_a_port(
                 sockets::wait_for_end(&client);
             } else {
                 reset.push(port);
-                // A reset that comes before the server has its socket leaves none.
-                wait::until("the server's", || {
+                // A reset before the server's socket exists would leave no server row.
+                wait::until("the server's socket", || {
                     (namespace.sockets_in(sockets::ESTABLISHED) >= 2).then_some(())
                 });
                 sockets::reset_on_close(&client);
@@ -168,14 +167,14 @@ fn listeners_that_share_a_port(
     });
     let ids: std::collections::BTreeSet<u32> = served.values().copied().collect();
     assert!(ids.iter().all(|id| [first.id(), second.id()].contains(id)));
-    let Some(ended) = tracer.many(mode, 2 * CONNECTIONS) else { return };
+    let Some(ended) = tracer.finish_many(mode, 2 * CONNECTIONS) else { return };
     let rows = ended.rows::<Connection>();
     if rows.iter().any(|row| row.incomplete) && ended.summary().missing() > 0 {
-        return speed::not_possible("it skipped the program at the beginning of a connection");
+        return speed::not_possible("it skipped a run of the BPF program at the open of a connection");
     }
     assert_eq!(rows.len(), 2 * CONNECTIONS);
     for row in rows.iter().filter(|row| row.role == "client") {
-        assert_owned(row, own(), "client", "connect");
+        assert_owned(row, own_pid(), "client", "connect");
     }
     let servers: Vec<_> = rows.iter().filter(|row| row.role == "server").collect();
     assert_eq!(servers.len(), CONNECTIONS);
@@ -191,7 +190,7 @@ fn listeners_that_share_a_port(
 }
 
 #[rstest]
-fn a_client_that_exits_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn exited_client_owns_its_connection(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     let tracer = Tracer::connections(&namespace, mode);
     let (_listener, server, client) = with_client(&namespace, std::mem::forget);
@@ -203,77 +202,77 @@ fn a_client_that_exits_at_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
     });
     let (client, server) = tracer.finish_both();
     assert_owned(&client, id, "a-client", "connect");
-    assert_ending(&client, "closed", Some("local"), None);
-    assert_eq!((server.pid, server.process.as_deref()), (Some(own()), Some("server")), "{server:#?}");
+    assert_close(&client, "closed", Some("local"), None);
+    assert_eq!((server.pid, server.process.as_deref()), (Some(own_pid()), Some("server")), "{server:#?}");
 }
 
-/// How a connection breaks.
+/// How a connection is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
-    /// The client's reset comes to a server that waits.
+enum ResetCause {
+    /// The client resets while the server waits.
     ByClient,
-    /// The same to a server that has got the client's FIN before.
+    /// The client resets after its FIN.
     AfterFin,
-    /// The server's reset comes to a client that waits.
+    /// The server resets while the client waits.
     ByServer,
-    /// The server leaves data unread, and the kernel sends a reset.
+    /// The server closes with unread data, and the kernel sends a reset.
     Unread,
 }
 
-/// On loopback the kernel handles what one end sends while the sending process runs: that one never
-/// becomes the owner of the other end.
+/// On loopback the kernel processes received segments in the context of the sending process. The sender never
+/// becomes the owner of the receiving socket.
 #[rstest]
-fn the_peer_never_owns_a_broken_end(
+fn peer_never_owns_the_other_socket(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
-    #[values(Break::ByClient, Break::AfterFin, Break::ByServer, Break::Unread)] how: Break,
+    #[values(ResetCause::ByClient, ResetCause::AfterFin, ResetCause::ByServer, ResetCause::Unread)]
+    how: ResetCause,
 ) {
     let namespace = Namespace::alone();
     let (listening, go) = (Gate::new(), Gate::new());
     let tracer = Tracer::connections(&namespace, mode);
-    let listener = Process::start(&namespace, "a-server", || {
+    let listener = ChildProcess::start(&namespace, "a-server", || {
         let listener = sockets::listen("127.0.0.1:5000");
         listening.open();
         let server = sockets::accept(&listener);
         match how {
-            Break::ByClient => {
+            ResetCause::ByClient => {
                 go.open();
                 sockets::wait_for_error(&server);
             }
-            Break::AfterFin => {
+            ResetCause::AfterFin => {
                 sockets::send(&server, b"unread");
                 go.open();
-                stay();
+                sleep_until_killed();
             }
-            Break::ByServer => {
-                // A reset before `connect` has returned would fail that.
+            ResetCause::ByServer => {
                 go.wait();
                 sockets::reset_on_close(&server);
             }
-            Break::Unread => sockets::wait_for_data(&server),
+            ResetCause::Unread => sockets::wait_for_data(&server),
         }
         drop(server);
-        stay();
+        sleep_until_killed();
     });
     listening.wait();
-    let client = Process::start(&namespace, "a-client", || {
+    let client = ChildProcess::start(&namespace, "a-client", || {
         let client = sockets::connect(sockets::address("127.0.0.1:5000"));
         match how {
-            Break::ByClient => {
-                // A reset that comes before the server has its socket leaves none.
+            ResetCause::ByClient => {
+                // A reset before the server's socket exists would leave no server row.
                 go.wait();
                 sockets::reset_on_close(&client);
             }
-            Break::AfterFin => {
+            ResetCause::AfterFin => {
                 client.shutdown(Shutdown::Write).unwrap();
                 go.wait();
-                // The server's data is left unread.
+                // The server's data stays unread.
                 sockets::wait_for_data(&client);
             }
-            Break::ByServer => {
+            ResetCause::ByServer => {
                 go.open();
                 sockets::wait_for_error(&client);
             }
-            Break::Unread => {
+            ResetCause::Unread => {
                 sockets::send(&client, b"unread");
                 sockets::wait_for_error(&client);
             }
@@ -285,7 +284,7 @@ fn the_peer_never_owns_a_broken_end(
     assert_owned(&client, ids.0, "a-client", "connect");
     assert_eq!((server.pid, server.process.as_deref()), (Some(ids.1), Some("a-server")), "{server:#?}");
     match how {
-        Break::ByClient | Break::AfterFin => assert_eq!(server.owner_source, "listener"),
-        Break::ByServer | Break::Unread => assert_eq!(client.closed_by.as_deref(), Some("remote")),
+        ResetCause::ByClient | ResetCause::AfterFin => assert_eq!(server.owner_source, "listener"),
+        ResetCause::ByServer | ResetCause::Unread => assert_eq!(client.closed_by.as_deref(), Some("remote")),
     }
 }

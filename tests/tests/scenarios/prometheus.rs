@@ -1,4 +1,4 @@
-//! The daemon under a real Prometheus, which is asked by PromQL what it has seen.
+//! Scrapes the daemon with a real Prometheus and checks the results with PromQL.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use rstest::rstest;
 use tcptrace_tests::{
     Daemon, Namespace, http,
     sockets::{self, Pair},
-    tun::{Direction, Kind, Relay, SERVER, Verdict},
+    tun::{Direction, Relay, SERVER, SegmentKind, Verdict},
     wait,
 };
 
-/// A Prometheus that scrapes a daemon every second; killed when dropped, or when the test ends otherwise.
+/// A Prometheus that scrapes a daemon every second; killed on drop, or when the test exits otherwise.
 struct Prometheus {
     child: Child,
     address: SocketAddr,
@@ -32,7 +32,8 @@ impl Prometheus {
             daemon.address
         );
         fs::write(&config, scrape).unwrap();
-        // Free a moment ago; nobody else on this host takes ports that he did not get from the kernel.
+        // The port was free a moment ago. Only a program that does not let the kernel choose its port could
+        // take it.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("setpriv");
         command
@@ -48,17 +49,17 @@ impl Prometheus {
         let child = command.spawn().unwrap_or_else(|error| panic!("prometheus cannot start: {error}"));
         let prometheus = Self { child, address };
         wait::until("prometheus", || {
-            http::get(address, "/-/ready", "").ok().filter(|answer| answer.status == 200)
+            http::get(address, "/-/ready", "").ok().filter(|response| response.status == 200)
         });
         prometheus
     }
 
-    /// The value of a query that has one; none when it has none yet.
+    /// Returns the value of a query; `None` if it has no result yet.
     fn value(&self, query: &str) -> Option<f64> {
         let path = format!("/api/v1/query?query={}", http::percent_encode(query));
-        let answer = http::get(self.address, &path, "").unwrap_or_else(|error| panic!("{query}: {error}"));
-        let body = answer.text();
-        // Chunked, perhaps: the object is what stands between the outermost braces.
+        let response = http::get(self.address, &path, "").unwrap_or_else(|error| panic!("{query}: {error}"));
+        let body = response.text();
+        // The body may be chunked: the JSON object is the text between the outermost braces.
         let json = body.find('{').zip(body.rfind('}')).map(|(from, to)| &body[from..=to]);
         let json: serde_json::Value =
             serde_json::from_str(json.unwrap_or_default()).unwrap_or_else(|error| panic!("{error}: {body}"));
@@ -84,13 +85,13 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What `ss` counts in a state.
+/// Counts the sockets in a state with `ss`.
 fn ss(namespace: &Namespace, state: &str) -> f64 {
     let output = namespace.run("ss", || Command::new("ss").args(["-tanH", "state", state]).output());
     let output = output.unwrap_or_else(|error| panic!("ss cannot start: {error}"));
@@ -101,9 +102,9 @@ fn ss(namespace: &Namespace, state: &str) -> f64 {
 #[rstest]
 #[case::classic(false)]
 #[case::native(true)]
-fn prometheus_sees_what_happened(#[case] native: bool) {
+fn prometheus_queries_return_the_traffic(#[case] native: bool) {
     let relay = Relay::new(|segment| match (segment.direction, segment.kind) {
-        (Direction::ToServer, Kind::Ack) => Verdict::Delay(Duration::from_millis(80)),
+        (Direction::ToServer, SegmentKind::Ack) => Verdict::Delay(Duration::from_millis(80)),
         _ => Verdict::Pass,
     });
     let namespace = &relay.server;
@@ -111,7 +112,7 @@ fn prometheus_sees_what_happened(#[case] native: bool) {
     let folder = tempfile::tempdir().unwrap();
     let prometheus = Prometheus::start(folder.path(), &daemon, native);
 
-    // Churn over IPv6 within the namespace; the imposed delay over IPv4 from the other.
+    // Churn over IPv6 within the namespace; delayed handshakes over IPv4 from the client's namespace.
     let listener = namespace.run("server", || sockets::listen(&format!("{SERVER}:5000")));
     let to = sockets::address(&format!("{SERVER}:5000"));
     let mut delayed = Vec::new();
@@ -141,9 +142,9 @@ fn prometheus_sees_what_happened(#[case] native: bool) {
     prometheus.wait_for("sum(tcptrace_connections_closed_total{reason=\"reset_by_peer\"})", 50.0);
     prometheus.wait_for("sum(tcptrace_events_lost_total{where!=\"kernel\"})", 0.0);
     prometheus.wait_for("tcptrace_connections{state=\"established\"}", ss(namespace, "established"));
-    // The kernel does not tell when what it keeps of a connection goes from the one to the other.
-    let remain = ss(namespace, "time-wait") + ss(namespace, "fin-wait-2");
-    prometheus.wait_for("sum(tcptrace_connections{state=~\"time_wait|fin_wait_2\"})", remain);
+    // The kernel does not report when a timewait socket changes from FIN_WAIT2 to TIME_WAIT.
+    let timewait_sockets = ss(namespace, "time-wait") + ss(namespace, "fin-wait-2");
+    prometheus.wait_for("sum(tcptrace_connections{state=~\"time_wait|fin_wait_2\"})", timewait_sockets);
     assert!(ss(namespace, "established") >= 24.0);
 
     let name = "tcptrace_handshake_duration_seconds";
@@ -155,7 +156,7 @@ fn prometheus_sees_what_happened(#[case] native: bool) {
     };
     prometheus.wait_for(&count, 10.0);
     let p99 = prometheus.value(&quantile).unwrap();
-    // Within the bucket of 80 ms; on a busy host a handshake may have taken the next one.
+    // The bucket of 80 ms, or the next one on a busy host.
     assert!((0.05..=0.15).contains(&p99), "{p99}");
     if !native {
         prometheus
@@ -165,7 +166,7 @@ fn prometheus_sees_what_happened(#[case] native: bool) {
 }
 
 #[test]
-fn promtool_has_nothing_to_say() {
+fn promtool_accepts_the_metrics() {
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &["--label", "process"]);
     drop(sockets::pair(&namespace, "127.0.0.1:0"));

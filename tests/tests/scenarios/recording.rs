@@ -1,4 +1,4 @@
-//! `record` and `--input`: a recording of a live run replays as the run was seen, however it was ended.
+//! `record` and `--input`: a recording replays the rows of the live run, regardless of how recording stopped.
 
 use std::{
     ffi::CString,
@@ -18,11 +18,13 @@ use tcptrace_tests::{
     program::program,
     sockets::{self, Pair},
     speed,
-    tracer::Ended,
+    tracer::TracerOutput,
     wait,
 };
 
-/// A folder for recordings, removed with what is in it.
+use crate::support::open_and_reset;
+
+/// A folder for recordings; removed with its content on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -39,7 +41,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed is found in the temporary folder.
+        // Files that cannot be removed stay in the temporary folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -49,30 +51,22 @@ fn record(file: &str, mode: Mode, options: &[&str]) -> Tracer {
     Tracer::start(fixed.iter().chain(options))
 }
 
-fn run(arguments: &[&str]) -> Ended {
-    let ended = Tracer::start_unready(arguments).wait_for_end();
+fn run(arguments: &[&str]) -> TracerOutput {
+    let ended = Tracer::start_unready(arguments).wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {}", ended.stderr);
     ended
 }
 
-/// A command on a recording, showing one namespace.
-fn replay(file: &str, command: &str, namespace: &Namespace, options: &[&str]) -> Ended {
+/// Runs a command on a recording, limited to one namespace.
+fn replay(file: &str, command: &str, namespace: &Namespace, options: &[&str]) -> TracerOutput {
     let netns = namespace.inode().to_string();
     let fixed = ["-i", file, command, "-o", "json", "--netns", &netns];
     run(&fixed.iter().chain(options).copied().collect::<Vec<_>>())
 }
 
-/// Opens and resets a connection.
-fn visit(namespace: &Namespace) {
-    let Pair { client, server, listener: _listener } = sockets::pair(namespace, "127.0.0.1:0");
-    sockets::reset_on_close(&client);
-    drop(client);
-    sockets::wait_for_error(&server);
-}
-
-/// Several kinds of life and end: 2 + 2 + 1 connections.
+/// Makes a reset, a closed and a refused connection: 2 + 2 + 1 rows.
 fn traffic(namespace: &Namespace) {
-    visit(namespace);
+    open_and_reset(namespace);
     let Pair { client, server, listener } = sockets::pair(namespace, "[::1]:0");
     sockets::send(&client, b"hello");
     sockets::receive(&server, 5);
@@ -80,22 +74,23 @@ fn traffic(namespace: &Namespace) {
     sockets::wait_for_end(&server);
     drop(server);
     sockets::wait_for_end(&client);
-    let nobody = sockets::local(&listener);
+    let closed_port = sockets::local(&listener);
     drop((client, listener));
-    let refused = namespace.run("refused", || sockets::try_connect(nobody).map(drop));
+    let refused = namespace.run("refused", || sockets::try_connect(closed_port).map(drop));
     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
-/// Lines without what is each process's own, sorted: the key that hides the sockets' addresses, the distance
-/// from the monotonic clock to UTC, and what is timed between two transitions, because each process's program
-/// takes the time when it runs, one after the other, some hundred nanoseconds apart.
-fn comparable(ended: &Ended) -> Vec<String> {
+/// Returns the sorted rows without values that differ between tracers: the socket key, which is random per
+/// process; the times, whose offset from the monotonic clock to UTC differs; and durations between two
+/// transitions, because each tracer's BPF program takes its timestamp when it runs, some hundred nanoseconds
+/// apart.
+fn comparable(ended: &TracerOutput) -> Vec<String> {
     let mut lines: Vec<String> = ended
         .rows::<Map<String, Value>>()
         .into_iter()
         .map(|mut row| {
-            for own in ["socket", "time", "opened", "closed"] {
-                row.remove(own);
+            for field in ["socket", "time", "opened", "closed"] {
+                row.remove(field);
             }
             row.remove("duration_us");
             if row.get("handshake_source").is_some_and(|source| source == "observed") {
@@ -114,7 +109,7 @@ fn comparable(ended: &Ended) -> Vec<String> {
 }
 
 #[rstest]
-fn a_replay_gives_the_lines_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn replay_reports_the_rows_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let folder = Folder::new(&format!("replay-{}", mode.name()));
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
@@ -126,10 +121,8 @@ fn a_replay_gives_the_lines_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint
     let (connections, transitions) = (connections.interrupt(), transitions.interrupt());
     let recorded = recorder.interrupt();
     if [&connections, &transitions, &recorded].iter().any(|ended| ended.summary().missing() > 0) {
-        // Each of them has its own program in the kernel, and so its own skips.
-        return speed::not_possible(
-            "it skipped the program of one of three tracers, and not that of the others",
-        );
+        // Each tracer has its own BPF program, and the kernel skips them independently.
+        return speed::not_possible("it skipped runs of one of the three tracers' BPF programs");
     }
     assert!(recorded.stderr.contains("events recorded"), "{}", recorded.stderr);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -137,52 +130,53 @@ fn a_replay_gives_the_lines_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint
     for (command, live) in [("connections", &connections), ("transitions", &transitions)] {
         let first = replay(&file, command, &namespace, &[]);
         assert_eq!(comparable(&first), comparable(live), "{command}");
-        assert_eq!(first.stdout, replay(&file, command, &namespace, &[]).stdout, "the same every time");
+        assert_eq!(first.stdout, replay(&file, command, &namespace, &[]).stdout, "replays are deterministic");
         assert!(first.stderr.contains(&format!("mode {}", mode.name())), "{}", first.stderr);
         assert_eq!(first.summary().seen, recorded.summary().seen);
         assert!(!first.stderr.contains("end marker"), "{}", first.stderr);
     }
-    // A recording can be read without any privilege: it is a file.
-    let as_nobody = Command::new(program())
+    // Reads the recording from stdin.
+    let from_stdin = Command::new(program())
         .args(["-i", "-", "-o", "json", "--netns", &namespace.inode().to_string()])
         .stdin(fs::File::open(&file).unwrap())
         .output()
         .unwrap();
-    assert_eq!(as_nobody.stdout, replay(&file, "connections", &namespace, &[]).stdout);
+    assert_eq!(from_stdin.stdout, replay(&file, "connections", &namespace, &[]).stdout);
 }
 
 #[test]
-fn killed_it_keeps_what_was_written() {
+fn killed_recorder_keeps_written_batches() {
     let folder = Folder::new("killed");
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
     let recorder = record(&file, Mode::Btf, &[]);
-    visit(&namespace);
-    // It is written within a second, and can be read while it grows.
+    open_and_reset(&namespace);
+    // The recorder writes within a second; the file can be read while it grows.
     let seen = wait::until("both connections in the file", || {
         let ended = replay(&file, "connections", &namespace, &[]);
         (ended.line_count() == 2).then_some(ended)
     });
     assert!(seen.stderr.contains("it was cut off or is still being written"), "{}", seen.stderr);
     recorder.signal(Signal::KILL);
-    assert!(!recorder.wait_for_end().status.success());
+    assert!(!recorder.wait_for_exit().status.success());
     let after = replay(&file, "connections", &namespace, &[]);
     assert_eq!(after.stdout, seen.stdout);
     assert!(after.stderr.contains("without its end marker"), "{}", after.stderr);
 
-    // The file is there now, and is not overwritten by mistake.
-    let refused = Tracer::start_unready(["record", &file]).wait_for_end();
+    // An existing file is not overwritten without `--force`.
+    let refused = Tracer::start_unready(["record", &file]).wait_for_exit();
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("exists already") && refused.stderr.contains("--force"));
 }
 
-/// A file system of its own, which nobody else sees.
+/// Mounts a small tmpfs that is visible only in this thread's new mount namespace.
 fn mount_small_disk(at: &Path) {
     let text = |text: &str| CString::new(text).unwrap();
     let (kind, options) = (text("tmpfs"), text("size=256k"));
     let at = CString::new(at.to_str().unwrap()).unwrap();
     let root = text("/");
-    // SAFETY: strings that end in NUL and live long enough; only this thread changes its namespace.
+    // SAFETY: the strings are NUL-terminated and outlive the calls. Only this thread's mount namespace
+    // changes.
     unsafe {
         assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "unshare: {}", std::io::Error::last_os_error());
         let private = libc::MS_REC | libc::MS_PRIVATE;
@@ -196,24 +190,24 @@ fn mount_small_disk(at: &Path) {
 }
 
 #[test]
-fn a_full_disk_ends_it_with_a_sentence() {
+fn full_disk_stops_the_recorder_with_an_error() {
     let folder = Folder::new("full");
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
     thread::scope(|scope| {
         let work = scope.spawn(|| {
             mount_small_disk(&folder.0);
-            // The program inherits the mount from this thread.
+            // The program inherits this thread's mount namespace.
             let mut tracer = record(&file, Mode::Btf, &[]);
             wait::until("a full disk", || {
-                visit(&namespace);
-                tracer.has_ended().then_some(())
+                open_and_reset(&namespace);
+                tracer.has_exited().then_some(())
             });
-            let ended = tracer.wait_for_end();
+            let ended = tracer.wait_for_exit();
             assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
-            let sentence = ended.stderr.lines().last().unwrap();
+            let message = ended.stderr.lines().last().unwrap();
             for part in [file.as_str(), "No space left on device", "reads up to its last batch"] {
-                assert!(sentence.contains(part), "{part} not in: {sentence}");
+                assert!(message.contains(part), "{part} not in: {message}");
             }
             let rows = replay(&file, "connections", &namespace, &[]);
             assert!(rows.line_count() > 2, "{}", rows.stderr);
@@ -224,7 +218,7 @@ fn a_full_disk_ends_it_with_a_sentence() {
 }
 
 #[test]
-fn rotated_files_stand_alone_and_together() {
+fn rotated_files_replay_alone_and_together() {
     let folder = Folder::new("rotated");
     let file = folder.file("a.arrows");
     let part = |number: u32| folder.file(&format!("a.{number:04}.arrows"));
@@ -232,12 +226,12 @@ fn rotated_files_stand_alone_and_together() {
     let recorder = record(&file, Mode::Btf, &["--rotate", "1s", "--max-files", "2"]);
     let Pair { client, server, listener } = sockets::pair(&namespace, "127.0.0.1:0");
     wait::until("the third file", || {
-        visit(&namespace);
+        open_and_reset(&namespace);
         thread::sleep(Duration::from_millis(20));
         Path::new(&part(3)).exists().then_some(())
     });
     assert!(!Path::new(&part(1)).exists(), "two files are kept");
-    let ends = (sockets::port(&client), sockets::port(&server));
+    let ports = (sockets::port(&client), sockets::port(&server));
     drop((client, server, listener));
     namespace.settle();
     recorder.interrupt();
@@ -246,25 +240,25 @@ fn rotated_files_stand_alone_and_together() {
     kept.sort();
     assert_eq!(kept.len(), 2, "{kept:?}");
 
-    // The connection began two files ago: its end is known from the last file alone.
+    // The connection was opened two files earlier; the last file alone has its close.
     let [before, last] = &kept[..] else { unreachable!() };
     let rows: Vec<Connection> = replay(last.to_str().unwrap(), "connections", &namespace, &[]).rows();
-    let kept_open: Vec<&Connection> =
-        rows.iter().filter(|row| row.ports() == ends || row.ports() == (ends.1, ends.0)).collect();
-    assert_eq!(kept_open.len(), 2, "{rows:#?}");
-    assert!(kept_open.iter().all(|row| row.incomplete && row.close_reason == "closed"), "{kept_open:#?}");
+    let closed_late: Vec<&Connection> =
+        rows.iter().filter(|row| row.ports() == ports || row.ports() == (ports.1, ports.0)).collect();
+    assert_eq!(closed_late.len(), 2, "{rows:#?}");
+    assert!(closed_late.iter().all(|row| row.incomplete && row.close_reason == "closed"), "{closed_late:#?}");
 
     let netns = namespace.inode().to_string();
     let both =
         run(&["-i", last.to_str().unwrap(), "-i", before.to_str().unwrap(), "-o", "json", "--netns", &netns]);
     assert!(both.line_count() >= rows.len());
     assert!(!both.stderr.contains("not given"), "{}", both.stderr);
-    let together: Vec<Connection> = both.rows();
-    assert_eq!(together.iter().filter(|row| row.ports() == ends).count(), 1);
+    let merged: Vec<Connection> = both.rows();
+    assert_eq!(merged.iter().filter(|row| row.ports() == ports).count(), 1);
 }
 
 #[test]
-fn stuck_names_what_stood_still_at_the_end() {
+fn stuck_reports_the_state_at_the_end_of_a_recording() {
     let folder = Folder::new("stuck");
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
@@ -296,16 +290,16 @@ fn stuck_names_what_stood_still_at_the_end() {
 #[case::max_files(&["record", "a", "--max-files", "3"])]
 #[case::rotate(&["record", "a", "--rotate", "soon"])]
 #[case::export(&["export", "a", "--to", "b.parquet"])]
-fn what_makes_no_sense_is_wrong_usage(#[case] arguments: &[&str]) {
-    let ended = Tracer::start_unready(arguments).wait_for_end();
+fn invalid_arguments_exit_with_status_2(#[case] arguments: &[&str]) {
+    let ended = Tracer::start_unready(arguments).wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
 }
 
 #[rstest]
 #[case::absent("/no/such/file", b"", "cannot open the recording /no/such/file")]
-#[case::text("", b"hello, world", "it is no Arrow stream")]
+#[case::text("", b"hello, world", "it is not an Arrow stream")]
 #[case::empty("", b"", "it ends before the first event")]
-fn what_is_no_recording_is_refused_in_a_sentence(
+fn invalid_recording_is_rejected_with_an_error(
     #[case] path: &str,
     #[case] content: &[u8],
     #[case] part: &str,
@@ -315,14 +309,14 @@ fn what_is_no_recording_is_refused_in_a_sentence(
     if path.is_empty() {
         fs::write(&file, content).unwrap();
     }
-    let ended = Tracer::start_unready(["-i", &file]).wait_for_end();
+    let ended = Tracer::start_unready(["-i", &file]).wait_for_exit();
     assert_eq!((ended.status.code(), ended.text().as_str()), (Some(1), ""));
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert!(ended.stderr.contains(part), "{}", ended.stderr);
 }
 
 #[test]
-fn the_end_says_how_connections_ended() {
+fn exit_report_summarizes_close_reasons() {
     let namespace = Namespace::new();
     let tracer = Tracer::connections(&namespace, Mode::Btf);
     traffic(&namespace);

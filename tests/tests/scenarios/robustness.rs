@@ -1,9 +1,8 @@
-//! What could bring the program down, or make it say something untrue.
+//! Conditions that could crash the program or make its output wrong.
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -12,48 +11,43 @@ use std::{
 use rstest::rstest;
 use rustix::process::Signal;
 use tcptrace_tests::{
-    Connection, Mode, Namespace, Process, Tracer,
+    ChildProcess, Connection, Mode, Namespace, Tracer,
+    cgroup::TestCgroup,
     process::Gate,
     program::program,
     sockets::{self, Pair},
-    speed, tun, wait,
+    speed, tracer, tun, wait,
 };
 
-/// Opens and resets a connection.
-fn visit(namespace: &Namespace) {
-    let Pair { client, server, listener: _listener } = sockets::pair(namespace, "127.0.0.1:0");
-    sockets::reset_on_close(&client);
-    drop(client);
-    sockets::wait_for_error(&server);
-}
+use crate::support::open_and_reset;
 
-/// The namespace goes, with what the kernel keeps of its connections.
+/// The kernel removes the namespace with its timewait sockets.
 #[rstest]
-fn a_namespace_vanishes(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let stays = Namespace::new();
-    let goes = stays.beside();
-    let inode = goes.inode();
-    let inhabitant = goes.inhabit();
-    let pair = sockets::pair(&goes, "127.0.0.1:0");
-    let gone = Tracer::connections(&goes, mode);
-    let other = Tracer::connections(&stays, mode);
-    // In TIME_WAIT, and a listener.
+fn removed_namespace_closes_its_connections(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let kept = Namespace::new();
+    let removed = kept.beside();
+    let inode = removed.inode();
+    let inhabitant = removed.inhabit();
+    let pair = sockets::pair(&removed, "127.0.0.1:0");
+    let removed_tracer = Tracer::connections(&removed, mode);
+    let kept_tracer = Tracer::connections(&kept, mode);
+    // Leaves a timewait socket and a listener.
     let Pair { client, server, listener } = pair;
     client.shutdown(std::net::Shutdown::Write).unwrap();
     sockets::wait_for_end(&server);
-    drop((server, client, goes, listener, inhabitant));
-    let rows = gone.rows::<Connection>(2);
+    drop((server, client, removed, listener, inhabitant));
+    let rows = removed_tracer.rows::<Connection>(2);
     assert!(
         rows.iter().all(|row| row.netns == Some(inode) && row.incomplete && row.close_reason == "closed")
     );
-    visit(&stays);
-    other.finish_both();
+    open_and_reset(&kept);
+    kept_tracer.finish_both();
 }
 
-/// With far more connections than the table holds, all of them end with one line each, and the summary
-/// says how much was forgotten.
+/// With far more connections than the table holds, each close still has one row, and the summary counts the
+/// evicted connections.
 #[rstest]
-fn the_table_is_full(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn full_table_evicts_and_counts(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     const TABLE: u64 = 10;
     const CONNECTIONS: usize = 100;
     let namespace = Namespace::alone();
@@ -67,13 +61,13 @@ fn the_table_is_full(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     drop(clients);
     namespace.run("server", || servers.iter().for_each(sockets::wait_for_end));
     drop(servers);
-    let Some(ended) = tracer.many(mode, 2 * CONNECTIONS) else { return };
+    let Some(ended) = tracer.finish_many(mode, 2 * CONNECTIONS) else { return };
     let rows = ended.rows::<Connection>();
-    let mut ends: BTreeMap<(u16, u16), usize> = BTreeMap::new();
+    let mut rows_per_ports: BTreeMap<(u16, u16), usize> = BTreeMap::new();
     for row in &rows {
-        *ends.entry(row.ports()).or_default() += 1;
+        *rows_per_ports.entry(row.ports()).or_default() += 1;
     }
-    assert_eq!((rows.len(), ends.len()), (2 * CONNECTIONS, 2 * CONNECTIONS), "{ends:?}");
+    assert_eq!((rows.len(), rows_per_ports.len()), (2 * CONNECTIONS, 2 * CONNECTIONS), "{rows_per_ports:?}");
     let complete = rows.iter().filter(|row| !row.incomplete).count();
     assert!(complete <= 10, "{complete} of a table of {TABLE}");
     for row in rows.iter().filter(|row| row.incomplete) {
@@ -92,10 +86,10 @@ fn the_table_is_full(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert!(counted("open") <= TABLE, "{}", ended.stderr);
 }
 
-/// Clients that do not exist: each handshake whose SYN-ACK the kernel sent again is counted, or counted as lost.
-/// 100,000 of them are more than are followed.
+/// Clients that do not exist: each handshake with a retransmitted SYN-ACK is counted as abandoned, lost or
+/// unfollowed. 100,000 clients exceed the table of handshakes.
 #[test]
-fn a_flood_of_syns_is_counted() {
+fn syn_flood_is_counted() {
     let clients: u32 = speed::count(100_000, 4_000);
     let namespace = Namespace::alone();
     for (name, value) in [
@@ -114,11 +108,11 @@ fn a_flood_of_syns_is_counted() {
     wait::until("the last SYN", || {
         (namespace.counter("snmp", "Tcp", "InSegs") == u64::from(clients)).then_some(())
     });
-    assert_eq!(namespace.counter("netstat", "TcpExt", "ListenDrops"), 0, "the kernel did not take all SYNs");
-    wait::until("the kernel to give up", || (namespace.sockets_in(1 << 3) == 0).then_some(()));
-    // Its grace.
+    assert_eq!(namespace.counter("netstat", "TcpExt", "ListenDrops"), 0, "the kernel dropped SYNs");
+    wait::until("the kernel to give up", || (namespace.sockets_in(sockets::SYN_RECEIVED) == 0).then_some(()));
+    // The program's grace period before it counts a handshake as abandoned.
     wait::pause(Duration::from_millis(2500));
-    visit(&namespace);
+    open_and_reset(&namespace);
     drop((listener, device));
     tracer.wait_for_lines(2);
     let ended = tracer.interrupt();
@@ -126,67 +120,34 @@ fn a_flood_of_syns_is_counted() {
     let counted = |what: &str| ended.counted(what).unwrap_or(0);
     let abandoned = counted("handshakes abandoned by their clients");
     let lost = counted("other events lost in the ring");
-    let unfollowed = counted("half-open or in TIME_WAIT beyond the table");
+    let unfollowed = counted("half-open or TIME_WAIT sockets not tracked");
     let all = abandoned + lost + unfollowed;
-    // The kernel gives up on a request at once when the device has no room for the SYN-ACK that it sends again.
-    let resent = namespace.counter("netstat", "TcpExt", "TCPSynRetrans");
-    assert!(resent > u64::from(clients) / 2, "{resent} SYN-ACKs were sent again");
-    // Strangers may abandon a few as well.
-    assert!((resent..resent + 100).contains(&all), "{resent} were sent again: {}", ended.stderr);
-}
-
-/// A cgroup below the unified hierarchy's root, removed when dropped.
-struct Cgroup {
-    outer: PathBuf,
-    inner: PathBuf,
-    path: String,
-}
-
-impl Cgroup {
-    fn new(inner: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let mount = mounts
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>())
-            .find(|fields| fields.get(2) == Some(&"cgroup2"))
-            .map(|fields| PathBuf::from(fields[1]))
-            .expect("a cgroup2 hierarchy is mounted");
-        let name = format!("tcptrace-scenario-{}", std::process::id());
-        let outer = mount.join(&name);
-        let made = Self { inner: outer.join(inner), outer, path: format!("/{name}/{inner}") };
-        fs::create_dir_all(&made.inner).expect("root may make cgroups");
-        made
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let remove = |directory: &Path| {
-            for _ in 0..500 {
-                if fs::remove_dir(directory).is_ok() {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(2));
-            }
-        };
-        remove(&self.inner);
-        remove(&self.outer);
-    }
+    // The kernel drops a request immediately if the device has no room for the retransmitted SYN-ACK.
+    let retransmitted = namespace.counter("netstat", "TcpExt", "TCPSynRetrans");
+    assert!(retransmitted > u64::from(clients) / 2, "{retransmitted} SYN-ACKs were retransmitted");
+    // Other clients on the host may abandon a few handshakes as well.
+    assert!(
+        (retransmitted..retransmitted + 100).contains(&all),
+        "{retransmitted} SYN-ACKs were retransmitted: {}",
+        ended.stderr
+    );
 }
 
 #[rstest]
-fn a_container_is_named(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn container_of_a_client_is_reported(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let id = "0123456789abcdef".repeat(4);
     let namespace = Namespace::alone();
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
     let to = sockets::local(&listener);
     let tracer = Tracer::connections(&namespace, mode);
-    let cgroup = Cgroup::new(&format!("docker-{id}.scope"));
+    let cgroup = TestCgroup::new("scenario");
+    let scope = format!("docker-{id}.scope");
+    let (scope_directory, _) = cgroup.create_child(&scope);
     let go = Gate::new();
-    let client = Process::start(&namespace, "contained", || {
-        fs::write(cgroup.inner.join("cgroup.procs"), "0").unwrap();
+    let client = ChildProcess::start(&namespace, "contained", || {
+        fs::write(scope_directory.join("cgroup.procs"), "0").unwrap();
         let client = sockets::connect(to);
-        // A reset that comes before the server has its socket leaves none.
+        // A reset before the server's socket exists would leave no server row.
         go.wait();
         sockets::reset_on_close(&client);
         drop(client);
@@ -201,12 +162,12 @@ fn a_container_is_named(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert_eq!((client.pid, client.process.as_deref()), (Some(client_id), Some("contained")));
     assert_eq!(client.container_id.as_deref(), Some(id.as_str()), "{client:#?}");
     assert_eq!(client.container_runtime.as_deref(), Some("docker"));
-    assert_eq!(client.cgroup.as_deref(), Some(cgroup.path.as_str()));
+    assert_eq!(client.cgroup, Some(format!("{}/{scope}", cgroup.path())));
     assert_ne!(server.container_id.as_deref(), Some(id.as_str()), "{server:#?}");
 }
 
 #[rstest]
-fn a_full_disk_is_told_in_a_sentence(
+fn full_output_disk_stops_with_an_error(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[values("table", "json")] format: &str,
 ) {
@@ -220,51 +181,42 @@ fn a_full_disk_is_told_in_a_sentence(
         .spawn()
         .unwrap();
     let waiter = thread::spawn(|| child.wait_with_output().unwrap());
-    // Something to write, until it has noticed.
-    wait::until("the program's end", || {
-        visit(&namespace);
+    // Produces rows until the program notices the full disk.
+    wait::until("the program to exit", || {
+        open_and_reset(&namespace);
         waiter.is_finished().then_some(())
     });
     let output = waiter.join().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let complaints: Vec<&str> = stderr
+    let errors: Vec<&str> = stderr
         .lines()
         .filter(|line| !line.contains("tracing TCP in mode") && !line.contains("transitions seen"))
         .collect();
-    let [complaint] = complaints[..] else { panic!("{stderr}") };
-    assert!(complaint.contains("output cannot be written"), "{complaint}");
-    assert!(complaint.contains("No space left on device"), "{complaint}");
+    let [error] = errors[..] else { panic!("{stderr}") };
+    assert!(error.contains("output cannot be written"), "{error}");
+    assert!(error.contains("No space left on device"), "{error}");
 }
 
 #[rstest]
-fn without_stdin(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn closed_stdin_does_not_stop_tracing(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
-    let netns = namespace.inode().to_string();
-    let tracer =
-        Tracer::spawn(Command::new("sh").args(["-c", "exec \"$0\" \"$@\" <&-"]).arg(program()).args([
-            "-o",
-            "json",
-            "--mode",
-            mode.name(),
-            "--netns",
-            &netns,
-            "--duration",
-            "10m",
-        ]));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" <&-"]).arg(program());
+    let tracer = Tracer::spawn(shell.args(tracer::arguments("connections", "json", &namespace, mode)));
     tracer.wait_for_stderr("tracing TCP in mode");
-    visit(&namespace);
+    open_and_reset(&namespace);
     tracer.finish_both();
 }
 
-/// Nothing stays behind that would disturb the next.
+/// A killed program leaves nothing behind that affects the next run.
 #[rstest]
-fn a_killed_program_leaves_the_next_in_peace(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn killed_program_does_not_affect_the_next_run(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let killed = Tracer::connections(&namespace, mode);
     killed.signal(Signal::KILL);
-    assert_eq!(killed.wait_for_end().status.code(), None);
+    assert_eq!(killed.wait_for_exit().status.code(), None);
     let tracer = Tracer::connections(&namespace, mode);
-    visit(&namespace);
+    open_and_reset(&namespace);
     tracer.finish_both();
 }

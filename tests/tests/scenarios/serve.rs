@@ -1,4 +1,4 @@
-//! The daemon: what it counts, how it begins and ends, and whom it lets in.
+//! The daemon: metrics, start and stop, HTTP access.
 
 use std::{
     fs,
@@ -20,14 +20,16 @@ use tcptrace_tests::{
     Daemon, Mode, Namespace, Tracer, daemon, http,
     sockets::{self, Pair},
     speed,
-    tun::{Direction, Kind, Relay, SERVER, Verdict},
+    tun::{Direction, Relay, SERVER, SegmentKind, Verdict},
     wait,
 };
 
-const CLOSE_WAIT: u32 = 1 << 8;
+/// A web configuration with user `alice` and password `secret`, hashed by `htpasswd -nBC 4`.
+const PASSWORD_CONFIG: &str =
+    "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
 
-/// Opens and closes a connection, the client first.
-fn visit(namespace: &Namespace, on: &str) {
+/// Opens a connection, sends 10 bytes and closes it from the client.
+fn open_and_close(namespace: &Namespace, on: &str) {
     let Pair { client, server, listener: _listener } = sockets::pair(namespace, on);
     sockets::send(&client, &[0; 10]);
     sockets::receive(&server, 10);
@@ -35,28 +37,28 @@ fn visit(namespace: &Namespace, on: &str) {
     sockets::wait_for_end(&server);
 }
 
-/// Fails to connect to a port where nobody listens.
-fn be_refused(namespace: &Namespace) {
-    let nobody = namespace.run("server", || {
-        // Bound and not listening: nobody else gets the port meanwhile.
+/// Connects to a port without a listener, which is refused.
+fn connect_refused(namespace: &Namespace) {
+    let bound = namespace.run("server", || {
+        // Bound without listening: reserves the port.
         let socket = sockets::tcp(sockets::address("127.0.0.1:0"));
         socket.bind(&sockets::address("127.0.0.1:0").into()).unwrap();
         socket
     });
-    let to = sockets::local(&nobody);
+    let to = sockets::local(&bound);
     let refused = namespace.run("client", || sockets::try_connect(to));
     assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
 }
 
 #[rstest]
-fn the_page_counts_what_was_done(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn metrics_page_counts_the_traffic(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &["--mode", mode.name()]);
     for _ in 0..20 {
-        visit(&namespace, "127.0.0.1:0");
+        open_and_close(&namespace, "127.0.0.1:0");
     }
     for _ in 0..3 {
-        be_refused(&namespace);
+        connect_refused(&namespace);
     }
     let held: Vec<Pair> = (0..4).map(|_| sockets::pair(&namespace, "[::1]:0")).collect();
     daemon.wait_for(r#"tcptrace_connections_closed_total{role="server",reason="closed"}"#, 20.0);
@@ -69,7 +71,7 @@ fn the_page_counts_what_was_done(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mo
         |series: &str| daemon::value(&page, series).unwrap_or_else(|| panic!("no {series} in {page}"));
     for (series, expected) in [
         (r#"tcptrace_connections{state="established"}"#, namespace.sockets_in(sockets::ESTABLISHED)),
-        (r#"tcptrace_connections{state="close_wait"}"#, namespace.sockets_in(CLOSE_WAIT)),
+        (r#"tcptrace_connections{state="close_wait"}"#, namespace.sockets_in(sockets::CLOSE_WAIT)),
         (r#"tcptrace_connections{state="listen"}"#, held.len()),
         (r#"tcptrace_connections{state="fin_wait_1"}"#, 0),
         (r#"tcptrace_handshake_duration_seconds_count{role="client",network_type="ipv4"}"#, 20),
@@ -82,21 +84,24 @@ fn the_page_counts_what_was_done(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mo
         assert!((value(series) - expected).abs() < 0.5, "{series}: {} for {expected}", value(series));
     }
     assert!(value(r#"tcptrace_connections{state="established"}"#) >= 8.0);
-    // The kernel does not tell when what it keeps of a connection goes from the one to the other.
-    let remain = value(r#"tcptrace_connections{state="time_wait"}"#)
+    // The kernel does not report when a timewait socket changes from FIN_WAIT2 to TIME_WAIT.
+    let timewait_sockets = value(r#"tcptrace_connections{state="time_wait"}"#)
         + value(r#"tcptrace_connections{state="fin_wait_2"}"#);
     let found = namespace.sockets_in(sockets::TIME_WAIT | sockets::FIN_WAIT_2);
-    assert!((remain - f64::from(u32::try_from(found).unwrap())).abs() < 0.5, "{remain} for {found}");
+    assert!(
+        (timewait_sockets - f64::from(u32::try_from(found).unwrap())).abs() < 0.5,
+        "{timewait_sockets} for {found}"
+    );
     if mode == Mode::Btf {
-        // Both ends of 20 connections: 10 bytes each way out, and in.
+        // 20 connections with 10 bytes each, counted at both sockets.
         assert!((value("tcptrace_bytes_sent_total") - 200.0).abs() < 0.5);
         assert!((value("tcptrace_bytes_received_total") - 200.0).abs() < 0.5);
         let ports: Vec<_> =
-            page.lines().filter(|it| it.starts_with("tcptrace_listener_accept_queue{")).collect();
+            page.lines().filter(|line| line.starts_with("tcptrace_listener_accept_queue{")).collect();
         assert!(ports.len() >= 20, "{ports:?}");
     }
     let resident = value("process_resident_memory_bytes");
-    // Unoptimised it is no larger than what an optimised one may take.
+    // The limit of an optimized build; unoptimized builds stay below it too.
     assert!(resident < 40e6, "{resident} bytes");
     let mode = format!("tcptrace_mode_info{{mode=\"{}\",kernel=\"", mode.name());
     assert!(page.contains(&mode), "{mode}");
@@ -104,10 +109,10 @@ fn the_page_counts_what_was_done(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mo
 }
 
 #[rstest]
-fn an_imposed_handshake_is_in_its_bucket(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn delayed_handshake_is_in_its_bucket(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let delay = Duration::from_millis(80);
     let relay = Relay::new(move |segment| match (segment.direction, segment.kind) {
-        (Direction::ToServer, Kind::Ack) => Verdict::Delay(delay),
+        (Direction::ToServer, SegmentKind::Ack) => Verdict::Delay(delay),
         _ => Verdict::Pass,
     });
     let daemon = Daemon::start(&relay.server, &["--mode", mode.name()]);
@@ -121,14 +126,14 @@ fn an_imposed_handshake_is_in_its_bucket(#[values(Mode::Btf, Mode::Tracepoint)] 
         let labels = format!(r#"{{role="server",network_type="ipv4",le="{le}"}}"#);
         daemon.value(&format!("tcptrace_handshake_duration_seconds_bucket{labels}"))
     };
-    // On a busy host it may take longer than the 80 ms, never shorter.
+    // On a busy host it may take longer than 80 ms, never less.
     assert_eq!((bucket("0.05"), bucket("0.5")), (Some(0.0), Some(5.0)));
     let sum = daemon.value(r#"tcptrace_handshake_duration_seconds_sum{role="server",network_type="ipv4"}"#);
     assert!(sum.is_some_and(|sum| sum >= 0.4), "{sum:?}");
 }
 
 #[test]
-fn what_hangs_is_stuck_and_whose_it_is() {
+fn stuck_connections_are_counted_per_owner() {
     let namespace = Namespace::new();
     let options = ["--threshold", "close_wait=100ms", "--label", "process,local_port"];
     let daemon = Daemon::start(&namespace, &options);
@@ -147,7 +152,7 @@ fn what_hangs_is_stuck_and_whose_it_is() {
 }
 
 #[test]
-fn it_ends_well_and_takes_its_socket_along() {
+fn sigterm_stops_the_daemon_and_removes_its_socket() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("metrics.sock");
@@ -159,28 +164,28 @@ fn it_ends_well_and_takes_its_socket_along() {
         ("/metrics", 200, "# TYPE tcptrace_handshakes_total counter"),
         ("/nothing", 404, ""),
     ] {
-        for answer in [daemon.get(path).unwrap(), http::get_unix(&socket, path).unwrap()] {
-            assert_eq!(answer.status, status, "{path}");
-            assert!(answer.text().contains(part), "{path}: {}", answer.text());
+        for response in [daemon.get(path).unwrap(), http::get_unix(&socket, path).unwrap()] {
+            assert_eq!(response.status, status, "{path}");
+            assert!(response.text().contains(part), "{path}: {}", response.text());
         }
     }
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
-    let answer = http::get(daemon.address, "/metrics", accept).unwrap();
-    assert!(answer.text().ends_with("# EOF\n") && answer.head.contains("application/openmetrics-text"));
+    let response = http::get(daemon.address, "/metrics", accept).unwrap();
+    assert!(response.text().ends_with("# EOF\n") && response.head.contains("application/openmetrics-text"));
     daemon.program.signal(Signal::TERM);
-    let ended = daemon.program.wait_for_end();
+    let ended = daemon.program.wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("transitions seen"), "{}", ended.stderr);
-    assert!(!ended.stderr.contains('\u{1b}'), "no colours where there is no terminal");
+    assert!(!ended.stderr.contains('\u{1b}'), "no colors without a terminal");
     assert!(!socket.exists() && ended.stdout.is_empty());
 }
 
 #[test]
-fn the_log_can_be_json() {
+fn json_log_has_level_and_message() {
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &["--log-format", "json"]);
     daemon.program.signal(Signal::INT);
-    let ended = daemon.program.wait_for_end();
+    let ended = daemon.program.wait_for_exit();
     for line in ended.stderr.lines() {
         let line: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -188,7 +193,7 @@ fn the_log_can_be_json() {
     }
 }
 
-/// What `ss` says of a listener: how many wait, and the most that may.
+/// Returns the length and the limit of a listener's accept queue, from `ss`.
 fn ss_listener(namespace: &Namespace, port: u16) -> (f64, f64) {
     let output = namespace.run("ss", || Command::new("ss").arg("-tlnH").output());
     let output = output.unwrap_or_else(|error| panic!("ss cannot start: {error}"));
@@ -199,47 +204,47 @@ fn ss_listener(namespace: &Namespace, port: u16) -> (f64, f64) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-/// Its application hangs: nothing more arrives, and no event tells of it.
+/// The application does not accept: no connection arrives, so no event reports the full queue.
 #[rstest]
-fn a_full_listener_is_seen_as_long_as_it_is_full(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn full_accept_queue_is_reported_until_drained(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
-    // Without a process in it the daemon would not find the namespace.
+    // The daemon finds the namespace only through a process in it.
     let _inhabitant = namespace.inhabit();
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:0", 4, |_| {}));
     let (to, port) = (sockets::local(&listener), sockets::port(&listener));
     let daemon = Daemon::start(&namespace, &["--mode", mode.name()]);
     let series = |what: &str| format!("tcptrace_listener_accept_queue{what}{{port=\"{port}\"}}");
     daemon.wait_for(&series(""), 0.0);
-    // Linux lets one more in than the limit.
+    // Linux admits one more than the limit.
     let clients: Vec<Socket> = (0..5).map(|_| namespace.run("client", || sockets::connect(to))).collect();
     daemon.wait_for(&series(""), 5.0);
     let page = daemon.page();
     let shown = (daemon::value(&page, &series("")), daemon::value(&page, &series("_limit")));
     let (length, limit) = ss_listener(&namespace, port);
-    assert_eq!((length, limit), (5.0, 4.0), "what the scenario is about");
+    assert_eq!((length, limit), (5.0, 4.0), "the queue is full");
     assert_eq!(shown, (Some(length), Some(limit)));
     if mode == Mode::Btf {
-        // The fifth found four.
+        // The fifth connection arrived at a queue of four.
         assert_eq!(daemon::value(&page, &series("_peak")), Some(4.0));
     }
-    // Nothing arrives, and it is empty.
+    // The queue becomes empty without a new connection.
     for _ in &clients {
         sockets::accept(&listener);
     }
     daemon.wait_for(&series(""), 0.0);
     drop(listener);
-    wait::until("its end", || daemon.value(&series("")).is_none().then_some(()));
+    wait::until("the series to end", || daemon.value(&series("")).is_none().then_some(()));
 }
 
-/// What systemd is told next; none when it is told nothing for the time that the socket has.
-fn told(systemd: &UnixDatagram) -> Option<String> {
+/// Receives the next notification to systemd; `None` after the socket's read timeout.
+fn next_notification(systemd: &UnixDatagram) -> Option<String> {
     let mut buffer = [0; 1024];
     let count = systemd.recv(&mut buffer).ok()?;
     Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }
 
 #[test]
-fn systemd_is_told_when_it_is_ready_alive_and_ending() {
+fn systemd_is_notified_of_readiness_watchdog_and_stop() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
@@ -248,21 +253,23 @@ fn systemd_is_told_when_it_is_ready_alive_and_ending() {
     let mut command = Daemon::command(&namespace, &[]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
     let daemon = Daemon::spawn(&mut command);
-    let first = told(&systemd).expect("readiness");
+    let first = next_notification(&systemd).expect("readiness");
     assert!(first.contains("READY=1") && first.contains("STATUS=tracing"), "{first}");
     assert_eq!(daemon.get("/readyz").unwrap().status, 200);
     for _ in 0..3 {
-        assert_eq!(told(&systemd).as_deref().map(str::trim), Some("WATCHDOG=1"));
+        assert_eq!(next_notification(&systemd).as_deref().map(str::trim), Some("WATCHDOG=1"));
     }
     daemon.program.signal(Signal::TERM);
-    let last = wait::until("the end", || told(&systemd).filter(|text| !text.contains("WATCHDOG=1")));
+    let last = wait::until("the last notification", || {
+        next_notification(&systemd).filter(|text| !text.contains("WATCHDOG=1"))
+    });
     assert_eq!(last.trim(), "STOPPING=1");
-    assert!(daemon.program.wait_for_end().status.success());
+    assert!(daemon.program.wait_for_exit().status.success());
 }
 
-/// Whoever read the log has gone; nobody else suffers.
+/// The reader of the log has exited; the daemon continues.
 #[test]
-fn a_log_that_nobody_reads_ends_nothing() {
+fn closed_log_pipe_does_not_stop_the_daemon() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("web.yml");
@@ -278,35 +285,36 @@ fn a_log_that_nobody_reads_ends_nothing() {
         }
     };
     drop(log);
-    // `secret`, by htpasswd -nBC 4: that there is a password now says that the reload, and its log, are over.
-    let web = "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
-    fs::write(&config, web).unwrap();
+    // A required password shows that the reload, including its log message, is complete.
+    fs::write(&config, PASSWORD_CONFIG).unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::HUP).unwrap();
-    wait::until("the reload", || http::get(address, "/healthz", "").ok().filter(|it| it.status == 401));
+    wait::until("the reload", || {
+        http::get(address, "/healthz", "").ok().filter(|response| response.status == 401)
+    });
     let header = "Authorization: Basic YWxpY2U6c2VjcmV0\r\n";
     assert_eq!(http::get(address, "/healthz", header).unwrap().status, 200);
     assert!(child.try_wait().unwrap().is_none());
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    let status = wait::until("its end", || child.try_wait().unwrap());
+    let status = wait::until("the daemon to exit", || child.try_wait().unwrap());
     assert!(status.success(), "{status}");
 }
 
 #[test]
-fn a_recording_is_shown_to_its_end() {
+fn serve_replays_a_recording() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("recording.arrows");
     let recorder = Tracer::start(["record", file.to_str().unwrap(), "--duration", "10m"]);
     let size = || fs::metadata(&file).map_or(0, |metadata| metadata.len());
-    // The host's other connections are in it too, so these have ports that no socket is given by itself, and that
-    // another run has hardly the same of.
+    // The recording also has other connections of the host. These ports are outside the ephemeral range, and
+    // parallel runs hardly use the same ones.
     let first = 100 + 4 * u16::try_from(namespace.inode() % 200).unwrap();
     let ports: Vec<u16> = (first..first + 4).collect();
     for port in &ports {
         let before = size();
         drop(sockets::pair(&namespace, &format!("127.0.0.1:{port}")));
-        // A batch of its own.
+        // Each connection gets its own batch.
         wait::until("a batch", || (size() > before).then_some(()));
     }
     recorder.interrupt();
@@ -318,7 +326,7 @@ fn a_recording_is_shown_to_its_end() {
     command.args(["serve", "-i", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--label", &label]);
     let daemon = Daemon::spawn(&mut command);
     let ready = wait::until("the end of the recording", || {
-        daemon.get("/readyz").ok().filter(|answer| answer.text().contains("has been read"))
+        daemon.get("/readyz").ok().filter(|response| response.text().contains("has been read"))
     });
     assert_eq!(ready.status, 200);
     let page = daemon.page();
@@ -328,66 +336,66 @@ fn a_recording_is_shown_to_its_end() {
         );
         assert_eq!(daemon::value(&page, &series), Some(1.0), "{page}");
     }
-    assert!(!page.contains("tcptrace_counts_age_seconds "), "they have no age");
+    assert!(!page.contains("tcptrace_counts_age_seconds "), "counts of a recording have no age");
     assert!(daemon.program.interrupt().status.success());
 }
 
-/// A password holds for connections that were there before it, and they end.
+/// A new password also applies to open connections, which the daemon closes.
 #[test]
-fn a_reload_is_for_everybody() {
+fn reload_applies_to_open_connections() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("web.yml");
     fs::write(&config, "").unwrap();
-    let daemon = Daemon::start_unasked(&namespace, &["--web-config", config.to_str().unwrap()]);
-    let ask = |stream: &mut TcpStream| stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    let daemon = Daemon::start_listening(&namespace, &["--web-config", config.to_str().unwrap()]);
+    let request = |stream: &mut TcpStream| stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
     let connect = || {
         let stream = TcpStream::connect(daemon.address).unwrap();
         stream.set_read_timeout(Some(speed::limit())).unwrap();
         stream
     };
-    let (mut asked, mut silent) = (connect(), connect());
-    ask(&mut asked).unwrap();
+    let (mut active, mut silent) = (connect(), connect());
+    request(&mut active).unwrap();
     let mut head = [0; 15];
-    asked.read_exact(&mut head).unwrap();
+    active.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
-    let web = "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
-    fs::write(&config, web).unwrap();
+    fs::write(&config, PASSWORD_CONFIG).unwrap();
     daemon.program.signal(Signal::HUP);
     daemon.program.wait_for_stderr("was read again");
-    asked.read_to_end(&mut Vec::new()).expect("it is closed, and soon");
-    // One that had not asked yet either ends or is asked for the password.
+    active.read_to_end(&mut Vec::new()).expect("the daemon closes the connection within the timeout");
+    // A connection without a request is either closed or must authenticate.
     let mut answer = Vec::new();
-    let _ = ask(&mut silent);
+    let _ = request(&mut silent);
     let _ = silent.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 401"), "{answer}");
 }
 
-/// The start reads with privileges that a reload has not.
+/// The start reads files with privileges that a reload lacks.
 #[test]
-fn a_file_that_a_reload_cannot_read_is_told_at_once() {
+fn unreadable_reload_file_is_reported_at_start() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("web.yml");
     fs::write(&config, "").unwrap();
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
-    // Nobody's, which root reads only by CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE.
+    // Owned by `nobody`: root reads it only with CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE.
     chown(&config, Some(65534), Some(65534)).unwrap();
     let path = config.to_str().unwrap();
     let daemon = Daemon::start(&namespace, &["--web-config", path]);
     daemon.program.wait_for_stderr("LoadCredential=");
     assert!(daemon.program.stderr().contains("SIGHUP will not be able to read"));
-    let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_end();
+    let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_exit();
     assert_eq!(checked.status.code(), Some(1), "{}", checked.stderr);
     assert!(checked.stderr.contains("LoadCredential=") && checked.stderr.lines().count() == 1);
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
-    let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_end();
+    let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_exit();
     assert!(checked.status.success(), "{}", checked.stderr);
 }
 
-/// Takes a page so slowly that most of it waits in the daemon: small segments, and no room for them here.
-fn take_slowly(daemon: &Daemon) -> Socket {
+/// Requests a page and reads so little that most of it stays in the daemon: small segments, small receive
+/// buffer.
+fn request_slowly(daemon: &Daemon) -> Socket {
     let socket = sockets::tcp(daemon.address);
     socket.set_recv_buffer_size(2048).unwrap();
     sockets::set_tcp_option(&socket, libc::TCP_MAXSEG, 536);
@@ -397,14 +405,14 @@ fn take_slowly(daemon: &Daemon) -> Socket {
     socket
 }
 
-/// Scrapes that are cut off, with most of a large page still to send.
+/// Aborted scrapes with most of a large page unsent.
 #[test]
-fn scrapes_that_are_cut_hold_nothing() {
+fn aborted_scrapes_release_their_pages() {
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &["--label", "local_port", "--label-limit", "1000"]);
     let count = speed::count(200, 50);
     for _ in 0..count {
-        visit(&namespace, "127.0.0.1:0");
+        open_and_close(&namespace, "127.0.0.1:0");
     }
     let established = |page: &str| -> f64 {
         let series = r#"tcptrace_handshakes_total{role="server",result="established","#;
@@ -416,36 +424,36 @@ fn scrapes_that_are_cut_hold_nothing() {
         (established(&page) >= f64::from(count)).then_some(page)
     });
     assert!(page.len() > 100_000, "{} bytes", page.len());
-    let slow: Vec<Socket> = (0..8).map(|_| take_slowly(&daemon)).collect();
-    // They hold all the pages that may be held, and those are old by and by.
+    let slow: Vec<Socket> = (0..8).map(|_| request_slowly(&daemon)).collect();
+    // They hold all available pages, and those become outdated.
     let refused =
-        wait::until("a refusal", || daemon.get("/metrics").ok().filter(|answer| answer.status == 503));
+        wait::until("a refusal", || daemon.get("/metrics").ok().filter(|response| response.status == 503));
     assert!(refused.text().contains("too many clients are reading"), "{}", refused.text());
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
-    visit(&namespace, "127.0.0.1:0");
+    open_and_close(&namespace, "127.0.0.1:0");
     for socket in slow {
         sockets::reset_on_close(&socket);
     }
     let page = wait::until("a page", || {
-        let page = daemon.get("/metrics").ok().filter(|answer| answer.status == 200)?.text();
+        let page = daemon.get("/metrics").ok().filter(|response| response.status == 200)?.text();
         (established(&page) > f64::from(count)).then_some(page)
     });
     assert_eq!(daemon::value(&page, r#"tcptrace_events_lost_total{where="ring"}"#), Some(0.0));
 }
 
-/// Clients that send nothing, half a request, or take nothing of what they asked for.
+/// Clients that send nothing, send half a request, or do not read the response.
 #[test]
-fn slow_clients_stall_nobody() {
-    // A shell's usual limit is a thousand descriptors.
+fn slow_clients_do_not_stall_others() {
+    // The usual soft limit is 1024 descriptors.
     let limit = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &[]);
     let connect = || TcpStream::connect(daemon.address).unwrap();
-    // More than may be connected: the oldest are given up, also while others come.
+    // More connections than the limit: the daemon closes the oldest, even while new ones arrive.
     let idle: Vec<TcpStream> = (0..1000).map(|_| connect()).collect();
     for _ in 0..10 {
-        visit(&namespace, "127.0.0.1:0");
+        open_and_close(&namespace, "127.0.0.1:0");
     }
     let begin = Instant::now();
     let server = r#"tcptrace_handshakes_total{role="server",result="established"}"#;
@@ -461,12 +469,12 @@ fn slow_clients_stall_nobody() {
             1 => b"GET /metrics HTT",
             _ => b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
         };
-        // The oldest is given up when there are too many.
+        // The daemon may have closed this connection already.
         let _ = stream.write_all(sent);
         slow.push(stream);
     }
     for _ in 0..10 {
-        visit(&namespace, "127.0.0.1:0");
+        open_and_close(&namespace, "127.0.0.1:0");
     }
     let begin = Instant::now();
     daemon.wait_for(server, 20.0);
@@ -478,7 +486,7 @@ fn slow_clients_stall_nobody() {
     drop(slow);
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
     daemon.program.signal(Signal::TERM);
-    assert!(daemon.program.wait_for_end().status.success());
+    assert!(daemon.program.wait_for_exit().status.success());
 }
 
 fn openssl(folder: &Path, arguments: &str) {
@@ -488,7 +496,7 @@ fn openssl(folder: &Path, arguments: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The status that curl gets, 0 when there is no answer.
+/// Returns curl's HTTP status; 0 without a response.
 fn curl(folder: &Path, daemon: &Daemon, options: &[&str]) -> u16 {
     let mut curl = Command::new("curl");
     let url = format!("https://localhost:{}/healthz", daemon.address.port());
@@ -509,7 +517,7 @@ fn curl(folder: &Path, daemon: &Daemon, options: &[&str]) -> u16 {
 }
 
 #[test]
-fn tls_and_passwords_and_a_broken_reload() {
+fn tls_and_passwords_survive_a_broken_reload() {
     let namespace = Namespace::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
@@ -518,17 +526,15 @@ fn tls_and_passwords_and_a_broken_reload() {
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout key.pem -out cert.pem \
          -subj /CN=localhost -addext subjectAltName=DNS:localhost",
     );
-    // `secret`, by htpasswd -nBC 4.
-    let web = "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  alice: \
-               $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
+    let web = format!("tls_server_config: {{cert_file: cert.pem, key_file: key.pem}}\n{PASSWORD_CONFIG}");
     let config = path.join("web.yml");
     fs::write(&config, web).unwrap();
-    let daemon = Daemon::start_unasked(&namespace, &["--web.config.file", config.to_str().unwrap()]);
+    let daemon = Daemon::start_listening(&namespace, &["--web.config.file", config.to_str().unwrap()]);
     let trusted = ["--cacert", "cert.pem"];
     assert_eq!(curl(path, &daemon, &trusted), 401);
     assert_eq!(curl(path, &daemon, &[&trusted[..], &["-u", "alice:wrong"]].concat()), 401);
     assert_eq!(curl(path, &daemon, &[&trusted[..], &["-u", "alice:secret"]].concat()), 200);
-    assert_eq!(curl(path, &daemon, &["-u", "alice:secret"]), 0, "a certificate that nobody knows");
+    assert_eq!(curl(path, &daemon, &["-u", "alice:secret"]), 0, "an untrusted certificate");
     assert!(daemon.get("/healthz").is_err(), "plain HTTP on a TLS port");
 
     fs::write(&config, "basic_auth_users: {alice: broken}\n").unwrap();
@@ -538,11 +544,11 @@ fn tls_and_passwords_and_a_broken_reload() {
     fs::write(&config, "").unwrap();
     daemon.program.signal(Signal::HUP);
     daemon.program.wait_for_stderr("was read again");
-    wait::until("plain HTTP", || daemon.get("/healthz").ok().filter(|answer| answer.status == 200));
+    wait::until("plain HTTP", || daemon.get("/healthz").ok().filter(|response| response.status == 200));
 }
 
 #[test]
-fn bad_input_is_one_clear_sentence() {
+fn invalid_input_is_reported_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -563,12 +569,12 @@ fn bad_input_is_one_clear_sentence() {
         (vec!["--check", "--config", &broken], 1, vec!["line 3, column 1", "label-limit"]),
         (vec!["--check", "--web-config", &unknown], 1, vec!["client_ca_file", "docs/operating.md"]),
         (vec!["--check", "--config", &typo], 1, vec!["`lisen`", "did you mean `listen`?"]),
-        (vec!["--check", "--config", &good], 0, vec!["sound"]),
+        (vec!["--check", "--config", &good], 0, vec!["valid"]),
         (vec!["--check", "--config", &good, "--web-config", &web], 1, vec!["missing.pem"]),
         (vec!["--check", "--label", "service=/no/such/list"], 1, vec!["/no/such/list"]),
         (vec!["--label", "remote_address"], 2, vec!["remote_cidr"]),
     ] {
-        let ended = Tracer::start_unready([&["serve"][..], &arguments].concat()).wait_for_end();
+        let ended = Tracer::start_unready([&["serve"][..], &arguments].concat()).wait_for_exit();
         assert_eq!(ended.status.code(), Some(status), "{arguments:?}: {}", ended.stderr);
         for part in parts {
             assert!(ended.stderr.contains(part), "{part} not in: {}", ended.stderr);

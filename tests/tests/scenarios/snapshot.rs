@@ -1,4 +1,4 @@
-//! Connections that were there before tracing began, or that were opened while it began.
+//! Connections opened before or during the start of tracing.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,14 +14,14 @@ use std::{
 use rstest::rstest;
 use socket2::Socket;
 use tcptrace_tests::{
-    Connection, Mode, Namespace, Process, Tracer,
-    process::{Gate, stay},
+    ChildProcess, Connection, Mode, Namespace, Tracer,
+    process::{Gate, sleep_until_killed},
     sockets, speed, wait,
 };
 
-use crate::support::{assert_ending, assert_states};
+use crate::support::{assert_close, assert_states};
 
-/// Asserts what holds for everything whose beginning was not seen: nothing is invented.
+/// Asserts that fields that depend on the unseen open are empty.
 #[track_caller]
 fn assert_incomplete(row: &Connection) {
     assert!(row.incomplete && !row.gap, "{row:#?}");
@@ -31,7 +31,7 @@ fn assert_incomplete(row: &Connection) {
     assert!(row.closed.is_some(), "{row:#?}");
 }
 
-/// The rows by the port that only one connection has: the client's.
+/// Groups the rows into clients and servers, keyed by the client's port, which is unique.
 fn by_client_port(
     rows: Vec<Connection>,
     server: u16,
@@ -39,19 +39,19 @@ fn by_client_port(
     let (mut clients, mut servers) = (BTreeMap::new(), BTreeMap::new());
     for row in rows {
         let (local, remote) = row.ports();
-        let twice = if local == server {
+        let previous = if local == server {
             servers.insert(remote, row)
         } else {
             assert_eq!(remote, server, "{row:#?}");
             clients.insert(local, row)
         };
-        assert_eq!(twice, None, "a second line for one end");
+        assert_eq!(previous, None, "a second row for one socket");
     }
     (clients, servers)
 }
 
 #[rstest]
-fn a_thousand_connections_end_after_the_start(
+fn connections_from_before_the_start_are_incomplete(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[values(true, false)] snapshot: bool,
 ) {
@@ -59,15 +59,15 @@ fn a_thousand_connections_end_after_the_start(
     let namespace = Namespace::alone();
     let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:0", 1024, |_| {}));
     let to = sockets::local(&listener);
-    let end = Gate::new();
-    let server = Process::start(&namespace, "holder-s", || {
+    let close = Gate::new();
+    let server = ChildProcess::start(&namespace, "holder-s", || {
         let open: Vec<Socket> = (0..count).map(|_| sockets::accept(&listener)).collect();
         open.iter().for_each(sockets::wait_for_end);
         drop(open);
     });
-    let client = Process::start(&namespace, "holder-c", || {
+    let client = ChildProcess::start(&namespace, "holder-c", || {
         let open: Vec<Socket> = (0..count).map(|_| sockets::connect(to)).collect();
-        end.wait();
+        close.wait();
         drop(open);
     });
     wait::until("all connections", || {
@@ -76,37 +76,37 @@ fn a_thousand_connections_end_after_the_start(
     let ids = (client.id(), server.id());
     let options: &[&str] = if snapshot { &[] } else { &["--no-snapshot"] };
     let tracer = Tracer::json("connections", &namespace, mode, options);
-    end.open();
+    close.open();
     client.wait();
     server.wait();
-    let Some(ended) = tracer.many(mode, 2 * count) else { return };
+    let Some(ended) = tracer.finish_many(mode, 2 * count) else { return };
     let (clients, servers) = by_client_port(ended.rows(), to.port());
     assert_eq!((clients.len(), servers.len()), (count, count));
     assert!(clients.keys().eq(servers.keys()));
     for row in clients.values() {
         assert_incomplete(row);
-        // A server may be quicker than the client's kernel, which then keeps the other mini-socket.
+        // If the server closes first, the client's timewait socket is in TIME_WAIT instead of FIN_WAIT2.
         let states = row.state_names();
         assert_eq!(states[..3], ["established", "fin_wait_1", "fin_wait_2"], "{row:#?}");
         assert!(states.len() == 3 || states[3..] == ["time_wait"], "{row:#?}");
-        assert_ending(row, "closed", Some("local"), None);
+        assert_close(row, "closed", Some("local"), None);
         let source = if snapshot { "scan" } else { "closer" };
         assert_eq!((row.pid, row.owner()), (Some(ids.0), (Some("holder-c"), source)), "{row:#?}");
     }
     for row in servers.values() {
         assert_incomplete(row);
         assert_states(row, &["established", "close_wait", "last_ack"]);
-        assert_ending(row, "closed", Some("remote"), None);
+        assert_close(row, "closed", Some("remote"), None);
         let source = if snapshot { "scan" } else { "closer" };
         assert_eq!((row.pid, row.owner()), (Some(ids.1), (Some("holder-s"), source)), "{row:#?}");
     }
 }
 
-/// How many connections of the churn are open at a time.
+/// Connections of the churn that are open at the same time.
 const AT_A_TIME: usize = 8;
 
-/// Opens and closes connections, a few of them open at a time, until told to stop; gives the client's
-/// ports in the order of the closing.
+/// Opens and closes connections, a few of them open at the same time, until `stop` is set. Appends the
+/// clients' ports in the order of their close.
 fn churn(namespace: &Namespace, listener: &Socket, stop: &AtomicBool, closed: &Mutex<Vec<u16>>) {
     const MOST: u16 = 20_000;
     namespace.run("churn", || {
@@ -124,10 +124,11 @@ fn churn(namespace: &Namespace, listener: &Socket, stop: &AtomicBool, closed: &M
                 break;
             }
             if index > 1_000 {
-                // A start on a busy machine takes long: the ports must last, and the buffer must hold what happens.
+                // The start takes long on a busy machine: the pause makes the ports last, and the events fit
+                // into the buffer.
                 wait::pause(Duration::from_millis(3));
             }
-            // Every client has another port, so that each line is somebody's.
+            // Every client has its own port, so that each row identifies a connection.
             let client = sockets::tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
             client.bind(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10_000 + index).into()).unwrap();
             client.connect(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).into()).unwrap();
@@ -140,10 +141,10 @@ fn churn(namespace: &Namespace, listener: &Socket, stop: &AtomicBool, closed: &M
     });
 }
 
-/// Of the connections that are opened and closed while the program starts, those that end after a
-/// certain moment have their two lines, and those before have none.
+/// Of the connections that are opened and closed during the start, those that close after some moment have
+/// two rows, and those before have none.
 #[rstest]
-fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn connections_opened_during_the_start_are_reported_once(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
     let _inhabitant = namespace.inhabit();
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:9999"));
@@ -161,9 +162,10 @@ fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint
         (tracer, before, after)
     });
     let closed = closed.into_inner().unwrap();
-    // Every socket has ended by now: TIME_WAIT (6), LISTEN (10).
-    wait::until("the last", || (namespace.sockets_in(!(1 << 6 | 1 << 5 | 1 << 10)) == 0).then_some(()));
-    let Some(ended) = tracer.many(mode, 2 * (closed.len() - after)) else { return };
+    // Waits until every connection is closed.
+    let settled = sockets::TIME_WAIT | sockets::FIN_WAIT_2 | sockets::LISTEN;
+    wait::until("the last close", || (namespace.sockets_in(!settled) == 0).then_some(()));
+    let Some(ended) = tracer.finish_many(mode, 2 * (closed.len() - after)) else { return };
     let summary = ended.summary();
     assert_eq!(summary.lost, 0, "{summary:?}");
     let (clients, servers) = by_client_port(ended.rows(), 9999);
@@ -171,8 +173,8 @@ fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint
     for rows in [&clients, &servers] {
         let (seen, unseen): (Vec<usize>, Vec<usize>) =
             (0..closed.len()).partition(|&index| rows.contains_key(&closed[index]));
-        // A busy kernel ends connections in another order than they were closed in, but only those of a moment. And the
-        // end of one can be what it skipped.
+        // A busy kernel may finish connections in another order than they were closed in, but only those
+        // closed at the same moment. A skipped run can also hide a close.
         let begins_with = |first: usize| {
             seen.iter().filter(|&&index| index < first).count() <= AT_A_TIME
                 && unseen.iter().filter(|&&index| index >= first).count() <= skipped
@@ -189,7 +191,7 @@ fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint
             assert!(!row.gap && row.closed.is_some(), "{row:#?}");
             assert_eq!(row.incomplete, row.opened.is_none(), "{row:#?}");
         }
-        // Once a beginning was seen, all later ones were, but for those that the kernel skipped.
+        // After the first complete row all later rows are complete, except those of skipped runs.
         let complete: Vec<bool> = seen.iter().map(|&index| !rows[&closed[index]].incomplete).collect();
         let later = complete.iter().skip_while(|&&complete| !complete);
         assert!(later.clone().any(|&complete| complete), "{complete:?}");
@@ -197,18 +199,18 @@ fn what_opens_during_the_start_is_told_once(#[values(Mode::Btf, Mode::Tracepoint
     }
 }
 
-/// A connection that nobody reads from or accepts belongs to the process that listens, also when it has
+/// A connection that no process accepts or reads from belongs to the listening process, even if it has
 /// listened since before the start.
 #[rstest]
-fn a_listener_from_before_owns_what_arrives(
+fn listener_from_before_the_start_owns_new_connections(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
     #[values(true, false)] snapshot: bool,
 ) {
     let namespace = Namespace::alone();
     let listener = namespace.run("maker", || sockets::listen("127.0.0.1:0"));
     let to = sockets::local(&listener);
-    // Only this one holds it.
-    let server = Process::start(&namespace, "old-listener", stay);
+    // Only the child process holds the listener after `drop`.
+    let server = ChildProcess::start(&namespace, "old-listener", sleep_until_killed);
     drop(listener);
     let options: &[&str] = if snapshot { &[] } else { &["--no-snapshot"] };
     let tracer = Tracer::json("connections", &namespace, mode, options);

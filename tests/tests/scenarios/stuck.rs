@@ -1,4 +1,4 @@
-//! `stuck`: what stays in a state, since when, and who holds it.
+//! `stuck`: connections that sleep_until_killed in a state, their age and their owners.
 
 use std::{
     net::Shutdown,
@@ -9,18 +9,17 @@ use rstest::rstest;
 use serde_json::Value;
 use socket2::Socket;
 use tcptrace_tests::{
-    Mode, Namespace, Process, Stuck, StuckGroup, Tracer,
-    process::{Gate, stay},
+    ChildProcess, Mode, Namespace, Stuck, StuckGroup, Tracer,
+    process::{Gate, sleep_until_killed},
     sockets::{self, Pair},
-    tracer::Ended,
-    tun::{CLIENT, Direction, Kind, Relay, SERVER, Verdict},
+    tracer::TracerOutput,
+    tun::{CLIENT, Direction, Relay, SERVER, SegmentKind, Verdict},
     wait,
 };
 
 use crate::support::assert_time;
 
-const CLOSE_WAIT: u32 = 1 << 8;
-/// The group of the mini-sockets.
+/// The group of timewait sockets.
 const KERNEL: &str = "the kernel (no process holds them)";
 
 fn start(namespace: &Namespace, options: &[&str]) -> Tracer {
@@ -28,14 +27,14 @@ fn start(namespace: &Namespace, options: &[&str]) -> Tracer {
     Tracer::start_unready(["stuck", "--netns", &netns].iter().chain(options))
 }
 
-fn end(tracer: Tracer) -> Ended {
-    let ended = tracer.wait_for_end();
+fn finish(tracer: Tracer) -> TracerOutput {
+    let ended = tracer.wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     ended
 }
 
-/// The groups in order, each with the connections that are listed under it.
-fn groups(ended: &Ended) -> Vec<(StuckGroup, Vec<Stuck>)> {
+/// Returns the groups in order, each with its listed connections.
+fn groups(ended: &TracerOutput) -> Vec<(StuckGroup, Vec<Stuck>)> {
     let mut groups: Vec<(StuckGroup, Vec<Stuck>)> = Vec::new();
     for line in ended.rows::<Value>() {
         if line["type"] == "stuck_group" {
@@ -48,26 +47,26 @@ fn groups(ended: &Ended) -> Vec<(StuckGroup, Vec<Stuck>)> {
     groups
 }
 
-fn look(namespace: &Namespace, options: &[&str]) -> Vec<(StuckGroup, Vec<Stuck>)> {
+fn list(namespace: &Namespace, options: &[&str]) -> Vec<(StuckGroup, Vec<Stuck>)> {
     let options: Vec<&str> = ["-o", "json"].iter().chain(options).copied().collect();
-    groups(&end(start(namespace, &options)))
+    groups(&finish(start(namespace, &options)))
 }
 
-/// A process that accepts connections and forgets them once they have ended.
+/// A process that accepts connections and never closes them.
 struct Leak {
-    process: Process,
+    process: ChildProcess,
     port: u16,
 }
 
 fn leak(namespace: &Namespace, name: &str, count: u32) -> Leak {
     let listener = namespace.run("maker", || sockets::listen("127.0.0.1:0"));
     let to = sockets::local(&listener);
-    let before = namespace.sockets_in(CLOSE_WAIT);
+    let before = namespace.sockets_in(sockets::CLOSE_WAIT);
     let accepted = Gate::new();
-    let process = Process::start(namespace, name, || {
+    let process = ChildProcess::start(namespace, name, || {
         let _open: Vec<Socket> = (0..count).map(|_| sockets::accept(&listener)).collect();
         accepted.open();
-        stay();
+        sleep_until_killed();
     });
     drop(listener);
     namespace.run("client", || {
@@ -77,7 +76,7 @@ fn leak(namespace: &Namespace, name: &str, count: u32) -> Leak {
         }
     });
     let all = before + count as usize;
-    wait::until("CLOSE_WAIT", || (namespace.sockets_in(CLOSE_WAIT) == all).then_some(()));
+    wait::until("CLOSE_WAIT", || (namespace.sockets_in(sockets::CLOSE_WAIT) == all).then_some(()));
     accepted.wait();
     Leak { process, port: to.port() }
 }
@@ -102,37 +101,37 @@ fn assert_leak(group: &StuckGroup, members: &[Stuck], leak: &Leak, count: usize)
 }
 
 #[test]
-fn a_leak_comes_first() {
+fn largest_leak_is_ranked_first() {
     let namespace = Namespace::alone();
     let start = Instant::now();
     let small = leak(&namespace, "small", 3);
     let big = leak(&namespace, "big", 20);
     let least = wait::pause(Duration::from_millis(1300));
-    let found = look(&namespace, &["--threshold", "close_wait=1s"]);
+    let found = list(&namespace, &["--threshold", "close_wait=1s"]);
     let wall = start.elapsed();
-    let [(first, shown), (second, rest)] = &found[..] else { panic!("{found:#?}") };
-    assert_leak(first, shown, &big, 20);
+    let [(first, listed), (second, rest)] = &found[..] else { panic!("{found:#?}") };
+    assert_leak(first, listed, &big, 20);
     assert_leak(second, rest, &small, 3);
     assert_eq!((first.process.as_deref(), first.pid), (Some("big"), Some(big.process.id())));
     assert_eq!((second.process.as_deref(), second.pid), (Some("small"), Some(small.process.id())));
-    assert_eq!((shown.len(), rest.len()), (5, 3));
-    for member in shown.iter().chain(rest) {
+    assert_eq!((listed.len(), rest.len()), (5, 3));
+    for member in listed.iter().chain(rest) {
         assert_eq!(member.age_source, "at_least");
-        // The kernel counts in milliseconds.
+        // The kernel's timers have millisecond resolution.
         assert_time("age", member.age(), least.saturating_sub(Duration::from_millis(20))..=wall);
     }
-    assert!(shown.is_sorted_by(|a, b| a.age_us >= b.age_us));
-    assert!((first.oldest_us - shown[0].age_us).abs() < 0.001, "{first:?}");
-    assert_eq!(look(&namespace, &["--threshold", "close_wait=1h"]), []);
-    assert_eq!(look(&namespace, &[]), []);
-    let limited = look(&namespace, &["--threshold", "close_wait=1s", "--limit", "20", "-n", "1"]);
+    assert!(listed.is_sorted_by(|a, b| a.age_us >= b.age_us));
+    assert!((first.oldest_us - listed[0].age_us).abs() < 0.001, "{first:?}");
+    assert_eq!(list(&namespace, &["--threshold", "close_wait=1h"]), []);
+    assert_eq!(list(&namespace, &[]), []);
+    let limited = list(&namespace, &["--threshold", "close_wait=1s", "--limit", "20", "-n", "1"]);
     let [(_, all)] = &limited[..] else { panic!("{limited:#?}") };
     assert_eq!(all.len(), 20);
 }
 
-/// What ends up in its state while the program watches has an exact age.
+/// A connection that enters its state during tracing has an exact age.
 #[rstest]
-fn a_watched_age_is_exact(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn observed_age_is_exact(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     let old = leak(&namespace, "old", 2);
     let started = Instant::now();
@@ -144,28 +143,28 @@ fn a_watched_age_is_exact(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let begin = Instant::now();
     let new = leak(&namespace, "new", 3);
     let ready = Instant::now();
-    let ended = end(tracer);
+    let ended = finish(tracer);
     let wall = begin.elapsed();
     let found = groups(&ended);
-    let [(first, watched), (second, unwatched)] = &found[..] else { panic!("{found:#?}") };
-    assert_leak(first, watched, &new, 3);
-    assert_leak(second, unwatched, &old, 2);
-    for member in watched {
+    let [(first, observed), (second, earlier)] = &found[..] else { panic!("{found:#?}") };
+    assert_leak(first, observed, &new, 3);
+    assert_leak(second, earlier, &old, 2);
+    for member in observed {
         assert_eq!(member.age_source, "observed", "{member:#?}");
-        // It ends three seconds after a beginning that is later than this.
+        // The report comes three seconds after the start, which is later than `started`.
         let least = Duration::from_secs(3).saturating_sub(ready - started);
         assert_time("age", member.age(), least..=wall);
     }
-    assert!(unwatched.iter().all(|member| member.age_source == "at_least"), "{unwatched:#?}");
+    assert!(earlier.iter().all(|member| member.age_source == "at_least"), "{earlier:#?}");
 }
 
-/// Both ends of a handshake that gets no further, each in its namespace.
+/// Both sides of a handshake that makes no progress, each in its namespace.
 #[rstest]
-fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    // The first SYN alone arrives: a resent one would be answered at once, which the kernel counts like
-    // the resends of its own timer.
+fn stalled_handshake_is_reported_on_both_sides(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    // Only the first SYN arrives. A retransmitted SYN would be answered immediately, which the kernel counts
+    // like a retransmit of its own timer.
     let relay = Relay::new(|segment| match (segment.direction, segment.kind, segment.index) {
-        (Direction::ToServer, Kind::Syn, 0) => Verdict::Pass,
+        (Direction::ToServer, SegmentKind::Syn, 0) => Verdict::Pass,
         _ => Verdict::Drop,
     });
     let _inhabitants = [relay.client.inhabit(), relay.server.inhabit()];
@@ -180,7 +179,7 @@ fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
     let begin = Instant::now();
     let client = relay.client.run("client", || {
         let client = sockets::tcp(to);
-        // A port that is chosen at `connect` only is not known when the state is entered.
+        // A port that `connect` chooses is unknown when the socket enters SYN_SENT.
         client.bind(&sockets::address(&format!("{CLIENT}:6000")).into()).unwrap();
         client.set_nonblocking(true).unwrap();
         let error = client.connect(&to.into()).unwrap_err();
@@ -188,10 +187,10 @@ fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
         client
     });
     let connected = started.elapsed();
-    wait::until("the resent SYN-ACK", || relay.segment(Direction::ToClient, Kind::SynAck, 1));
-    // What is certain of its age is less while less than half is left of the wait for the next resend.
-    let found = wait::until("a certain age", || {
-        Some(look(&relay.server, &["--threshold", "syn_received=1s"])).filter(|found| !found.is_empty())
+    wait::until("the retransmitted SYN-ACK", || relay.segment(Direction::ToClient, SegmentKind::SynAck, 1));
+    // The minimum age is lower while less than half of the time to the next retransmit is left.
+    let found = wait::until("a minimum age of 1 s", || {
+        Some(list(&relay.server, &["--threshold", "syn_received=1s"])).filter(|found| !found.is_empty())
     });
     let [(group, members)] = &found[..] else { panic!("{found:#?}") };
     let [member] = &members[..] else { panic!("{members:#?}") };
@@ -201,7 +200,7 @@ fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
     assert_eq!(member.age_source, "at_least");
     assert_time("age", member.age(), Duration::from_secs(1)..=begin.elapsed());
 
-    let ended = end(clients);
+    let ended = finish(clients);
     let wall = begin.elapsed();
     let found = groups(&ended);
     let [(group, members)] = &found[..] else { panic!("{found:#?}") };
@@ -212,17 +211,17 @@ fn a_handshake_gets_no_further(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode
     assert_time("age", member.age(), Duration::from_secs(4).saturating_sub(connected)..=wall);
 }
 
-/// A client that has closed its half, and a server that goes on.
+/// The client has closed its half; the server stays open.
 #[test]
-fn both_ends_of_a_half_close() {
+fn half_close_is_reported_on_both_sides() {
     let namespace = Namespace::new();
     let _inhabitant = namespace.inhabit();
     let Pair { client, server: _server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:0");
     client.shutdown(Shutdown::Write).unwrap();
     let begin = Instant::now();
-    wait::until("CLOSE_WAIT", || (namespace.sockets_in(CLOSE_WAIT) == 1).then_some(()));
+    wait::until("CLOSE_WAIT", || (namespace.sockets_in(sockets::CLOSE_WAIT) == 1).then_some(()));
     let least = wait::pause(Duration::from_millis(300)).saturating_sub(Duration::from_millis(20));
-    let found = look(&namespace, &["--threshold", "close_wait=200ms,fin_wait_2=200ms"]);
+    let found = list(&namespace, &["--threshold", "close_wait=200ms,fin_wait_2=200ms"]);
     let wall = begin.elapsed() + Duration::from_millis(20);
     let [(group, members)] = &found[..] else { panic!("{found:#?}") };
     assert_eq!((group.count, group.pid), (2, Some(std::process::id())));
@@ -237,7 +236,7 @@ fn both_ends_of_a_half_close() {
 }
 
 #[test]
-fn time_wait_is_listed_on_demand() {
+fn time_wait_is_listed_on_request() {
     let namespace = Namespace::new();
     let _inhabitant = namespace.inhabit();
     let Pair { client, server, listener: _listener } = sockets::pair(&namespace, "127.0.0.1:0");
@@ -249,8 +248,8 @@ fn time_wait_is_listed_on_demand() {
     drop(client);
     wait::until("TIME_WAIT", || (namespace.sockets_in(sockets::TIME_WAIT) == 1).then_some(()));
     let begin = Instant::now();
-    assert_eq!(look(&namespace, &[]), []);
-    let found = look(&namespace, &["--time-wait"]);
+    assert_eq!(list(&namespace, &[]), []);
+    let found = list(&namespace, &["--time-wait"]);
     let [(group, members)] = &found[..] else { panic!("{found:#?}") };
     let [member] = &members[..] else { panic!("{members:#?}") };
     assert_eq!((group.group.as_str(), member.state.as_str()), (KERNEL, "time_wait"));
@@ -258,7 +257,7 @@ fn time_wait_is_listed_on_demand() {
     let left = Duration::from_secs_f64(member.ends_in_us.unwrap() / 1e6);
     let least = Duration::from_secs(59).saturating_sub(begin.elapsed());
     assert_time("time left", left, least..=Duration::from_secs(60));
-    // Together they are the minute that it lasts.
+    // Age and time left add up to the minute of TIME_WAIT.
     assert!(
         (member.age() + left).abs_diff(Duration::from_secs(60)) < Duration::from_millis(5),
         "{member:#?}"
@@ -269,12 +268,12 @@ fn time_wait_is_listed_on_demand() {
 #[case::port("port")]
 #[case::remote("remote")]
 #[case::container("container")]
-fn other_groups(#[case] by: &str) {
+fn connections_are_grouped_by_option(#[case] by: &str) {
     let namespace = Namespace::alone();
     let (one, other) = (leak(&namespace, "one", 2), leak(&namespace, "other", 3));
     wait::pause(Duration::from_millis(50));
-    let found = look(&namespace, &["--threshold", "close_wait=10ms", "--by", by]);
-    let shown: Vec<(String, usize)> =
+    let found = list(&namespace, &["--threshold", "close_wait=10ms", "--by", by]);
+    let counts: Vec<(String, usize)> =
         found.iter().map(|(group, _)| (group.group.clone(), group.count)).collect();
     let expected = match by {
         "port" => vec![(format!("port {}", other.port), 3), (format!("port {}", one.port), 2)],
@@ -283,7 +282,7 @@ fn other_groups(#[case] by: &str) {
     };
     // The test program itself may run in a container.
     if by != "container" || found.iter().all(|(group, _)| group.container_id.is_none()) {
-        assert_eq!(shown, expected);
+        assert_eq!(counts, expected);
     }
     assert_eq!(found.iter().map(|(group, _)| group.count).sum::<usize>(), 5);
     let mut ids: Vec<_> = found.iter().flat_map(|(_, members)| members).map(|member| member.pid).collect();
@@ -295,25 +294,25 @@ fn other_groups(#[case] by: &str) {
 }
 
 #[test]
-fn the_other_formats() {
+fn csv_and_table_list_the_connections() {
     let namespace = Namespace::alone();
     let held = leak(&namespace, "holder", 7);
     wait::pause(Duration::from_millis(50));
     let options = ["--threshold", "close_wait=10ms", "-o"];
-    let csv = end(start(&namespace, &[&options[..], &["csv"]].concat())).stdout;
+    let csv = finish(start(&namespace, &[&options[..], &["csv"]].concat())).stdout;
     let mut reader = csv::Reader::from_reader(&csv[..]);
     let header = reader.headers().unwrap().clone();
-    let place = |name: &str| header.iter().position(|column| column == name).unwrap();
+    let column = |name: &str| header.iter().position(|known| known == name).unwrap();
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 7);
     for row in &rows {
-        assert_eq!((&row[place("type")], &row[place("state")]), ("stuck", "close_wait"));
-        assert_eq!(row[place("pid")], held.process.id().to_string());
-        assert_eq!((&row[place("process")], &row[place("unread_bytes")]), ("holder", "7"));
-        assert!(row[place("age_us")].parse::<f64>().unwrap() >= 10_000.0);
+        assert_eq!((&row[column("type")], &row[column("state")]), ("stuck", "close_wait"));
+        assert_eq!(row[column("pid")], held.process.id().to_string());
+        assert_eq!((&row[column("process")], &row[column("unread_bytes")]), ("holder", "7"));
+        assert!(row[column("age_us")].parse::<f64>().unwrap() >= 10_000.0);
     }
 
-    let table = end(start(&namespace, &[&options[..], &["table"]].concat())).text();
+    let table = finish(start(&namespace, &[&options[..], &["table"]].concat())).text();
     let lines: Vec<&str> = table.lines().collect();
     let [header, group, members @ ..] = &lines[..] else { panic!("{table}") };
     let columns: Vec<_> = header.split_whitespace().collect();

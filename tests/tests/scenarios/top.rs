@@ -6,7 +6,7 @@ use tcptrace_tests::{
     Namespace,
     pty::Pty,
     sockets,
-    tun::{Kind, Relay, SERVER, Verdict},
+    tun::{Relay, SERVER, SegmentKind, Verdict},
     wait,
 };
 
@@ -18,11 +18,11 @@ fn start(namespace: &Namespace, columns: u16, rows: u16) -> Pty {
 }
 
 #[test]
-fn connections_show_are_searched_and_opened() {
+fn connections_can_be_searched_and_opened() {
     let namespace = Namespace::new();
     let pty = start(&namespace, 80, 24);
     let pairs: Vec<_> = (0..3).map(|_| sockets::pair(&namespace, "127.0.0.1:0")).collect();
-    // Both ends of three connections.
+    // Three connections have six sockets.
     let screen = wait::until("six connections in the diagram", || {
         let screen = pty.text();
         let shown =
@@ -48,12 +48,12 @@ fn connections_show_are_searched_and_opened() {
     pty.wait_for("Connections: 0");
     pty.type_keys("q");
     pty.wait_for("transitions seen");
-    let (status, text) = pty.wait_for_end();
+    let (status, text) = pty.wait_for_exit();
     assert!(status.success(), "{status}: {text}");
 }
 
 #[rstest]
-fn every_signal_gives_the_terminal_back(
+fn signals_restore_the_terminal(
     #[values(
         Signal::TERM,
         Signal::INT,
@@ -69,13 +69,13 @@ fn every_signal_gives_the_terminal_back(
     let pty = start(&namespace, 120, 40);
     pty.wait_for("ESTABLISHED");
     pty.signal(signal);
-    let (status, text) = pty.wait_for_end();
+    let (status, text) = pty.wait_for_exit();
     assert!(status.success(), "{status}: {text}");
 }
 
-/// By the signal, and by the key that the raw terminal makes no signal of.
+/// Stops by SIGTSTP, and by Ctrl-Z, which a raw terminal does not turn into a signal.
 #[test]
-fn stopped_it_gives_the_terminal_back_and_takes_it_again() {
+fn stop_restores_the_terminal_and_continue_redraws_it() {
     let namespace = Namespace::new();
     let pty = start(&namespace, 120, 40);
     pty.wait_for("ESTABLISHED");
@@ -88,20 +88,20 @@ fn stopped_it_gives_the_terminal_back_and_takes_it_again() {
         pty.wait_for_stop();
         pty.signal(Signal::CONT);
         pty.wait_for("ESTABLISHED");
-        // It takes keys again.
+        // The program reads keys again.
         pty.type_keys("?");
         pty.wait_for("Ctrl-C");
         pty.type_keys("?");
-        wait::until("the help is gone", || (!pty.text().contains("Ctrl-C")).then_some(()));
+        wait::until("the help to close", || (!pty.text().contains("Ctrl-C")).then_some(()));
     }
     pty.type_keys("q");
-    let (status, text) = pty.wait_for_end();
+    let (status, text) = pty.wait_for_exit();
     assert!(status.success(), "{status}: {text}");
 }
 
-/// Whether or not somebody tells it by a signal.
+/// The program exits even without SIGHUP.
 #[test]
-fn a_terminal_that_goes_ends_it() {
+fn hang_up_stops_the_program() {
     let namespace = Namespace::new();
     let pty = start(&namespace, 80, 24);
     pty.wait_for("ESTABLISHED");
@@ -110,17 +110,17 @@ fn a_terminal_that_goes_ends_it() {
 }
 
 #[test]
-fn it_takes_a_terminal() {
-    let ended = tcptrace_tests::Tracer::start_unready(["top"]).wait_for_end();
+fn top_requires_a_terminal() {
+    let ended = tcptrace_tests::Tracer::start_unready(["top"]).wait_for_exit();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("`top` draws on a terminal"), "{}", ended.stderr);
 }
 
-/// `handshakes` draws its report again in place, and leaves one behind.
+/// `handshakes` redraws its report in place, and leaves the last one on the screen.
 #[test]
-fn handshakes_refreshes_in_place() {
+fn handshakes_redraws_in_place() {
     let relay = Relay::new(|segment| match segment.kind {
-        Kind::SynAck => Verdict::Delay(std::time::Duration::from_millis(50)),
+        SegmentKind::SynAck => Verdict::Delay(std::time::Duration::from_millis(50)),
         _ => Verdict::Pass,
     });
     let netns = relay.client.inode().to_string();
@@ -133,7 +133,7 @@ fn handshakes_refreshes_in_place() {
     }
     pty.signal(Signal::INT);
     pty.wait_for("transitions seen");
-    let (status, text) = pty.wait_for_end();
+    let (status, text) = pty.wait_for_exit();
     assert!(status.success(), "{status}: {text}");
     assert_eq!(text.matches("GROUP").count(), 1, "{text}");
     assert!(!text.contains("No handshake was seen"), "{text}");

@@ -1,27 +1,27 @@
-//! One handshake that is over, completed or not.
+//! One finished handshake attempt.
 
 use crate::{
-    analysis::resends::{ResendSchedule, client_schedule, server_schedule},
-    event::{Endpoint, Process, TcpState, Timestamp},
+    analysis::retransmits::{RetransmitSchedule, client_schedule, server_schedule},
+    event::{CgroupId, Endpoint, Nanos, Netns, Process, TcpState, Timestamp},
     lifecycle::{
         CloseReason, ClosedConnection, Connection, DurationSource, HalfOpen, HandshakeCaveat, Observation,
         Role,
     },
 };
 
-/// How an opening ended.
+/// The outcome of a handshake attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HandshakeOutcome {
     /// The connection was established.
     Established,
-    /// It ended before it was established.
+    /// The connection closed before it was established.
     Failed(CloseReason),
-    /// This host answered a SYN, and the final ACK did not come.
+    /// This host answered the SYN, and the final ACK did not arrive.
     Abandoned,
 }
 
 impl HandshakeOutcome {
-    /// The name in machine output.
+    /// Returns the name in machine output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Established => "established",
@@ -31,51 +31,52 @@ impl HandshakeOutcome {
     }
 }
 
-/// An opening that is over, as the application or the listener had it.
+/// A finished handshake attempt of a client or at a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeAttempt {
-    /// When it was over.
+    /// When the attempt ended.
     pub ended: Timestamp,
-    /// Which side sent the first SYN.
+    /// The side that sent the first SYN.
     pub role: Role,
-    /// The local end.
+    /// The local endpoint.
     pub local: Endpoint,
-    /// The remote end.
+    /// The remote endpoint.
     pub remote: Endpoint,
-    /// The process, as far as it was known then.
+    /// The owning process, if it was known when the attempt ended.
     pub process: Option<Process>,
-    /// Inode of the network namespace.
-    pub netns: Option<u32>,
-    /// Id of the cgroup.
-    pub cgroup_id: Option<u64>,
-    /// How it ended.
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The cgroup of the socket.
+    pub cgroup_id: Option<CgroupId>,
+    /// The outcome.
     pub outcome: HandshakeOutcome,
-    /// How long it took, nanoseconds: of a completed handshake its duration, of a failure the time until it failed,
-    /// of an abandoned one the time from the first SYN-ACK to the last, which is less than what was waited.
-    pub duration_ns: Option<u64>,
+    /// The duration. For a failure this is the time until the close. For an abandoned handshake
+    /// it is the time from the first SYN-ACK to the last, a lower bound of the wait.
+    pub duration: Option<Nanos>,
     /// How the duration was obtained.
     pub source: DurationSource,
-    /// Why the duration is less than exact.
+    /// Why the duration is not exact.
     pub caveat: Option<HandshakeCaveat>,
-    /// The network's round trip, nanoseconds.
-    pub rtt_ns: Option<u64>,
-    /// SYNs, of a server SYN-ACKs, that were sent again.
+    /// The network round-trip time.
+    pub rtt: Option<Nanos>,
+    /// Retransmitted SYNs (for a server SYN-ACKs); none when unknown.
     pub retransmits: Option<u8>,
     /// The errno of a failure.
     pub error: Option<u16>,
 }
 
-/// Where the time of a completed handshake went, nanoseconds; what is not known is in neither.
+/// The components of a completed handshake's duration. Time of unknown cause is in neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeSplit {
-    /// The round trip.
-    pub network: Option<u64>,
-    /// Waiting until a lost SYN or SYN-ACK was sent again.
-    pub resends: Option<u64>,
+    /// The network round trip.
+    pub network: Option<Nanos>,
+    /// The wait for the retransmission of a lost SYN or SYN-ACK.
+    pub retransmit_wait: Option<Nanos>,
 }
 
 impl HandshakeAttempt {
-    /// The opening that an observation ends; none when it ends none, or one whose beginning was not seen.
+    /// Returns the attempt that `observation` ends; none if it ends none, or if the start of the attempt was
+    /// not seen.
     pub fn ended_by(observation: &Observation<'_>) -> Option<Self> {
         match observation {
             Observation::Transition { transition, connection: Some(connection), .. }
@@ -83,7 +84,7 @@ impl HandshakeAttempt {
             {
                 Self::completed(connection, transition.time)
             }
-            Observation::Closed(closed) if closed.connection.never_established() => {
+            Observation::Closed(closed) if closed.close_seen && closed.connection.never_established() => {
                 Some(Self::failed(closed))
             }
             Observation::Abandoned(half_open) => Some(Self::abandoned(half_open)),
@@ -95,10 +96,10 @@ impl HandshakeAttempt {
         let handshake = connection.handshake?;
         Some(Self {
             outcome: HandshakeOutcome::Established,
-            duration_ns: handshake.duration_ns,
+            duration: handshake.duration,
             source: handshake.source,
             caveat: handshake.caveat,
-            rtt_ns: handshake.rtt_us.map(|us| u64::from(us) * 1000),
+            rtt: handshake.rtt.map(Nanos::from),
             retransmits: handshake.retransmits,
             ..Self::of(connection, time)
         })
@@ -108,7 +109,7 @@ impl HandshakeAttempt {
         let connection = closed.connection;
         Self {
             outcome: HandshakeOutcome::Failed(closed.close_cause.reason),
-            duration_ns: closed.duration_ns(),
+            duration: closed.duration(),
             retransmits: connection.handshake.and_then(|handshake| handshake.retransmits),
             error: closed.close_cause.error,
             ..Self::of(connection, closed.closed)
@@ -125,10 +126,10 @@ impl HandshakeAttempt {
             netns: connection.netns,
             cgroup_id: connection.cgroup_id,
             outcome: HandshakeOutcome::Established,
-            duration_ns: None,
+            duration: None,
             source: DurationSource::Observed,
             caveat: None,
-            rtt_ns: None,
+            rtt: None,
             retransmits: None,
             error: None,
         }
@@ -144,59 +145,60 @@ impl HandshakeAttempt {
             netns: half_open.netns,
             cgroup_id: None,
             outcome: HandshakeOutcome::Abandoned,
-            duration_ns: Some(half_open.last_sent.since(half_open.answered)),
+            duration: Some(half_open.last_sent.since(half_open.answered)),
             source: if half_open.answered_exactly {
                 DurationSource::Observed
             } else {
                 DurationSource::Modelled
             },
             caveat: None,
-            rtt_ns: None,
+            rtt: None,
             retransmits: Some(half_open.retransmits),
             error: None,
         }
     }
 
-    /// Whether a SYN or a SYN-ACK was sent again; none when the kernel did not say.
+    /// Returns whether a SYN or a SYN-ACK was retransmitted; none when unknown.
     pub fn lost_a_syn(&self) -> Option<bool> {
         self.retransmits.map(|count| count > 0)
     }
 
-    /// The waits before the resends, where the kernel's schedules explain the duration.
-    pub fn schedule(&self) -> Option<ResendSchedule> {
-        let (resends, duration) = (self.retransmits?, self.duration_ns?);
+    /// Returns the retransmission schedule, if one of the kernel's schedules explains the duration.
+    pub fn schedule(&self) -> Option<RetransmitSchedule> {
+        let (retransmits, duration) = (self.retransmits?, self.duration?);
         match self.role {
-            Role::Client | Role::Simultaneous => client_schedule(resends, duration),
-            Role::Server => server_schedule(resends, duration),
+            Role::Client | Role::Simultaneous => client_schedule(retransmits, duration),
+            Role::Server => server_schedule(retransmits, duration),
             Role::Unknown => None,
         }
     }
 
-    /// Where the time of a completed handshake went.
+    /// Splits the duration of a completed handshake into its components.
     ///
-    /// What is known best comes first: a round trip that the kernel sampled is the network's part, and what is
-    /// beyond it, after a resend, was waiting. Without a sample the schedule of resends gives the wait; for a
-    /// client the rest is the network's, for a server's it may have been the client's.
+    /// A round-trip sample of the kernel is the network component; after a retransmission the rest of the
+    /// duration is the wait. Without a sample the retransmission schedule gives the wait. For a client the
+    /// rest is then the network component; for a server the rest may include time of the client.
     pub fn split(&self) -> TimeSplit {
-        let (HandshakeOutcome::Established, Some(duration)) = (self.outcome, self.duration_ns) else {
+        let (HandshakeOutcome::Established, Some(duration)) = (self.outcome, self.duration) else {
             return TimeSplit::default();
         };
         let lost = self.lost_a_syn();
-        match self.rtt_ns.map(|rtt| rtt.min(duration)) {
+        match self.rtt.map(|rtt| rtt.min(duration)) {
             Some(network) if lost == Some(true) => {
-                TimeSplit { network: Some(network), resends: Some(duration - network) }
+                TimeSplit { network: Some(network), retransmit_wait: Some(duration.saturating_sub(network)) }
             }
-            Some(network) => TimeSplit { network: Some(network), resends: lost.map(|_| 0) },
+            Some(network) => TimeSplit { network: Some(network), retransmit_wait: lost.map(|_| Nanos::ZERO) },
             None => {
-                let resends = match lost {
-                    Some(true) => self.schedule().map(ResendSchedule::wait_ns),
-                    Some(false) => Some(0),
+                let retransmit_wait = match lost {
+                    Some(true) => self.schedule().map(RetransmitSchedule::wait),
+                    Some(false) => Some(Nanos::ZERO),
                     None => None,
                 };
                 let client = matches!(self.role, Role::Client | Role::Simultaneous);
-                let network =
-                    resends.filter(|&wait| client && wait > 0).map(|wait| duration.saturating_sub(wait));
-                TimeSplit { network, resends }
+                let network = retransmit_wait
+                    .filter(|&wait| client && wait > Nanos::ZERO)
+                    .map(|wait| duration.saturating_sub(wait));
+                TimeSplit { network, retransmit_wait }
             }
         }
     }
@@ -206,56 +208,54 @@ impl HandshakeAttempt {
 mod tests {
     use super::*;
 
-    const MS: u64 = 1_000_000;
-
-    fn opening(
+    fn attempt(
         role: Role,
         duration_ms: u64,
         rtt_ms: Option<u64>,
         retransmits: Option<u8>,
     ) -> HandshakeAttempt {
-        let end = |port| Endpoint { address: "192.0.2.1".parse().unwrap(), port };
+        let endpoint = |port| Endpoint { address: "192.0.2.1".parse().unwrap(), port };
         HandshakeAttempt {
             ended: Timestamp(0),
             role,
-            local: end(1),
-            remote: end(2),
+            local: endpoint(1),
+            remote: endpoint(2),
             process: None,
             netns: None,
             cgroup_id: None,
             outcome: HandshakeOutcome::Established,
-            duration_ns: Some(duration_ms * MS),
+            duration: Some(Nanos::from_millis(duration_ms)),
             source: DurationSource::Observed,
             caveat: None,
-            rtt_ns: rtt_ms.map(|ms| ms * MS),
+            rtt: rtt_ms.map(Nanos::from_millis),
             retransmits,
             error: None,
         }
     }
 
-    fn split(opening: HandshakeAttempt) -> (Option<u64>, Option<u64>) {
-        let split = opening.split();
-        (split.network.map(|ns| ns / MS), split.resends.map(|ns| ns / MS))
+    fn split(attempt: HandshakeAttempt) -> (Option<u64>, Option<u64>) {
+        let split = attempt.split();
+        (split.network.map(Nanos::as_millis), split.retransmit_wait.map(Nanos::as_millis))
     }
 
     #[test]
-    fn the_round_trip_and_the_waits_fill_the_time() {
-        assert_eq!(split(opening(Role::Client, 223, Some(220), Some(0))), (Some(220), Some(0)));
-        assert_eq!(split(opening(Role::Client, 3_020, Some(20), Some(2))), (Some(20), Some(3_000)));
-        assert_eq!(split(opening(Role::Client, 3_020, None, Some(2))), (Some(20), Some(3_000)));
-        assert_eq!(split(opening(Role::Client, 1_200, Some(1_200), Some(1))), (Some(1_200), Some(0)));
-        assert_eq!(split(opening(Role::Client, 20, Some(25), Some(0))), (Some(20), Some(0)));
+    fn the_round_trip_and_the_wait_add_up_to_the_duration() {
+        assert_eq!(split(attempt(Role::Client, 223, Some(220), Some(0))), (Some(220), Some(0)));
+        assert_eq!(split(attempt(Role::Client, 3_020, Some(20), Some(2))), (Some(20), Some(3_000)));
+        assert_eq!(split(attempt(Role::Client, 3_020, None, Some(2))), (Some(20), Some(3_000)));
+        assert_eq!(split(attempt(Role::Client, 1_200, Some(1_200), Some(1))), (Some(1_200), Some(0)));
+        assert_eq!(split(attempt(Role::Client, 20, Some(25), Some(0))), (Some(20), Some(0)));
     }
 
     #[test]
-    fn what_is_not_known_is_in_neither() {
-        assert_eq!(split(opening(Role::Client, 300, None, None)), (None, None));
-        assert_eq!(split(opening(Role::Client, 300, None, Some(0))), (None, Some(0)));
-        assert_eq!(split(opening(Role::Client, 300, None, Some(2))), (None, None));
-        assert_eq!(split(opening(Role::Server, 1_030, None, Some(1))), (None, Some(1_000)));
+    fn unknown_components_are_absent() {
+        assert_eq!(split(attempt(Role::Client, 300, None, None)), (None, None));
+        assert_eq!(split(attempt(Role::Client, 300, None, Some(0))), (None, Some(0)));
+        assert_eq!(split(attempt(Role::Client, 300, None, Some(2))), (None, None));
+        assert_eq!(split(attempt(Role::Server, 1_030, None, Some(1))), (None, Some(1_000)));
         let failed = HandshakeAttempt {
             outcome: HandshakeOutcome::Abandoned,
-            ..opening(Role::Server, 3_000, None, Some(2))
+            ..attempt(Role::Server, 3_000, None, Some(2))
         };
         assert_eq!(split(failed), (None, None));
     }

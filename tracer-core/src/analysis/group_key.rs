@@ -1,35 +1,35 @@
-//! What handshakes are grouped by.
+//! The keys that handshakes are grouped by.
 
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{analysis::HandshakeAttempt, event::Endpoint, lifecycle::Role};
 
-/// What handshakes are grouped by.
+/// The attribute that handshakes are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HandshakesBy {
-    /// The service: of a client the remote address and port, of a server its local port
+    /// The service: the remote address and port of a client, the local port of a server.
     #[default]
     Service,
-    /// The remote address
+    /// The remote address.
     Remote,
-    /// The remote port
+    /// The remote port.
     RemotePort,
-    /// The local port
+    /// The local port.
     LocalPort,
-    /// The name of the process
+    /// The name of the process.
     Process,
-    /// The container of the socket
+    /// The container of the socket.
     Container,
-    /// Which side opened the connection
+    /// The side that opened the connection.
     Role,
-    /// Nothing: all of them together
+    /// No grouping: one group of all handshakes.
     None,
 }
 
-/// What the handshakes of a group share.
+/// The attribute that the handshakes of a group share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupKey {
-    /// The service at a remote end.
+    /// The service at a remote endpoint.
     Service(Endpoint),
     /// The service on a local port.
     Served(u16),
@@ -37,32 +37,32 @@ pub enum GroupKey {
     Remote(IpAddr),
     /// A remote port.
     RemotePort(u16),
-    /// A local port; of a client that failed before it had one, 0.
+    /// A local port; 0 for a client that failed before the kernel bound one.
     LocalPort(u16),
-    /// A process name, NUL-padded; none where nobody is known.
+    /// A process name, NUL-padded; none if the process is unknown.
     Process(Option<[u8; 16]>),
-    /// A container's id; none outside of one, or where it is not known.
+    /// The id of a container; none outside of a container, or if unknown.
     Container(Option<Arc<str>>),
-    /// A role.
+    /// The side that opened the connection.
     Role(Role),
-    /// All of them.
+    /// All handshakes.
     All,
-    /// All whose group found no place.
+    /// The handshakes of all groups over the limit.
     Other,
 }
 
 impl GroupKey {
-    /// The group of an opening; `container` is its socket's.
-    pub fn of(opening: &HandshakeAttempt, by: HandshakesBy, container: Option<Arc<str>>) -> Self {
+    /// Returns the group key of an attempt; `container` is the container of its socket.
+    pub fn of(attempt: &HandshakeAttempt, by: HandshakesBy, container: Option<Arc<str>>) -> Self {
         match by {
-            HandshakesBy::Service if opening.role == Role::Server => Self::Served(opening.local.port),
-            HandshakesBy::Service => Self::Service(opening.remote),
-            HandshakesBy::Remote => Self::Remote(opening.remote.address),
-            HandshakesBy::RemotePort => Self::RemotePort(opening.remote.port),
-            HandshakesBy::LocalPort => Self::LocalPort(opening.local.port),
-            HandshakesBy::Process => Self::Process(opening.process.map(|process| process.comm)),
+            HandshakesBy::Service if attempt.role == Role::Server => Self::Served(attempt.local.port),
+            HandshakesBy::Service => Self::Service(attempt.remote),
+            HandshakesBy::Remote => Self::Remote(attempt.remote.address),
+            HandshakesBy::RemotePort => Self::RemotePort(attempt.remote.port),
+            HandshakesBy::LocalPort => Self::LocalPort(attempt.local.port),
+            HandshakesBy::Process => Self::Process(attempt.process.map(|process| process.comm)),
             HandshakesBy::Container => Self::Container(container),
-            HandshakesBy::Role => Self::Role(opening.role),
+            HandshakesBy::Role => Self::Role(attempt.role),
             HandshakesBy::None => Self::All,
         }
     }

@@ -1,4 +1,4 @@
-//! Handshakes in groups, with the slowest of all and how they are distributed.
+//! Aggregates handshakes: statistics by group, the slowest attempts, and the distribution of durations.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -6,24 +6,26 @@ use hashbrown::HashMap;
 
 use crate::{
     analysis::{
-        DurationSketch, GroupKey, HandshakeAttempt, HandshakeOutcome, HandshakesBy, Histogram, WorstOffender,
-        score::failure_cost_ns,
+        DurationSketch, GroupKey, GroupScore, HandshakeAttempt, HandshakeOutcome, HandshakesBy, Histogram,
+        score::failure_cost, sketch::saturate,
     },
+    event::Nanos,
     lifecycle::CloseReason,
 };
 
-/// How handshakes are summed up.
+/// The options of a [`Handshakes`] analysis.
 #[derive(Clone, Copy, Debug)]
 pub struct HandshakesOptions {
-    /// What they are grouped by.
+    /// The attribute to group by.
     pub by: HandshakesBy,
-    /// How many of the slowest are kept.
+    /// The number of slowest attempts to keep.
     pub slowest: usize,
-    /// Most groups; the handshakes of further ones are summed up together. Each takes 3 to 20 KiB.
+    /// The maximum number of groups. Handshakes of further groups share [`GroupKey::Other`]. A group takes 3
+    /// to 20 KiB.
     pub max_groups: usize,
 }
 
-/// The figures of a group.
+/// The statistics of a group of handshakes.
 #[derive(Clone, Debug, Default)]
 pub struct HandshakeStats {
     count: u64,
@@ -32,43 +34,43 @@ pub struct HandshakeStats {
     abandoned: u64,
     durations: DurationSketch,
     lost: u64,
-    loss_known: u64,
-    waits_known: u64,
+    known_losses: u64,
+    known_waits: u64,
     network_ns: u128,
-    resends_ns: u128,
+    retransmit_wait_ns: u128,
     lost_time_ns: u128,
 }
 
 impl HandshakeStats {
-    /// Takes in a handshake that is over.
-    fn add(&mut self, opening: &HandshakeAttempt) {
+    /// Adds a finished attempt.
+    fn add(&mut self, attempt: &HandshakeAttempt) {
         self.count += 1;
-        match opening.outcome {
-            HandshakeOutcome::Established => self.add_established(opening),
+        match attempt.outcome {
+            HandshakeOutcome::Established => self.add_established(attempt),
             HandshakeOutcome::Failed(reason) => self.failed[reason as usize] += 1,
             HandshakeOutcome::Abandoned => self.abandoned += 1,
         }
-        self.lost_time_ns += u128::from(failure_cost_ns(opening.outcome, opening.duration_ns));
+        self.lost_time_ns += u128::from(failure_cost(attempt.outcome, attempt.duration).0);
     }
 
-    fn add_established(&mut self, opening: &HandshakeAttempt) {
+    fn add_established(&mut self, attempt: &HandshakeAttempt) {
         self.established += 1;
-        if let Some(duration) = opening.duration_ns {
+        if let Some(duration) = attempt.duration {
             self.durations.add(duration);
         }
-        let lost = opening.lost_a_syn();
-        self.loss_known += u64::from(lost.is_some());
+        let lost = attempt.lost_a_syn();
+        self.known_losses += u64::from(lost.is_some());
         self.lost += u64::from(lost == Some(true));
-        let split = opening.split();
-        self.network_ns += u128::from(split.network.unwrap_or(0));
-        if let Some(wait) = split.resends.filter(|_| lost == Some(true)) {
-            self.waits_known += 1;
-            self.resends_ns += u128::from(wait);
-            self.lost_time_ns += u128::from(wait);
+        let split = attempt.split();
+        self.network_ns += u128::from(split.network.unwrap_or_default().0);
+        if let Some(wait) = split.retransmit_wait.filter(|_| lost == Some(true)) {
+            self.known_waits += 1;
+            self.retransmit_wait_ns += u128::from(wait.0);
+            self.lost_time_ns += u128::from(wait.0);
         }
     }
 
-    /// Takes in all of another group.
+    /// Adds the statistics of another group.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.established += other.established;
@@ -78,29 +80,29 @@ impl HandshakeStats {
         self.abandoned += other.abandoned;
         self.durations.merge(&other.durations);
         self.lost += other.lost;
-        self.loss_known += other.loss_known;
-        self.waits_known += other.waits_known;
+        self.known_losses += other.known_losses;
+        self.known_waits += other.known_waits;
         self.network_ns += other.network_ns;
-        self.resends_ns += other.resends_ns;
+        self.retransmit_wait_ns += other.retransmit_wait_ns;
         self.lost_time_ns += other.lost_time_ns;
     }
 
-    /// Openings that are over, completed or not.
+    /// Returns the number of attempts.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Openings that were completed.
+    /// Returns the number of completed handshakes.
     pub fn established(&self) -> u64 {
         self.established
     }
 
-    /// Openings that were not completed.
+    /// Returns the number of failed or abandoned attempts.
     pub fn not_completed(&self) -> u64 {
         self.count - self.established
     }
 
-    /// How many were not completed, by how they ended; those that did not occur are left out.
+    /// Iterates over the failed and abandoned attempts by outcome; outcomes without attempts are omitted.
     pub fn failures(&self) -> impl Iterator<Item = (HandshakeOutcome, u64)> + '_ {
         CloseReason::ALL
             .into_iter()
@@ -109,38 +111,41 @@ impl HandshakeStats {
             .filter(|&(_, count)| count > 0)
     }
 
-    /// The durations of the completed ones, as far as they are known.
+    /// Returns the known durations of completed handshakes.
     pub fn durations(&self) -> &DurationSketch {
         &self.durations
     }
 
-    /// How many of the completed ones lost a SYN or a SYN-ACK, and of how many that is known.
+    /// Returns the number of completed handshakes that lost a SYN or a SYN-ACK, and the number for which this
+    /// is known.
     pub fn lost_a_syn(&self) -> (u64, u64) {
-        (self.lost, self.loss_known)
+        (self.lost, self.known_losses)
     }
 
-    /// The network's part of the durations, nanoseconds.
-    pub fn network_ns(&self) -> u64 {
-        u64::try_from(self.network_ns).unwrap_or(u64::MAX)
+    /// Returns the sum of the network components of the durations.
+    pub fn network(&self) -> Nanos {
+        saturate(self.network_ns)
     }
 
-    /// The part of the durations that was waiting for resends, nanoseconds.
-    pub fn resends_ns(&self) -> u64 {
-        u64::try_from(self.resends_ns).unwrap_or(u64::MAX)
+    /// Returns the sum of the waits for retransmissions.
+    pub fn retransmit_wait(&self) -> Nanos {
+        saturate(self.retransmit_wait_ns)
     }
 
-    /// What a handshake with a resend waited for it on average, nanoseconds; none when no wait is known.
-    pub fn mean_resend_wait_ns(&self) -> Option<u64> {
-        self.resends_ns.checked_div(u128::from(self.waits_known)).and_then(|mean| u64::try_from(mean).ok())
+    /// Returns the mean wait of the handshakes with a retransmission; none when no wait is known.
+    pub(super) fn mean_retransmit_wait(&self) -> Option<Nanos> {
+        self.retransmit_wait_ns.checked_div(u128::from(self.known_waits)).map(saturate)
     }
 
-    /// What resends and failures have cost, nanoseconds.
+    /// Returns the time lost to retransmissions and failures, nanoseconds.
     pub(super) fn lost_time_ns(&self) -> u128 {
         self.lost_time_ns
     }
 }
 
-/// All handshakes of a run, in groups.
+/// Aggregates the handshakes of a run.
+///
+/// See [the crate page](crate#aggregate-handshakes) for an example.
 #[derive(Clone, Debug)]
 pub struct Handshakes {
     options: HandshakesOptions,
@@ -151,38 +156,38 @@ pub struct Handshakes {
     slowest: Vec<(GroupKey, HandshakeAttempt)>,
 }
 
-/// A group with its figures and what is wrong with it.
+/// The statistics and the score of a group.
 #[derive(Clone, Debug)]
 pub struct GroupReport<'a> {
-    /// What its handshakes share.
+    /// The key of the group.
     pub key: &'a GroupKey,
-    /// Their figures.
+    /// The statistics of its handshakes.
     pub stats: &'a HandshakeStats,
-    /// How much it is to blame.
-    pub culprit: WorstOffender,
+    /// The time the group loses, and its faults.
+    pub score: GroupScore,
 }
 
-/// What the handshakes of a run come to.
+/// The results of a [`Handshakes`] analysis.
 #[derive(Clone, Debug)]
 pub struct HandshakeReport<'a> {
-    /// All of them.
+    /// The statistics of all handshakes.
     pub total: &'a HandshakeStats,
-    /// The groups, those that cost the most first.
+    /// The groups, the highest cost first; [`GroupKey::Other`] is last.
     pub groups: Vec<GroupReport<'a>>,
-    /// The median of the groups' medians, nanoseconds: what is usual on this host.
-    pub host_ns: Option<u64>,
-    /// The slowest, the slowest first, failures among them.
+    /// The host's median: the median of the medians of all groups.
+    pub host_median: Option<Nanos>,
+    /// The slowest attempts including failures, the slowest first.
     pub slowest: &'a [(GroupKey, HandshakeAttempt)],
-    /// The durations of those that were completed.
+    /// The distribution of the durations of completed handshakes.
     pub histogram: &'a Histogram,
 }
 
 impl Handshakes {
-    /// None so far.
+    /// Creates an analysis without handshakes.
     pub fn new(options: HandshakesOptions) -> Self {
         Self {
             options,
-            // Fixed, so that nothing depends on the run; the order of groups is made when they are reported.
+            // A fixed seed makes runs deterministic. The report sorts the groups.
             groups: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(0x6873)),
             other: HandshakeStats::default(),
             total: HandshakeStats::default(),
@@ -191,68 +196,69 @@ impl Handshakes {
         }
     }
 
-    /// What they are grouped by.
+    /// Returns the attribute that the handshakes are grouped by.
     pub fn by(&self) -> HandshakesBy {
         self.options.by
     }
 
-    /// How many there are.
+    /// Returns the number of attempts.
     pub fn count(&self) -> u64 {
         self.total.count
     }
 
-    /// Takes in an opening that is over; `container` is its socket's, where they are grouped by it.
-    pub fn add(&mut self, opening: &HandshakeAttempt, container: Option<Arc<str>>) {
-        let key = GroupKey::of(opening, self.options.by, container);
-        self.total.add(opening);
+    /// Adds a finished attempt. `container` is the container of its socket; only [`HandshakesBy::Container`]
+    /// needs it.
+    pub fn add(&mut self, attempt: &HandshakeAttempt, container: Option<Arc<str>>) {
+        let key = GroupKey::of(attempt, self.options.by, container);
+        self.total.add(attempt);
         let full = self.groups.len() >= self.options.max_groups;
         match self.groups.get_mut(&key) {
-            Some(group) => group.add(opening),
-            None if full => self.other.add(opening),
-            None => self.groups.entry(key.clone()).or_default().add(opening),
+            Some(group) => group.add(attempt),
+            None if full => self.other.add(attempt),
+            None => self.groups.entry(key.clone()).or_default().add(attempt),
         }
-        if let (HandshakeOutcome::Established, Some(duration)) = (opening.outcome, opening.duration_ns) {
-            self.histogram.add(duration, opening.lost_a_syn() == Some(true));
+        if let (HandshakeOutcome::Established, Some(duration)) = (attempt.outcome, attempt.duration) {
+            self.histogram.add(duration, attempt.lost_a_syn() == Some(true));
         }
-        self.keep_if_slow(key, opening);
+        self.keep_if_slow(key, attempt);
     }
 
-    fn keep_if_slow(&mut self, key: GroupKey, opening: &HandshakeAttempt) {
-        let Some(duration) = opening.duration_ns else { return };
-        let place = self.slowest.partition_point(|(_, slower)| slower.duration_ns >= Some(duration));
-        if place < self.options.slowest {
+    fn keep_if_slow(&mut self, key: GroupKey, attempt: &HandshakeAttempt) {
+        let Some(duration) = attempt.duration else { return };
+        let position = self.slowest.partition_point(|(_, slower)| slower.duration >= Some(duration));
+        if position < self.options.slowest {
             self.slowest.truncate(self.options.slowest - 1);
-            self.slowest.insert(place, (key, *opening));
+            self.slowest.insert(position, (key, *attempt));
         }
     }
 
-    /// What they come to.
+    /// Returns the results so far.
     pub fn report(&self) -> HandshakeReport<'_> {
-        let mut medians: Vec<u64> =
-            self.groups.values().filter_map(|stats| stats.durations.quantile_ns(0.5)).collect();
+        let mut medians: Vec<Nanos> =
+            self.groups.values().filter_map(|stats| stats.durations.quantile(0.5)).collect();
         medians.sort_unstable();
-        // Of an even number the lower one: of two groups the slow one is not usual.
-        let host_ns = medians.get(medians.len().saturating_sub(1) / 2).copied();
+        // The lower one of an even number: of two groups, the faster one defines the median.
+        let host_median = medians.get(medians.len().saturating_sub(1) / 2).copied();
         let mut groups: Vec<GroupReport<'_>> = self
             .groups
             .iter()
-            .map(|(key, stats)| GroupReport { key, stats, culprit: WorstOffender::judge(stats, host_ns) })
+            .map(|(key, stats)| GroupReport { key, stats, score: GroupScore::compute(stats, host_median) })
             .collect();
         groups.sort_by(|a, b| {
-            (Reverse(a.culprit.cost_ns), Reverse(a.stats.count), a.key).cmp(&(
-                Reverse(b.culprit.cost_ns),
+            (Reverse(a.score.cost), Reverse(a.stats.count), a.key).cmp(&(
+                Reverse(b.score.cost),
                 Reverse(b.stats.count),
                 b.key,
             ))
         });
         if self.other.count > 0 {
-            let culprit = WorstOffender::judge(&self.other, host_ns);
-            groups.push(GroupReport { key: &GroupKey::Other, stats: &self.other, culprit });
+            let score = GroupScore::compute(&self.other, host_median);
+            groups.push(GroupReport { key: &GroupKey::Other, stats: &self.other, score });
         }
         HandshakeReport {
             total: &self.total,
             groups,
-            host_ns,
+            host_median,
             slowest: &self.slowest,
             histogram: &self.histogram,
         }

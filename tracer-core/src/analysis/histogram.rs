@@ -1,81 +1,79 @@
-//! How the durations of handshakes are distributed, with a border at every resend.
+//! The distribution of handshake durations, with a bucket boundary at every retransmission timeout.
 
-const US: u64 = 1_000;
-const MS: u64 = 1_000 * US;
-const SECOND: u64 = 1_000 * MS;
+use crate::event::Nanos;
 
-/// The lower borders, nanoseconds: 1, 2, 5 in every decade up to a second, and from there the moments at which
-/// SYNs and SYN-ACKs are sent again.
-const BORDERS: [u64; 26] = [
-    0,
-    10 * US,
-    20 * US,
-    50 * US,
-    100 * US,
-    200 * US,
-    500 * US,
-    MS,
-    2 * MS,
-    5 * MS,
-    10 * MS,
-    20 * MS,
-    50 * MS,
-    100 * MS,
-    200 * MS,
-    500 * MS,
-    SECOND,
-    2 * SECOND,
-    3 * SECOND,
-    4 * SECOND,
-    5 * SECOND,
-    7 * SECOND,
-    11 * SECOND,
-    15 * SECOND,
-    31 * SECOND,
-    63 * SECOND,
+/// The lower bounds of the buckets: 1, 2 and 5 in every decade up to a second, then the times at
+/// which the kernel retransmits SYNs and SYN-ACKs.
+const BOUNDS: [Nanos; 26] = [
+    Nanos::ZERO,
+    Nanos::from_micros(10),
+    Nanos::from_micros(20),
+    Nanos::from_micros(50),
+    Nanos::from_micros(100),
+    Nanos::from_micros(200),
+    Nanos::from_micros(500),
+    Nanos::from_millis(1),
+    Nanos::from_millis(2),
+    Nanos::from_millis(5),
+    Nanos::from_millis(10),
+    Nanos::from_millis(20),
+    Nanos::from_millis(50),
+    Nanos::from_millis(100),
+    Nanos::from_millis(200),
+    Nanos::from_millis(500),
+    Nanos::from_secs(1),
+    Nanos::from_secs(2),
+    Nanos::from_secs(3),
+    Nanos::from_secs(4),
+    Nanos::from_secs(5),
+    Nanos::from_secs(7),
+    Nanos::from_secs(11),
+    Nanos::from_secs(15),
+    Nanos::from_secs(31),
+    Nanos::from_secs(63),
 ];
 
-/// The durations between two borders.
+/// A bucket of the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// From here on, nanoseconds.
-    pub from_ns: u64,
-    /// Below this, nanoseconds; none for the last.
-    pub below_ns: Option<u64>,
-    /// How many handshakes.
+    /// The lower bound; inclusive.
+    pub from: Nanos,
+    /// The upper bound; exclusive, none for the last bucket.
+    pub below: Option<Nanos>,
+    /// The number of handshakes.
     pub count: u64,
-    /// How many of them with a resend.
+    /// The number of those with a retransmission.
     pub lost: u64,
 }
 
 impl Bucket {
-    /// Whether a SYN or a SYN-ACK is sent again at its beginning.
-    pub fn begins_with_resend(&self) -> bool {
-        self.from_ns >= SECOND
+    /// Returns whether the kernel retransmits a SYN or a SYN-ACK at the lower bound.
+    pub fn begins_with_retransmit(&self) -> bool {
+        self.from >= Nanos::from_secs(1)
     }
 }
 
-/// Counts of durations.
+/// A histogram of handshake durations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: [(u64, u64); BORDERS.len()],
+    counts: [(u64, u64); BOUNDS.len()],
 }
 
 impl Histogram {
-    /// Takes in the duration of a handshake, and whether it had a resend.
-    pub fn add(&mut self, nanoseconds: u64, lost: bool) {
-        let index = BORDERS.partition_point(|&border| border <= nanoseconds) - 1;
+    /// Adds the duration of a handshake; `lost` means that it had a retransmission.
+    pub(super) fn add(&mut self, duration: Nanos, lost: bool) {
+        let index = BOUNDS.partition_point(|&bound| bound <= duration) - 1;
         self.counts[index].0 += 1;
         self.counts[index].1 += u64::from(lost);
     }
 
-    /// The buckets from the first to the last that holds something.
+    /// Iterates over the buckets from the first to the last nonempty one.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
         let first = self.counts.iter().position(|&(count, _)| count > 0).unwrap_or(0);
         let last = self.counts.iter().rposition(|&(count, _)| count > 0).map_or(0, |last| last + 1);
         (first..last).map(|index| Bucket {
-            from_ns: BORDERS[index],
-            below_ns: BORDERS.get(index + 1).copied(),
+            from: BOUNDS[index],
+            below: BOUNDS.get(index + 1).copied(),
             count: self.counts[index].0,
             lost: self.counts[index].1,
         })
@@ -86,25 +84,31 @@ impl Histogram {
 mod tests {
     use super::*;
 
+    const SECOND: Nanos = Nanos::from_secs(1);
+
     #[test]
-    fn borders_belong_to_what_begins_there() {
+    fn lower_bounds_are_inclusive() {
         let mut histogram = Histogram::default();
-        for (duration, lost) in [(SECOND - 1, false), (SECOND, true), (0, false), (u64::MAX, true)] {
+        for (duration, lost) in [
+            (SECOND.saturating_sub(Nanos(1)), false),
+            (SECOND, true),
+            (Nanos::ZERO, false),
+            (Nanos::MAX, true),
+        ] {
             histogram.add(duration, lost);
         }
         let filled: Vec<_> = histogram.buckets().filter(|bucket| bucket.count > 0).collect();
-        let borders: Vec<_> =
-            filled.iter().map(|bucket| (bucket.from_ns, bucket.below_ns, bucket.lost)).collect();
+        let bounds: Vec<_> = filled.iter().map(|bucket| (bucket.from, bucket.below, bucket.lost)).collect();
         assert_eq!(
-            borders,
+            bounds,
             [
-                (0, Some(10 * US), 0),
-                (500 * MS, Some(SECOND), 0),
-                (SECOND, Some(2 * SECOND), 1),
-                (63 * SECOND, None, 1)
+                (Nanos::ZERO, Some(Nanos::from_micros(10)), 0),
+                (Nanos::from_millis(500), Some(SECOND), 0),
+                (SECOND, Some(Nanos::from_secs(2)), 1),
+                (Nanos::from_secs(63), None, 1)
             ]
         );
-        assert_eq!(histogram.buckets().count(), BORDERS.len(), "the empty ones in between are there");
+        assert_eq!(histogram.buckets().count(), BOUNDS.len(), "empty buckets in between are included");
         assert_eq!(Histogram::default().buckets().count(), 0);
     }
 }

@@ -1,68 +1,72 @@
-//! Which group is to blame: what it costs, and for which faults.
+//! Scores groups of handshakes by the time that they lose, and names their faults.
 
-use crate::analysis::{HandshakeOutcome, HandshakeStats};
+use crate::{
+    analysis::{HandshakeOutcome, HandshakeStats, sketch::saturate},
+    event::Nanos,
+};
 
-const MS: u64 = 1_000_000;
-/// What a failure costs at least: ten seconds.
-const FAILURE_NS: u64 = 10_000 * MS;
-/// Handshakes without a fault that every group is given, so that one mishap does not outrank a real trouble.
-const BENEFIT_OF_DOUBT: u64 = 10;
-/// From this cost on a group is a culprit.
-const CULPRIT_NS: u64 = MS;
-/// A median that is so many times that of the host, and so much above it, is slow.
-const SLOW_TIMES: u64 = 2;
-const SLOW_ABOVE_NS: u64 = MS;
-/// With more handshakes than this that lost a SYN, percent, the median tells of the loss and not of the network.
+/// The minimum cost of a failure: 10 s.
+const MIN_FAILURE_COST: Nanos = Nanos::from_secs(10);
+/// Faultless handshakes added to every group, so that a single failure does not outrank a persistent fault.
+const PRIOR_GOOD_HANDSHAKES: u64 = 10;
+/// The minimum cost of an offender.
+const MIN_OFFENDER_COST: Nanos = Nanos::from_millis(1);
+/// A group is slow if its median exceeds the host's median by this factor and by [`SLOW_EXCESS`].
+const SLOW_FACTOR: u64 = 2;
+const SLOW_EXCESS: Nanos = Nanos::from_millis(1);
+/// With a larger share of handshakes that lost a SYN, percent, the median reflects the loss and not the network.
 const LOSS_DOMINATES_PERCENT: u64 = 40;
 
-/// Something that is wrong with the handshakes of a group.
+/// A fault of the handshakes of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Some failed.
+    /// Some handshakes failed.
     Failing {
-        /// The most frequent way.
+        /// The most frequent outcome of the failures.
         outcome: HandshakeOutcome,
-        /// How many failed in that way.
+        /// The number of failures with that outcome.
         count: u64,
-        /// Of how many in all.
+        /// The number of all handshakes of the group.
         of: u64,
     },
-    /// Some lost a SYN or a SYN-ACK.
+    /// Some handshakes lost a SYN or a SYN-ACK.
     Losing {
-        /// How many.
+        /// The number of handshakes with a loss.
         count: u64,
-        /// Of how many that completed and of which it is known.
+        /// The number of completed handshakes with a known number of retransmissions.
         of: u64,
-        /// What each of them waited for the resends on average, nanoseconds; none when that is not known.
-        mean_wait_ns: Option<u64>,
+        /// The mean wait for the retransmissions; none when unknown.
+        mean_wait: Option<Nanos>,
     },
-    /// Half of them took far longer than the host's median.
+    /// The median is far above the host's median.
     Slow {
-        /// The median, nanoseconds.
-        p50_ns: u64,
-        /// The host's median, nanoseconds.
-        host_ns: u64,
-        /// Most of the time is the network's round trip; false when it is not, or not known.
+        /// The median of the group.
+        p50: Nanos,
+        /// The host's median.
+        host_median: Nanos,
+        /// The network round trip is most of the duration; false if it is not, or if unknown.
         by_network: bool,
     },
 }
 
-/// How much a group is to blame.
+/// The score of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WorstOffender {
-    /// The time that a handshake of the group loses on average, nanoseconds: the wait for resends; for a failure
-    /// what it took, at least ten seconds; and when the group is slow, the distance of its median from the
-    /// host's. Ten handshakes without a fault are counted in.
-    pub cost_ns: u64,
-    /// What is wrong, the worst kind first.
+pub struct GroupScore {
+    /// The mean time that a handshake of the group loses.
+    ///
+    /// A handshake loses the wait for its retransmissions. A failure loses its duration, at least 10 s. In a
+    /// slow group every handshake also loses the difference between the group's and the host's median. The
+    /// mean includes ten additional faultless handshakes.
+    pub cost: Nanos,
+    /// The faults, the most serious kind first.
     pub faults: Vec<Fault>,
 }
 
-impl WorstOffender {
-    /// Judges a group on a host whose median is `host_ns`.
-    pub(super) fn judge(stats: &HandshakeStats, host_ns: Option<u64>) -> Self {
+impl GroupScore {
+    /// Computes the score of a group on a host with the median `host_median`.
+    pub(super) fn compute(stats: &HandshakeStats, host_median: Option<Nanos>) -> Self {
         let mut faults = Vec::new();
-        let mut lost_ns = stats.lost_time_ns();
+        let mut lost_time = stats.lost_time_ns();
         if let Some((outcome, count)) =
             stats.failures().max_by_key(|&(outcome, count)| (count, std::cmp::Reverse(outcome)))
         {
@@ -70,33 +74,34 @@ impl WorstOffender {
         }
         let (lost, known) = stats.lost_a_syn();
         if lost > 0 {
-            faults.push(Fault::Losing { count: lost, of: known, mean_wait_ns: stats.mean_resend_wait_ns() });
+            faults.push(Fault::Losing { count: lost, of: known, mean_wait: stats.mean_retransmit_wait() });
         }
-        if let (Some(p50_ns), Some(host_ns)) = (stats.durations().quantile_ns(0.5), host_ns) {
-            let slow = p50_ns >= host_ns.saturating_mul(SLOW_TIMES) && p50_ns - host_ns >= SLOW_ABOVE_NS;
+        if let (Some(p50), Some(host_median)) = (stats.durations().quantile(0.5), host_median) {
+            let excess = p50.saturating_sub(host_median);
+            let slow = p50 >= host_median.saturating_mul(SLOW_FACTOR) && excess >= SLOW_EXCESS;
             if slow && lost * 100 <= known * LOSS_DOMINATES_PERCENT {
-                lost_ns += u128::from(p50_ns - host_ns) * u128::from(stats.established());
-                let without_resends = stats.durations().sum_ns().saturating_sub(stats.resends_ns());
-                let by_network = stats.network_ns() > without_resends / 2;
-                faults.push(Fault::Slow { p50_ns, host_ns, by_network });
+                lost_time += u128::from(excess.0) * u128::from(stats.established());
+                let without_waits = stats.durations().sum().saturating_sub(stats.retransmit_wait());
+                let by_network = stats.network().0 > without_waits.0 / 2;
+                faults.push(Fault::Slow { p50, host_median, by_network });
             }
         }
-        let cost = lost_ns / u128::from(stats.count() + BENEFIT_OF_DOUBT);
-        Self { cost_ns: u64::try_from(cost).unwrap_or(u64::MAX), faults }
+        let cost = lost_time / u128::from(stats.count() + PRIOR_GOOD_HANDSHAKES);
+        Self { cost: saturate(cost), faults }
     }
 
-    /// Whether it is worth naming.
-    pub fn is_one(&self) -> bool {
-        self.cost_ns >= CULPRIT_NS && !self.faults.is_empty()
+    /// Returns whether the group is an offender: it has a fault and costs at least 1 ms per handshake.
+    pub fn is_offender(&self) -> bool {
+        self.cost >= MIN_OFFENDER_COST && !self.faults.is_empty()
     }
 }
 
-/// What an opening that was not completed has cost, nanoseconds.
-pub(super) fn failure_cost_ns(outcome: HandshakeOutcome, duration_ns: Option<u64>) -> u64 {
-    let duration = duration_ns.unwrap_or(0);
+/// Returns the cost of an attempt that was not completed.
+pub(super) fn failure_cost(outcome: HandshakeOutcome, duration: Option<Nanos>) -> Nanos {
+    let duration = duration.unwrap_or_default();
     match outcome {
-        HandshakeOutcome::Established => 0,
+        HandshakeOutcome::Established => Nanos::ZERO,
         HandshakeOutcome::Failed(reason) if !reason.is_failure() => duration,
-        HandshakeOutcome::Failed(_) | HandshakeOutcome::Abandoned => duration.max(FAILURE_NS),
+        HandshakeOutcome::Failed(_) | HandshakeOutcome::Abandoned => duration.max(MIN_FAILURE_COST),
     }
 }

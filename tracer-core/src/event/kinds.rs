@@ -1,147 +1,204 @@
-//! The events.
+//! The kinds of events.
 
-use super::{AcceptQueue, Endpoint, Process, SocketFlags, SocketId, TcpInfo, TcpState, Timestamp};
+use super::{
+    AcceptQueue, CgroupId, ConnKey, Endpoint, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId,
+    TcpInfo, TcpState, Timestamp,
+};
 
-/// A change of `sk_state`, as the kernel reported it.
+/// A change of `sk_state`, as reported by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// When it happened.
+    /// The time of the change.
     pub time: Timestamp,
-    /// Which socket.
+    /// The socket.
     pub socket: SocketId,
-    /// The kernel's socket cookie, when the socket has one; never reused while the host is up.
-    pub cookie: Option<u64>,
-    /// The state left.
+    /// The kernel's socket cookie, if the socket has one. The kernel never reuses a cookie before a reboot.
+    pub cookie: Option<SocketCookie>,
+    /// The previous state.
     pub from: TcpState,
-    /// The state entered.
+    /// The new state.
     pub to: TcpState,
-    /// The local end. At CLOSE→SYN_SENT its port is 0 unless the application bound it.
+    /// The local endpoint. At CLOSE→SYN_SENT the port is 0 unless the application bound it.
     pub local: Endpoint,
-    /// The remote end. At LISTEN→SYN_RECV it is unspecified up to 6.14.
+    /// The remote endpoint. At LISTEN→SYN_RECV it is unspecified up to 6.14.
     pub remote: Endpoint,
-    /// The process that caused the transition; none when the network or a timer did.
+    /// The process that caused the transition; none if a segment or a timer caused it.
     pub process: Option<Process>,
-    /// Inode of the socket's network namespace, as `stat` of `/proc/PID/ns/net` shows it.
-    pub netns: Option<u32>,
-    /// Id of the cgroup the socket was made in: the inode of its directory.
-    pub cgroup_id: Option<u64>,
+    /// The network namespace of the socket.
+    pub netns: Option<Netns>,
+    /// The cgroup that the socket was created in.
+    pub cgroup_id: Option<CgroupId>,
     /// The listener's accept queue, at LISTEN→SYN_RECV.
     pub accept_queue: Option<AcceptQueue>,
-    /// Read at ESTABLISHED and CLOSE, where the mode allows.
+    /// The flags of the socket, read at ESTABLISHED and CLOSE if the tracing mode can read sockets.
     pub flags: Option<SocketFlags>,
-    /// Read at ESTABLISHED and CLOSE, where the mode allows.
+    /// The statistics of the connection, read at ESTABLISHED and CLOSE if the tracing mode can read sockets.
     pub info: Option<TcpInfo>,
 }
 
-/// A socket that was there before tracing began, or that a later look found: its past was not seen.
+impl Transition {
+    /// Creates a transition without optional values: all fields of type `Option` are none.
+    pub const fn new(
+        time: Timestamp,
+        socket: SocketId,
+        from: TcpState,
+        to: TcpState,
+        local: Endpoint,
+        remote: Endpoint,
+    ) -> Self {
+        Self {
+            time,
+            socket,
+            cookie: None,
+            from,
+            to,
+            local,
+            remote,
+            process: None,
+            netns: None,
+            cgroup_id: None,
+            accept_queue: None,
+            flags: None,
+            info: None,
+        }
+    }
+
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+}
+
+/// A socket from a socket dump: it existed before tracing began, or its first transition was missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExistingSocket {
-    /// When the look began.
+    /// When the dump began.
     pub time: Timestamp,
     /// The kernel's socket cookie.
-    pub cookie: u64,
-    /// Its state.
+    pub cookie: SocketCookie,
+    /// The current state.
     pub state: TcpState,
-    /// How long it has certainly been in that state, nanoseconds; a lower bound.
-    pub state_age_ns: Option<u64>,
-    /// The local end.
+    /// A lower bound of the time spent in that state.
+    pub state_age: Option<Nanos>,
+    /// The local endpoint.
     pub local: Endpoint,
-    /// The remote end; unspecified on a listener.
+    /// The remote endpoint; unspecified on a listener.
     pub remote: Endpoint,
-    /// A process that holds a descriptor of it.
+    /// A process that holds a descriptor of the socket.
     pub process: Option<Process>,
-    /// Inode of its network namespace.
-    pub netns: Option<u32>,
-    /// Id of its cgroup.
-    pub cgroup_id: Option<u64>,
-    /// The kernel's account of it.
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The cgroup of the socket.
+    pub cgroup_id: Option<CgroupId>,
+    /// The kernel's connection statistics.
     pub info: Option<TcpInfo>,
 }
 
-/// A SYN-ACK that was sent again, because the final ACK of the handshake did not come.
+impl ExistingSocket {
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+}
+
+/// A SYN-ACK retransmission: the final ACK of the handshake did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SynAckRetransmit {
-    /// When.
+    /// The time of the event.
     pub time: Timestamp,
     /// The listener.
     pub listener: SocketId,
-    /// The local end.
+    /// The local endpoint.
     pub local: Endpoint,
-    /// The client.
+    /// The endpoint of the client.
     pub remote: Endpoint,
-    /// Inode of the network namespace.
-    pub netns: Option<u32>,
-    /// How often it has been sent again by now, at least 1.
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The number of retransmissions so far, at least 1.
     pub attempts: u8,
-    /// When it was first sent, to the microsecond; none for a SYN cookie.
+    /// When the first SYN-ACK was sent, to the microsecond; none for a SYN cookie.
     pub first_sent: Option<Timestamp>,
-    /// The listener's accept queue at that moment; a full one is a reason for the resend.
+    /// The listener's accept queue at that time. A full queue is a possible cause.
     pub accept_queue: Option<AcceptQueue>,
+}
+
+impl SynAckRetransmit {
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
 }
 
 /// The first read of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstRead {
-    /// When.
+    /// The time of the event.
     pub time: Timestamp,
-    /// The connection.
+    /// The socket of the connection.
     pub socket: SocketId,
-    /// Who read.
+    /// The process that read.
     pub process: Process,
 }
 
-/// The end of what the kernel keeps of a closed connection.
+/// The removal of a timewait socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimewaitEnd {
-    /// When.
+    /// The time of the event.
     pub time: Timestamp,
-    /// The state it ended in: TIME_WAIT, or FIN_WAIT2 when the peer's FIN never came.
+    /// The state at removal: TIME_WAIT, or FIN_WAIT2 if the peer's FIN never arrived.
     pub state: TcpState,
-    /// The local end.
+    /// The local endpoint.
     pub local: Endpoint,
-    /// The remote end.
+    /// The remote endpoint.
     pub remote: Endpoint,
-    /// Inode of the network namespace.
-    pub netns: Option<u32>,
+    /// The network namespace.
+    pub netns: Option<Netns>,
 }
 
-/// One thing a source has to tell.
+impl TimewaitEnd {
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+}
+
+/// An event of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A socket changed its state.
+    /// A socket changed state.
     Transition(Transition),
-    /// A socket exists of which no transition was seen yet.
+    /// A socket dump contains this socket.
     Existing(ExistingSocket),
-    /// The look that is being told is a later one, of this network namespace; it comes before the sockets. Without any,
-    /// the look is of the whole host.
-    SnapshotScope {
-        /// When the look began.
+    /// The following socket dump is a resync of this network namespace. Precedes the sockets of the dump; several
+    /// scopes may precede one dump. A dump without a scope covers the whole host.
+    DumpScope {
+        /// When the dump began.
         started: Timestamp,
-        /// Inode of the namespace.
-        netns: u32,
+        /// The network namespace.
+        netns: Netns,
     },
-    /// Every socket that existed has been told: what was not among them has ended unseen.
-    SnapshotEnd {
-        /// When the look began.
+    /// The socket dump is complete. A tracked connection in its scope that the dump did not contain has closed.
+    DumpEnd {
+        /// When the dump began.
         started: Timestamp,
     },
-    /// A SYN-ACK was sent again.
+    /// A SYN-ACK was retransmitted.
     SynAckRetransmit(SynAckRetransmit),
     /// A process read from an accepted connection for the first time.
     FirstRead(FirstRead),
-    /// A mini-socket ended.
+    /// The kernel removed a timewait socket.
     TimewaitEnd(TimewaitEnd),
-    /// Time has passed: nothing before this moment is still to come, except what was delayed on its way.
+    /// The time has advanced. No earlier events follow, except delayed ones.
     Time(Timestamp),
 }
 
 impl Event {
-    /// When it happened; of a look at the host, when the look began.
+    /// Returns the time of the event; for a socket dump, when the dump began.
     pub const fn time(&self) -> Timestamp {
         match self {
             Self::Transition(transition) => transition.time,
             Self::Existing(socket) => socket.time,
-            Self::SnapshotScope { started, .. } | Self::SnapshotEnd { started } => *started,
+            Self::DumpScope { started, .. } | Self::DumpEnd { started } => *started,
             Self::SynAckRetransmit(event) => event.time,
             Self::FirstRead(event) => event.time,
             Self::TimewaitEnd(event) => event.time,

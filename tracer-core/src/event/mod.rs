@@ -1,4 +1,4 @@
-//! The vocabulary between a source of events and the core.
+//! The input of the core: the events that a source delivers, and their values.
 
 mod counts;
 mod identity;
@@ -9,9 +9,9 @@ mod tcp_info;
 mod time;
 
 pub use counts::SourceCounts;
-pub use identity::{Endpoint, SocketId};
+pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
 pub use kinds::{Event, ExistingSocket, FirstRead, SynAckRetransmit, TimewaitEnd, Transition};
 pub use process::Process;
 pub use state::TcpState;
 pub use tcp_info::{AcceptQueue, SocketFlags, TcpInfo};
-pub use time::{ClockOffset, Timestamp};
+pub use time::{ClockOffset, Micros, Millis, Nanos, Timestamp};

@@ -1,6 +1,6 @@
-//! The states of RFC 9293, section 3.3.2, as Linux numbers and names them.
+//! The TCP states of RFC 9293, section 3.3.2, with the numbers and names of Linux.
 
-/// The kernel's numbers (`include/net/tcp_states.h`).
+/// The numbers of the kernel (`include/net/tcp_states.h`).
 mod kernel {
     pub(super) const ESTABLISHED: u8 = 1;
     pub(super) const SYN_SENT: u8 = 2;
@@ -19,33 +19,33 @@ mod kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum TcpState {
-    /// Data flows.
+    /// The connection is open for data.
     Established = kernel::ESTABLISHED,
     /// The client sent its SYN.
     SynSent = kernel::SYN_SENT,
-    /// The server answered a SYN and waits for the final ACK. The kernel makes the socket only when
-    /// that ACK has come, so its tracepoint shows microseconds here.
+    /// The server answered a SYN and waits for the final ACK. The kernel creates the socket when that ACK arrives, so
+    /// the tracepoint shows only microseconds in this state.
     SynReceived = kernel::SYN_RECV,
-    /// Closed here first; the FIN is not acknowledged yet.
+    /// The local side closed first; its FIN is not acknowledged.
     FinWait1 = kernel::FIN_WAIT1,
-    /// The FIN is acknowledged; the peer has not closed.
+    /// The local FIN is acknowledged; the peer has not closed.
     FinWait2 = kernel::FIN_WAIT2,
-    /// Both sides closed; late segments die out. Never seen in the tracepoint.
+    /// Both sides closed; late segments expire. Never seen in the tracepoint.
     TimeWait = kernel::TIME_WAIT,
     /// No connection.
     Closed = kernel::CLOSE,
-    /// The peer closed; the application here has not.
+    /// The peer closed; the local application has not.
     CloseWait = kernel::CLOSE_WAIT,
-    /// Closed here after the peer; the last ACK is awaited.
+    /// The local side closed after the peer; its FIN is not acknowledged.
     LastAck = kernel::LAST_ACK,
-    /// Accepts connections.
+    /// The socket accepts connections.
     Listen = kernel::LISTEN,
-    /// Both sides closed at once; the FIN here is not acknowledged yet.
+    /// Both sides closed at the same time; the local FIN is not acknowledged.
     Closing = kernel::CLOSING,
 }
 
 impl TcpState {
-    /// Every state, in the order of a connection's life.
+    /// All states, in the order of a connection's lifecycle.
     pub const ALL: [Self; 11] = [
         Self::Closed,
         Self::Listen,
@@ -60,8 +60,8 @@ impl TcpState {
         Self::TimeWait,
     ];
 
-    /// The state with the kernel's number (`include/net/tcp_states.h`), or `None` for numbers that
-    /// are no state of a full socket.
+    /// Returns the state with the kernel's number (`include/net/tcp_states.h`), or `None` for numbers that no full
+    /// socket has.
     pub const fn from_kernel(number: u8) -> Option<Self> {
         Some(match number {
             kernel::ESTABLISHED => Self::Established,
@@ -79,7 +79,7 @@ impl TcpState {
         })
     }
 
-    /// The name in machine output: OpenTelemetry's `network.connection.state`.
+    /// Returns the name in machine output: OpenTelemetry's `network.connection.state`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -96,7 +96,7 @@ impl TcpState {
         }
     }
 
-    /// The name in tables for people: the kernel's, as in `/proc/net/tcp` tools and tcpstates.
+    /// Returns the name in tables: the kernel's, as in `/proc/net/tcp` tools and tcpstates.
     pub const fn kernel_name(self) -> &'static str {
         match self {
             Self::Closed => "CLOSE",
@@ -113,13 +113,13 @@ impl TcpState {
         }
     }
 
-    /// Reads either spelling, in any case, and the common variants without underscores or with dashes.
+    /// Parses either name in any case, and the common variants without underscores or with dashes.
     pub fn parse(text: &str) -> Option<Self> {
-        let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
-        let wanted = plain(text);
+        let normalized = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+        let wanted = normalized(text);
         Self::ALL
             .into_iter()
-            .find(|state| plain(state.name()) == wanted || plain(state.kernel_name()) == wanted)
+            .find(|state| normalized(state.name()) == wanted || normalized(state.kernel_name()) == wanted)
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_the_kernels() {
+    fn states_have_the_numbers_of_the_kernel() {
         for state in TcpState::ALL {
             assert_eq!(TcpState::from_kernel(state as u8), Some(state));
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_are_read() {
+    fn both_names_are_parsed() {
         for state in TcpState::ALL {
             assert_eq!(TcpState::parse(state.name()), Some(state));
             assert_eq!(TcpState::parse(state.kernel_name()), Some(state));

@@ -1,6 +1,8 @@
-//! The kernel's own figures of a connection.
+//! The fields that a source reads from a kernel socket.
 
-/// The kernel's own account of a connection (`struct tcp_sock`), read at one of its transitions.
+use super::{Micros, Millis};
+
+/// The kernel's connection statistics (`struct tcp_sock`), read at a transition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Payload bytes sent, without retransmissions.
@@ -11,34 +13,34 @@ pub struct TcpInfo {
     pub segments_sent: u32,
     /// Segments received.
     pub segments_received: u32,
-    /// Segments with payload received; at ESTABLISHED of a server more than none means that the final
-    /// ACK of the handshake came with data.
+    /// Segments with payload received. When a server's socket becomes ESTABLISHED, a value above 0 means that
+    /// the final ACK of the handshake carried data.
     pub data_segments_received: u32,
-    /// Segments sent again over the whole life, SYN and SYN-ACK included.
+    /// Segments retransmitted over the lifetime of the connection, including SYN and SYN-ACK.
     pub retransmits: u32,
-    /// Smoothed round-trip time, microseconds, when there was a sample.
-    pub srtt_us: Option<u32>,
-    /// Minimum round-trip time, microseconds, when there was a sample.
-    pub min_rtt_us: Option<u32>,
+    /// Smoothed round-trip time; none without a sample.
+    pub srtt: Option<Micros>,
+    /// Minimum round-trip time; none without a sample.
+    pub min_rtt: Option<Micros>,
     /// Maximum segment size in use, bytes.
     pub mss: u32,
-    /// `TCP_USER_TIMEOUT`, milliseconds, when the application set one.
-    pub user_timeout_ms: Option<u32>,
-    /// Bytes written by the application and not yet acknowledged.
+    /// `TCP_USER_TIMEOUT`; none if the application set none.
+    pub user_timeout: Option<Millis>,
+    /// Bytes that the application wrote and the peer has not acknowledged.
     pub unacked_bytes: u32,
-    /// Bytes received and not yet read by the application.
+    /// Bytes received that the application has not read.
     pub unread_bytes: u32,
     /// Segments in flight.
     pub segments_in_flight: u32,
-    /// Resends of the segment that now waits for its acknowledgement (`icsk_retransmits`).
+    /// Retransmissions of the oldest unacknowledged segment (`icsk_retransmits`).
     pub pending_retransmits: u8,
-    /// Keepalive or zero-window probes unanswered (`icsk_probes_out`).
+    /// Unanswered keepalive or zero-window probes (`icsk_probes_out`).
     pub probes: u8,
-    /// An ICMP error that was noted but did not end the connection, an errno; 0 for none.
+    /// The last ICMP error that did not close the connection, an errno; 0 for none.
     pub soft_error: u16,
 }
 
-/// What only the socket itself knows, read when it becomes ESTABLISHED or CLOSE.
+/// Flags of a socket, read when it enters ESTABLISHED or CLOSE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketFlags {
     /// `sk_err`, an errno; 0 for none.
@@ -49,17 +51,17 @@ pub struct SocketFlags {
     pub shutdown_send: bool,
     /// The peer's FIN was received.
     pub peer_fin: bool,
-    /// `SO_LINGER` with a time of 0 is set: `close()` sends a reset.
+    /// `SO_LINGER` with a timeout of 0 is set: `close()` sends a reset.
     pub linger_zero: bool,
-    /// An application still holds, or ever held, a descriptor of the socket.
+    /// An application holds the socket (`sk_socket` is set): it is neither waiting for `accept()` nor orphaned.
     pub attached: bool,
 }
 
-/// The queue of connections waiting for `accept()`.
+/// The accept queue of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptQueue {
-    /// Connections waiting.
+    /// Connections waiting for `accept()`.
     pub length: u32,
-    /// The most that may wait: the backlog of `listen()`, capped by `somaxconn`.
+    /// The limit of the queue: the backlog of `listen()`, capped by `somaxconn`.
     pub limit: u32,
 }

@@ -1,45 +1,49 @@
-//! How many handshakes each listener's clients have abandoned.
+//! Counts of abandoned handshakes by listener.
 
 use std::cmp::Reverse;
 
 use hashbrown::HashMap;
 
-use crate::{event::Endpoint, lifecycle::HalfOpen};
+use crate::{
+    event::{Endpoint, Netns},
+    lifecycle::HalfOpen,
+};
 
-/// Most listeners that are told apart; a host under a flood has a few that matter.
+/// Listeners counted separately. Under a SYN flood only a few listeners matter.
 const MAX_LISTENERS: usize = 1024;
 
-/// The count of one listener.
+/// The number of abandoned handshakes at one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbandonedAt {
-    /// Inode of the network namespace.
-    pub netns: Option<u32>,
-    /// The address and port that the clients connected to: for a listener on any address, the one they used.
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The address and port the clients connected to. For a listener on a wildcard address this is the address used.
     pub local: Endpoint,
-    /// Handshakes that were answered and never completed.
+    /// Handshakes that this host answered and the client never completed.
     pub count: u64,
 }
 
-/// Handshakes that were answered and never completed, by listener. Those of the first 1,024 are told apart,
-/// those of any more are counted together.
+/// Counts abandoned handshakes by listener.
+///
+/// The first 1,024 listeners have their own count; all others share one, [`overflow`](Self::overflow).
 #[derive(Clone, Debug, Default)]
 pub struct AbandonedHandshakes {
-    by_listener: HashMap<(Option<u32>, Endpoint), u64, foldhash::fast::RandomState>,
-    beyond: u64,
+    by_listener: HashMap<(Option<Netns>, Endpoint), u64, foldhash::fast::RandomState>,
+    overflow: u64,
 }
 
 impl AbandonedHandshakes {
     /// Counts an abandoned handshake.
-    pub fn count(&mut self, half_open: &HalfOpen) {
+    pub(super) fn count(&mut self, half_open: &HalfOpen) {
         let key = (half_open.netns, half_open.local);
         if self.by_listener.len() < MAX_LISTENERS || self.by_listener.contains_key(&key) {
             *self.by_listener.entry(key).or_default() += 1;
         } else {
-            self.beyond += 1;
+            self.overflow += 1;
         }
     }
 
-    /// Each listener's count: the largest first, equal ones in the order of their ends.
+    /// Returns the count of each listener: the largest first, equal counts in order of endpoint.
     pub fn by_listener(&self) -> Vec<AbandonedAt> {
         let mut all: Vec<AbandonedAt> = self
             .by_listener
@@ -50,9 +54,9 @@ impl AbandonedHandshakes {
         all
     }
 
-    /// Those of listeners that were too many to tell apart.
-    pub fn beyond(&self) -> u64 {
-        self.beyond
+    /// Returns the abandoned handshakes of the listeners without their own count.
+    pub fn overflow(&self) -> u64 {
+        self.overflow
     }
 }
 
@@ -62,14 +66,14 @@ mod tests {
     use crate::event::Timestamp;
 
     fn half_open(address: &str, netns: u32) -> HalfOpen {
-        let end = |text: &str| {
-            let end: std::net::SocketAddr = text.parse().unwrap();
-            Endpoint { address: end.ip(), port: end.port() }
+        let endpoint = |text: &str| {
+            let address: std::net::SocketAddr = text.parse().unwrap();
+            Endpoint { address: address.ip(), port: address.port() }
         };
         HalfOpen {
-            local: end(address),
-            remote: end("192.0.2.1:40000"),
-            netns: Some(netns),
+            local: endpoint(address),
+            remote: endpoint("192.0.2.1:40000"),
+            netns: Some(Netns(netns)),
             answered: Timestamp(0),
             answered_exactly: false,
             last_sent: Timestamp(0),
@@ -81,12 +85,14 @@ mod tests {
     fn counts(abandoned: &AbandonedHandshakes) -> Vec<(String, Option<u32>, u64)> {
         let all = abandoned.by_listener();
         all.iter()
-            .map(|one| (format!("{}:{}", one.local.address, one.local.port), one.netns, one.count))
+            .map(|one| {
+                (format!("{}:{}", one.local.address, one.local.port), one.netns.map(|it| it.0), one.count)
+            })
             .collect()
     }
 
     #[test]
-    fn every_listener_has_its_count_the_worst_first() {
+    fn listeners_are_sorted_by_count() {
         let mut abandoned = AbandonedHandshakes::default();
         assert_eq!(counts(&abandoned), []);
         for (address, netns, times) in
@@ -102,19 +108,19 @@ mod tests {
             counts(&abandoned),
             expected.map(|(end, netns, count)| (end.to_owned(), Some(netns), count))
         );
-        assert_eq!(abandoned.beyond(), 0);
+        assert_eq!(abandoned.overflow(), 0);
     }
 
     #[test]
-    fn listeners_beyond_the_limit_share_a_count() {
+    fn listeners_over_the_limit_share_a_count() {
         let mut abandoned = AbandonedHandshakes::default();
         for netns in 0..1030 {
             abandoned.count(&half_open("10.0.0.1:80", netns));
         }
-        // One that is there already still has its own.
+        // A listener that is already in the table keeps its own count.
         abandoned.count(&half_open("10.0.0.1:80", 5));
         let all = counts(&abandoned);
-        assert_eq!((all.len(), abandoned.beyond()), (1024, 6));
+        assert_eq!((all.len(), abandoned.overflow()), (1024, 6));
         assert_eq!(all[0], ("10.0.0.1:80".to_owned(), Some(5), 2));
     }
 }

@@ -1,15 +1,14 @@
-//! Why a connection ended, and who ended it.
+//! Classifies why a connection closed, and which side closed it.
 //!
-//! The evidence is what the socket itself knows at its last transition: `sk_err` is set before it
-//! everywhere except in `tcp_disconnect`, so a local abort shows none (6.18 tcp.c, tcp_input.c,
-//! tcp_timer.c).
+//! The evidence is the socket's fields at its last transition. The kernel sets `sk_err` before that transition
+//! everywhere except in `tcp_disconnect`, so a local abort shows no error (6.18 tcp.c, tcp_input.c, tcp_timer.c).
 
 use crate::{
     event::{SocketFlags, TcpInfo, TcpState, Transition},
     lifecycle::{Connection, Role},
 };
 
-/// Error numbers that a TCP socket ends with, `include/uapi/asm-generic/errno.h`.
+/// Error numbers of closed TCP sockets, `include/uapi/asm-generic/errno.h`.
 mod errno {
     pub(super) const EPIPE: u16 = 32;
     pub(super) const ENETDOWN: u16 = 100;
@@ -26,16 +25,16 @@ mod errno {
     pub(super) const EOPNOTSUPP: u16 = 95;
 }
 
-/// Why a connection ended.
+/// Why a connection closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CloseReason {
-    /// FINs both ways.
+    /// Both sides sent a FIN.
     Closed,
-    /// The peer answered the SYN with a reset, or its host with an ICMP port unreachable.
+    /// The peer answered the SYN with a reset, or its host answered with an ICMP port unreachable.
     Refused,
-    /// Nothing answered the SYNs (or, for Fast Open and simultaneous open, the SYN-ACKs).
+    /// The SYNs were not answered (for Fast Open and simultaneous open: the SYN-ACKs).
     TimedOut,
-    /// An ICMP error or the routing said that the peer cannot be reached.
+    /// An ICMP error or a local route reported that the peer is unreachable.
     Unreachable,
     /// The application gave up before the connection was established.
     Cancelled,
@@ -43,30 +42,30 @@ pub enum CloseReason {
     NoLocalPort,
     /// The peer sent a reset.
     ResetByPeer,
-    /// The application here sent a reset on purpose (`SO_LINGER` of 0, or a listener closed with
-    /// connections nobody had accepted).
+    /// The local side sent a reset on purpose: `close()` with an `SO_LINGER` of 0, or a listener closed before it
+    /// accepted the connection.
     Aborted,
-    /// The application closed without reading all that had come: the kernel sent a reset, and the
-    /// peer may have lost data it had already received acknowledgements for.
+    /// The application closed the socket with unread data. The kernel sent a reset, and the peer may have lost
+    /// data that was already acknowledged.
     UnreadData,
-    /// Data was resent until the kernel gave up.
+    /// The kernel retransmitted data until it gave up.
     RetransmissionTimeout,
     /// The peer answered no keepalive probe.
     KeepaliveTimeout,
-    /// `TCP_USER_TIMEOUT` ran out.
+    /// `TCP_USER_TIMEOUT` expired.
     UserTimeout,
-    /// The application was done; the peer never acknowledged the end.
+    /// The application closed the socket, and the peer never acknowledged the FIN.
     PeerVanished,
     /// An administrator destroyed the socket (`ss -K`).
     Killed,
     /// The application dissolved the association with `connect(AF_UNSPEC)`.
     Disconnected,
-    /// The evidence does not tell.
+    /// The evidence is not conclusive.
     Unknown,
 }
 
 impl CloseReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 16] = [
         Self::Closed,
         Self::Refused,
@@ -86,7 +85,7 @@ impl CloseReason {
         Self::Unknown,
     ];
 
-    /// The name in every output.
+    /// Returns the name in every output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -108,8 +107,9 @@ impl CloseReason {
         }
     }
 
-    /// Whether something went wrong that nobody here chose: the connection could not be made, was
-    /// broken, or lost data. Cancelling, aborting, disconnecting and killing are choices.
+    /// Returns whether the reason is a failure: the connection was not established, broke, or lost data.
+    ///
+    /// Deliberate local actions are not failures: cancelling, aborting, disconnecting and killing.
     pub const fn is_failure(self) -> bool {
         match self {
             Self::Refused
@@ -132,19 +132,19 @@ impl CloseReason {
     }
 }
 
-/// Who ended a connection.
+/// The side that closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClosedBy {
-    /// This side: its application, its kernel giving up, or its administrator.
+    /// The local side: the application, a timeout of the kernel, or an administrator.
     Local,
     /// The peer or the network.
     Remote,
-    /// Both at once: their FINs crossed.
+    /// Both sides at once: the FINs crossed.
     Both,
 }
 
 impl ClosedBy {
-    /// The name in every output.
+    /// Returns the name in every output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -154,22 +154,22 @@ impl ClosedBy {
     }
 }
 
-/// The end of a connection.
+/// The cause of a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseCause {
-    /// Why.
+    /// The reason of the close.
     pub reason: CloseReason,
-    /// By whom; none when that is not known.
+    /// The side that closed the connection; none when unknown.
     pub closed_by: Option<ClosedBy>,
-    /// `sk_err`, an errno; none when there was none or it could not be read.
+    /// `sk_err`, an errno; none when it was 0 or could not be read.
     pub error: Option<u16>,
 }
 
 impl CloseCause {
-    /// A connection whose end was not seen: another life began on the same socket.
+    /// The cause of a close that was not seen.
     pub(super) const UNSEEN: Self = Self { reason: CloseReason::Unknown, closed_by: None, error: None };
 
-    /// Reads the evidence of the transition to CLOSE.
+    /// Classifies the transition to CLOSE.
     pub(super) fn classify(connection: &Connection, last: &Transition) -> Self {
         let from = last.from;
         let reason = match (last.flags, last.info) {
@@ -181,7 +181,7 @@ impl CloseCause {
     }
 }
 
-/// What the transitions alone tell, on a kernel whose sockets cannot be read.
+/// Classifies by the states alone, for a source that cannot read sockets.
 fn from_transitions(connection: &Connection, last: &Transition) -> CloseReason {
     match last.from {
         TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck => CloseReason::Closed,
@@ -196,11 +196,11 @@ fn with_evidence(
     flags: SocketFlags,
     info: Option<&TcpInfo>,
 ) -> CloseReason {
-    let opening = matches!(last.from, TcpState::SynSent | TcpState::SynReceived);
+    let connecting = matches!(last.from, TcpState::SynSent | TcpState::SynReceived);
     match flags.error {
         0 => without_error(connection, last.from, flags),
         errno::ECONNABORTED => CloseReason::Killed,
-        errno::ECONNREFUSED if opening => CloseReason::Refused,
+        errno::ECONNREFUSED if connecting => CloseReason::Refused,
         errno::ECONNRESET if last.from == TcpState::SynSent => CloseReason::Refused,
         errno::EPIPE | errno::ECONNREFUSED | errno::ECONNRESET => CloseReason::ResetByPeer,
         errno::ETIMEDOUT => timeout(last.from, info),
@@ -220,21 +220,21 @@ fn without_error(connection: &Connection, from: TcpState, flags: SocketFlags) ->
     match from {
         TcpState::SynSent if connection.local.port == 0 => CloseReason::NoLocalPort,
         TcpState::SynSent => CloseReason::Cancelled,
-        // A Fast Open child or a simultaneous open whose listener or descriptor was closed.
+        // A Fast Open child whose listener was closed, or a simultaneous open whose descriptor was closed.
         TcpState::SynReceived => CloseReason::Aborted,
-        // The kernel hands over to a mini-socket when the application has let go, or when the peer's
-        // FIN has come. With neither, the application ended it.
+        // The kernel hands over to a timewait socket if the application has closed its descriptor or the peer's
+        // FIN has arrived. Otherwise the application aborted the connection.
         TcpState::FinWait2 if !flags.attached || flags.peer_fin => CloseReason::Closed,
         TcpState::Closing | TcpState::LastAck => CloseReason::Closed,
         TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::FinWait2 => {
             let shut = flags.shutdown_receive && flags.shutdown_send;
-            // Never accepted: the listener was closed over it.
+            // Never accepted: the listener was closed first.
             let orphan = !flags.attached && !shut;
             if orphan || (shut && flags.linger_zero) {
                 CloseReason::Aborted
             } else if shut {
-                // close() sets both bits before it finds data that nobody read. In FIN_WAIT1 it is
-                // data that came after close().
+                // close() sets both shutdown bits before it checks for unread data. In FIN_WAIT1 the data arrived
+                // after close().
                 CloseReason::UnreadData
             } else {
                 CloseReason::Disconnected
@@ -244,8 +244,10 @@ fn without_error(connection: &Connection, from: TcpState, flags: SocketFlags) ->
     }
 }
 
-/// `tcp_write_err` has emptied the queue by now, so segments in flight tell nothing; the sequence
-/// numbers and the counts of resends and probes are still there.
+/// Classifies an ETIMEDOUT.
+///
+/// `tcp_write_err` has already purged the write queue, so the number of segments in flight is not usable. The
+/// sequence numbers and the counts of retransmissions and probes are still valid.
 fn timeout(from: TcpState, info: Option<&TcpInfo>) -> CloseReason {
     match (from, info) {
         (TcpState::SynSent | TcpState::SynReceived, _) => CloseReason::TimedOut,
@@ -256,7 +258,7 @@ fn timeout(from: TcpState, info: Option<&TcpInfo>) -> CloseReason {
         (_, Some(info)) if info.pending_retransmits == 0 && info.unacked_bytes == 0 => {
             CloseReason::KeepaliveTimeout
         }
-        (_, Some(info)) if info.user_timeout_ms.is_some() => CloseReason::UserTimeout,
+        (_, Some(info)) if info.user_timeout.is_some() => CloseReason::UserTimeout,
         _ => CloseReason::RetransmissionTimeout,
     }
 }
@@ -287,7 +289,7 @@ fn closed_by(reason: CloseReason, connection: &Connection, from: TcpState) -> Op
 }
 
 impl Connection {
-    /// Whether its opening was seen and it certainly never became established.
+    /// Returns whether the start was seen and the connection was certainly never established.
     pub fn never_established(&self) -> bool {
         self.role != Role::Unknown && !self.gap && !self.history.contains(TcpState::Established)
     }

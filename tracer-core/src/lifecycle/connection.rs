@@ -1,12 +1,14 @@
-//! One live connection.
+//! The state of one live connection.
 
 use crate::{
-    event::{AcceptQueue, Endpoint, ExistingSocket, TcpState, Timestamp, Transition},
-    lifecycle::{Handshake, History, half_open::ConnKey},
+    event::{
+        AcceptQueue, CgroupId, ConnKey, Endpoint, ExistingSocket, Netns, TcpState, Timestamp, Transition,
+    },
+    lifecycle::{Handshake, History},
     owner::{Owner, OwnerSource},
 };
 
-/// Which side opened the connection.
+/// The side that opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// This side sent the first SYN.
@@ -15,12 +17,12 @@ pub enum Role {
     Server,
     /// Both sent a SYN at once (RFC 9293, section 3.5).
     Simultaneous,
-    /// The beginning was not seen.
+    /// The handshake was not seen.
     Unknown,
 }
 
 impl Role {
-    /// The name in machine output.
+    /// Returns the name in machine output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -31,35 +33,37 @@ impl Role {
     }
 }
 
-/// What is known of a connection that has not ended.
+/// A connection that has not closed.
+///
+/// The fields hold what the events have shown so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The local end; its port is 0 until the kernel has bound one.
+    /// The local endpoint. The port is 0 until the kernel has bound one.
     pub local: Endpoint,
-    /// The remote end.
+    /// The remote endpoint.
     pub remote: Endpoint,
-    /// Its states so far.
+    /// The states entered so far.
     pub history: History,
-    /// When its first event was seen; for one that was there before, the latest moment at which it
-    /// was certainly in the state it was found in.
+    /// The time of the first event. For a connection from a socket dump, the earliest time at which it was certainly
+    /// in the dumped state.
     pub first_seen: Timestamp,
-    /// Its process.
+    /// The owning process.
     pub owner: Owner,
-    /// How the opening went, once it is over.
+    /// The handshake, once it has completed or failed.
     pub handshake: Option<Handshake>,
     /// The listener's accept queue when the handshake completed.
     pub accept_queue: Option<AcceptQueue>,
-    /// Inode of its network namespace.
-    pub netns: Option<u32>,
-    /// Id of its cgroup.
-    pub cgroup_id: Option<u64>,
-    /// Which side opened it.
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The cgroup of the socket.
+    pub cgroup_id: Option<CgroupId>,
+    /// The side that opened the connection.
     pub role: Role,
-    /// Its beginning was not seen.
+    /// The start of the connection was not seen.
     pub incomplete: bool,
-    /// At least one of its transitions was missed.
+    /// At least one transition was missed.
     pub gap: bool,
-    /// It took the ends of a connection in TIME_WAIT before that one's time was over.
+    /// The connection reused the 4-tuple of a socket in TIME_WAIT before that state had expired.
     pub reused_time_wait: bool,
 }
 
@@ -67,7 +71,7 @@ pub struct Connection {
 const _: () = assert!(size_of::<Connection>() <= 232);
 
 impl Connection {
-    /// A connection whose first event is `transition`, which leads into its first state.
+    /// Creates a connection from the transition into its first state.
     pub(super) fn begin(transition: &Transition, role: Role, owner: Owner) -> Self {
         Self {
             local: transition.local,
@@ -86,7 +90,7 @@ impl Connection {
         }
     }
 
-    /// A connection that existed before its first event: the state it leaves was entered unseen.
+    /// Creates a connection from a transition whose predecessors were not seen.
     pub(super) fn adopt(transition: &Transition) -> Self {
         Self {
             history: History::new(transition.from, None),
@@ -95,13 +99,13 @@ impl Connection {
         }
     }
 
-    /// A connection that was there before tracing began.
+    /// Creates a connection from a socket dump.
     pub(super) fn existing(socket: &ExistingSocket) -> Self {
         Self {
             local: socket.local,
             remote: socket.remote,
             history: History::new(socket.state, None),
-            first_seen: Timestamp(socket.time.0.saturating_sub(socket.state_age_ns.unwrap_or(0))),
+            first_seen: socket.time.saturating_sub(socket.state_age.unwrap_or_default()),
             owner: Owner::from_process(socket.process, OwnerSource::Scan),
             handshake: None,
             accept_queue: None,
@@ -114,18 +118,18 @@ impl Connection {
         }
     }
 
-    /// Its ends in its network namespace.
-    pub(super) fn ends(&self) -> ConnKey {
-        (self.netns, self.local, self.remote)
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
     }
 
-    /// The present state.
+    /// Returns the current state.
     pub fn state(&self) -> TcpState {
         self.history.current()
     }
 
-    /// Takes from an event what earlier events could not know.
-    pub(super) fn learn(&mut self, transition: &Transition) {
+    /// Fills in what earlier events did not carry: endpoints, network namespace, cgroup.
+    pub(super) fn update(&mut self, transition: &Transition) {
         if transition.local.port != 0 {
             self.local = transition.local;
         }

@@ -1,7 +1,10 @@
-//! The pure core: from events to lifecycles. No I/O, no clock, no kernel: time comes from the events,
-//! so replaying the same events gives the same answers.
+//! Tracks connections from their first event to their close.
+//!
+//! A [`Tracker`] consumes [events](crate::event) and reports [observations](Observation). It performs no I/O and
+//! reads no clock: time comes from the events, so a replay of the same events gives the same observations.
 
 mod abandoned;
+mod backoff;
 mod close_reason;
 mod connection;
 mod half_open;
@@ -15,6 +18,7 @@ mod time_wait_table;
 mod tracker;
 
 pub use abandoned::{AbandonedAt, AbandonedHandshakes};
+pub use backoff::half_open_age_at_least;
 pub use close_reason::{CloseCause, CloseReason, ClosedBy};
 pub use connection::{Connection, Role};
 pub use half_open::HalfOpen;
@@ -26,19 +30,19 @@ pub use time_wait::{AfterClose, TimeWaitModel};
 pub use time_wait_table::{EndedTimewait, TimewaitSocket};
 pub use tracker::{DEFAULT_MAX_CONNECTIONS, Tracker, TrackerCounts, TrackerOptions};
 
-/// How a duration was obtained.
+/// How a duration was obtained. See [the crate page](crate#observed-measured-modelled).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DurationSource {
-    /// The time between two of the kernel's transitions.
+    /// The time between two events of the kernel.
     Observed,
-    /// The kernel's own round-trip sample.
+    /// A round-trip sample of the kernel.
     Measured,
-    /// Derived from the protocol's timers; no event marks its end.
+    /// Derived from the timers of the protocol, because no event marks the start or the end.
     Modelled,
 }
 
 impl DurationSource {
-    /// The name in machine output.
+    /// Returns the name in machine output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Observed => "observed",

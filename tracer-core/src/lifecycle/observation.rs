@@ -1,33 +1,35 @@
-//! What the core reports.
+//! The reports of the tracker.
 
 use crate::{
-    event::{TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition},
+    event::{Nanos, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition},
     lifecycle::{AfterClose, CloseCause, Connection, EndedTimewait, HalfOpen, StateSpan},
 };
 
-/// A connection whose life has ended, as far as its application is concerned: TIME_WAIT and an
-/// orphaned FIN_WAIT2 are the kernel's business, and come after.
+/// A connection that reached CLOSE.
+///
+/// The socket is gone for the application. TIME_WAIT and an orphaned FIN_WAIT2 follow the close;
+/// [`after`](Self::after) describes them.
 #[derive(Clone, Copy, Debug)]
 pub struct ClosedConnection<'a> {
-    /// What was known at the end.
+    /// The connection at its close.
     pub connection: &'a Connection,
-    /// When it ended; when that was not seen, its last event.
+    /// The time of the close. When the close was not seen, the time of the last event.
     pub closed: Timestamp,
-    /// Its end was seen.
+    /// The close was seen.
     pub close_seen: bool,
-    /// Why it ended, and by whom.
+    /// The reason of the close and the side that caused it.
     pub close_cause: CloseCause,
-    /// What the kernel keeps of it afterwards.
+    /// The timewait socket that the kernel keeps afterwards.
     pub after: Option<AfterClose>,
-    /// The kernel's own account, where the mode allows.
+    /// The kernel's connection statistics, if the tracing mode reads them.
     pub info: Option<&'a TcpInfo>,
 }
 
 impl ClosedConnection<'_> {
-    /// When its opening began; none when that was not seen.
+    /// Returns when the handshake started; none when that was not seen.
     ///
-    /// A server's socket appears only at the end of the handshake, so the measured handshake is counted
-    /// back from there.
+    /// The kernel creates a server's socket at the end of the handshake. The start is therefore the time of
+    /// ESTABLISHED minus the measured duration of the handshake.
     pub fn opened(&self) -> Option<Timestamp> {
         let connection = self.connection;
         if connection.incomplete {
@@ -36,22 +38,22 @@ impl ClosedConnection<'_> {
         let measured = connection
             .handshake
             .filter(|handshake| handshake.replaces(TcpState::SynReceived))
-            .and_then(|handshake| handshake.duration_ns);
+            .and_then(|handshake| handshake.duration);
         match (measured, connection.history.entered(TcpState::Established)) {
-            (Some(handshake), Some(established)) => Some(Timestamp(established.0.saturating_sub(handshake))),
+            (Some(handshake), Some(established)) => Some(established.saturating_sub(handshake)),
             _ => Some(connection.first_seen),
         }
     }
 
-    /// Nanoseconds from opening to end; none when either was not seen.
-    pub fn duration_ns(&self) -> Option<u64> {
+    /// Returns the time from the start of the handshake to the close; none when either was not seen.
+    pub fn duration(&self) -> Option<Nanos> {
         self.opened().filter(|_| self.close_seen).map(|opened| self.closed.since(opened))
     }
 
-    /// Every state with the time spent in it, those after the end included.
+    /// Iterates over all states with the time spent in each, including the state after the close.
     ///
-    /// A server's SYN_RECV carries the measured handshake, not the microseconds that the kernel's
-    /// socket spends in it. The FIN_WAIT2 of a socket that the kernel took over lasts beyond the end.
+    /// A server's SYN_RECV has the measured duration of the handshake, not the microseconds that the kernel's socket
+    /// spends in the state. An orphaned FIN_WAIT2 lasts beyond the close.
     pub fn states(&self) -> impl Iterator<Item = StateSpan> + '_ {
         let handshake = self.connection.handshake;
         let after = self.after;
@@ -60,63 +62,63 @@ impl ClosedConnection<'_> {
             if let Some(handshake) = handshake
                 && handshake.replaces(span.state)
             {
-                span.duration_ns = handshake.duration_ns;
+                span.duration = handshake.duration;
                 span.source = handshake.source;
             }
         }
         if !self.close_seen
             && let Some(last) = spans.last_mut()
         {
-            last.duration_ns = None;
+            last.duration = None;
         }
         if let Some(after) = after {
             let mut span = after.span();
             if let Some(last) = spans.last().copied().filter(|last| last.state == after.state) {
-                // The same state, first with a socket, then without.
+                // FIN_WAIT2 continues in the timewait socket.
                 spans.pop();
-                span.duration_ns = last.duration_ns.map(|before| before.saturating_add(after.duration_ns));
+                span.duration = last.duration.map(|before| before.saturating_add(after.duration));
             }
-            // Room is left: a history holds one less.
+            // Cannot fail: the capacity is one more than that of a history.
             let _ = spans.try_push(span);
         }
         spans.into_iter()
     }
 }
 
-/// One thing the core has to report.
+/// A report of the [`Tracker`](crate::lifecycle::Tracker).
 #[derive(Clone, Copy, Debug)]
 pub enum Observation<'a> {
-    /// A socket changed its state.
+    /// A socket changed state.
     Transition {
-        /// The change.
+        /// The state change.
         transition: &'a Transition,
-        /// Nanoseconds spent in the state left; none when its beginning was not seen. For a server's
-        /// SYN_RECV it is the kernel's microseconds, not the handshake.
-        duration_ns: Option<u64>,
+        /// The time spent in the previous state; none when its start was not seen. For a server's SYN_RECV this is
+        /// the time the kernel's socket spent in the state, not the duration of the handshake.
+        duration: Option<Nanos>,
         /// The connection after the change; none for a listener or an unknown socket.
         connection: Option<&'a Connection>,
     },
-    /// A connection ended.
+    /// A connection closed.
     Closed(ClosedConnection<'a>),
-    /// A handshake that this host answered was never completed.
+    /// A handshake that this host answered was never completed by the client.
     Abandoned(HalfOpen),
-    /// What the kernel kept of a closed connection has ended, where a hook sees it.
+    /// The kernel removed a timewait socket. Only a source with the hook for it reports this.
     TimewaitEnd {
-        /// The end.
+        /// The event of the kernel.
         event: &'a TimewaitEnd,
-        /// What it ended.
+        /// The state and the lifetime of the removed socket.
         end: EndedTimewait,
     },
-    /// A live connection was forgotten because the table was full.
+    /// A live connection was evicted because the table was full.
     Evicted {
-        /// What was known of it.
+        /// The connection at its eviction.
         connection: &'a Connection,
     },
 }
 
 impl<'a> Observation<'a> {
-    /// The transition that begins a connection, with the connection; none for anything else.
-    pub fn begun(&self) -> Option<(&'a Transition, &'a Connection)> {
+    /// Returns the transition that starts a connection, with the connection; none for any other observation.
+    pub fn started(&self) -> Option<(&'a Transition, &'a Connection)> {
         match *self {
             Self::Transition { transition, connection: Some(connection), .. }
                 if matches!(transition.from, TcpState::Closed | TcpState::Listen) =>

@@ -1,15 +1,15 @@
-//! Connections that have stayed too long in a state that should pass.
+//! Connections that have stayed too long in a transient state.
 
-use crate::event::{Endpoint, Process, TcpState};
+use crate::event::{CgroupId, ConnKey, Endpoint, Nanos, Netns, Process, TcpState, Timestamp};
+use crate::lifecycle::Connection;
 
-const SECOND: u64 = 1_000_000_000;
-
-/// How long a connection may stay in each state; a state without a limit is never too long.
+/// The longest time a connection may stay in each state. A state without a threshold never counts as stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds([Option<u64>; 12]);
+pub struct Thresholds([Option<Nanos>; 12]);
 
 impl Default for Thresholds {
-    /// What passes in a round trip gets a few of them, what waits for an application gets a minute.
+    /// Sets 3 s for states of the handshake, 10 s for states that wait for an ACK, and 60 s for states that wait
+    /// for an application to close.
     fn default() -> Self {
         let mut thresholds = Self([None; 12]);
         for (state, seconds) in [
@@ -21,42 +21,59 @@ impl Default for Thresholds {
             (TcpState::Closing, 10),
             (TcpState::LastAck, 10),
         ] {
-            thresholds.set(state, seconds * SECOND);
+            thresholds.set(state, Nanos::from_secs(seconds));
         }
         thresholds
     }
 }
 
 impl Thresholds {
-    /// The limit for a state, nanoseconds.
-    pub fn of(&self, state: TcpState) -> Option<u64> {
+    /// Returns the threshold of a state.
+    pub fn of(&self, state: TcpState) -> Option<Nanos> {
         self.0[state as usize]
     }
 
-    /// Sets the limit for a state, nanoseconds.
-    pub fn set(&mut self, state: TcpState, nanoseconds: u64) {
-        self.0[state as usize] = Some(nanoseconds);
+    /// Returns whether a connection of this age is stuck in `state`.
+    pub fn is_exceeded(&self, state: TcpState, age: Age) -> bool {
+        self.of(state).is_some_and(|limit| age.lower_bound() >= limit)
+    }
+
+    /// Sets the threshold of a state.
+    pub fn set(&mut self, state: TcpState, limit: Nanos) {
+        self.0[state as usize] = Some(limit);
     }
 }
 
-/// How long a connection has been in its state.
+/// The time a connection has spent in its current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// The transition into the state was seen: nanoseconds.
-    Observed(u64),
-    /// It has been in the state for at least so many nanoseconds.
-    AtLeast(u64),
+    /// The exact age: the transition into the state was seen.
+    Observed(Nanos),
+    /// A lower bound.
+    AtLeast(Nanos),
 }
 
 impl Age {
-    /// The nanoseconds that are certain.
-    pub const fn nanoseconds(self) -> u64 {
+    /// Returns the time that a live connection has spent in its state.
+    ///
+    /// A connection that existed before tracing began has been in its state at least since it was first seen. After a
+    /// gap the bound is 0, because the time of the missed transition is unknown.
+    pub fn of(connection: &Connection, now: Timestamp) -> Self {
+        match connection.history.since() {
+            Some(since) => Self::Observed(now.since(since)),
+            None if !connection.gap => Self::AtLeast(now.since(connection.first_seen)),
+            None => Self::AtLeast(Nanos::ZERO),
+        }
+    }
+
+    /// Returns the age or its lower bound.
+    pub const fn lower_bound(self) -> Nanos {
         match self {
             Self::Observed(age) | Self::AtLeast(age) => age,
         }
     }
 
-    /// The name of the certainty in machine output.
+    /// Returns the name of the certainty in machine output.
     pub const fn source(self) -> &'static str {
         match self {
             Self::Observed(_) => "observed",
@@ -65,61 +82,68 @@ impl Age {
     }
 }
 
-/// A connection, with what can be said about its stuck_connections still.
+/// A connection and the time it has spent in its current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StuckConnection {
-    /// Its state.
+    /// The current state.
     pub state: TcpState,
-    /// How long it has been in it.
+    /// The time spent in that state.
     pub age: Age,
-    /// The local end.
+    /// The local endpoint.
     pub local: Endpoint,
-    /// The remote end.
+    /// The remote endpoint.
     pub remote: Endpoint,
-    /// Inode of its network namespace.
-    pub netns: Option<u32>,
-    /// Id of its cgroup.
-    pub cgroup_id: Option<u64>,
-    /// The process that holds it; for a half-open handshake the one that listens.
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The cgroup of the socket.
+    pub cgroup_id: Option<CgroupId>,
+    /// The owning process; for a half-open handshake the listening process.
     pub process: Option<Process>,
     /// Bytes received that the application has not read.
     pub unread_bytes: Option<u32>,
     /// Bytes written that the peer has not acknowledged.
     pub unacked_bytes: Option<u32>,
-    /// For TIME_WAIT and FIN_WAIT2 without an application: when the kernel lets go, nanoseconds from now.
-    pub ends_in_ns: Option<u64>,
+    /// For a timewait socket: the time until the kernel removes it.
+    pub ends_in: Option<Nanos>,
 }
 
-/// What connections are grouped by.
+impl StuckConnection {
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+}
+
+/// The attribute that stuck connections are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupBy {
-    /// The process that holds them
+    /// The owning process.
     #[default]
     Process,
-    /// The container of their socket
+    /// The container of the socket.
     Container,
-    /// The remote address
+    /// The remote address.
     Remote,
-    /// The local port
+    /// The local port.
     Port,
 }
 
-/// Connections that share an owner and stand still.
+/// Stuck connections with the same group key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StuckGroup {
-    /// What they share, for people.
+    /// The shared attribute, as text for people.
     pub key: String,
     /// The connections, oldest first.
     pub members: Vec<StuckConnection>,
 }
 
 impl StuckGroup {
-    /// The age of the oldest, nanoseconds.
-    pub fn oldest_ns(&self) -> u64 {
-        self.members.first().map_or(0, |oldest| oldest.age.nanoseconds())
+    /// Returns the age of the oldest connection.
+    pub fn oldest_age(&self) -> Nanos {
+        self.members.first().map_or(Nanos::ZERO, |oldest| oldest.age.lower_bound())
     }
 
-    /// How many there are in each state, the most first.
+    /// Returns the number of connections in each state, the largest first.
     pub fn states(&self) -> Vec<(TcpState, usize)> {
         let mut counts: Vec<(TcpState, usize)> = TcpState::ALL
             .into_iter()
@@ -131,16 +155,16 @@ impl StuckGroup {
     }
 }
 
-/// Keeps what is beyond its threshold, in groups: the largest first, of equal ones the oldest.
+/// Groups the connections that exceed their threshold. Larger groups come first, then older ones.
 pub fn group_stuck(
-    stuck_connections: impl IntoIterator<Item = StuckConnection>,
+    connections: impl IntoIterator<Item = StuckConnection>,
     thresholds: &Thresholds,
     key: impl Fn(&StuckConnection) -> String,
 ) -> Vec<StuckGroup> {
     let mut groups: Vec<StuckGroup> = Vec::new();
     let mut index = std::collections::HashMap::new();
-    for connection in stuck_connections {
-        if thresholds.of(connection.state).is_none_or(|limit| connection.age.nanoseconds() < limit) {
+    for connection in connections {
+        if !thresholds.is_exceeded(connection.state, connection.age) {
             continue;
         }
         let key = key(&connection);
@@ -153,10 +177,10 @@ pub fn group_stuck(
     for group in &mut groups {
         group
             .members
-            .sort_by_key(|member| (std::cmp::Reverse(member.age.nanoseconds()), member.local, member.remote));
+            .sort_by_key(|member| (std::cmp::Reverse(member.age.lower_bound()), member.local, member.remote));
     }
     groups.sort_by(|a, b| {
-        (b.members.len(), b.oldest_ns(), &a.key).cmp(&(a.members.len(), a.oldest_ns(), &b.key))
+        (b.members.len(), b.oldest_age(), &a.key).cmp(&(a.members.len(), a.oldest_age(), &b.key))
     });
     groups
 }
@@ -165,48 +189,48 @@ pub fn group_stuck(
 mod tests {
     use super::*;
 
-    fn stuck_connections(state: TcpState, age: Age, pid: u32) -> StuckConnection {
-        let end = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
+    fn connection(state: TcpState, age: Age, pid: u32) -> StuckConnection {
+        let endpoint = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
         StuckConnection {
             state,
             age,
-            local: end(1),
-            remote: end(2),
+            local: endpoint(1),
+            remote: endpoint(2),
             netns: None,
             cgroup_id: None,
             process: Some(Process { pid, uid: 0, comm: [0; 16] }),
             unread_bytes: None,
             unacked_bytes: None,
-            ends_in_ns: None,
+            ends_in: None,
         }
     }
 
-    fn by_pid(stuck_connections: &StuckConnection) -> String {
-        stuck_connections.process.map_or_else(String::new, |process| process.pid.to_string())
+    fn by_pid(connection: &StuckConnection) -> String {
+        connection.process.map_or_else(String::new, |process| process.pid.to_string())
     }
 
     #[test]
-    fn the_leaking_process_comes_first() {
+    fn the_largest_group_comes_first() {
         let leak = (1..=5)
-            .map(|index| stuck_connections(TcpState::CloseWait, Age::AtLeast((60 + index) * SECOND), 7));
+            .map(|index| connection(TcpState::CloseWait, Age::AtLeast(Nanos::from_secs(60 + index)), 7));
         let others = [
-            stuck_connections(TcpState::FinWait2, Age::Observed(900 * SECOND), 8),
-            stuck_connections(TcpState::Established, Age::Observed(9_000 * SECOND), 9),
-            stuck_connections(TcpState::CloseWait, Age::Observed(59 * SECOND), 10),
+            connection(TcpState::FinWait2, Age::Observed(Nanos::from_secs(900)), 8),
+            connection(TcpState::Established, Age::Observed(Nanos::from_secs(9_000)), 9),
+            connection(TcpState::CloseWait, Age::Observed(Nanos::from_secs(59)), 10),
         ];
         let groups = group_stuck(others.into_iter().chain(leak), &Thresholds::default(), by_pid);
         let keys: Vec<_> = groups.iter().map(|group| (group.key.as_str(), group.members.len())).collect();
         assert_eq!(keys, [("7", 5), ("8", 1)]);
-        assert_eq!(groups[0].oldest_ns(), 65 * SECOND);
+        assert_eq!(groups[0].oldest_age(), Nanos::from_secs(65));
         assert_eq!(groups[0].states(), [(TcpState::CloseWait, 5)]);
     }
 
     #[test]
-    fn a_threshold_can_be_set_for_any_state() {
+    fn any_state_can_have_a_threshold() {
         let mut thresholds = Thresholds::default();
-        thresholds.set(TcpState::Established, 10 * SECOND);
-        let old = stuck_connections(TcpState::Established, Age::AtLeast(10 * SECOND), 1);
-        let young = stuck_connections(TcpState::Established, Age::AtLeast(9 * SECOND), 1);
+        thresholds.set(TcpState::Established, Nanos::from_secs(10));
+        let old = connection(TcpState::Established, Age::AtLeast(Nanos::from_secs(10)), 1);
+        let young = connection(TcpState::Established, Age::AtLeast(Nanos::from_secs(9)), 1);
         let groups = group_stuck([old, young], &thresholds, by_pid);
         assert_eq!(groups[0].members, [old]);
     }

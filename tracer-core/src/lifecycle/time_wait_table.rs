@@ -1,4 +1,4 @@
-//! The mini-sockets that closed connections have left: TIME_WAIT, and FIN_WAIT2 without an application.
+//! The timewait sockets that closed connections left behind, in TIME_WAIT or orphaned FIN_WAIT2.
 
 mod queue;
 
@@ -7,198 +7,207 @@ use std::hash::BuildHasher as _;
 use hashbrown::HashTable;
 
 use crate::{
-    event::{Endpoint, TcpState, Timestamp, TimewaitEnd},
-    lifecycle::{AfterClose, DurationSource, half_open::ConnKey, time_wait_table::queue::Queue},
+    event::{ConnKey, Endpoint, Nanos, Netns, TcpState, Timestamp, TimewaitEnd},
+    lifecycle::{AfterClose, DurationSource, time_wait_table::queue::Queue},
 };
 
-/// Most mini-sockets followed: the kernel's own default limit (`tcp_max_tw_buckets`) on a large host.
-const MAX_FOLLOWED: usize = 262_144;
+/// Capacity of the table: the kernel's default limit (`tcp_max_tw_buckets`) on a large host.
+const MAX_ENTRIES: usize = 262_144;
 
-/// Longer than any mini-socket lives. One in TIME_WAIT has the kernel's minute (`TCP_TIMEWAIT_LEN`); one in
-/// FIN_WAIT2 has another when a FIN comes at the end of its own, which is a minute at most. A timer wheel is
-/// late by up to an eighth of what it was set to (kernel/time/timer.c).
-const LONGEST_TIME_WAIT_NS: u64 = 60_000_000_000 / 8 * 9 + 1_000_000_000;
-const LONGEST_FIN_WAIT_2_NS: u64 = 2 * LONGEST_TIME_WAIT_NS;
+/// Upper bound of the time a timewait socket spends in TIME_WAIT.
+///
+/// TIME_WAIT lasts 60 s (`TCP_TIMEWAIT_LEN`). The timer wheel fires up to an eighth of the timeout late
+/// (kernel/time/timer.c).
+const LONGEST_TIME_WAIT: Nanos = Nanos::from_millis(60_000 / 8 * 9 + 1_000);
+/// Upper bound for a timewait socket that starts in FIN_WAIT2: FIN_WAIT2 lasts at most 60 s, and a
+/// FIN that arrives at its end starts a full TIME_WAIT.
+const LONGEST_FIN_WAIT_2: Nanos = LONGEST_TIME_WAIT.saturating_mul(2);
 
-/// A mini-socket that is there now.
+/// A timewait socket that exists now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimewaitSocket {
-    /// Its state: TIME_WAIT or FIN_WAIT2.
+    /// TIME_WAIT or FIN_WAIT2.
     pub state: TcpState,
-    /// When the connection ended and left it.
+    /// When the connection closed and the kernel created the timewait socket.
     pub since: Timestamp,
-    /// When the kernel's timers let it end.
+    /// When the kernel's timer is due to remove it.
     pub deadline: Timestamp,
-    /// The local end.
+    /// The local endpoint.
     pub local: Endpoint,
-    /// The remote end.
+    /// The remote endpoint.
     pub remote: Endpoint,
-    /// Inode of its network namespace.
-    pub netns: Option<u32>,
+    /// The network namespace.
+    pub netns: Option<Netns>,
 }
 
-/// The end of a mini-socket.
+/// The removal of a timewait socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedTimewait {
-    /// The state that ended.
+    /// The state at removal.
     pub state: TcpState,
-    /// Nanoseconds from the connection's end to the mini-socket's.
-    pub duration_ns: u64,
-    /// Whether the end was observed or derived from the kernel's timers.
+    /// The time from the close of the connection to the removal of its timewait socket.
+    pub duration: Nanos,
+    /// Whether the removal was observed or derived from the kernel's timers.
     pub source: DurationSource,
 }
 
-/// The mini-sockets, and where each is by its ends.
+/// The timewait sockets, indexed by connection key.
 ///
-/// On a host that closes thousands of connections a second there are hundreds of thousands, and two questions for
-/// each connection, nearly always answered by no. So they lie one behind the other in the order in which they came,
-/// and what is asked is a table of places and hashes, a fifth of their size.
+/// A host that closes thousands of connections a second has hundreds of thousands of timewait sockets. The table
+/// answers two lookups for each connection, and nearly all of them miss. The sockets are therefore stored in FIFO
+/// queues, and the index holds only hashes and locations, a fifth of their size.
 #[derive(Debug, Default)]
 pub(super) struct TimeWaitTable {
-    index: HashTable<Indexed>,
+    index: HashTable<IndexEntry>,
     hasher: foldhash::fast::RandomState,
-    time_waits: Numbered,
-    fin_waits: Numbered,
+    time_waits: ExpiryQueue,
+    fin_waits: ExpiryQueue,
     time_wait: usize,
 }
 
-/// Mini-sockets of one state in the order in which they are forgotten: all have the same time, so that is the order
-/// in which they came. Those that ended early are still among them.
+/// The timewait sockets that started in one state, in order of expiry.
+///
+/// All of them have the same timeout, so the order of expiry is the order of insertion. Sockets that were removed
+/// early stay in the queue, marked as removed.
 #[derive(Debug, Default)]
-struct Numbered {
-    entries: Queue<Followed>,
-    /// The number of the first; numbers wrap around.
+struct ExpiryQueue {
+    entries: Queue<Entry>,
+    /// The sequence number of the first entry; sequence numbers wrap around.
     first: u32,
 }
 
-/// A mini-socket as it is followed.
+/// A timewait socket with its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Followed {
-    remain: TimewaitSocket,
-    /// When the kernel can have it no more, whether its end was seen or not.
-    forgotten: Timestamp,
-    /// It has ended early.
-    ended: bool,
+struct Entry {
+    socket: TimewaitSocket,
+    /// When the kernel has certainly removed the socket, whether or not its removal was seen.
+    expires: Timestamp,
+    /// Removed before `expires`.
+    removed: bool,
 }
 
-/// Where one is, and the hash of its ends: one that is not there is nearly always told by that alone, and a table that
-/// grows does not have to look at each.
+/// The hash of a connection key and the location of its entry.
+///
+/// The stored hash rejects nearly all misses without reading the entry, and growing the index reads no entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Indexed {
+struct IndexEntry {
     hash: u32,
-    place: Place,
+    location: Location,
 }
 
-impl Indexed {
-    /// Half of a hash, twice: the table takes its place from the one end and its tag from the other.
+impl IndexEntry {
+    /// Expands a half hash to 64 bits: the hash table takes its bucket from the low bits and its tag from the
+    /// high ones.
     fn spread(hash: u32) -> u64 {
         u64::from(hash) << 32 | u64::from(hash)
     }
 }
 
-/// Which queue one is in, and its number there.
+/// The queue of an entry (the top bit) and its sequence number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(u32);
+struct Location(u32);
 
-impl Place {
+impl Location {
     const FIN_WAIT: u32 = 1 << 31;
 
-    fn new(state: TcpState, number: u32) -> Self {
+    fn new(state: TcpState, sequence: u32) -> Self {
         let queue = if state == TcpState::TimeWait { 0 } else { Self::FIN_WAIT };
-        Self(number & !Self::FIN_WAIT | queue)
+        Self(sequence & !Self::FIN_WAIT | queue)
     }
 }
 
-impl Numbered {
-    /// The number of the next.
+impl ExpiryQueue {
+    /// Returns the sequence number of the next entry.
     fn next(&self) -> u32 {
-        // No queue is as long as that.
+        // The queue is limited to 2 * MAX_ENTRIES.
         self.first.wrapping_add(u32::try_from(self.entries.len()).unwrap_or(u32::MAX))
     }
 
-    fn position(&self, place: Place) -> usize {
-        (place.0.wrapping_sub(self.first) & !Place::FIN_WAIT) as usize
+    fn position(&self, location: Location) -> usize {
+        (location.0.wrapping_sub(self.first) & !Location::FIN_WAIT) as usize
     }
 
-    fn pop(&mut self) -> Option<Followed> {
-        let followed = self.entries.pop()?;
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop()?;
         self.first = self.first.wrapping_add(1);
-        Some(followed)
+        Some(entry)
     }
 }
 
 impl TimewaitSocket {
-    fn ends(&self) -> ConnKey {
-        (self.netns, self.local, self.remote)
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
     }
 }
 
 impl TimeWaitTable {
-    /// A connection has ended and left a mini-socket. False when there are too many to follow it.
+    /// Adds the timewait socket of a closed connection. Returns false when the table is full.
     pub(super) fn insert(&mut self, key: ConnKey, since: Timestamp, after: AfterClose) -> bool {
-        if self.index.len() >= MAX_FOLLOWED {
+        if self.index.len() >= MAX_ENTRIES {
             return false;
         }
-        // One with the same ends is gone.
+        // A new connection with the same key implies that the old socket is gone.
         self.take(&key);
-        let longest =
-            if after.state == TcpState::TimeWait { LONGEST_TIME_WAIT_NS } else { LONGEST_FIN_WAIT_2_NS };
-        let deadline = Timestamp(since.0.saturating_add(after.duration_ns));
-        let forgotten = Timestamp(since.0.saturating_add(longest.max(after.duration_ns)));
-        let (netns, local, remote) = key;
-        let remain = TimewaitSocket { state: after.state, since, deadline, local, remote, netns };
-        if self.queue_of(after.state).entries.len() >= 2 * MAX_FOLLOWED {
-            self.pack();
+        let longest = if after.state == TcpState::TimeWait { LONGEST_TIME_WAIT } else { LONGEST_FIN_WAIT_2 };
+        let deadline = since.saturating_add(after.duration);
+        let expires = since.saturating_add(longest.max(after.duration));
+        let ConnKey { netns, local, remote } = key;
+        let socket = TimewaitSocket { state: after.state, since, deadline, local, remote, netns };
+        if self.queue_of(after.state).entries.len() >= 2 * MAX_ENTRIES {
+            self.compact();
         }
         let queue = self.queue_of(after.state);
-        // Keeps the order where a damaged recording goes back in time.
-        let forgotten = queue.entries.last().map_or(forgotten, |last| forgotten.max(last.forgotten));
-        let place = Place::new(after.state, queue.next());
-        queue.entries.push(Followed { remain, forgotten, ended: false });
+        // Keeps the queue sorted when the timestamps of a damaged recording go backwards.
+        let expires = queue.entries.last().map_or(expires, |last| expires.max(last.expires));
+        let location = Location::new(after.state, queue.next());
+        queue.entries.push(Entry { socket, expires, removed: false });
         self.time_wait += usize::from(after.state == TcpState::TimeWait);
-        self.put(&key, place);
+        self.add_to_index(&key, location);
         true
     }
 
-    /// Those that are there now.
+    /// Iterates over the timewait sockets that exist now.
     pub(super) fn iter(&self) -> impl Iterator<Item = TimewaitSocket> + '_ {
         let all = self.time_waits.entries.iter().chain(self.fin_waits.entries.iter());
-        all.filter(|followed| !followed.ended).map(|followed| followed.remain)
+        all.filter(|entry| !entry.removed).map(|entry| entry.socket)
     }
 
-    /// The kernel told that a mini-socket ended.
-    pub(super) fn ended(&mut self, event: &TimewaitEnd) -> Option<EndedTimewait> {
-        let remain = self.take(&(event.netns, event.local, event.remote))?;
+    /// Removes the socket that `event` reports as gone, and returns its lifetime.
+    pub(super) fn end(&mut self, event: &TimewaitEnd) -> Option<EndedTimewait> {
+        let socket = self.take(&event.key())?;
         Some(EndedTimewait {
-            // A FIN that came meanwhile has turned FIN_WAIT2 into TIME_WAIT.
+            // A FIN moves the socket from FIN_WAIT2 to TIME_WAIT.
             state: event.state,
-            duration_ns: event.time.since(remain.since),
+            duration: event.time.since(socket.since),
             source: DurationSource::Observed,
         })
     }
 
-    /// A new connection has the same ends: the mini-socket made way for it before its time.
-    pub(super) fn reused(&mut self, key: &ConnKey) -> bool {
+    /// Removes the socket whose key a new connection reuses. Returns whether there was one.
+    pub(super) fn reuse(&mut self, key: &ConnKey) -> bool {
         self.take(key).is_some()
     }
 
-    /// Takes out one whose end must have been missed at `now`; it is the model's. Not before: the kernel's
-    /// own end comes after the model's, as its timers are late.
-    pub(super) fn expired(&mut self, now: Timestamp) -> Option<EndedTimewait> {
+    /// Removes one socket that has expired by `now` and returns its modelled lifetime.
+    ///
+    /// Expiry is later than the modelled deadline, because the kernel's timers fire late and an observed removal
+    /// takes precedence.
+    pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<EndedTimewait> {
         for state in [TcpState::TimeWait, TcpState::FinWait2] {
-            let due =
-                |queue: &Numbered| queue.entries.first().is_some_and(|followed| followed.forgotten <= now);
-            while due(self.queue_of(state)) {
-                let followed = *self.queue_of(state).entries.first()?;
-                let remain = followed.remain;
-                if !followed.ended {
-                    self.take(&remain.ends());
+            let expired =
+                |queue: &ExpiryQueue| queue.entries.first().is_some_and(|entry| entry.expires <= now);
+            while expired(self.queue_of(state)) {
+                let entry = *self.queue_of(state).entries.first()?;
+                let socket = entry.socket;
+                if !entry.removed {
+                    self.take(&socket.key());
                 }
                 self.queue_of(state).pop();
-                if !followed.ended {
+                if !entry.removed {
                     return Some(EndedTimewait {
-                        state: remain.state,
-                        duration_ns: remain.deadline.since(remain.since),
+                        state: socket.state,
+                        duration: socket.deadline.since(socket.since),
                         source: DurationSource::Modelled,
                     });
                 }
@@ -207,66 +216,69 @@ impl TimeWaitTable {
         None
     }
 
-    /// How many are in TIME_WAIT and in FIN_WAIT2.
+    /// Returns the number of sockets in TIME_WAIT and in FIN_WAIT2.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.time_wait, self.index.len() - self.time_wait)
     }
 
-    fn queue_of(&mut self, state: TcpState) -> &mut Numbered {
+    fn queue_of(&mut self, state: TcpState) -> &mut ExpiryQueue {
         if state == TcpState::TimeWait { &mut self.time_waits } else { &mut self.fin_waits }
     }
 
-    /// Takes out the one with these ends.
+    /// Removes the socket with this key and returns it.
     fn take(&mut self, key: &ConnKey) -> Option<TimewaitSocket> {
         if self.index.is_empty() {
             return None;
         }
         let hash = self.hash(key);
         let Self { index, time_waits, fin_waits, .. } = self;
-        let found = index.find_entry(Indexed::spread(hash), |indexed| {
+        let occupied = index.find_entry(IndexEntry::spread(hash), |indexed| {
             indexed.hash == hash
-                && followed(time_waits, fin_waits, indexed.place).is_some_and(|it| it.remain.ends() == *key)
+                && entry(time_waits, fin_waits, indexed.location).is_some_and(|it| it.socket.key() == *key)
         });
-        let (Indexed { place, .. }, _) = found.ok()?.remove();
-        let queue = if place.0 & Place::FIN_WAIT == 0 { time_waits } else { fin_waits };
-        let position = queue.position(place);
-        let followed = queue.entries.get_mut(position)?;
-        followed.ended = true;
-        self.time_wait -= usize::from(followed.remain.state == TcpState::TimeWait);
-        Some(followed.remain)
+        let (IndexEntry { location, .. }, _) = occupied.ok()?.remove();
+        let queue = if location.0 & Location::FIN_WAIT == 0 { time_waits } else { fin_waits };
+        let position = queue.position(location);
+        let entry = queue.entries.get_mut(position)?;
+        entry.removed = true;
+        self.time_wait -= usize::from(entry.socket.state == TcpState::TimeWait);
+        Some(entry.socket)
     }
 
-    fn put(&mut self, key: &ConnKey, place: Place) {
+    fn add_to_index(&mut self, key: &ConnKey, location: Location) {
         let hash = self.hash(key);
-        self.index.insert_unique(Indexed::spread(hash), Indexed { hash, place }, |indexed| {
-            Indexed::spread(indexed.hash)
+        self.index.insert_unique(IndexEntry::spread(hash), IndexEntry { hash, location }, |indexed| {
+            IndexEntry::spread(indexed.hash)
         });
     }
 
     fn hash(&self, key: &ConnKey) -> u32 {
         let hash = self.hasher.hash_one(key);
-        // Half of it is as good as any.
         u32::try_from(hash >> 32).unwrap_or_default()
     }
 
-    /// Drops those that have ended early from the queues.
-    fn pack(&mut self) {
+    /// Drops the entries marked as removed from the queues and rebuilds the index.
+    fn compact(&mut self) {
         self.index.clear();
         for state in [TcpState::TimeWait, TcpState::FinWait2] {
             let queue = self.queue_of(state);
-            queue.entries.retain(|followed| !followed.ended);
+            queue.entries.retain(|entry| !entry.removed);
             let first = queue.first;
-            let ends: Vec<_> = queue.entries.iter().map(|followed| followed.remain.ends()).collect();
-            for (number, ends) in (0..).zip(&ends) {
-                self.put(ends, Place::new(state, first.wrapping_add(number)));
+            let keys: Vec<_> = queue.entries.iter().map(|entry| entry.socket.key()).collect();
+            for (sequence, key) in (0..).zip(&keys) {
+                self.add_to_index(key, Location::new(state, first.wrapping_add(sequence)));
             }
         }
     }
 }
 
-fn followed<'a>(time_waits: &'a Numbered, fin_waits: &'a Numbered, place: Place) -> Option<&'a Followed> {
-    let queue = if place.0 & Place::FIN_WAIT == 0 { time_waits } else { fin_waits };
-    queue.entries.get(queue.position(place))
+fn entry<'a>(
+    time_waits: &'a ExpiryQueue,
+    fin_waits: &'a ExpiryQueue,
+    location: Location,
+) -> Option<&'a Entry> {
+    let queue = if location.0 & Location::FIN_WAIT == 0 { time_waits } else { fin_waits };
+    queue.entries.get(queue.position(location))
 }
 
 #[cfg(test)]
@@ -278,103 +290,111 @@ mod tests {
 
     fn key(port: u16) -> ConnKey {
         let address = "10.0.0.1".parse().unwrap();
-        (Some(1), Endpoint { address, port }, Endpoint { address, port: 80 })
+        ConnKey {
+            netns: Some(Netns(1)),
+            local: Endpoint { address, port },
+            remote: Endpoint { address, port: 80 },
+        }
     }
 
     fn time_wait() -> AfterClose {
-        AfterClose { state: TcpState::TimeWait, duration_ns: 60 * SECOND, source: DurationSource::Modelled }
-    }
-
-    #[test]
-    fn ends_when_the_kernel_says_so() {
-        let mut time_wait_table = TimeWaitTable::default();
-        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
-        assert_eq!(time_wait_table.counts(), (1, 0));
-        let (netns, local, remote) = key(1);
-        let time = Timestamp(62 * SECOND);
-        let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
-        let ended = time_wait_table.ended(&end).unwrap();
-        assert_eq!((ended.duration_ns, ended.source), (61 * SECOND, DurationSource::Observed));
-        assert_eq!(time_wait_table.counts(), (0, 0));
-        assert_eq!(time_wait_table.ended(&end), None);
-    }
-
-    #[test]
-    fn ends_by_the_model_otherwise() {
-        let mut time_wait_table = TimeWaitTable::default();
-        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
-        assert_eq!(time_wait_table.expired(Timestamp(69 * SECOND)), None);
-        let ended = time_wait_table.expired(Timestamp(70 * SECOND)).unwrap();
-        assert_eq!((ended.duration_ns, ended.source), (60 * SECOND, DurationSource::Modelled));
-    }
-
-    /// The kernel's timers are late, and a FIN at the end of FIN_WAIT2 begins a whole TIME_WAIT.
-    #[test]
-    fn waits_for_the_kernels_word_beyond_the_model() {
-        for (state, seconds) in [(TcpState::TimeWait, 67), (TcpState::FinWait2, 134)] {
-            let mut time_wait_table = TimeWaitTable::default();
-            time_wait_table.insert(key(1), Timestamp(SECOND), AfterClose { state, ..time_wait() });
-            let time = Timestamp((1 + seconds) * SECOND);
-            assert_eq!(time_wait_table.expired(time), None);
-            let (netns, local, remote) = key(1);
-            let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
-            assert_eq!(time_wait_table.ended(&end).unwrap().duration_ns, seconds * SECOND);
+        AfterClose {
+            state: TcpState::TimeWait,
+            duration: Nanos::from_secs(60),
+            source: DurationSource::Modelled,
         }
     }
 
     #[test]
-    fn each_kind_is_forgotten_after_its_own_time() {
+    fn an_observed_removal_gives_the_observed_lifetime() {
+        let mut time_wait_table = TimeWaitTable::default();
+        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
+        assert_eq!(time_wait_table.counts(), (1, 0));
+        let ConnKey { netns, local, remote } = key(1);
+        let time = Timestamp(62 * SECOND);
+        let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
+        let removed = time_wait_table.end(&end).unwrap();
+        assert_eq!((removed.duration, removed.source), (Nanos::from_secs(61), DurationSource::Observed));
+        assert_eq!(time_wait_table.counts(), (0, 0));
+        assert_eq!(time_wait_table.end(&end), None);
+    }
+
+    #[test]
+    fn a_missed_removal_gives_the_modelled_lifetime() {
+        let mut time_wait_table = TimeWaitTable::default();
+        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
+        assert_eq!(time_wait_table.pop_expired(Timestamp(69 * SECOND)), None);
+        let removed = time_wait_table.pop_expired(Timestamp(70 * SECOND)).unwrap();
+        assert_eq!((removed.duration, removed.source), (Nanos::from_secs(60), DurationSource::Modelled));
+    }
+
+    /// The kernel's timers fire late, and a FIN at the end of FIN_WAIT2 starts a full TIME_WAIT.
+    #[test]
+    fn entries_outlive_the_modelled_deadline_by_the_timer_slack() {
+        for (state, seconds) in [(TcpState::TimeWait, 67), (TcpState::FinWait2, 134)] {
+            let mut time_wait_table = TimeWaitTable::default();
+            time_wait_table.insert(key(1), Timestamp(SECOND), AfterClose { state, ..time_wait() });
+            let time = Timestamp((1 + seconds) * SECOND);
+            assert_eq!(time_wait_table.pop_expired(time), None);
+            let ConnKey { netns, local, remote } = key(1);
+            let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
+            assert_eq!(time_wait_table.end(&end).unwrap().duration, Nanos::from_secs(seconds));
+        }
+    }
+
+    #[test]
+    fn each_state_expires_after_its_own_timeout() {
         let mut time_wait_table = TimeWaitTable::default();
         let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
         time_wait_table.insert(key(1), Timestamp(SECOND), fin_wait);
         time_wait_table.insert(key(2), Timestamp(2 * SECOND), time_wait());
-        // Time went back: it is kept as long as the one before.
+        // A timestamp that goes backwards expires with the previous entry.
         time_wait_table.insert(key(3), Timestamp(0), time_wait());
         let now = Timestamp(71 * SECOND);
-        let ended =
-            std::iter::from_fn(|| time_wait_table.expired(now)).map(|end| end.state).collect::<Vec<_>>();
-        assert_eq!(ended, [TcpState::TimeWait; 2]);
+        let removed =
+            std::iter::from_fn(|| time_wait_table.pop_expired(now)).map(|end| end.state).collect::<Vec<_>>();
+        assert_eq!(removed, [TcpState::TimeWait; 2]);
         assert_eq!(time_wait_table.counts(), (0, 1));
         assert_eq!(
-            time_wait_table.expired(Timestamp(140 * SECOND)).map(|end| end.state),
+            time_wait_table.pop_expired(Timestamp(140 * SECOND)).map(|end| end.state),
             Some(TcpState::FinWait2)
         );
     }
 
     #[test]
-    fn ends_that_are_reused_forever_take_no_more_than_their_limit() {
+    fn a_key_reused_forever_keeps_the_queue_bounded() {
         let mut time_wait_table = TimeWaitTable::default();
-        for time in 0..3 * MAX_FOLLOWED as u64 {
+        for time in 0..3 * MAX_ENTRIES as u64 {
             assert!(time_wait_table.insert(key(1), Timestamp(time), time_wait()));
-            time_wait_table.reused(&key(1));
+            time_wait_table.reuse(&key(1));
         }
-        assert!(time_wait_table.time_waits.entries.len() <= 2 * MAX_FOLLOWED);
+        assert!(time_wait_table.time_waits.entries.len() <= 2 * MAX_ENTRIES);
     }
 
     #[test]
-    fn those_that_stay_are_found_after_packing() {
+    fn live_entries_survive_compaction() {
         let mut time_wait_table = TimeWaitTable::default();
         let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
         time_wait_table.insert(key(2), Timestamp(0), time_wait());
         time_wait_table.insert(key(3), Timestamp(0), fin_wait);
-        for time in 0..2 * MAX_FOLLOWED as u64 {
+        for time in 0..2 * MAX_ENTRIES as u64 {
             time_wait_table.insert(key(1), Timestamp(time), time_wait());
         }
         assert_eq!(time_wait_table.counts(), (2, 1));
-        assert!(time_wait_table.time_waits.entries.len() < MAX_FOLLOWED, "it was packed");
-        let mut ports: Vec<_> = time_wait_table.iter().map(|remain| remain.local.port).collect();
+        assert!(time_wait_table.time_waits.entries.len() < MAX_ENTRIES, "the queue was compacted");
+        let mut ports: Vec<_> = time_wait_table.iter().map(|socket| socket.local.port).collect();
         ports.sort_unstable();
         assert_eq!(ports, [1, 2, 3]);
-        assert!([1, 2, 3].map(key).iter().all(|key| time_wait_table.reused(key)));
+        assert!([1, 2, 3].map(key).iter().all(|key| time_wait_table.reuse(key)));
         assert_eq!(time_wait_table.counts(), (0, 0));
     }
 
     #[test]
-    fn early_reuse_is_recognised_once() {
+    fn early_reuse_is_reported_once() {
         let mut time_wait_table = TimeWaitTable::default();
         time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
-        assert!(time_wait_table.reused(&key(1)));
-        assert!(!time_wait_table.reused(&key(1)));
-        assert_eq!(time_wait_table.expired(Timestamp(1000 * SECOND)), None);
+        assert!(time_wait_table.reuse(&key(1)));
+        assert!(!time_wait_table.reuse(&key(1)));
+        assert_eq!(time_wait_table.pop_expired(Timestamp(1000 * SECOND)), None);
     }
 }

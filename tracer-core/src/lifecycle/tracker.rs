@@ -7,30 +7,28 @@ use slab::Slab;
 
 use crate::{
     event::{
-        Endpoint, Event, FirstRead, Process, SocketId, SynAckRetransmit, TcpState, Timestamp, Transition,
+        ConnKey, Endpoint, Event, FirstRead, Netns, Process, SocketId, SynAckRetransmit, TcpState, Timestamp,
+        Transition,
     },
     lifecycle::{
         CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
-        TimeWaitModel, TimewaitSocket,
-        abandoned::AbandonedHandshakes,
-        half_open::{ConnKey, HalfOpens},
-        listeners::Listeners,
-        time_wait_table::TimeWaitTable,
+        TimeWaitModel, TimewaitSocket, abandoned::AbandonedHandshakes, half_open::HalfOpens,
+        listeners::Listeners, time_wait_table::TimeWaitTable,
     },
     owner::{Owner, OwnerSource},
 };
 
-/// How a [`Tracker`] works.
+/// The limits and the model of a [`Tracker`].
 #[derive(Clone, Copy, Debug)]
 pub struct TrackerOptions {
-    /// Most connections in the table; at least 1. When it is full, the one that has been silent for the
-    /// longest among a few is forgotten for each new one.
+    /// Capacity of the connection table, at least 1. When the table is full, each new connection evicts the least
+    /// recently active of a small sample.
     pub max_connections: usize,
-    /// How long the kernel keeps what time_wait_table of a closed connection.
+    /// The lifetime of the timewait socket of a closed connection.
     pub time_wait: TimeWaitModel,
 }
 
-/// The most connections unless told otherwise: about 280 MB when all are there.
+/// The default capacity of the connection table. A full table takes about 280 MB.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1_000_000;
 
 impl Default for TrackerOptions {
@@ -39,31 +37,31 @@ impl Default for TrackerOptions {
     }
 }
 
-/// What the tracker has seen, and what did not fit.
+/// Counters of the tracker, including everything that was missed or evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrackerCounts {
-    /// Transitions taken in.
+    /// Transitions observed.
     pub transitions: u64,
-    /// Connections that ended.
+    /// Connections that closed.
     pub closed: u64,
-    /// Connections forgotten because the table was full.
+    /// Connections evicted because the table was full.
     pub evicted: u64,
-    /// Transitions of sockets whose beginning was not seen.
+    /// First transitions of connections whose start was not seen.
     pub unmatched: u64,
-    /// Transitions that did not follow from the one before: at least one between them was missed.
+    /// Transitions from a state other than the tracked one: at least one transition was missed.
     pub gaps: u64,
-    /// Connections whose end was not seen: another life began on the same socket, or a later look
-    /// at the host did not find them.
+    /// Connections whose close was not seen: a new connection started on the same socket, or a later socket dump did
+    /// not contain them.
     pub unseen_closes: u64,
-    /// Connections that a look at the host found and no transition had shown.
+    /// Connections that a socket dump added to the table.
     pub existing: u64,
-    /// SYN-ACKs that were sent again.
+    /// Retransmitted SYN-ACKs.
     pub syn_ack_retransmits: u64,
-    /// Handshakes that were answered and never completed.
+    /// Handshakes that this host answered and the client never completed.
     pub abandoned_handshakes: u64,
-    /// Half-open connections and mini-sockets that were too many to follow.
+    /// Half-open handshakes and timewait sockets not tracked because their table was full.
     pub unfollowed: u64,
-    /// Connections that took the ends of one in TIME_WAIT before its time was over.
+    /// Connections that reused the 4-tuple of a socket in TIME_WAIT before that state had expired.
     pub time_wait_reused: u64,
 }
 
@@ -73,13 +71,15 @@ struct Entry {
     connection: Connection,
 }
 
-// The target is 250 bytes per live connection; the index takes some ten more.
+// The target is 250 bytes per live connection; the index adds about ten.
 const _: () = assert!(size_of::<Entry>() <= 248);
 
-/// How many entries are looked at to find one to forget.
+/// How many entries an eviction compares.
 const EVICTION_SAMPLE: usize = 8;
 
 /// Tracks every socket from its first event to CLOSE.
+///
+/// See [the crate page](crate) for the model and an example.
 pub struct Tracker {
     options: TrackerOptions,
     entries: Slab<Entry>,
@@ -89,19 +89,19 @@ pub struct Tracker {
     half_opens: HalfOpens,
     abandoned: AbandonedHandshakes,
     time_wait_table: TimeWaitTable,
-    /// Connections found by a look at the host, whose socket is not known before their next transition.
-    found: HashMap<ConnKey, SocketId, foldhash::fast::FixedState>,
-    /// While a look at the host is told: the connections it has not confirmed yet.
+    /// Connections from a socket dump, whose socket id is unknown until their next transition.
+    dumped: HashMap<ConnKey, SocketId, foldhash::fast::FixedState>,
+    /// During a socket dump: the connections that the dump has not confirmed yet.
     unconfirmed: Option<HashMap<ConnKey, SocketId, foldhash::fast::FixedState>>,
-    /// While a look at the host is told: the network namespaces it is of; none for all.
-    scope: HashSet<u32, foldhash::fast::FixedState>,
+    /// During a socket dump: the network namespaces it covers; empty for all.
+    scope: HashSet<Netns, foldhash::fast::FixedState>,
     now: Timestamp,
     eviction_hand: usize,
     counts: TrackerCounts,
 }
 
 impl Tracker {
-    /// An empty table.
+    /// Creates a tracker with an empty table.
     pub fn new(options: TrackerOptions) -> Self {
         Self {
             options: TrackerOptions {
@@ -110,13 +110,13 @@ impl Tracker {
             },
             entries: Slab::new(),
             index: HashTable::new(),
-            // Fixed, so that a replay is the same every time; socket identities are not chosen by peers.
+            // A fixed seed makes replays deterministic. Peers cannot choose socket ids.
             hasher: foldhash::fast::FixedState::with_seed(0x7463_7074),
             listeners: Listeners::default(),
             half_opens: HalfOpens::default(),
             abandoned: AbandonedHandshakes::default(),
             time_wait_table: TimeWaitTable::default(),
-            found: HashMap::default(),
+            dumped: HashMap::default(),
             unconfirmed: None,
             scope: HashSet::default(),
             now: Timestamp(0),
@@ -125,72 +125,68 @@ impl Tracker {
         }
     }
 
-    /// What was seen so far.
+    /// Returns the counters.
     pub fn counts(&self) -> TrackerCounts {
         self.counts
     }
 
-    /// How many connections are in the table.
+    /// Returns the number of connections in the table.
     pub fn live(&self) -> usize {
         self.entries.len()
     }
 
-    /// The live connections, in no particular order.
+    /// Iterates over the live connections, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = (SocketId, &Connection)> {
         self.entries.iter().map(|(_, entry)| (entry.socket, &entry.connection))
     }
 
-    /// How many places [`walk`](Self::walk) goes through; at least as many as there are connections.
-    pub fn places(&self) -> usize {
+    /// Returns the number of table slots that [`walk`](Self::walk) covers; at least the number of connections.
+    pub fn slots(&self) -> usize {
         self.entries.capacity()
     }
 
-    /// Visits the connections in `count` places of the table from `from` on. Gives the place to go on from,
-    /// or none at the end.
+    /// Visits the connections in `count` table slots, starting at slot `from`.
+    ///
+    /// Returns the slot to continue from, or none at the end of the table.
     pub fn walk(&self, from: usize, count: usize, visit: &mut dyn FnMut(&Connection)) -> Option<usize> {
         let end = from.saturating_add(count).min(self.entries.capacity());
-        for entry in (from..end).filter_map(|place| self.entries.get(place)) {
+        for entry in (from..end).filter_map(|slot| self.entries.get(slot)) {
             visit(&entry.connection);
         }
         (end < self.entries.capacity()).then_some(end)
     }
 
-    /// How many listening sockets are known.
+    /// Returns the number of known listening sockets.
     pub fn listening(&self) -> usize {
         self.listeners.len()
     }
 
-    /// How many mini-sockets closed connections have left: in TIME_WAIT, and in FIN_WAIT2.
+    /// Returns the number of timewait sockets in TIME_WAIT and in FIN_WAIT2.
     pub fn timewait_counts(&self) -> (usize, usize) {
         self.time_wait_table.counts()
     }
 
-    /// How many handshakes wait for their final ACK after a resend.
-    pub fn half_open(&self) -> usize {
-        self.half_opens.len()
-    }
-
-    /// The handshakes that were answered and never completed, by listener.
+    /// Returns the counts of abandoned handshakes by listener.
     pub fn abandoned(&self) -> &AbandonedHandshakes {
         &self.abandoned
     }
 
-    /// Where somebody listens, and who: once for each listener, in no particular order.
-    pub fn listeners(&self) -> impl Iterator<Item = (Option<u32>, Endpoint, Option<Process>)> + '_ {
+    /// Iterates over the network namespace, the address and the process of each listener, in no particular order.
+    pub fn listeners(&self) -> impl Iterator<Item = (Option<Netns>, Endpoint, Option<Process>)> + '_ {
         self.listeners.iter()
     }
 
-    /// The mini-sockets that closed connections have left, in no particular order.
+    /// Iterates over the timewait sockets, in no particular order.
     pub fn timewait_sockets(&self) -> impl Iterator<Item = TimewaitSocket> + '_ {
         self.time_wait_table.iter()
     }
 
-    /// The handshakes that wait for their final ACK after a resend, in no particular order.
+    /// Iterates over the half-open handshakes whose SYN-ACK was retransmitted, in no particular order.
     pub fn half_opens(&self) -> impl Iterator<Item = &HalfOpen> + '_ {
         self.half_opens.iter()
     }
 
-    /// Takes in one event and reports what follows from it.
+    /// Processes one event and passes the resulting observations to `report`.
     pub fn observe(&mut self, event: &Event, report: &mut dyn FnMut(Observation<'_>)) {
         match event {
             Event::Transition(transition) => {
@@ -198,15 +194,15 @@ impl Tracker {
                 self.transition(transition, report);
             }
             Event::Existing(socket) => self.existing(socket, report),
-            Event::SnapshotScope { netns, .. } => {
+            Event::DumpScope { netns, .. } => {
                 self.scope.insert(*netns);
             }
-            Event::SnapshotEnd { started } => self.snapshot_end(*started, report),
-            Event::SynAckRetransmit(event) => self.syn_ack_resent(event, report),
+            Event::DumpEnd { started } => self.dump_end(*started, report),
+            Event::SynAckRetransmit(event) => self.syn_ack_retransmitted(event, report),
             Event::FirstRead(event) => self.first_read(event),
             Event::TimewaitEnd(event) => {
                 self.advance_to(event.time, report);
-                if let Some(end) = self.time_wait_table.ended(event) {
+                if let Some(end) = self.time_wait_table.end(event) {
                     report(Observation::TimewaitEnd { event, end });
                 }
             }
@@ -214,31 +210,32 @@ impl Tracker {
         }
     }
 
-    /// Lets time pass without an event, so that what is overdue is reported. Events do it by themselves.
-    pub fn advance_to(&mut self, now: Timestamp, report: &mut dyn FnMut(Observation<'_>)) {
+    /// Advances the time to `now` and reports everything that is overdue. [`observe`](Self::observe) does
+    /// this for each event.
+    fn advance_to(&mut self, now: Timestamp, report: &mut dyn FnMut(Observation<'_>)) {
         if now <= self.now {
             return;
         }
         self.now = now;
-        while let Some(half_open) = self.half_opens.overdue(now) {
+        while let Some(half_open) = self.half_opens.pop_overdue(now) {
             self.counts.abandoned_handshakes += 1;
             self.abandoned.count(&half_open);
             report(Observation::Abandoned(half_open));
         }
-        while self.time_wait_table.expired(now).is_some() {}
+        while self.time_wait_table.pop_expired(now).is_some() {}
     }
 
-    fn syn_ack_resent(&mut self, event: &SynAckRetransmit, report: &mut dyn FnMut(Observation<'_>)) {
+    fn syn_ack_retransmitted(&mut self, event: &SynAckRetransmit, report: &mut dyn FnMut(Observation<'_>)) {
         self.advance_to(event.time, report);
         self.counts.syn_ack_retransmits += 1;
-        if !self.half_opens.resent(event) {
+        if !self.half_opens.retransmitted(event) {
             self.counts.unfollowed += 1;
         }
     }
 
     fn first_read(&mut self, event: &FirstRead) {
-        if let Some(key) = self.find(event.socket) {
-            let owner = &mut self.entries[key].connection.owner;
+        if let Some(slot) = self.find(event.socket) {
+            let owner = &mut self.entries[slot].connection.owner;
             if matches!(owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
                 *owner = Owner { process: Some(event.process), source: OwnerSource::Reader };
             }
@@ -251,14 +248,14 @@ impl Tracker {
             (TcpState::Closed, TcpState::Listen) => self.listen(transition, report),
             (TcpState::Listen, TcpState::Closed) => {
                 let since = self.listeners.close(transition.socket, transition.netns, transition.local);
-                let duration_ns = since.map(|since| transition.time.since(since));
+                let duration = since.map(|since| transition.time.since(since));
                 self.close_previous_connection(transition, report);
-                report(Observation::Transition { transition, duration_ns, connection: None });
+                report(Observation::Transition { transition, duration, connection: None });
             }
-            // `ss -K` on a listener, and MPTCP: no life behind it, unless that life's end was missed.
+            // `ss -K` on a listener, or MPTCP. A connection in the table means that its close was missed.
             (TcpState::Closed, TcpState::Closed) => {
                 self.close_previous_connection(transition, report);
-                report(Observation::Transition { transition, duration_ns: None, connection: None });
+                report(Observation::Transition { transition, duration: None, connection: None });
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
@@ -278,7 +275,7 @@ impl Tracker {
     fn listen(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.close_previous_connection(transition, report);
         self.listeners.insert(transition);
-        report(Observation::Transition { transition, duration_ns: None, connection: None });
+        report(Observation::Transition { transition, duration: None, connection: None });
     }
 
     fn begin(
@@ -290,16 +287,15 @@ impl Tracker {
     ) {
         self.close_previous_connection(transition, report);
         let connection = Connection::begin(transition, role, owner);
-        let key = self.insert(transition.socket, transition.time, connection, report);
+        let slot = self.insert(transition.socket, transition.time, connection, report);
         report(Observation::Transition {
             transition,
-            duration_ns: None,
-            connection: Some(&self.entries[key].connection),
+            duration: None,
+            connection: Some(&self.entries[slot].connection),
         });
     }
 
-    /// A socket begins a new life, or ends one that was no connection's, while an old one is in the table: that
-    /// one's end was missed.
+    /// Closes the connection that the table still holds for this socket: its close was missed.
     fn close_previous_connection(
         &mut self,
         transition: &Transition,
@@ -310,39 +306,39 @@ impl Tracker {
             old.connection.gap = true;
             self.report_unseen_close(&old, report);
         }
-        if !self.found.is_empty() {
-            let ends = (transition.netns, transition.local, transition.remote);
-            if let Some(mut old) = self.found.remove(&ends).and_then(|socket| self.remove(socket)) {
+        if !self.dumped.is_empty() {
+            let key = transition.key();
+            if let Some(mut old) = self.dumped.remove(&key).and_then(|socket| self.remove(socket)) {
                 old.connection.gap = true;
                 self.report_unseen_close(&old, report);
             }
         }
     }
 
-    /// The same state again: the application called `close()` after `shutdown()`.
+    /// Handles a transition to the same state: the application called `close()` after `shutdown()`.
     fn repeat(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
-        let key = self.find_or_adopt(transition, report);
-        let connection = &mut self.entries[key].connection;
-        connection.learn(transition);
+        let slot = self.find_or_adopt(transition, report);
+        let connection = &mut self.entries[slot].connection;
+        connection.update(transition);
         correct_owner(connection, transition.process);
-        let duration_ns = connection.history.since().map(|since| transition.time.since(since));
-        report(Observation::Transition { transition, duration_ns, connection: Some(connection) });
+        let duration = connection.history.since().map(|since| transition.time.since(since));
+        report(Observation::Transition { transition, duration, connection: Some(connection) });
     }
 
     fn advance(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
-        let key = self.find_or_adopt(transition, report);
-        let connection = &mut self.entries[key].connection;
-        connection.learn(transition);
-        let duration_ns = connection.history.since().map(|since| transition.time.since(since));
+        let slot = self.find_or_adopt(transition, report);
+        let connection = &mut self.entries[slot].connection;
+        connection.update(transition);
+        let duration = connection.history.since().map(|since| transition.time.since(since));
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
             }
             (_, TcpState::Established) => {
-                let ends = connection.ends();
-                let resent = self.half_opens.completed(&ends);
-                connection.handshake = Handshake::completed(connection, transition, resent.as_ref());
-                if self.time_wait_table.reused(&ends) {
+                let key = connection.key();
+                let half_open = self.half_opens.complete(&key);
+                connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
+                if self.time_wait_table.reuse(&key) {
                     self.counts.time_wait_reused += 1;
                     connection.reused_time_wait = true;
                 }
@@ -351,14 +347,14 @@ impl Tracker {
         }
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition.process);
-        report(Observation::Transition { transition, duration_ns, connection: Some(connection) });
+        report(Observation::Transition { transition, duration, connection: Some(connection) });
     }
 
     fn close(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
-        let key = self.find_or_adopt(transition, report);
-        let connection = &mut self.entries[key].connection;
-        connection.learn(transition);
-        let duration_ns = connection.history.since().map(|since| transition.time.since(since));
+        let slot = self.find_or_adopt(transition, report);
+        let connection = &mut self.entries[slot].connection;
+        connection.update(transition);
+        let duration = connection.history.since().map(|since| transition.time.since(since));
         let close_cause = CloseCause::classify(connection, transition);
         if connection.never_established() {
             connection.handshake = Handshake::failed(connection, transition.info.as_ref());
@@ -372,15 +368,15 @@ impl Tracker {
                 self.options.time_wait.after_close(transition.from, peer_fin)
             })
             .flatten();
-        report(Observation::Transition { transition, duration_ns, connection: Some(connection) });
+        report(Observation::Transition { transition, duration, connection: Some(connection) });
         self.counts.closed += 1;
         if let Some(entry) = self.remove(transition.socket) {
-            if !self.found.is_empty() {
-                // One that a look found under the identity it still had.
-                self.found.remove(&entry.connection.ends());
+            if !self.dumped.is_empty() {
+                // A dumped connection whose placeholder is its real socket id, as in a continued recording.
+                self.dumped.remove(&entry.connection.key());
             }
             if let Some(after) = after
-                && !self.time_wait_table.insert(entry.connection.ends(), transition.time, after)
+                && !self.time_wait_table.insert(entry.connection.key(), transition.time, after)
             {
                 self.counts.unfollowed += 1;
             }
@@ -395,14 +391,15 @@ impl Tracker {
         }
     }
 
-    /// The entry the transition belongs to, in the state it leaves.
+    /// Returns the slot of the transition's connection. Adds an unknown connection, and marks a gap if the
+    /// tracked state differs from `transition.from`.
     fn find_or_adopt(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) -> usize {
-        let Some(key) = self.find(transition.socket).or_else(|| self.bind_found(transition)) else {
+        let Some(slot) = self.find(transition.socket).or_else(|| self.bind_dumped(transition)) else {
             self.counts.unmatched += 1;
             let connection = Connection::adopt(transition);
             return self.insert(transition.socket, transition.time, connection, report);
         };
-        let entry = &mut self.entries[key];
+        let entry = &mut self.entries[slot];
         entry.last_event = transition.time;
         let connection = &mut entry.connection;
         if connection.state() != transition.from {
@@ -410,7 +407,7 @@ impl Tracker {
             connection.gap = true;
             connection.history.push(transition.from, None);
         }
-        key
+        slot
     }
 
     fn hash(&self, socket: SocketId) -> u64 {
@@ -420,8 +417,8 @@ impl Tracker {
 
     fn find(&self, socket: SocketId) -> Option<usize> {
         self.index
-            .find(self.hash(socket), |&key| self.entries[key as usize].socket == socket)
-            .map(|&key| key as usize)
+            .find(self.hash(socket), |&slot| self.entries[slot as usize].socket == socket)
+            .map(|&slot| slot as usize)
     }
 
     fn insert(
@@ -434,48 +431,48 @@ impl Tracker {
         if self.entries.len() >= self.options.max_connections {
             self.evict(report);
         }
-        let key = self.entries.insert(Entry { socket, last_event: time, connection });
-        self.index_entry(socket, key);
-        key
+        let slot = self.entries.insert(Entry { socket, last_event: time, connection });
+        self.index_entry(socket, slot);
+        slot
     }
 
-    fn index_entry(&mut self, socket: SocketId, key: usize) {
-        let small = u32::try_from(key).expect("the table is limited to u32::MAX entries");
+    fn index_entry(&mut self, socket: SocketId, slot: usize) {
+        let small = u32::try_from(slot).expect("the table is limited to u32::MAX entries");
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(self.hash(socket), small, |&key| {
+        self.index.insert_unique(self.hash(socket), small, |&slot| {
             use std::hash::BuildHasher as _;
-            hasher.hash_one(entries[key as usize].socket)
+            hasher.hash_one(entries[slot as usize].socket)
         });
     }
 
     fn remove(&mut self, socket: SocketId) -> Option<Entry> {
         let hash = self.hash(socket);
         let entries = &self.entries;
-        let found = self.index.find_entry(hash, |&key| entries[key as usize].socket == socket).ok()?;
-        let (key, _) = found.remove();
-        self.entries.try_remove(key as usize)
+        let occupied = self.index.find_entry(hash, |&slot| entries[slot as usize].socket == socket).ok()?;
+        let (slot, _) = occupied.remove();
+        self.entries.try_remove(slot as usize)
     }
 
-    /// Forgets the connection that has been silent for the longest among a few, going round the table.
+    /// Evicts the least recently active connection of a sample. Samples go round the table.
     fn evict(&mut self, report: &mut dyn FnMut(Observation<'_>)) {
         let capacity = self.entries.capacity();
-        let mut silent: Option<(SocketId, Timestamp)> = None;
+        let mut least_recent: Option<(SocketId, Timestamp)> = None;
         let mut sampled = 0;
         for _ in 0..capacity {
             self.eviction_hand = (self.eviction_hand + 1) % capacity.max(1);
             let Some(entry) = self.entries.get(self.eviction_hand) else { continue };
-            if silent.is_none_or(|(_, time)| entry.last_event < time) {
-                silent = Some((entry.socket, entry.last_event));
+            if least_recent.is_none_or(|(_, time)| entry.last_event < time) {
+                least_recent = Some((entry.socket, entry.last_event));
             }
             sampled += 1;
             if sampled == EVICTION_SAMPLE {
                 break;
             }
         }
-        if let Some((socket, _)) = silent
+        if let Some((socket, _)) = least_recent
             && let Some(entry) = self.remove(socket)
         {
-            self.found.remove(&entry.connection.ends());
+            self.dumped.remove(&entry.connection.key());
             self.counts.evicted += 1;
             report(Observation::Evicted { connection: &entry.connection });
         }
@@ -495,8 +492,9 @@ impl Tracker {
     }
 }
 
-/// A later process knows better than the listener's: it closed the connection itself. A client keeps
-/// the process that connected, and the kernel's own threads own nothing.
+/// Makes the closing process the owner if the owner was unknown or derived from the listener.
+///
+/// A client keeps the process that connected. Kernel workers own no connections.
 fn correct_owner(connection: &mut Connection, process: Option<Process>) {
     let Some(process) = process else { return };
     let replaceable = matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown);

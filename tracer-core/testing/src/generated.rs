@@ -1,8 +1,8 @@
-//! Events out of thin air: valid lives as random walks over the kernel's edges, and nonsense.
+//! Generates events: valid lifecycles as random walks over the kernel's edges, and arbitrary transitions.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use tracer_core::event::{
-    SocketFlags, TcpInfo,
+    Micros, Millis, SocketFlags, TcpInfo,
     TcpState::{
         self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
         SynSent,
@@ -12,8 +12,8 @@ use tracer_core::event::{
 
 use crate::script::{CLIENT, SERVER, START, process, transition};
 
-/// Where the kernel goes from a state (kernel-side table of `inet_sock_set_state` pairs), itself
-/// included where `close()` after `shutdown()` shows it.
+/// Returns the successors of a state in the kernel (the pairs of `inet_sock_set_state`). A state is its own successor
+/// where `close()` after `shutdown()` repeats it.
 fn edges(state: TcpState) -> &'static [TcpState] {
     match state {
         SynSent => &[Established, Established, SynReceived, Closed],
@@ -23,14 +23,18 @@ fn edges(state: TcpState) -> &'static [TcpState] {
         FinWait2 => &[FinWait2, Closed],
         Closing => &[Closing, Closed],
         CloseWait | LastAck => &[LastAck, Closed],
-        other => panic!("no life goes through {other:?}"),
+        other => panic!("no lifecycle contains {other:?}"),
     }
 }
 
-/// A whole life on one socket that begins at `START` plus an offset, its events in order.
+/// Generates a complete lifecycle on one socket, its events in order, starting at [`START`] plus an offset.
 ///
-/// A child that never became ESTABLISHED is Fast Open's: it stays in SYN_RECV for real.
-pub fn life(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
+/// A child that never becomes ESTABLISHED is a Fast Open child, with a real SYN_RECV.
+///
+/// # Panics
+///
+/// Never: the last step of the random walk closes the socket.
+pub fn lifecycle(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
     (
         any::<bool>(),
         0..1_000_000_u64,
@@ -38,7 +42,7 @@ pub fn life(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
         prop::option::of((prop::option::of(1..2_000_000_u32), 0..4_u32)),
         flags(),
     )
-        .prop_map(move |(client, begin, walk, figures, flags)| {
+        .prop_map(move |(client, begin, walk, statistics, flags)| {
             let mut time = START + begin;
             let (mut from, mut to) = if client { (Closed, SynSent) } else { (Listen, SynReceived) };
             let mut events = Vec::new();
@@ -47,8 +51,8 @@ pub fn life(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
                 let mut event = transition(socket, Timestamp(time), from, to);
                 (event.local, event.remote) = (SERVER, CLIENT);
                 if matches!(to, Established | Closed) {
-                    event.info = figures.map(|(srtt_us, retransmits)| TcpInfo {
-                        srtt_us,
+                    event.info = statistics.map(|(srtt, retransmits)| TcpInfo {
+                        srtt: srtt.map(Micros),
                         retransmits,
                         ..TcpInfo::default()
                     });
@@ -61,9 +65,9 @@ pub fn life(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
                 if to == Closed {
                     return events;
                 }
-                let (pick, wait) = walk.next().expect("the last step of the walk ends the life");
+                let (pick, wait) = walk.next().expect("the last step of the walk closes the socket");
                 let next = edges(to);
-                // Out of steps: straight to the end.
+                // The last step goes to CLOSE.
                 let next = if walk.len() == 0 { Closed } else { next[pick.index(next.len())] };
                 time += wait;
                 (from, to) = (to, next);
@@ -80,11 +84,11 @@ fn flags() -> impl Strategy<Value = SocketFlags> {
 
 fn info() -> impl Strategy<Value = TcpInfo> {
     (any::<[u32; 2]>(), any::<[Option<u32>; 2]>(), any::<u8>()).prop_map(
-        |([retransmits, unacked_bytes], [srtt_us, user_timeout_ms], pending_retransmits)| TcpInfo {
+        |([retransmits, unacked_bytes], [srtt, user_timeout], pending_retransmits)| TcpInfo {
             retransmits,
             unacked_bytes,
-            srtt_us,
-            user_timeout_ms,
+            srtt: srtt.map(Micros),
+            user_timeout: user_timeout.map(Millis),
             pending_retransmits,
             ..TcpInfo::default()
         },
@@ -99,8 +103,8 @@ fn any_state() -> impl Strategy<Value = TcpState> {
     select(TcpState::ALL.to_vec())
 }
 
-/// Whatever a damaged recording could hold.
-pub fn nonsense() -> impl Strategy<Value = Vec<Transition>> {
+/// Generates transitions that only a damaged recording contains.
+pub fn arbitrary_transitions() -> impl Strategy<Value = Vec<Transition>> {
     let one = (
         0..6_u64,
         any_time(),

@@ -1,8 +1,8 @@
-//! What the kernel keeps after the end: TIME_WAIT, or FIN_WAIT2 whose application has left.
+//! The state after the close: TIME_WAIT or an orphaned FIN_WAIT2.
 
 use tracer_core::{
     event::{
-        Event,
+        Event, Nanos,
         TcpState::{Closed, FinWait2, TimeWait},
         Timestamp,
     },
@@ -12,64 +12,67 @@ use tracer_core::{
         TimeWaitModel, Tracker, TrackerOptions,
     },
 };
-use tracer_core_testing::script::{Life, SECOND, fins, process, shut, transition};
+use tracer_core_testing::script::{SECOND, ScriptedSocket, fins, process, shut, transition};
 
-use crate::observed::{feed, run};
+use crate::observed::{run, track};
 
-fn in_fin_wait_2(socket: u64) -> Life {
-    Life::client_in(socket, process(1, "app"), FinWait2)
+fn in_fin_wait_2(socket: u64) -> ScriptedSocket {
+    ScriptedSocket::client_in(socket, process(1, "app"), FinWait2)
 }
 
 #[test]
-fn both_fins_make_a_time_wait_of_a_minute() {
+fn time_wait_lasts_60_seconds_after_both_fins() {
     let observed = run(&in_fin_wait_2(1).step(1000, Closed).flags(fins()).events());
-    let ended = observed.only();
-    let minute = AfterClose { state: TimeWait, duration_ns: 60_000_000_000, source: Modelled };
-    assert_eq!(ended.after, Some(minute));
-    assert_eq!(ended.states[3..], [(FinWait2, Some(100), Observed), (TimeWait, Some(60 * SECOND), Modelled)]);
-    // The application is done: what comes after does not count.
-    assert_eq!(ended.duration_us(), Some(1000));
+    let closed = observed.only_closed();
+    let minute = AfterClose { state: TimeWait, duration: Nanos::from_secs(60), source: Modelled };
+    assert_eq!(closed.after, Some(minute));
+    assert_eq!(
+        closed.states[3..],
+        [(FinWait2, Some(100), Observed), (TimeWait, Some(60 * SECOND), Modelled)]
+    );
+    // The duration of the connection excludes the states after the close.
+    assert_eq!(closed.duration_us(), Some(1000));
 }
 
 #[test]
 fn an_orphaned_fin_wait_2_lasts_for_the_fin_timeout() {
     let mut tracker = Tracker::new(TrackerOptions {
-        time_wait: TimeWaitModel { fin_timeout_ns: 2_000_000_000 },
+        time_wait: TimeWaitModel { fin_timeout: Nanos::from_secs(2) },
         ..TrackerOptions::default()
     });
-    let observed = feed(&mut tracker, &in_fin_wait_2(1).step(1000, Closed).flags(shut()).events());
-    let ended = observed.only();
-    let rest = AfterClose { state: FinWait2, duration_ns: 2_000_000_000, source: Modelled };
-    assert_eq!(ended.after, Some(rest));
-    // One state: first with a socket, then without.
-    assert_eq!(ended.states.len(), 4);
-    assert_eq!(ended.states[3], (FinWait2, Some(100 + 2 * SECOND), Modelled));
-    assert_eq!((ended.duration_us(), ended.close_cause.closed_by), (Some(1000), Some(ClosedBy::Local)));
+    let observed = track(&mut tracker, &in_fin_wait_2(1).step(1000, Closed).flags(shut()).events());
+    let closed = observed.only_closed();
+    let fin_wait = AfterClose { state: FinWait2, duration: Nanos::from_secs(2), source: Modelled };
+    assert_eq!(closed.after, Some(fin_wait));
+    // FIN_WAIT2 before and after the close is one span.
+    assert_eq!(closed.states.len(), 4);
+    assert_eq!(closed.states[3], (FinWait2, Some(100 + 2 * SECOND), Modelled));
+    assert_eq!((closed.duration_us(), closed.close_cause.closed_by), (Some(1000), Some(ClosedBy::Local)));
 }
 
 #[test]
-fn which_of_the_two_is_not_guessed() {
+fn without_socket_flags_the_state_after_the_close_is_unknown() {
     let observed = run(&in_fin_wait_2(1).step(1000, Closed).events());
-    let ended = observed.only();
-    assert_eq!(ended.after, None);
-    assert_eq!(ended.states[3..], [(FinWait2, Some(100), Observed)]);
+    let closed = observed.only_closed();
+    assert_eq!(closed.after, None);
+    assert_eq!(closed.states[3..], [(FinWait2, Some(100), Observed)]);
 }
 
-/// A state's duration is none when its beginning was not seen, also when its end is modelled.
+/// A state whose start was not seen has no duration, even if its end is modelled.
 #[test]
-fn an_orphaned_fin_wait_2_of_unknown_beginning_has_no_known_duration() {
-    let observed = run(&Life::existing(1, FinWait2).step(1000, Closed).flags(shut()).events());
-    let ended = observed.only();
-    assert!(ended.connection.incomplete);
+fn an_orphaned_fin_wait_2_with_an_unseen_start_has_no_duration() {
+    let observed = run(&ScriptedSocket::existing(1, FinWait2).step(1000, Closed).flags(shut()).events());
+    let closed = observed.only_closed();
+    assert!(closed.connection.incomplete);
     assert_eq!(
-        ended.states.iter().map(|&(state, duration, _)| (state, duration)).collect::<Vec<_>>(),
+        closed.states.iter().map(|&(state, duration, _)| (state, duration)).collect::<Vec<_>>(),
         [(FinWait2, None)]
     );
 }
 
-/// Only a damaged recording has such times, and it must not end the program.
+/// Only a damaged recording has such times. The tracker must not panic.
 #[test]
-fn a_fin_wait_2_as_long_as_the_clock_goes() {
+fn the_longest_possible_fin_wait_2_does_not_overflow() {
     let mut end = transition(1, Timestamp(u64::MAX - 1), FinWait2, Closed);
     end.flags = Some(shut());
     let mut events = in_fin_wait_2(1).events();
@@ -77,5 +80,5 @@ fn a_fin_wait_2_as_long_as_the_clock_goes() {
     let entered = transition(1, Timestamp(0), tracer_core::event::TcpState::FinWait1, FinWait2);
     events.extend([Event::Transition(entered), Event::Transition(end)]);
     let observed = run(&events);
-    assert_eq!(observed.only().states.len(), 4);
+    assert_eq!(observed.only_closed().states.len(), 4);
 }

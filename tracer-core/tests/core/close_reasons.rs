@@ -1,8 +1,8 @@
-//! Why a connection ended: what the kernel shows at its last transition, and what follows from it.
+//! The close reason that follows from the last transition of the kernel.
 
 use tracer_core::{
     event::{
-        Process, SocketFlags, TcpInfo,
+        Millis, Nanos, Process, SocketFlags, TcpInfo,
         TcpState::{
             self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, SynReceived, SynSent,
         },
@@ -16,9 +16,9 @@ use tracer_core::{
         ClosedBy::{self, Both, Local, Remote},
     },
 };
-use tracer_core_testing::script::{Life, SECOND, error, fins, open, process, shut};
+use tracer_core_testing::script::{SECOND, ScriptedSocket, error, fins, open, process, shut};
 
-use crate::observed::{Ended, run};
+use crate::observed::{ClosedRecord, run};
 
 const END: u64 = 5 * SECOND;
 
@@ -26,17 +26,22 @@ fn app() -> Process {
     process(100, "app")
 }
 
-/// The end of a client that was in `from`.
-fn end(from: TcpState, by: Option<Process>, flags: Option<SocketFlags>, info: Option<TcpInfo>) -> Ended {
-    let life = Life::client_in(1, app(), from).step(END, Closed).with(|last| {
+/// Closes a client in `from`.
+fn close(
+    from: TcpState,
+    by: Option<Process>,
+    flags: Option<SocketFlags>,
+    info: Option<TcpInfo>,
+) -> ClosedRecord {
+    let socket = ScriptedSocket::client_in(1, app(), from).step(END, Closed).with(|last| {
         last.process = by;
         last.flags = flags;
         last.info = info;
     });
-    run(&life.events()).only().clone()
+    run(&socket.events()).only_closed().clone()
 }
 
-/// `close()` of a socket that its application has.
+/// The flags at `close()` of a socket that an application holds.
 fn closing() -> SocketFlags {
     SocketFlags { attached: true, ..shut() }
 }
@@ -45,17 +50,17 @@ fn lingering() -> SocketFlags {
     SocketFlags { linger_zero: true, ..closing() }
 }
 
-/// `close()` after the peer's FIN.
+/// The flags at `close()` after the peer's FIN.
 fn peer_closed(flags: SocketFlags) -> SocketFlags {
     SocketFlags { peer_fin: true, shutdown_receive: true, ..flags }
 }
 
-/// `shutdown(SHUT_WR)` was called.
+/// The flags after `shutdown(SHUT_WR)`.
 fn half_shut(flags: SocketFlags) -> SocketFlags {
     SocketFlags { shutdown_send: true, ..flags }
 }
 
-fn resent(pending_retransmits: u8) -> TcpInfo {
+fn retransmitting(pending_retransmits: u8) -> TcpInfo {
     TcpInfo {
         pending_retransmits,
         retransmits: u32::from(pending_retransmits),
@@ -64,43 +69,43 @@ fn resent(pending_retransmits: u8) -> TcpInfo {
     }
 }
 
-/// What was seen, the state left, whether a process is named, the evidence, and what follows.
+/// A description, the previous state, whether a process is named, the evidence, and the expected result.
 type Row = (&'static str, TcpState, bool, SocketFlags, TcpInfo, CloseReason, Option<ClosedBy>);
 
-/// Checks every row and names all that are wrong, so that one does not hide another.
+/// Checks every row and reports all failures together.
 fn check(rows: &[Row]) {
     let mut wrong = Vec::new();
     for &(name, from, by_process, flags, info, reason, closed_by) in rows {
-        let ended = end(from, by_process.then(app), Some(flags), Some(info));
-        let got = (ended.close_cause.reason, ended.close_cause.closed_by);
+        let closed = close(from, by_process.then(app), Some(flags), Some(info));
+        let got = (closed.close_cause.reason, closed.close_cause.closed_by);
         if got != (reason, closed_by) {
             wrong.push(format!("{name} in {from:?}: expected {reason:?} {closed_by:?}, got {got:?}"));
         }
         let errno = (flags.error != 0).then_some(flags.error);
-        if ended.close_cause.error != errno {
+        if closed.close_cause.error != errno {
             wrong.push(format!(
                 "{name} in {from:?}: expected error {errno:?}, got {:?}",
-                ended.close_cause.error
+                closed.close_cause.error
             ));
         }
-        if ended.connection.owner.process != Some(app()) {
-            wrong.push(format!("{name} in {from:?}: the client lost its owner"));
+        if closed.connection.owner.process != Some(app()) {
+            wrong.push(format!("{name} in {from:?}: the owner changed"));
         }
-        if ended.closed_us() != END || ended.duration_us() != Some(END) {
-            wrong.push(format!("{name} in {from:?}: {:?} to {}", ended.opened_us(), ended.closed_us()));
+        if closed.closed_us() != END || closed.duration_us() != Some(END) {
+            wrong.push(format!("{name} in {from:?}: {:?} to {}", closed.opened_us(), closed.closed_us()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn connecting_in_vain() {
+fn reasons_while_connecting() {
     let none = TcpInfo::default();
-    let soft = TcpInfo { soft_error: 113, ..resent(6) };
-    let user = TcpInfo { user_timeout_ms: Some(700), ..resent(1) };
+    let soft = TcpInfo { soft_error: 113, ..retransmitting(6) };
+    let user = TcpInfo { user_timeout: Some(Millis(700)), ..retransmitting(1) };
     check(&[
         ("reset", SynSent, false, error(111), none, Refused, Some(Remote)),
-        ("no answer", SynSent, false, error(110), resent(6), TimedOut, Some(Local)),
+        ("no answer", SynSent, false, error(110), retransmitting(6), TimedOut, Some(Local)),
         ("no answer within TCP_USER_TIMEOUT", SynSent, false, error(110), user, TimedOut, Some(Local)),
         ("ICMP port unreachable", SynSent, false, error(111), none, Refused, Some(Remote)),
         ("ICMP host unreachable", SynSent, false, error(113), none, Unreachable, Some(Remote)),
@@ -110,38 +115,46 @@ fn connecting_in_vain() {
         ("ICMP source route failed", SynSent, false, error(95), none, Unreachable, Some(Remote)),
         ("ICMP host unknown", SynSent, false, error(112), none, Unreachable, Some(Remote)),
         ("ICMPv6 administratively prohibited", SynSent, false, error(13), none, Unreachable, Some(Remote)),
-        ("a soft ICMP error when time ran out", SynSent, false, error(113), soft, Unreachable, Some(Remote)),
+        ("a soft ICMP error before the timeout", SynSent, false, error(113), soft, Unreachable, Some(Remote)),
         ("close()", SynSent, true, closing(), none, Cancelled, Some(Local)),
-        ("close() after resends", SynSent, true, closing(), resent(2), Cancelled, Some(Local)),
+        (
+            "close() after retransmissions",
+            SynSent,
+            true,
+            closing(),
+            retransmitting(2),
+            Cancelled,
+            Some(Local),
+        ),
         ("close() with SO_LINGER 0", SynSent, true, lingering(), none, Cancelled, Some(Local)),
         ("shutdown()", SynSent, true, open(), none, Cancelled, Some(Local)),
         ("connect(AF_UNSPEC)", SynSent, true, open(), none, Cancelled, Some(Local)),
         ("ss -K", SynSent, true, error(103), none, Killed, Some(Local)),
         ("reset", SynReceived, false, error(104), none, ResetByPeer, Some(Remote)),
-        ("no answer", SynReceived, false, error(110), resent(5), TimedOut, Some(Local)),
+        ("no answer", SynReceived, false, error(110), retransmitting(5), TimedOut, Some(Local)),
     ]);
 }
 
-/// EADDRNOTAVAIL: the port is still 0 when the connection ends, a microsecond after its beginning.
+/// EADDRNOTAVAIL: the connection closes after a microsecond, with a local port of 0.
 #[test]
-fn no_port_left() {
-    let life = Life::client_in(1, app(), SynSent)
+fn a_connection_without_a_free_port_has_its_own_reason() {
+    let socket = ScriptedSocket::client_in(1, app(), SynSent)
         .step(1, Closed)
         .by(app())
         .flags(open())
         .with(|last| last.local.port = 0);
-    let observed = run(&life.events());
-    let ended = observed.only();
-    assert_eq!((ended.close_cause.reason, ended.close_cause.closed_by), (NoLocalPort, Some(Local)));
-    assert_eq!((ended.duration_us(), ended.connection.local.port), (Some(1), 0));
+    let observed = run(&socket.events());
+    let closed = observed.only_closed();
+    assert_eq!((closed.close_cause.reason, closed.close_cause.closed_by), (NoLocalPort, Some(Local)));
+    assert_eq!((closed.duration_us(), closed.connection.local.port), (Some(1), 0));
 }
 
 #[test]
-fn established_connections_that_break() {
+fn reasons_while_established() {
     let none = TcpInfo::default();
     let unacked = TcpInfo { unacked_bytes: 1, ..none };
     let keepalive = TcpInfo { probes: 9, ..none };
-    let user = TcpInfo { user_timeout_ms: Some(700), ..resent(2) };
+    let user = TcpInfo { user_timeout: Some(Millis(700)), ..retransmitting(2) };
     let unread = TcpInfo { unread_bytes: 100, ..none };
     check(&[
         ("RST", Established, false, error(104), none, ResetByPeer, Some(Remote)),
@@ -163,13 +176,21 @@ fn established_connections_that_break() {
         ("connect(AF_UNSPEC)", CloseWait, true, peer_closed(open()), none, Disconnected, Some(Local)),
         ("ss -K", Established, true, error(103), none, Killed, Some(Local)),
         ("ss -K", CloseWait, true, peer_closed(error(103)), none, Killed, Some(Local)),
-        ("resends", Established, false, error(110), resent(15), RetransmissionTimeout, Some(Local)),
         (
-            "resends",
+            "retransmissions",
+            Established,
+            false,
+            error(110),
+            retransmitting(15),
+            RetransmissionTimeout,
+            Some(Local),
+        ),
+        (
+            "retransmissions",
             CloseWait,
             false,
             peer_closed(error(110)),
-            resent(15),
+            retransmitting(15),
             RetransmissionTimeout,
             Some(Local),
         ),
@@ -177,13 +198,21 @@ fn established_connections_that_break() {
         ("zero-window probes", Established, false, error(110), unacked, RetransmissionTimeout, Some(Local)),
         ("keepalive", Established, false, error(110), keepalive, KeepaliveTimeout, Some(Local)),
         ("keepalive", CloseWait, false, peer_closed(error(110)), keepalive, KeepaliveTimeout, Some(Local)),
-        ("resends after ICMP", Established, false, error(113), resent(15), Unreachable, Some(Remote)),
+        (
+            "retransmissions after ICMP",
+            Established,
+            false,
+            error(113),
+            retransmitting(15),
+            Unreachable,
+            Some(Remote),
+        ),
         ("no known error", Established, false, error(12), none, Unknown, None),
     ]);
 }
 
 #[test]
-fn connections_that_break_while_they_close() {
+fn reasons_while_closing() {
     let none = TcpInfo::default();
     let orphan = |error| SocketFlags { error, ..shut() };
     let unread = TcpInfo { unread_bytes: 100, ..none };
@@ -192,9 +221,17 @@ fn connections_that_break_while_they_close() {
         ("hand-over without the peer's FIN", FinWait2, false, shut(), none, CloseReason::Closed, Some(Local)),
         ("hand-over", Closing, false, fins(), none, CloseReason::Closed, Some(Both)),
         ("final ACK", LastAck, false, fins(), none, CloseReason::Closed, Some(Remote)),
-        ("resends", FinWait1, false, orphan(110), resent(8), PeerVanished, Some(Local)),
-        ("resends", Closing, false, orphan(110), resent(8), PeerVanished, Some(Local)),
-        ("resends", LastAck, false, peer_closed(orphan(110)), resent(8), PeerVanished, Some(Local)),
+        ("retransmissions", FinWait1, false, orphan(110), retransmitting(8), PeerVanished, Some(Local)),
+        ("retransmissions", Closing, false, orphan(110), retransmitting(8), PeerVanished, Some(Local)),
+        (
+            "retransmissions",
+            LastAck,
+            false,
+            peer_closed(orphan(110)),
+            retransmitting(8),
+            PeerVanished,
+            Some(Local),
+        ),
         ("RST", FinWait1, false, orphan(104), none, ResetByPeer, Some(Remote)),
         ("RST", FinWait2, false, orphan(104), none, ResetByPeer, Some(Remote)),
         ("RST", Closing, false, peer_closed(orphan(104)), none, ResetByPeer, Some(Remote)),
@@ -212,11 +249,11 @@ fn fins_with(error: u16) -> SocketFlags {
     SocketFlags { error, ..fins() }
 }
 
-/// `shutdown(SHUT_WR)`, the peer acknowledges and goes on sending, and the application ends it the hard
-/// way. The kernel hands a socket over to a mini-socket only when its application has left (`attached`
-/// clear) or the peer's FIN has come (`peer_fin`); here neither is so.
+/// After `shutdown(SHUT_WR)` the peer continues to send, and the application aborts. The kernel hands over to
+/// a timewait socket only if the application has closed its descriptor (`attached` clear) or the peer's FIN
+/// has arrived (`peer_fin`). Neither is the case here.
 #[test]
-fn aborts_in_fin_wait_2_are_no_orderly_end() {
+fn an_abort_in_fin_wait_2_is_not_an_orderly_close() {
     let none = TcpInfo::default();
     let unread = TcpInfo { unread_bytes: 100, ..none };
     check(&[
@@ -226,21 +263,21 @@ fn aborts_in_fin_wait_2_are_no_orderly_end() {
     ]);
 }
 
-/// Nothing is kept of a connection that did not end with FINs.
+/// A connection that did not close with FINs leaves no timewait socket.
 #[test]
-fn only_an_orderly_end_leaves_something_behind() {
+fn only_an_orderly_close_has_a_state_after_it() {
     for flags in [error(104), error(110), error(103)] {
         for from in [SynSent, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck] {
-            let ended = end(from, None, Some(flags), Some(TcpInfo::default()));
-            assert_eq!(ended.after, None, "{from:?} {}", flags.error);
-            assert_eq!(ended.total_ns, Some(END * 1000), "{from:?} {}", flags.error);
+            let closed = close(from, None, Some(flags), Some(TcpInfo::default()));
+            assert_eq!(closed.after, None, "{from:?} {}", flags.error);
+            assert_eq!(closed.total, Some(Nanos::from_micros(END)), "{from:?} {}", flags.error);
         }
     }
 }
 
-/// On a kernel whose sockets cannot be read.
+/// For a source that cannot read sockets.
 #[test]
-fn transitions_alone() {
+fn transitions_without_evidence_show_only_orderly_closes() {
     for (from, reason, by) in [
         (SynSent, Unknown, None),
         (SynReceived, Unknown, None),
@@ -251,30 +288,30 @@ fn transitions_alone() {
         (Closing, CloseReason::Closed, Some(Both)),
         (LastAck, CloseReason::Closed, Some(Remote)),
     ] {
-        let ended = end(from, None, None, None);
-        assert_eq!((ended.close_cause.reason, ended.close_cause.closed_by), (reason, by), "{from:?}");
-        assert_eq!(ended.close_cause.error, None);
+        let closed = close(from, None, None, None);
+        assert_eq!((closed.close_cause.reason, closed.close_cause.closed_by), (reason, by), "{from:?}");
+        assert_eq!(closed.close_cause.error, None);
     }
 }
 
-/// Without the kernel's figures nothing tells the three kinds of timeout apart.
+/// Without connection statistics the three kinds of timeout are indistinguishable.
 #[test]
-fn a_timeout_without_figures_is_not_guessed() {
+fn a_timeout_without_statistics_is_unknown() {
     for from in [Established, CloseWait] {
-        let ended = end(from, None, Some(error(110)), None);
-        assert_eq!((ended.close_cause.reason, ended.close_cause.error), (Unknown, Some(110)), "{from:?}");
+        let closed = close(from, None, Some(error(110)), None);
+        assert_eq!((closed.close_cause.reason, closed.close_cause.error), (Unknown, Some(110)), "{from:?}");
     }
 }
 
 #[test]
 fn a_connection_never_established_has_no_handshake_duration() {
-    let ended = end(SynSent, None, Some(error(110)), Some(resent(6)));
-    let handshake = ended.handshake();
-    assert_eq!((handshake.duration_ns, handshake.retransmits, handshake.rtt_us), (None, Some(6), None));
-    assert!(ended.connection.never_established());
-    let ended = end(SynSent, None, None, None);
-    assert_eq!(ended.handshake().retransmits, None);
-    let ended = end(Established, None, Some(error(104)), Some(TcpInfo::default()));
-    assert!(!ended.connection.never_established());
-    assert_eq!(ended.handshake().duration_ns, Some(200_000));
+    let closed = close(SynSent, None, Some(error(110)), Some(retransmitting(6)));
+    let handshake = closed.handshake();
+    assert_eq!((handshake.duration, handshake.retransmits, handshake.rtt), (None, Some(6), None));
+    assert!(closed.connection.never_established());
+    let closed = close(SynSent, None, None, None);
+    assert_eq!(closed.handshake().retransmits, None);
+    let closed = close(Established, None, Some(error(104)), Some(TcpInfo::default()));
+    assert!(!closed.connection.never_established());
+    assert_eq!(closed.handshake().duration, Some(Nanos::from_micros(200)));
 }

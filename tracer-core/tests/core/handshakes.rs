@@ -1,8 +1,8 @@
-//! How long the opening took, and how that is known.
+//! Handshake durations and their sources.
 
 use tracer_core::{
     event::{
-        AcceptQueue, Event, SocketId, SynAckRetransmit, TcpInfo,
+        AcceptQueue, Event, Micros, Nanos, SocketId, SynAckRetransmit, TcpInfo,
         TcpState::{Closed, Established, SynReceived, SynSent},
     },
     lifecycle::{
@@ -10,17 +10,17 @@ use tracer_core::{
         HandshakeCaveat,
     },
 };
-use tracer_core_testing::script::{CLIENT, Life, NETNS, SECOND, SERVER, error, process, time};
+use tracer_core_testing::script::{CLIENT, NETNS, SECOND, SERVER, ScriptedSocket, error, process, time};
 
-use crate::observed::{Ended, run};
+use crate::observed::{ClosedRecord, run};
 
-fn info(srtt_us: Option<u32>, retransmits: u32) -> TcpInfo {
-    TcpInfo { srtt_us, retransmits, ..TcpInfo::default() }
+fn info(srtt: Option<u32>, retransmits: u32) -> TcpInfo {
+    TcpInfo { srtt: srtt.map(Micros), retransmits, ..TcpInfo::default() }
 }
 
-/// A child that lives for a second: made at 0, established at 9 with these figures.
-fn accepted(info: Option<TcpInfo>) -> Ended {
-    let life = Life::server(1)
+/// Closes a child created at 0, established at 9 with these statistics, and reset after a second.
+fn accepted(info: Option<TcpInfo>) -> ClosedRecord {
+    let socket = ScriptedSocket::server(1)
         .step(0, SynReceived)
         .with(|it| {
             it.accept_queue = Some(AcceptQueue { length: 3, limit: 128 });
@@ -29,37 +29,37 @@ fn accepted(info: Option<TcpInfo>) -> Ended {
         .with(|it| it.info = info)
         .step(SECOND, Closed)
         .flags(error(104));
-    run(&life.events()).only().clone()
+    run(&socket.events()).only_closed().clone()
 }
 
 #[test]
-fn the_kernel_s_sample() {
-    let ended = accepted(Some(info(Some(223_557), 0)));
-    assert_eq!(ended.handshake_parts(), (Some(223_557), Measured, None, Some(0), Some(223_557)));
-    assert_eq!(ended.states[0], (SynReceived, Some(223_557), Measured));
-    assert_eq!((ended.opened_us(), ended.duration_us()), (Some(9 - 223_557), Some(SECOND + 223_557 - 9)));
-    assert_eq!(ended.connection.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
+fn a_server_handshake_is_the_kernels_sample() {
+    let closed = accepted(Some(info(Some(223_557), 0)));
+    assert_eq!(closed.handshake_parts(), (Some(223_557), Measured, None, Some(0), Some(223_557)));
+    assert_eq!(closed.states[0], (SynReceived, Some(223_557), Measured));
+    assert_eq!((closed.opened_us(), closed.duration_us()), (Some(9 - 223_557), Some(SECOND + 223_557 - 9)));
+    assert_eq!(closed.connection.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
 }
 
 #[test]
-fn a_resent_syn_ack_with_timestamps() {
-    let ended = accepted(Some(info(Some(1_007_000), 1)));
+fn with_tcp_timestamps_the_sample_covers_the_retransmission() {
+    let closed = accepted(Some(info(Some(1_007_000), 1)));
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
-    assert_eq!(ended.handshake_parts(), (Some(1_007_000), Measured, caveat, Some(1), None));
-    assert_eq!(ended.states[0], (SynReceived, Some(1_007_000), Measured));
+    assert_eq!(closed.handshake_parts(), (Some(1_007_000), Measured, caveat, Some(1), None));
+    assert_eq!(closed.states[0], (SynReceived, Some(1_007_000), Measured));
 }
 
-/// On another processor than the one that resends, the ACK is taken before the resend is counted: the kernel believes
-/// that its sample is of a single SYN-ACK.
+/// One CPU processes the ACK before another CPU counts the retransmission. The kernel then takes a sample as if there
+/// had been a single SYN-ACK.
 #[test]
-fn an_ack_that_overtakes_the_count_of_the_resend() {
-    let life = Life::server(1)
+fn an_ack_before_the_retransmission_is_counted_gives_no_round_trip_time() {
+    let socket = ScriptedSocket::server(1)
         .step(SECOND + 30, SynReceived)
         .step(SECOND + 50, Established)
         .with(|it| it.info = Some(info(Some(1_000_047), 0)))
         .step(2 * SECOND, Closed)
         .flags(error(104));
-    let resend = Event::SynAckRetransmit(SynAckRetransmit {
+    let retransmit = Event::SynAckRetransmit(SynAckRetransmit {
         time: time(SECOND),
         listener: SocketId(9),
         local: SERVER,
@@ -69,75 +69,75 @@ fn an_ack_that_overtakes_the_count_of_the_resend() {
         first_sent: Some(time(0)),
         accept_queue: None,
     });
-    let ended = run(&[vec![resend], life.events()].concat()).only().clone();
+    let closed = run(&[vec![retransmit], socket.events()].concat()).only_closed().clone();
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
-    assert_eq!(ended.handshake_parts(), (Some(SECOND + 50), Observed, caveat, Some(1), None));
+    assert_eq!(closed.handshake_parts(), (Some(SECOND + 50), Observed, caveat, Some(1), None));
 }
 
 #[test]
-fn resent_syn_acks_without_timestamps() {
+fn without_tcp_timestamps_one_retransmission_gives_a_modelled_duration() {
     let caveat = Some(HandshakeCaveat::RetransmitSchedule);
     let one = accepted(Some(info(None, 1)));
     assert_eq!(one.handshake_parts(), (Some(SECOND), Modelled, caveat, Some(1), None));
     assert_eq!(one.states[0], (SynReceived, Some(SECOND), Modelled));
-    // A SYN that came again is answered again: the count is no measure of time.
+    // The count includes answers to retransmitted SYNs, so it does not determine the duration.
     for count in 2..=5_u8 {
-        let ended = accepted(Some(info(None, u32::from(count))));
-        assert_eq!(ended.handshake_parts(), (None, Modelled, caveat, Some(count), None));
-        assert_eq!((ended.states[0].0, ended.states[0].1), (SynReceived, None));
+        let closed = accepted(Some(info(None, u32::from(count))));
+        assert_eq!(closed.handshake_parts(), (None, Modelled, caveat, Some(count), None));
+        assert_eq!((closed.states[0].0, closed.states[0].1), (SynReceived, None));
     }
 }
 
 #[test]
-fn cookies() {
-    let ended = accepted(Some(info(Some(242_000), 0)));
-    let (duration, source, caveat, resent, _) = ended.handshake_parts();
-    assert_eq!((duration, source, resent), (Some(242_000), Measured, Some(0)));
+fn syn_cookies_have_a_caveat_or_no_duration() {
+    let closed = accepted(Some(info(Some(242_000), 0)));
+    let (duration, source, caveat, retransmits, _) = closed.handshake_parts();
+    assert_eq!((duration, source, retransmits), (Some(242_000), Measured, Some(0)));
     assert_eq!(caveat, Some(HandshakeCaveat::SynCookie));
 
-    let ended = accepted(Some(info(None, 0)));
-    assert_eq!(ended.handshake().duration_ns, None);
-    // Unknown, never the microseconds of the child.
-    assert_eq!((ended.states[0].0, ended.states[0].1), (SynReceived, None));
-    assert_eq!(ended.opened_us(), Some(0));
+    let closed = accepted(Some(info(None, 0)));
+    assert_eq!(closed.handshake().duration, None);
+    // Unknown, not the microseconds that the child spends in SYN_RECV.
+    assert_eq!((closed.states[0].0, closed.states[0].1), (SynReceived, None));
+    assert_eq!(closed.opened_us(), Some(0));
 }
 
-/// The sample ends with the client's first data: it is a duration, but no round trip of the network.
+/// The sample ends with the client's first data. It is a duration, but no network round trip.
 #[test]
-fn a_final_ack_with_data() {
+fn a_final_ack_with_data_gives_no_round_trip_time() {
     let with_data = TcpInfo { data_segments_received: 1, ..info(Some(300_123), 0) };
-    let ended = accepted(Some(with_data));
+    let closed = accepted(Some(with_data));
     let caveat = Some(HandshakeCaveat::FirstData);
-    assert_eq!(ended.handshake_parts(), (Some(300_123), Measured, caveat, Some(0), None));
+    assert_eq!(closed.handshake_parts(), (Some(300_123), Measured, caveat, Some(0), None));
 }
 
 #[test]
-fn no_figures() {
-    let ended = accepted(None);
-    let handshake = ended.handshake();
-    assert_eq!((handshake.duration_ns, handshake.rtt_us, handshake.retransmits), (None, None, None));
-    assert_eq!(ended.states[0].1, None);
+fn a_server_handshake_without_statistics_is_unknown() {
+    let closed = accepted(None);
+    let handshake = closed.handshake();
+    assert_eq!((handshake.duration, handshake.rtt, handshake.retransmits), (None, None, None));
+    assert_eq!(closed.states[0].1, None);
 }
 
 #[test]
-fn a_client_waits_for_its_lost_syns() {
-    let life = Life::client(1)
+fn a_client_handshake_includes_retransmitted_syns() {
+    let socket = ScriptedSocket::client(1)
         .step(0, SynSent)
         .by(process(1, "app"))
         .step(3_000_250, Established)
         .info(info(Some(1000), 2))
         .step(4_000_000, Closed)
         .flags(error(104));
-    let observed = run(&life.events());
-    let ended = observed.only();
-    let handshake = ended.handshake();
-    assert_eq!((handshake.duration_ns, handshake.source), (Some(3_000_250_000), Observed));
+    let observed = run(&socket.events());
+    let closed = observed.only_closed();
+    let handshake = closed.handshake();
+    assert_eq!((handshake.duration, handshake.source), (Some(Nanos(3_000_250_000)), Observed));
     assert_eq!((handshake.caveat, handshake.retransmits), (None, Some(2)));
-    assert_eq!(ended.states[0], (SynSent, Some(3_000_250), Observed));
+    assert_eq!(closed.states[0], (SynSent, Some(3_000_250), Observed));
 }
 
 #[test]
-fn more_resends_than_a_byte_holds() {
-    let ended = accepted(Some(info(Some(5), 300)));
-    assert_eq!(ended.handshake().retransmits, Some(u8::MAX));
+fn the_retransmission_count_saturates() {
+    let closed = accepted(Some(info(Some(5), 300)));
+    assert_eq!(closed.handshake().retransmits, Some(u8::MAX));
 }

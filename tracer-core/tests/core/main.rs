@@ -1,14 +1,14 @@
-//! The lifecycle core through its public interface: events in, observations out, no kernel.
+//! Tests of the tracker through its public interface: events in, observations out, no kernel.
 //!
-//! What the kernel sends for each case is written down in the tests as it was seen on 6.18, or read in
-//! its source: states, socket flags, figures, and whether a process is named.
+//! The scripted events of each case were observed on 6.18 or derived from its source: states, socket flags,
+//! connection statistics, and whether the event names a process.
 
 mod after_close;
 mod close_reasons;
 mod eviction;
 mod handshakes;
 mod identity;
-mod lives;
+mod lifecycles;
 mod observed;
 mod owners;
 mod properties;

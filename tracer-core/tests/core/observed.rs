@@ -1,7 +1,7 @@
-//! Runs events through a tracker and keeps what it reports.
+//! Runs events through a tracker and collects its observations.
 
 use tracer_core::{
-    event::{Event, TcpState, Timestamp},
+    event::{Event, Nanos, TcpState, Timestamp},
     lifecycle::{
         AfterClose, CloseCause, Connection, DurationSource, Handshake, HandshakeCaveat, Observation, Tracker,
         TrackerOptions,
@@ -9,25 +9,25 @@ use tracer_core::{
 };
 use tracer_core_testing::script::START;
 
-/// A state with its microseconds.
+/// A state, its duration in microseconds, and the source of the duration.
 pub(crate) type Span = (TcpState, Option<u64>, DurationSource);
 
-/// A connection that ended, with everything that can be asked of it.
+/// A closed connection with the values of all its methods.
 #[derive(Clone, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct ClosedRecord {
     pub(crate) connection: Connection,
     pub(crate) closed: Timestamp,
     pub(crate) close_cause: CloseCause,
     pub(crate) after: Option<AfterClose>,
     pub(crate) opened: Option<Timestamp>,
-    pub(crate) duration_ns: Option<u64>,
+    pub(crate) duration: Option<Nanos>,
     pub(crate) states: Vec<Span>,
-    /// The sum of the durations of all states, when all are known, nanoseconds.
-    pub(crate) total_ns: Option<u64>,
+    /// The sum of the durations of all states; none if one is unknown.
+    pub(crate) total: Option<Nanos>,
 }
 
-impl Ended {
-    /// Microseconds from [`START`] to the opening; negative when it is counted back to before.
+impl ClosedRecord {
+    /// Returns the microseconds from [`START`] to the start of the connection; negative if it was earlier.
     pub(crate) fn opened_us(&self) -> Option<i64> {
         self.opened.map(|time| (time.0.cast_signed() - START.cast_signed()) / 1000)
     }
@@ -37,23 +37,23 @@ impl Ended {
     }
 
     pub(crate) fn duration_us(&self) -> Option<u64> {
-        self.duration_ns.map(|duration| duration / 1000)
+        self.duration.map(Nanos::as_micros)
     }
 
     pub(crate) fn handshake(&self) -> Handshake {
-        self.connection.handshake.expect("the opening was seen")
+        self.connection.handshake.expect("the handshake was seen")
     }
 
-    /// Duration in microseconds, source, caveat, resends, round-trip time.
+    /// Returns duration in microseconds, source, caveat, retransmissions and round-trip time.
     pub(crate) fn handshake_parts(
         &self,
     ) -> (Option<u64>, DurationSource, Option<HandshakeCaveat>, Option<u8>, Option<u32>) {
         let it = self.handshake();
-        (it.duration_ns.map(|duration| duration / 1000), it.source, it.caveat, it.retransmits, it.rtt_us)
+        (it.duration.map(Nanos::as_micros), it.source, it.caveat, it.retransmits, it.rtt.map(|rtt| rtt.0))
     }
 }
 
-/// A transition as it was reported.
+/// A reported transition.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) from: TcpState,
@@ -62,48 +62,48 @@ pub(crate) struct Step {
     pub(crate) connection: Option<Connection>,
 }
 
-/// Everything that was reported, by kind.
+/// The collected observations by kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) steps: Vec<Step>,
-    pub(crate) ended: Vec<Ended>,
+    pub(crate) closed: Vec<ClosedRecord>,
     pub(crate) evicted: Vec<Connection>,
 }
 
 impl Observed {
-    /// The only connection that ended.
-    pub(crate) fn only(&self) -> &Ended {
-        assert_eq!(self.ended.len(), 1, "{:#?}", self.ended);
-        &self.ended[0]
+    /// Returns the only closed connection.
+    pub(crate) fn only_closed(&self) -> &ClosedRecord {
+        assert_eq!(self.closed.len(), 1, "{:#?}", self.closed);
+        &self.closed[0]
     }
 
     pub(crate) fn durations_us(&self) -> Vec<Option<u64>> {
         self.steps.iter().map(|step| step.duration_us).collect()
     }
 
-    fn keep(&mut self, observation: Observation<'_>) {
-        if let Observation::Transition { transition, duration_ns, connection } = observation {
+    fn collect(&mut self, observation: Observation<'_>) {
+        if let Observation::Transition { transition, duration, connection } = observation {
             self.steps.push(Step {
                 from: transition.from,
                 to: transition.to,
-                duration_us: duration_ns.map(|duration| duration / 1000),
+                duration_us: duration.map(Nanos::as_micros),
                 connection: connection.copied(),
             });
         } else if let Observation::Closed(closed) = observation {
-            self.ended.push(Ended {
+            self.closed.push(ClosedRecord {
                 connection: *closed.connection,
                 closed: closed.closed,
                 close_cause: closed.close_cause,
                 after: closed.after,
                 opened: closed.opened(),
-                duration_ns: closed.duration_ns(),
+                duration: closed.duration(),
                 states: closed
                     .states()
-                    .map(|span| (span.state, span.duration_ns.map(|duration| duration / 1000), span.source))
+                    .map(|span| (span.state, span.duration.map(Nanos::as_micros), span.source))
                     .collect(),
-                total_ns: closed
+                total: closed
                     .states()
-                    .try_fold(0_u64, |total, span| Some(total.saturating_add(span.duration_ns?))),
+                    .try_fold(Nanos::ZERO, |total, span| Some(total.saturating_add(span.duration?))),
             });
         } else if let Observation::Evicted { connection } = observation {
             self.evicted.push(*connection);
@@ -111,21 +111,21 @@ impl Observed {
     }
 }
 
-/// A tracker with room for `max_connections`.
+/// Creates a tracker with a capacity of `max_connections`.
 pub(crate) fn tracker(max_connections: usize) -> Tracker {
     Tracker::new(TrackerOptions { max_connections, ..TrackerOptions::default() })
 }
 
-/// Feeds `events` to `tracker`.
-pub(crate) fn feed<'a>(tracker: &mut Tracker, events: impl IntoIterator<Item = &'a Event>) -> Observed {
+/// Processes `events` with `tracker`.
+pub(crate) fn track<'a>(tracker: &mut Tracker, events: impl IntoIterator<Item = &'a Event>) -> Observed {
     let mut observed = Observed::default();
     for event in events {
-        tracker.observe(event, &mut |observation| observed.keep(observation));
+        tracker.observe(event, &mut |observation| observed.collect(observation));
     }
     observed
 }
 
-/// Feeds `events` to a new tracker.
+/// Processes `events` with a new tracker.
 pub(crate) fn run<'a>(events: impl IntoIterator<Item = &'a Event>) -> Observed {
-    feed(&mut tracker(1000), events)
+    track(&mut tracker(1000), events)
 }

@@ -1,5 +1,4 @@
-//! The table once more, as simply as it can be said: what is live, since when it is silent, and how many
-//! of each kind there must have been.
+//! A minimal reference implementation of the table: the live sockets, their last events, and the expected counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +16,7 @@ use crate::observed::Observed;
 pub(crate) struct Reference {
     max: usize,
     live: BTreeMap<u64, (TcpState, Timestamp)>,
-    pub(crate) begun: u64,
+    pub(crate) started: u64,
     pub(crate) transitions: u64,
     pub(crate) closed: u64,
     pub(crate) evicted: u64,
@@ -31,30 +30,30 @@ impl Reference {
         Self { max, ..Self::default() }
     }
 
-    /// Takes in an event that `tracker` has taken in, of which it reported `observed`.
+    /// Processes an event after `tracker`, which reported `observed`, and compares the results.
     ///
-    /// Which connection is forgotten is the tracker's choice among the most silent; the rest is not.
-    pub(crate) fn follow(&mut self, event: &Transition, tracker: &Tracker, observed: &Observed) {
+    /// The tracker chooses the evicted connection among the least recently active; everything else is determined.
+    pub(crate) fn observe(&mut self, event: &Transition, tracker: &Tracker, observed: &Observed) {
         self.transitions += 1;
         let socket = event.socket.0;
         let (mut closed, mut unseen) = (0, 0);
         let known = self.live.contains_key(&socket);
-        let begins = matches!((event.from, event.to), (Closed, SynSent | Listen) | (Listen, SynReceived));
+        let starts = matches!((event.from, event.to), (Closed, SynSent | Listen) | (Listen, SynReceived));
         let adds = match (event.from, event.to) {
             (Closed | Listen, Closed) | (Closed, Listen) => {
                 unseen = u64::from(self.live.remove(&socket).is_some());
                 None
             }
-            _ if begins => {
+            _ if starts => {
                 unseen = u64::from(self.live.remove(&socket).is_some());
-                self.begun += 1;
+                self.started += 1;
                 Some(event.to)
             }
             (from, to) => {
                 if let Some(&(state, _)) = self.live.get(&socket) {
                     self.gaps += u64::from(state != from);
                 } else {
-                    self.begun += 1;
+                    self.started += 1;
                     self.unmatched += 1;
                 }
                 Some(to)
@@ -63,8 +62,8 @@ impl Reference {
         if let Some(to) = adds {
             let new = !self.live.contains_key(&socket);
             if !observed.evicted.is_empty() {
-                assert!(new && self.live.len() == self.max, "forgot a connection without need: {event:?}");
-                self.forget(tracker, socket);
+                assert!(new && self.live.len() == self.max, "unnecessary eviction: {event:?}");
+                self.evict(tracker, socket);
             }
             self.live.insert(socket, (to, event.time));
             if to == Closed {
@@ -78,8 +77,8 @@ impl Reference {
         self.unseen_closes += unseen;
         self.closed += closed;
         assert!(unseen == 0 || known);
-        assert_eq!(observed.ended.len() as u64, closed, "{event:?}");
-        assert_eq!(observed.steps.len(), 1, "one line for each transition");
+        assert_eq!(observed.closed.len() as u64, closed, "{event:?}");
+        assert_eq!(observed.steps.len(), 1, "each transition is reported once");
         let live: BTreeSet<u64> = tracker.connections().map(|(socket, _)| socket.0).collect();
         assert_eq!(live, self.live.keys().copied().collect(), "{event:?}");
         for (socket, connection) in tracker.connections() {
@@ -87,17 +86,20 @@ impl Reference {
         }
     }
 
-    fn forget(&mut self, tracker: &Tracker, new: u64) {
+    fn evict(&mut self, tracker: &Tracker, new: u64) {
         let kept: BTreeSet<u64> = tracker.connections().map(|(socket, _)| socket.0).collect();
         let gone: Vec<u64> =
             self.live.keys().copied().filter(|it| *it != new && !kept.contains(it)).collect();
-        assert_eq!(gone.len(), 1, "exactly one is forgotten");
-        let (_, silent) = self.live.remove(&gone[0]).expect("it is from the table");
-        assert!(self.live.values().all(|&(_, since)| since >= silent), "it is the most silent one");
+        assert_eq!(gone.len(), 1, "exactly one connection is evicted");
+        let (_, last_event) = self.live.remove(&gone[0]).expect("the evicted connection was in the table");
+        assert!(
+            self.live.values().all(|&(_, since)| since >= last_event),
+            "the evicted connection is the least recently active"
+        );
         self.evicted += 1;
     }
 
-    /// Compares every count, and that nothing is lost between them.
+    /// Compares all counters, and checks that every connection is accounted for.
     pub(crate) fn check(&self, tracker: &Tracker) {
         let counts = tracker.counts();
         assert_eq!(counts.transitions, self.transitions, "transitions");
@@ -105,9 +107,9 @@ impl Reference {
         assert_eq!(counts.evicted, self.evicted, "evicted");
         assert_eq!(counts.unmatched, self.unmatched, "unmatched");
         assert_eq!(counts.gaps, self.gaps, "gaps");
-        assert_eq!(counts.unseen_closes, self.unseen_closes, "unseen ends");
+        assert_eq!(counts.unseen_closes, self.unseen_closes, "unseen closes");
         assert_eq!(tracker.live(), self.live.len());
         assert!(tracker.live() <= self.max);
-        assert_eq!(counts.closed + counts.evicted + tracker.live() as u64, self.begun, "begun");
+        assert_eq!(counts.closed + counts.evicted + tracker.live() as u64, self.started, "started");
     }
 }

@@ -1,24 +1,24 @@
-//! Looks at the host's sockets: what they add, confirm and end.
+//! Socket dumps: the connections they add, confirm and close.
 
 use tracer_core::{
     event::{
-        Endpoint, Event, ExistingSocket, Process,
+        Endpoint, Event, ExistingSocket, Netns, Process, SocketCookie,
         TcpState::{self, Established, Listen, SynSent},
     },
     lifecycle::Tracker,
     owner::OwnerSource,
 };
-use tracer_core_testing::script::{BOUND, CLIENT, Life, NETNS, SECOND, SERVER, at, process, time};
+use tracer_core_testing::script::{BOUND, CLIENT, NETNS, SECOND, SERVER, ScriptedSocket, at, process, time};
 
-use crate::observed::{feed, tracker};
+use crate::observed::{track, tracker};
 
-/// What a look at `us` finds.
-fn found(us: u64, cookie: u64, state: TcpState, local: Endpoint, remote: Endpoint) -> ExistingSocket {
+/// A socket in a dump at `us`.
+fn dumped(us: u64, cookie: u64, state: TcpState, local: Endpoint, remote: Endpoint) -> ExistingSocket {
     ExistingSocket {
         time: time(us),
-        cookie,
+        cookie: SocketCookie(cookie),
         state,
-        state_age_ns: None,
+        state_age: None,
         local,
         remote,
         process: None,
@@ -29,121 +29,124 @@ fn found(us: u64, cookie: u64, state: TcpState, local: Endpoint, remote: Endpoin
 }
 
 fn listening(us: u64, cookie: u64, process: Option<Process>) -> ExistingSocket {
-    ExistingSocket { process, ..found(us, cookie, Listen, BOUND, at("0.0.0.0", 0)) }
+    ExistingSocket { process, ..dumped(us, cookie, Listen, BOUND, at("0.0.0.0", 0)) }
 }
 
-/// The end of a look of the whole host.
-fn end(us: u64) -> Event {
-    Event::SnapshotEnd { started: time(us) }
+/// The end of a dump of the whole host.
+fn dump_end(us: u64) -> Event {
+    Event::DumpEnd { started: time(us) }
 }
 
-/// A later look, which is of this namespace.
-fn later(us: u64, found: &[ExistingSocket]) -> Vec<Event> {
+/// A resync of the scripted network namespace.
+fn resync(us: u64, dumped: &[ExistingSocket]) -> Vec<Event> {
     let started = time(us);
-    let scope = Event::SnapshotScope { started, netns: NETNS };
-    let found = found.iter().copied().map(Event::Existing);
-    std::iter::once(scope).chain(found).chain([Event::SnapshotEnd { started }]).collect()
+    let scope = Event::DumpScope { started, netns: NETNS };
+    let dumped = dumped.iter().copied().map(Event::Existing);
+    std::iter::once(scope).chain(dumped).chain([Event::DumpEnd { started }]).collect()
 }
 
-/// Whose a connection is that arrives.
+/// Returns the owner of a newly accepted connection.
 fn owner_of_a_child(tracker: &mut Tracker) -> (Option<Process>, OwnerSource) {
-    let observed = feed(tracker, &Life::accepted(1).events());
-    let owner = observed.steps[0].connection.expect("it is a connection's").owner;
+    let observed = track(tracker, &ScriptedSocket::accepted(1).events());
+    let owner = observed.steps[0].connection.expect("the transition has a connection").owner;
     (owner.process, owner.source)
 }
 
 #[test]
-fn a_listener_that_a_look_finds_again_is_the_same() {
+fn a_dumped_listener_that_is_already_known_is_not_added() {
     let nginx = process(200, "nginx");
     let mut tracker = tracker(10);
-    feed(&mut tracker, &Life::listener(9, 0, Some(nginx)).events());
-    for look in 1..4 {
-        feed(&mut tracker, &later(look * SECOND, &[listening(look * SECOND, 7, None)]));
+    track(&mut tracker, &ScriptedSocket::listener(9, 0, Some(nginx)).events());
+    for round in 1..4 {
+        track(&mut tracker, &resync(round * SECOND, &[listening(round * SECOND, 7, None)]));
         assert_eq!(tracker.listening(), 1);
     }
     assert_eq!(owner_of_a_child(&mut tracker), (Some(nginx), OwnerSource::Listener));
-    feed(&mut tracker, &Life::listener(9, 0, None).step(5 * SECOND, TcpState::Closed).events()[1..]);
+    track(
+        &mut tracker,
+        &ScriptedSocket::listener(9, 0, None).step(5 * SECOND, TcpState::Closed).events()[1..],
+    );
     assert_eq!(tracker.listening(), 0);
 }
 
 #[test]
-fn listeners_of_one_port_are_as_many_as_a_look_finds() {
+fn a_resync_adds_missing_listeners_of_a_port() {
     let nginx = process(200, "nginx");
     let mut tracker = tracker(10);
     let first = [7, 8].map(|cookie| Event::Existing(listening(0, cookie, Some(nginx))));
-    feed(&mut tracker, first.iter().chain(&[end(0)]));
+    track(&mut tracker, first.iter().chain(&[dump_end(0)]));
     assert_eq!(tracker.listening(), 2);
-    // One of nobody known, whose beginning was missed: whose a connection is cannot be told any more.
-    feed(&mut tracker, &later(SECOND, &[7, 8, 9].map(|cookie| listening(SECOND, cookie, None))));
+    // The third listener has no known process, so the owner of an accepted connection becomes unknown.
+    track(&mut tracker, &resync(SECOND, &[7, 8, 9].map(|cookie| listening(SECOND, cookie, None))));
     assert_eq!(tracker.listening(), 3);
     assert_eq!(owner_of_a_child(&mut tracker), (None, OwnerSource::Unknown));
 }
 
-/// The table has a client's port from its beginning on only if the application bound it.
+/// The table has the port of a client in SYN_SENT only if the application bound it.
 #[test]
-fn a_later_look_knows_what_is_still_opening() {
-    let bound = Life::client(1).step(0, SynSent).with(|it| it.local = CLIENT);
-    let unbound = Life::client(2).step(0, SynSent);
-    let still_opens = found(SECOND, 7, SynSent, CLIENT, SERVER);
+fn a_resync_confirms_handshakes_in_progress() {
+    let bound = ScriptedSocket::client(1).step(0, SynSent).with(|it| it.local = CLIENT);
+    let unbound = ScriptedSocket::client(2).step(0, SynSent);
+    let in_progress = dumped(SECOND, 7, SynSent, CLIENT, SERVER);
     let mut tracker = tracker(10);
-    feed(&mut tracker, bound.events().iter().chain(&unbound.events()));
-    let other = ExistingSocket { local: Endpoint { port: 50_000, ..CLIENT }, ..still_opens };
-    let observed = feed(&mut tracker, &later(SECOND, &[still_opens, other]));
-    assert_eq!((observed.ended.len(), tracker.live(), tracker.counts().existing), (0, 2, 0));
-    let observed = feed(&mut tracker, &later(2 * SECOND, &[other]));
-    assert_eq!((observed.only().connection.local, tracker.live()), (CLIENT, 1));
+    track(&mut tracker, bound.events().iter().chain(&unbound.events()));
+    let other = ExistingSocket { local: Endpoint { port: 50_000, ..CLIENT }, ..in_progress };
+    let observed = track(&mut tracker, &resync(SECOND, &[in_progress, other]));
+    assert_eq!((observed.closed.len(), tracker.live(), tracker.counts().existing), (0, 2, 0));
+    let observed = track(&mut tracker, &resync(2 * SECOND, &[other]));
+    assert_eq!((observed.only_closed().connection.local, tracker.live()), (CLIENT, 1));
 }
 
-/// What opens on the ends of a connection whose end was missed does not keep it alive.
+/// A handshake with the key of a connection whose close was missed does not confirm that connection.
 #[test]
-fn an_opening_confirms_no_other_state() {
+fn a_dumped_handshake_confirms_no_other_state() {
     let mut tracker = tracker(10);
-    feed(&mut tracker, &Life::connected_client(1, process(100, "curl")).events());
-    let observed = feed(&mut tracker, &later(SECOND, &[found(SECOND, 7, SynSent, CLIENT, SERVER)]));
-    assert_eq!((observed.ended.len(), tracker.live()), (1, 0));
+    track(&mut tracker, &ScriptedSocket::connected_client(1, process(100, "curl")).events());
+    let observed = track(&mut tracker, &resync(SECOND, &[dumped(SECOND, 7, SynSent, CLIENT, SERVER)]));
+    assert_eq!((observed.closed.len(), tracker.live()), (1, 0));
 }
 
 #[test]
-fn a_later_look_ends_only_what_is_in_its_namespaces() {
+fn a_resync_closes_only_connections_in_its_scope() {
     let mut tracker = tracker(10);
-    feed(&mut tracker, &Life::connected_client(1, process(100, "curl")).events());
+    track(&mut tracker, &ScriptedSocket::connected_client(1, process(100, "curl")).events());
     let started = time(SECOND);
-    let elsewhere = Event::SnapshotScope { started, netns: NETNS + 1 };
-    let observed = feed(&mut tracker, &[elsewhere, Event::SnapshotEnd { started }]);
-    assert_eq!((observed.ended.len(), tracker.live()), (0, 1));
-    let observed = feed(&mut tracker, &later(SECOND, &[]));
-    assert_eq!((observed.ended.len(), tracker.live()), (1, 0));
+    let elsewhere = Event::DumpScope { started, netns: Netns(NETNS.0 + 1) };
+    let observed = track(&mut tracker, &[elsewhere, Event::DumpEnd { started }]);
+    assert_eq!((observed.closed.len(), tracker.live()), (0, 1));
+    let observed = track(&mut tracker, &resync(SECOND, &[]));
+    assert_eq!((observed.closed.len(), tracker.live()), (1, 0));
 }
 
-/// A recording's next file begins with what is open, under the identity that it has: several clients of one server may
-/// still be without a port.
+/// A continuation file of a recording begins with the open sockets under their real ids. Several clients of
+/// one server may still have no port.
 #[test]
-fn clients_without_a_port_are_told_apart() {
+fn dumped_clients_without_a_port_stay_separate() {
     let unbound = Endpoint { port: 0, ..CLIENT };
-    let opening = |socket: u64| Event::Existing(found(0, !socket, SynSent, unbound, SERVER));
+    let connecting = |socket: u64| Event::Existing(dumped(0, !socket, SynSent, unbound, SERVER));
     let mut tracker = tracker(10);
-    let observed = feed(&mut tracker, &[opening(1), opening(2), opening(2), end(0)]);
-    assert_eq!((observed.ended.len(), tracker.live(), tracker.counts().existing), (0, 2, 2));
-    let observed = feed(&mut tracker, &Life::client(3).step(100, SynSent).events());
-    assert_eq!((observed.ended.len(), tracker.live()), (0, 3));
-    // The next transition of each is its own.
+    let observed = track(&mut tracker, &[connecting(1), connecting(2), connecting(2), dump_end(0)]);
+    assert_eq!((observed.closed.len(), tracker.live(), tracker.counts().existing), (0, 2, 2));
+    let observed = track(&mut tracker, &ScriptedSocket::client(3).step(100, SynSent).events());
+    assert_eq!((observed.closed.len(), tracker.live()), (0, 3));
+    // The next transition of each socket belongs to its own connection.
     for socket in [1, 2] {
-        let established = Life::existing(socket, SynSent).step(200, Established);
-        let observed = feed(&mut tracker, &established.events());
-        assert!(!observed.steps[0].connection.expect("it is a connection's").gap);
+        let established = ScriptedSocket::existing(socket, SynSent).step(200, Established);
+        let observed = track(&mut tracker, &established.events());
+        assert!(!observed.steps[0].connection.expect("the transition has a connection").gap);
     }
     assert_eq!((tracker.live(), tracker.counts().unmatched, tracker.counts().unseen_closes), (3, 0, 0));
 }
 
-/// The same again when a file between was not given: the socket has meanwhile begun another life.
+/// A file of the recording is missing, and the socket has a new connection.
 #[test]
-fn a_socket_that_is_found_with_other_ends_has_begun_another_life() {
+fn a_dumped_socket_with_another_key_is_a_new_connection() {
     let mut tracker = tracker(10);
-    feed(&mut tracker, &Life::connected_client(1, process(100, "curl")).events());
+    track(&mut tracker, &ScriptedSocket::connected_client(1, process(100, "curl")).events());
     let other = Endpoint { port: 50_000, ..CLIENT };
-    let again = Event::Existing(found(SECOND, !1, Established, other, SERVER));
-    let observed = feed(&mut tracker, &[again, end(SECOND)]);
-    assert!(observed.only().connection.gap);
-    assert_eq!(observed.only().connection.local, CLIENT);
+    let dumped_again = Event::Existing(dumped(SECOND, !1, Established, other, SERVER));
+    let observed = track(&mut tracker, &[dumped_again, dump_end(SECOND)]);
+    assert!(observed.only_closed().connection.gap);
+    assert_eq!(observed.only_closed().connection.local, CLIENT);
     assert_eq!((tracker.live(), tracker.counts().unseen_closes), (1, 1));
 }

@@ -5,31 +5,31 @@ use std::io::{self, IsTerminal as _};
 use clap::ValueEnum;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Form of the log.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people
+pub(crate) enum LogFormat {
+    /// Plain text
     #[default]
     Text,
-    /// An object a line
+    /// One JSON object per line
     Json,
 }
 
-/// How much is logged.
+/// Lowest level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// What makes it end
+pub(crate) enum LogLevel {
+    /// Only errors
     Error,
-    /// What an operator should see to
+    /// Also warnings, which need an operator
     Warn,
-    /// What it does
+    /// Also normal operation
     #[default]
     Info,
-    /// Why it does it
+    /// Also details for debugging
     Debug,
 }
 
-/// Starts it; a log that has been started already stays.
+/// Starts the log. A log that is already started stays.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -40,11 +40,11 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
-        // It would tell stderr that stderr cannot be written to, and panic over that.
+        // An unwritable stderr would be reported on stderr, which panics.
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
-    // The journal has a time of its own.
+    // The journal adds its own timestamps.
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),

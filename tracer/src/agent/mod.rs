@@ -1,8 +1,10 @@
-//! The daemon.
+//! The daemon behind `serve`: metrics, the HTTP server, the log and systemd.
 
-pub mod http;
-pub mod logging;
+pub(crate) mod http;
+pub(crate) mod label_lists;
+pub(crate) mod logging;
 pub mod metrics;
+pub(crate) mod process_figures;
 pub(crate) mod publisher;
 pub(crate) mod queue_scan;
 pub(crate) mod systemd;

@@ -1,4 +1,8 @@
-//! What the tracing thread and the HTTP thread share: one copy of the counts, made on demand.
+//! Publishes metrics snapshots from the tracing thread to the HTTP thread.
+//!
+//! Data flows one way: the tracing thread publishes snapshots, the time of its last read, and the end of the input.
+//! One flag flows back, [`SharedState::requested`]: a scrape sets it, and the tracing thread publishes a snapshot after its
+//! next batch. The tracing thread never waits for the HTTP thread.
 
 use std::{
     io,
@@ -20,105 +24,106 @@ use crate::{
     event_loop::{Consumer, Progress},
 };
 
-/// The tracing thread counts as stuck when it has not read for this long; it reads every few milliseconds.
-const ALIVE: Duration = Duration::from_secs(5);
-/// The longest that a look waits for new counts before it takes the last ones.
+/// The tracing thread is stalled when it has not read for this long. Normally it reads every few milliseconds.
+const STALL: Duration = Duration::from_secs(5);
+/// Longest time that a scrape waits for a new snapshot before it uses the previous one.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The state that both threads access.
 #[derive(Debug, Default)]
-struct Signs {
-    /// When events were last read, on this host's monotonic clock; 0 before the first time.
+struct SharedState {
+    /// Time of the last read of events on this host's monotonic clock; 0 before the first read.
     read_at: AtomicU64,
-    /// Somebody waits for counts.
-    wanted: AtomicBool,
-    /// Everything has been read.
+    /// A scrape waits for a snapshot. Set by the HTTP thread, cleared by the tracing thread.
+    requested: AtomicBool,
+    /// The input has been read to its end.
     ended: AtomicBool,
 }
 
-/// Counts, and when they were made.
+/// A snapshot and its creation time.
 #[derive(Clone, Debug)]
 pub(crate) struct Counts {
     pub(crate) snapshot: Arc<MetricsSnapshot>,
-    pub(crate) made: Instant,
+    pub(crate) made_at: Instant,
 }
 
-/// The side that looks.
+/// The HTTP thread's side.
 #[derive(Debug)]
 pub(crate) struct SnapshotHandle {
-    signs: Arc<Signs>,
+    shared: Arc<SharedState>,
     counts: watch::Receiver<Option<Counts>>,
 }
 
-/// The side that counts.
+/// The tracing thread's side.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    signs: Arc<Signs>,
+    shared: Arc<SharedState>,
     counts: watch::Sender<Option<Counts>>,
 }
 
-/// Both sides.
+/// Creates both sides.
 pub(crate) fn channel() -> (Arc<SnapshotHandle>, Publisher) {
-    let signs = Arc::new(Signs::default());
+    let shared = Arc::new(SharedState::default());
     let (sender, receiver) = watch::channel(None);
     (
-        Arc::new(SnapshotHandle { signs: Arc::clone(&signs), counts: receiver }),
-        Publisher { signs, counts: sender },
+        Arc::new(SnapshotHandle { shared: Arc::clone(&shared), counts: receiver }),
+        Publisher { shared, counts: sender },
     )
 }
 
 impl SnapshotHandle {
-    /// Counts that are newer than the call, or the last ones when the tracing thread does not answer.
+    /// Requests a new snapshot and waits for it; returns the previous one after [`TIMEOUT`] or at the end of the input.
     pub(crate) async fn counts(&self) -> Option<Counts> {
         let mut counts = self.counts.clone();
         counts.mark_unchanged();
-        self.signs.wanted.store(true, Ordering::Release);
+        self.shared.requested.store(true, Ordering::Release);
         if !self.has_ended() {
-            // In vain when the thread is stuck or ends: then what there is.
+            // On a timeout or when the tracing thread has ended, the previous snapshot is returned.
             let _ = tokio::time::timeout(TIMEOUT, counts.changed()).await;
         }
         counts.borrow().clone()
     }
 
-    /// Whether everything has been read, as of a recording.
+    /// Returns whether the input, such as a recording, has been read to its end.
     pub(crate) fn has_ended(&self) -> bool {
-        self.signs.ended.load(Ordering::Acquire)
+        self.shared.ended.load(Ordering::Acquire)
     }
 
-    /// How long ago events were last read; none when they never were.
-    pub(crate) fn silence(&self) -> Option<Duration> {
-        let read_at = self.signs.read_at.load(Ordering::Relaxed);
-        (read_at != 0).then(|| Duration::from_nanos(crate::host::now().since(Timestamp(read_at))))
+    /// Returns the time since the last read of events; `None` before the first read.
+    pub(crate) fn time_since_read(&self) -> Option<Duration> {
+        let read_at = self.shared.read_at.load(Ordering::Relaxed);
+        (read_at != 0).then(|| crate::host::now().since(Timestamp(read_at)).into())
     }
 
-    /// Whether events are being read.
+    /// Returns whether the tracing thread reads events, rather than being stalled.
     pub(crate) fn is_alive(&self) -> bool {
-        self.silence().is_some_and(|silence| silence < ALIVE)
+        self.time_since_read().is_some_and(|elapsed| elapsed < STALL)
     }
 
-    /// Waits until events have been read once; false when the thread has ended before.
-    pub(crate) async fn wait_until_attached(&self) -> bool {
+    /// Waits for the first snapshot, which follows the first read. Returns false when the tracing thread ended before.
+    pub(crate) async fn wait_for_first(&self) -> bool {
         self.counts.clone().wait_for(Option::is_some).await.is_ok()
     }
 }
 
-/// Counts on the tracing thread.
+/// Counts events on the tracing thread, and publishes the counts on request.
 #[derive(Debug)]
 pub(crate) struct MetricsConsumer {
     recorder: Recorder,
     publisher: Publisher,
-    begun: bool,
+    /// The flush before the first read has been skipped.
+    started: bool,
 }
 
 impl MetricsConsumer {
     pub(crate) fn new(recorder: Recorder, publisher: Publisher) -> Self {
-        Self { recorder, publisher, begun: false }
+        Self { recorder, publisher, started: false }
     }
-}
 
-impl MetricsConsumer {
-    fn publish(&mut self, Progress { tracker, source, run_time_ns, now }: Progress<'_>) {
-        let snapshot = Arc::new(self.recorder.snapshot(tracker, source, run_time_ns, now));
-        self.publisher.counts.send_replace(Some(Counts { snapshot, made: Instant::now() }));
+    fn publish(&mut self, Progress { tracker, source, coverage, run_time, now }: Progress<'_>) {
+        let snapshot = self.recorder.snapshot(tracker, source, run_time, now).with_coverage(coverage);
+        let snapshot = Arc::new(snapshot);
+        self.publisher.counts.send_replace(Some(Counts { snapshot, made_at: Instant::now() }));
     }
 }
 
@@ -134,24 +139,24 @@ impl Consumer for MetricsConsumer {
     }
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        // The first comes before anything has been read.
-        if !std::mem::replace(&mut self.begun, true) {
+        // The first flush precedes the first read.
+        if !std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
         self.recorder.advance(progress.tracker, progress.now);
-        let signs = &self.publisher.signs;
-        if signs.wanted.swap(false, Ordering::Acquire) || signs.read_at.load(Ordering::Relaxed) == 0 {
+        let shared = &self.publisher.shared;
+        if shared.requested.swap(false, Ordering::Acquire) || shared.read_at.load(Ordering::Relaxed) == 0 {
             self.publish(progress);
         }
-        self.publisher.signs.read_at.store(crate::host::now().0, Ordering::Relaxed);
+        self.publisher.shared.read_at.store(crate::host::now().0, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Nobody can ask for counts any more: they are those of the whole recording.
+    /// Publishes the final counts, which need no request.
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         self.recorder.advance(progress.tracker, progress.now);
         self.publish(progress);
-        self.publisher.signs.ended.store(true, Ordering::Release);
+        self.publisher.shared.ended.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -172,69 +177,71 @@ mod tests {
     };
 
     use super::*;
-    use crate::agent::metrics::RecorderOptions;
+    use crate::{agent::metrics::RecorderOptions, sources::Coverage};
 
     #[test]
-    fn who_has_not_read_for_long_is_not_alive() {
+    fn a_thread_that_has_not_read_for_long_is_stalled() {
         let (snapshots, publisher) = channel();
-        assert_eq!(snapshots.silence(), None);
+        assert_eq!(snapshots.time_since_read(), None);
         assert!(!snapshots.is_alive());
         let read_ago = |ago: Duration| {
             let then = crate::host::now().0 - u64::try_from(ago.as_nanos()).unwrap();
-            publisher.signs.read_at.store(then, Ordering::Relaxed);
+            publisher.shared.read_at.store(then, Ordering::Relaxed);
         };
         read_ago(Duration::from_millis(20));
         assert!(snapshots.is_alive());
-        read_ago(ALIVE);
+        read_ago(STALL);
         assert!(!snapshots.is_alive());
     }
 
     #[tokio::test]
-    async fn counts_are_copied_when_they_are_wanted() {
+    async fn a_snapshot_is_published_on_request() {
         let (snapshots, publisher) = channel();
         let tracker = Tracker::new(TrackerOptions::default());
-        let mut counting = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
         let mut flush = || {
             let now = crate::host::now();
             let source = SourceCounts::default();
-            counting.flush(Progress { tracker: &tracker, source, run_time_ns: None, now }).unwrap();
+            let coverage = Coverage::default();
+            consumer.flush(Progress { tracker: &tracker, source, coverage, run_time: None, now }).unwrap();
         };
         flush();
         assert!(snapshots.counts().await.is_none(), "nothing has been read yet");
         flush();
-        assert!(snapshots.wait_until_attached().await);
+        assert!(snapshots.wait_for_first().await);
         let first = snapshots.counts().await.unwrap().snapshot;
-        // Wanted, and not answered in time: the last ones.
+        // Requested and not published in time: the previous snapshot.
         assert!(Arc::ptr_eq(&first, &snapshots.counts().await.unwrap().snapshot));
         flush();
         assert!(!Arc::ptr_eq(&first, &snapshots.counts.borrow().clone().unwrap().snapshot));
     }
 
     #[tokio::test]
-    async fn the_end_is_published_without_a_question() {
+    async fn the_final_counts_are_published_without_a_request() {
         let (snapshots, publisher) = channel();
         let tracker = Tracker::new(TrackerOptions::default());
-        let mut counting = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
         let progress = Progress {
             tracker: &tracker,
             source: SourceCounts::default(),
-            run_time_ns: None,
+            coverage: Coverage::default(),
+            run_time: None,
             now: Timestamp(1),
         };
         for _ in 0..3 {
-            counting.flush(progress).unwrap();
+            consumer.flush(progress).unwrap();
         }
         let before = snapshots.counts.borrow().clone().unwrap().snapshot;
         assert!(!snapshots.has_ended());
-        counting.finish(progress).unwrap();
+        consumer.finish(progress).unwrap();
         assert!(snapshots.has_ended());
         assert!(!Arc::ptr_eq(&before, &snapshots.counts().await.unwrap().snapshot));
     }
 
     #[tokio::test]
-    async fn a_thread_that_ended_first_has_not_attached() {
+    async fn a_thread_that_ends_early_publishes_nothing() {
         let (snapshots, publisher) = channel();
         drop(publisher);
-        assert!(!snapshots.wait_until_attached().await);
+        assert!(!snapshots.wait_for_first().await);
     }
 }

@@ -1,4 +1,4 @@
-//! What systemd is told; without systemd nobody listens.
+//! Notifies systemd. Without systemd, the notifications go nowhere.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,36 +7,35 @@ use tokio::task::JoinHandle;
 
 use crate::agent::publisher::SnapshotHandle;
 
-/// Tracing has begun.
+/// Reports that tracing has started.
 pub(crate) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// It ends.
+/// Reports that the agent is stopping.
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Tells systemd that all is well, twice in the time that it gives, while events are being read; when they
-/// are not, systemd starts the daemon anew.
+/// Feeds the watchdog twice per interval while the tracing thread reads events. Otherwise systemd restarts the agent.
 pub(crate) fn watchdog(snapshots: Arc<SnapshotHandle>) -> Option<JoinHandle<()>> {
     let limit = sd_notify::watchdog_enabled()?;
-    let every = (limit / 2).max(Duration::from_millis(10));
+    let interval = (limit / 2).max(Duration::from_millis(10));
     Some(tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(every);
+        let mut ticks = tokio::time::interval(interval);
         loop {
             ticks.tick().await;
             if snapshots.is_alive() || snapshots.has_ended() {
-                tell(&[NotifyState::Watchdog]);
+                notify(&[NotifyState::Watchdog]);
             } else {
-                tracing::error!("no events have been read for some seconds; the watchdog is not told");
+                tracing::error!("the tracing thread is stalled; the watchdog is not notified");
             }
         }
     }))
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!("systemd could not be told: {error}");
+        tracing::debug!("systemd could not be notified: {error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
-use tracer_core::event::TcpState;
+use tracer_core::event::{Nanos, TcpState};
 
 use crate::{
     agent::{
@@ -11,52 +11,52 @@ use crate::{
         logging::{LogFormat, LogLevel},
         metrics::Label,
     },
-    cli::{parse_duration, parse_threshold},
+    cli::parsers::{parse_duration, parse_threshold},
 };
 
 /// Options of `serve`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(
-    after_help = "Every option is also a key of the file that --config names, by its long name without dashes \
-                        in front, and a variable: --label-limit is TCPTRACE_LABEL_LIMIT. What is given here comes \
-                        before the variable, and that before the file."
+    after_help = "Every option can also be a key in the --config file, such as label-limit, or an environment \
+                        variable, such as TCPTRACE_LABEL_LIMIT. Options override variables, and variables override \
+                        the file."
 )]
-pub struct ServeArguments {
-    /// Where to listen: an address and port, or unix:PATH; again for more
+pub(crate) struct ServeArguments {
+    /// Address and port to listen on, or unix:PATH; repeat for more
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:10793")]
-    pub listen: Vec<ListenAddress>,
-    /// TLS and passwords, in the format of Prometheus exporters; SIGHUP reads it again
+    pub(crate) listen: Vec<ListenAddress>,
+    /// File with TLS and passwords in the format of Prometheus exporters; SIGHUP reloads it
     #[arg(long, value_name = "FILE", alias = "web.config.file")]
-    pub web_config: Option<PathBuf>,
-    /// Labels beside the closed ones: local_port, process, container, cgroup, remote_cidr=FILE, service=FILE
+    pub(crate) web_config: Option<PathBuf>,
+    /// Opt-in labels: local_port, process, container, cgroup, remote_cidr=FILE, service=FILE
     #[arg(long, value_name = "LABEL", value_delimiter = ',')]
-    pub label: Vec<LabelRequest>,
-    /// Most values of each such label; the least used are counted under `~other`
+    pub(crate) label: Vec<LabelRequest>,
+    /// Most values per opt-in label; the least used count as `~other`
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub label_limit: u16,
-    /// How long a series lasts that nothing uses
+    pub(crate) label_limit: u16,
+    /// Drop a labelled series that is unused for this time
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
-    pub label_expiry: Duration,
-    /// Longest time in a state, such as close_wait=60s,syn_sent=3s; the others keep their defaults
+    pub(crate) label_expiry: Duration,
+    /// Thresholds of stuck connections by state, such as close_wait=60s,syn_sent=3s; other states keep their defaults
     #[arg(long, value_name = "STATE=TIME", value_delimiter = ',', value_parser = parse_threshold)]
-    pub threshold: Vec<(TcpState, u64)>,
-    /// A TOML file with options
+    pub(crate) threshold: Vec<(TcpState, Nanos)>,
+    /// TOML file with options
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Read the configuration, say what is wrong with it, and end
+    pub(crate) config: Option<PathBuf>,
+    /// Check the configuration and exit
     #[arg(long)]
-    pub check: bool,
-    /// Form of the log on stderr
+    pub(crate) check: bool,
+    /// Format of the log on stderr
     #[arg(long, value_enum, default_value_t)]
-    pub log_format: LogFormat,
-    /// How much is logged
+    pub(crate) log_format: LogFormat,
+    /// Lowest level that is logged
     #[arg(long, value_enum, default_value_t)]
-    pub log_level: LogLevel,
+    pub(crate) log_level: LogLevel,
 }
 
-/// An opt-in label, with its list if it has one.
+/// A requested opt-in label, with the file of its list for `remote_cidr` and `service`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelRequest(pub Label, pub Option<PathBuf>);
+pub(crate) struct LabelRequest(pub(crate) Label, pub(crate) Option<PathBuf>);
 
 impl FromStr for LabelRequest {
     type Err = String;
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_and_their_lists() {
+    fn labels_are_parsed_with_their_lists() {
         assert_eq!("process".parse(), Ok(LabelRequest(Label::Process, None)));
         let service = LabelRequest(Label::Service, Some("/etc/services.list".into()));
         assert_eq!("service=/etc/services.list".parse(), Ok(service));

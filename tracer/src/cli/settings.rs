@@ -1,7 +1,7 @@
-//! Where `serve` takes its options from: the command line, then variables, then a file.
+//! Merges the options of `serve` from the command line, environment variables and a file, in this order of precedence.
 //!
-//! What is not on the command line is put there, and the whole is read again: so a value means the same
-//! wherever it stands, and no option can be forgotten.
+//! Values of variables and the file are appended to the command line, which is then parsed again. So a value has the same
+//! meaning in each place, and every option is supported.
 
 use std::{ffi::OsString, fs, path::Path};
 
@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, parser::Va
 
 use crate::cli::{Cli, Command};
 
-/// Shared options that a daemon has no use for.
+/// Shared options that `serve` rejects.
 const NOT_FOR_SERVE: &[&str] = &[
     "output",
     "count",
@@ -29,20 +29,18 @@ const NOT_FOR_SERVE: &[&str] = &[
     "ipv6",
 ];
 
-/// Options that only the command line can have.
-const ONLY_HERE: &[&str] = &["config", "check", "help", "version"];
+/// Options that only the command line accepts.
+const COMMAND_LINE_ONLY: &[&str] = &["config", "check", "help", "version"];
 
-/// Why the options cannot be used.
+/// Options that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The command line is wrong.
+    /// The command line is invalid.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// An option that means nothing here.
-    #[error(
-        "`serve` has no use for --{0}: it counts everything, and --label and --netns choose what it tells apart"
-    )]
-    NoUse(String),
+    /// `serve` does not support the option.
+    #[error("`serve` does not support --{0}: it counts everything; use --label and --netns")]
+    Unsupported(String),
     /// The file cannot be read.
     #[error(
         "the configuration {path} cannot be read: {error}; check its path and that this user may read it"
@@ -53,9 +51,9 @@ pub enum SettingsError {
         /// The system's reason.
         error: std::io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not valid TOML.
     #[error(
-        "the configuration {path} is no TOML at line {line}, column {column}: {error}; write an option as in \
+        "the configuration {path} is not valid TOML at line {line}, column {column}: {error}; write options as in \
          `label-limit = 100` or `listen = [\"127.0.0.1:10793\"]`"
     )]
     Syntax {
@@ -68,32 +66,32 @@ pub enum SettingsError {
         /// The parser's reason.
         error: String,
     },
-    /// A key that is no option.
+    /// An unknown key.
     #[error("the configuration {path} has the unknown key `{key}`; {remedy}")]
     Unknown {
         /// The file.
         path: String,
         /// The key.
         key: String,
-        /// What was probably meant.
+        /// The suggested correction.
         remedy: String,
     },
-    /// A value that does not fit its option.
+    /// An invalid value of an option.
     #[error("{place}: {reason}")]
     Value {
         /// The file and key, or the variable.
         place: String,
-        /// What is wrong.
+        /// The mistake.
         reason: String,
     },
 }
 
 impl Cli {
-    /// Reads the command line, and for `serve` what stands behind it.
+    /// Parses the command line, and for `serve` also the variables and the file.
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] names what is wrong and where.
+    /// [`SettingsError`] names the mistake and its place.
     pub fn read(
         arguments: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -103,13 +101,13 @@ impl Cli {
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.shared.is_silent_while_running = cli.is_silent_while_running();
         match (&cli.command, matches.subcommand()) {
-            (Some(Command::Serve(_)), Some((_, given))) => layered(&arguments, given, &variable),
+            (Some(Command::Serve(_)), Some((_, given))) => merge(&arguments, given, &variable),
             _ => Ok(cli),
         }
     }
 }
 
-fn layered(
+fn merge(
     arguments: &[OsString],
     given: &ArgMatches,
     variable: &impl Fn(&str) -> Option<OsString>,
@@ -117,10 +115,10 @@ fn layered(
     let is_given =
         |option: &Arg| given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine);
     let options = options();
-    if let Some(useless) =
+    if let Some(unsupported) =
         options.iter().find(|option| NOT_FOR_SERVE.contains(&name(option)) && is_given(option))
     {
-        return Err(SettingsError::NoUse(name(useless).to_owned()));
+        return Err(SettingsError::Unsupported(name(unsupported).to_owned()));
     }
     let path = given.get_one::<std::path::PathBuf>("config").cloned();
     let path = path.or_else(|| variable(&variable_of("config")).filter(|it| !it.is_empty()).map(Into::into));
@@ -149,7 +147,7 @@ fn layered(
                 (None, None) => continue,
             };
         let more = more.map_err(|reason| SettingsError::Value { place: place.clone(), reason })?;
-        // Alone first, so that the place of a wrong value can be told.
+        // Parsed alone first, so that an error can name the place of the value.
         let alone = ["tcptrace-bpf".into(), "serve".into()].into_iter().chain(more.iter().cloned());
         Cli::command().try_get_matches_from(alone).map_err(|error| {
             let text = error.to_string();
@@ -162,7 +160,7 @@ fn layered(
     Ok(Cli::from_arg_matches(&matches)?)
 }
 
-/// Every option of `serve`, the shared ones among them.
+/// Returns every option of `serve`, including the shared ones.
 fn options() -> Vec<Arg> {
     let mut command = Cli::command();
     command.build();
@@ -174,7 +172,7 @@ fn name(option: &Arg) -> &str {
 }
 
 fn is_settable(option: &Arg) -> bool {
-    !NOT_FOR_SERVE.contains(&name(option)) && !ONLY_HERE.contains(&name(option))
+    !NOT_FOR_SERVE.contains(&name(option)) && !COMMAND_LINE_ONLY.contains(&name(option))
 }
 
 fn variable_of(name: &str) -> String {
@@ -198,7 +196,7 @@ fn read(path: &Path) -> Result<toml::Table, SettingsError> {
 }
 
 fn unknown(path: String, key: &str, settable: &[&Arg]) -> SettingsError {
-    // An option's name with underscores is the likeliest mistake.
+    // The likeliest mistake is an option name with underscores.
     let plain = key.replace('_', "-");
     let nearest = settable
         .iter()
@@ -209,12 +207,12 @@ fn unknown(path: String, key: &str, settable: &[&Arg]) -> SettingsError {
         format!("did you mean `{name}`?")
     } else {
         let names: Vec<_> = settable.iter().map(|option| name(option)).collect();
-        format!("there are {}", names.join(", "))
+        format!("known keys: {}", names.join(", "))
     };
     SettingsError::Unknown { path, key: key.to_owned(), remedy }
 }
 
-/// The arguments that a variable stands for.
+/// Converts a variable's value to arguments.
 fn of_text(option: &Arg, value: &OsString) -> Result<Vec<OsString>, String> {
     if option.get_action().takes_values() {
         return Ok(vec![argument(option, value)]);
@@ -226,7 +224,7 @@ fn of_text(option: &Arg, value: &OsString) -> Result<Vec<OsString>, String> {
     }
 }
 
-/// The arguments that a key stands for.
+/// Converts a key's value to arguments.
 fn of_toml(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
     if let toml::Value::Boolean(on) = value
         && !option.get_action().takes_values()
@@ -234,7 +232,7 @@ fn of_toml(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
         return Ok(if *on { vec![format!("--{}", name(option)).into()] } else { Vec::new() });
     }
     if !option.get_action().takes_values() {
-        return Err("it is neither true nor false".to_owned());
+        return Err("the value is neither true nor false".to_owned());
     }
     let values = match value {
         toml::Value::Array(values) => values.as_slice(),
@@ -245,7 +243,7 @@ fn of_toml(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
         .map(|value| match value {
             toml::Value::String(text) => Ok(argument(option, &text.into())),
             toml::Value::Integer(number) => Ok(argument(option, &number.to_string().into())),
-            other => Err(format!("a {} is no value of an option: write it in quotes", other.type_str())),
+            other => Err(format!("a {} is not an option value: write it in quotes", other.type_str())),
         })
         .collect()
 }
@@ -263,7 +261,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::logging::LogFormat,
-        cli::{ModeArgument, ServeArguments},
+        cli::{ServeArguments, shared::ModeArgument},
     };
 
     fn file(text: &str) -> tempfile::NamedTempFile {
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn flag_before_variable_before_file() {
+    fn options_override_variables_and_variables_override_the_file() {
         let toml = "label-limit = 7\nlog-format = \"json\"\nmode = \"btf\"\nno-snapshot = true\n\
                     listen = [\"127.0.0.1:1\", \"unix:/x\"]\n";
         let variables = [("TCPTRACE_LABEL_LIMIT", "8"), ("TCPTRACE_MODE", "tracepoint")];
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_has_its_key() {
+    fn every_option_is_a_key() {
         for option in options() {
             let name = name(&option);
             if !is_settable(&option) {
@@ -335,27 +333,27 @@ mod tests {
                 panic!("{name}: {error}");
             }
         }
-        for name in NOT_FOR_SERVE.iter().chain(ONLY_HERE) {
-            assert!(options().iter().any(|option| super::name(option) == *name), "{name} is no option");
+        for name in NOT_FOR_SERVE.iter().chain(COMMAND_LINE_ONLY) {
+            assert!(options().iter().any(|option| super::name(option) == *name), "{name} is not an option");
         }
     }
 
     #[test]
-    fn mistakes_are_named_with_a_remedy() {
+    fn errors_name_the_place_and_the_remedy() {
         for (toml, parts) in [
             ("lisen = \"127.0.0.1:1\"\n", &["unknown key `lisen`", "did you mean `listen`?"][..]),
             ("label_limit = 5\n", &["`label_limit`", "`label-limit`"]),
-            ("xyzzy = 5\n", &["`xyzzy`", "there are listen"]),
+            ("xyzzy = 5\n", &["`xyzzy`", "known keys: listen"]),
             ("output = \"json\"\n", &["unknown key `output`"]),
             ("mode = \"kprobe\"\n", &["key `mode`", "invalid value 'kprobe'"]),
             ("label-limit = 0\n", &["key `label-limit`", "0"]),
             ("label-limit = 1.5\n", &["key `label-limit`", "float"]),
             ("no-snapshot = \"yes\"\n", &["key `no-snapshot`", "neither true nor false"]),
             ("label = [\"proces\"]\n", &["key `label`", "`proces`", "process"]),
-            ("listen = \n", &["no TOML at line 1, column 1", "label-limit = 100"]),
-            ("# é\nmode = \"btf\"\nlabel = [\"process\"\nlisten = 1\n", &["no TOML at line"]),
-            ("mode = \"btf\"\nmode = \"btf\"\n", &["no TOML at line 2, column 1", "duplicate"]),
-            ("listen = \"a\nb\"\n", &["no TOML at line 2, column 3"]),
+            ("listen = \n", &["not valid TOML at line 1, column 1", "label-limit = 100"]),
+            ("# é\nmode = \"btf\"\nlabel = [\"process\"\nlisten = 1\n", &["not valid TOML at line"]),
+            ("mode = \"btf\"\nmode = \"btf\"\n", &["not valid TOML at line 2, column 1", "duplicate"]),
+            ("listen = \"a\nb\"\n", &["not valid TOML at line 2, column 3"]),
         ] {
             let error = read_with(&[], &[], toml).unwrap_err().to_string();
             for part in parts {
@@ -366,14 +364,14 @@ mod tests {
         let error = read_with(&[], &[("TCPTRACE_BUFFER", "1")], "").unwrap_err().to_string();
         assert!(error.contains("TCPTRACE_BUFFER") && error.contains("4K"), "{error}");
         let error = read_with(&["--failed"], &[], "").unwrap_err().to_string();
-        assert!(error.contains("no use for --failed"), "{error}");
+        assert!(error.contains("does not support --failed"), "{error}");
         let all = ["tcptrace-bpf", "serve", "--config", "/no/such/file"].map(OsString::from);
         let error = Cli::read(all, |_| None).unwrap_err().to_string();
         assert!(error.contains("/no/such/file") && error.contains("check its path"), "{error}");
     }
 
     #[test]
-    fn other_commands_look_at_nothing_else() {
+    fn other_commands_read_no_variables() {
         let all = ["tcptrace-bpf", "transitions"].map(OsString::from);
         let cli = Cli::read(all, |name| panic!("{name}")).unwrap();
         assert_eq!(cli.command, Some(Command::Transitions));

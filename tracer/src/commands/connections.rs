@@ -1,4 +1,4 @@
-//! `connections`: a line per connection when its life ends.
+//! `connections`: a line per connection when it closes.
 
 use std::io::{self, Stdout};
 
@@ -18,7 +18,7 @@ pub(super) struct Connections {
     clock: ClockOffset,
     count: Option<u64>,
     cgroups: ConnectionCgroups,
-    /// None where nobody wants it.
+    /// `None` with `--quiet`.
     report: Option<ExitReport>,
 }
 

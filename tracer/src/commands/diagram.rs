@@ -1,4 +1,4 @@
-//! `diagram`: the TCP state diagram of a window of time, as text, SVG or rows.
+//! `diagram`: the TCP state diagram of a time window, as text, SVG or rows.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,30 +20,30 @@ use crate::{
     recording::create_new,
     report::{
         ConnectionCgroups, DiagramEdgeRow, DiagramStateRow, DiagramSvg, Filter, FirstTransitions, Format,
-        Sink, Summary, TimeStyle, Turn, diagram_title, rfc3339, write_diagram_text,
+        Sink, Summary, TimeStyle, diagram_title, rfc3339, write_diagram_text,
     },
     sources::Origin,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &DiagramArguments) -> anyhow::Result<()> {
-    // Before the privileges are given back: root may write where it could not afterwards.
+    // Opened before the privileges are dropped, which root may need for the path.
     let svg = arguments.svg.as_deref().map(SvgTarget::open).transpose()?;
-    let (svg, made) = svg.unzip();
+    let (svg, created) = svg.unzip();
     let result = trace::trace(shared, |origin| Diagram::new(shared, svg, origin));
     if result.is_err()
-        && let Some(path) = made.flatten()
+        && let Some(path) = created.flatten()
         && fs::metadata(&path).is_ok_and(|it| it.is_file() && it.len() == 0)
     {
-        // Tracing never began.
+        // Tracing never started.
         let _ = fs::remove_file(path);
     }
     result
 }
 
-/// Where the SVG goes.
+/// The destination of the SVG.
 enum SvgTarget {
     Stdout,
-    /// What was in the file stays until the new diagram is there.
+    /// An existing file keeps its content until the new diagram is written.
     File {
         path: PathBuf,
         file: File,
@@ -51,28 +51,27 @@ enum SvgTarget {
 }
 
 impl SvgTarget {
-    /// Opens it, and gives the path of a file that was not there before.
+    /// Opens the destination. Also returns its path if the file is new.
     fn open(path: &Path) -> anyhow::Result<(Self, Option<PathBuf>)> {
         if path == Path::new("-") {
             return Ok((Self::Stdout, None));
         }
-        let (opened, made) = match create_new(path, 0o666) {
+        let (opened, created) = match create_new(path, 0o666) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 (OpenOptions::new().write(true).create(true).truncate(false).open(path), None)
             }
             other => (other, Some(path.to_owned())),
         };
-        let file = opened.with_context(|| {
-            format!("cannot write {}: give --svg a file that can be made", path.display())
-        })?;
-        Ok((Self::File { path: path.to_owned(), file }, made))
+        let file =
+            opened.with_context(|| format!("cannot write {}: give --svg a writable path", path.display()))?;
+        Ok((Self::File { path: path.to_owned(), file }, created))
     }
 
     fn write(&mut self, svg: &DiagramSvg<'_>) -> io::Result<()> {
         match self {
             Self::Stdout => write!(io::stdout().lock(), "{svg}"),
             Self::File { path, file } => {
-                // A pipe or a device has no length.
+                // Pipes and devices cannot be truncated.
                 let emptied = if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) };
                 emptied
                     .and_then(|()| file.write_all(svg.to_string().as_bytes()))
@@ -136,7 +135,7 @@ impl Diagram {
         for (edge, stats) in self.graph.edges() {
             sink.write(&DiagramEdgeRow::new(edge, stats))?;
         }
-        // CSV has one kind of line: the edges.
+        // CSV has only one row type: the edges.
         if self.format == Format::Json {
             for state in TcpState::ALL
                 .into_iter()
@@ -159,17 +158,10 @@ impl Consumer for Diagram {
         if self.filter.cgroup.is_some() {
             self.cgroups.observe(&observation);
         }
-        if let Observation::Transition { transition, connection, .. } = observation {
-            match self.first.turn(transition, connection) {
-                Turn::Later => return Ok(()),
-                Turn::Now => {}
-                Turn::After(first) => {
-                    let duration_ns = None;
-                    self.take(&Observation::Transition { transition: &first, duration_ns, connection });
-                }
-            }
+        let released = self.first.release(&observation);
+        for observation in released.then(observation) {
+            self.take(&observation);
         }
-        self.take(&observation);
         Ok(())
     }
 
@@ -190,7 +182,7 @@ impl Consumer for Diagram {
                 self.live.add(connection.state(), 1);
             }
         }
-        // What the kernel keeps of closed connections belongs to nobody a filter could ask for.
+        // Timewait sockets have no owner that a filter could match.
         if self.filter.shows_all() {
             let (time_wait, fin_wait_2) = progress.tracker.timewait_counts();
             self.live.add(TcpState::TimeWait, time_wait as u64);

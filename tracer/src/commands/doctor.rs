@@ -1,4 +1,4 @@
-//! `doctor`: what this kernel and these privileges allow.
+//! `doctor`: checks what this kernel and these privileges support.
 
 use std::io::{self, Write as _};
 

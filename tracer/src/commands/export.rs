@@ -1,4 +1,4 @@
-//! `export`: connections and transitions of a recording as files for other engines.
+//! `export`: writes the connections and transitions of a recording to Parquet or CSV files.
 
 use std::{io, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     commands::{input::Input, print_forgotten, trace},
     event_loop::{Consumer, Progress},
     report::{
-        ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, Summary, TransitionRow, Turn,
+        ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, Summary, TransitionRow,
         export::{Destination, Partitions, Table},
     },
     sources::{Origin, recording::RecordingSource},
@@ -18,9 +18,9 @@ use crate::{
 pub(super) fn run(shared: &Shared, arguments: &ExportArguments) -> anyhow::Result<()> {
     let mut shared = shared.clone();
     shared.input.clone_from(&arguments.recording);
-    // Opened once: a pipe cannot be read again.
+    // Opened once, because a pipe cannot be reopened.
     let source = RecordingSource::open(&shared.input, shared.duration)?;
-    // The header names the host, and the run that the files are called by.
+    // The header has the host and the run, which name the files.
     let header = source.header();
     let destination = if arguments.is_one_file() {
         Destination::File(arguments.to.clone())
@@ -41,7 +41,7 @@ pub(super) fn run(shared: &Shared, arguments: &ExportArguments) -> anyhow::Resul
     trace::run(&shared, input, |origin| Export::new(&shared, tables, &to, origin))
 }
 
-/// What a name of a file may hold.
+/// Reduces a run id to characters that are safe in a file name.
 fn safe(run: &str) -> String {
     run.chars().filter(char::is_ascii_alphanumeric).take(32).collect()
 }
@@ -93,8 +93,8 @@ impl Export {
                 self.table(Table::Connections).map(|table| table.write(&row))
             }
             _ if !filter.shows_cgroup_of(&observation, cgroups) => return Ok(()),
-            Observation::Transition { transition, duration_ns, connection } => {
-                let row = TransitionRow::new(transition, connection, duration_ns, *clock);
+            Observation::Transition { transition, duration, connection } => {
+                let row = TransitionRow::new(transition, connection, duration, *clock);
                 self.table(Table::Transitions).map(|table| table.write(&row))
             }
             Observation::TimewaitEnd { event, end } => {
@@ -109,20 +109,14 @@ impl Export {
 
 impl Consumer for Export {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if let Observation::Transition { transition, connection, .. } = observation {
-            if !self.has(Table::Transitions) {
-                return Ok(());
-            }
-            match self.first.turn(transition, connection) {
-                Turn::Later => return Ok(()),
-                Turn::Now => {}
-                Turn::After(first) => {
-                    let duration_ns = None;
-                    self.write(Observation::Transition { transition: &first, duration_ns, connection })?;
-                }
-            }
+        if matches!(observation, Observation::Transition { .. }) && !self.has(Table::Transitions) {
+            return Ok(());
         }
-        self.write(observation)
+        let released = self.first.release(&observation);
+        for observation in released.then(observation) {
+            self.write(observation)?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {

@@ -1,7 +1,7 @@
-//! `handshakes`: who is slow to open, how slow, and why.
+//! `handshakes`: which handshakes are slow, how slow, and why.
 //!
-//! A handshake counts when it is over: completed, failed, or given up by the kernel. On a terminal the report
-//! is drawn again about once a second of the traced host's time; everywhere else it comes once, at the end.
+//! A handshake counts when it has completed, failed or been abandoned. On a terminal, the report is redrawn once a second
+//! of the traced host's time; otherwise it is written once, at the end.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -16,7 +16,7 @@ use crossterm::{
 };
 use tracer_core::{
     analysis::{HandshakeAttempt, Handshakes as Analysis, HandshakesBy, HandshakesOptions},
-    event::{ClockOffset, Timestamp},
+    event::{ClockOffset, Nanos, Timestamp},
     lifecycle::Observation,
 };
 
@@ -31,12 +31,12 @@ use crate::{
     sources::Origin,
 };
 
-/// Most groups in a table unless `--count` says otherwise.
+/// Most groups in a table without `--count`.
 const TABLE_GROUPS: u64 = 20;
-/// How often the report is drawn again, in the traced host's time.
-const REFRESH_NS: u64 = 1_000_000_000;
-/// How soon it may be drawn again, of any time's passing: a replay passes an hour in a second.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Interval of redrawing in the traced host's time.
+const REFRESH: Nanos = Nanos::from_secs(1);
+/// Shortest real time between two drawings. A replay passes an hour in a second.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Handshakes {
     analysis: Analysis,
@@ -49,18 +49,18 @@ pub(super) struct Handshakes {
     live: Option<Live>,
 }
 
-/// What is drawn on the terminal now.
+/// The report on the terminal.
 #[derive(Default)]
 struct Live {
     lines: u16,
-    /// The traced host's time, and this one's.
+    /// The traced host's time and the real time of the last drawing.
     drawn: Option<(Timestamp, Instant)>,
 }
 
 impl Live {
-    /// Whether it is time to draw. The end draws in any case.
+    /// Returns whether to redraw. The end of the run always redraws.
     fn is_due(&self, now: Timestamp) -> bool {
-        self.drawn.is_none_or(|(then, at)| now.since(then) >= REFRESH_NS && at.elapsed() >= PAUSE)
+        self.drawn.is_none_or(|(then, at)| now.since(then) >= REFRESH && at.elapsed() >= MIN_INTERVAL)
     }
 }
 
@@ -83,15 +83,15 @@ impl Handshakes {
         }
     }
 
-    fn asks_for_cgroups(&self) -> bool {
+    fn needs_cgroups(&self) -> bool {
         self.analysis.by() == HandshakesBy::Container || self.filter.cgroup.is_some()
     }
 
-    fn cgroup(&mut self, opening: &HandshakeAttempt) -> Option<Arc<Cgroup>> {
-        if !self.asks_for_cgroups() {
+    fn cgroup(&mut self, attempt: &HandshakeAttempt) -> Option<Arc<Cgroup>> {
+        if !self.needs_cgroups() {
             return None;
         }
-        self.cgroups.of_attempt(opening)
+        self.cgroups.of_attempt(attempt)
     }
 
     fn table(&self) -> io::Result<String> {
@@ -113,7 +113,7 @@ impl Handshakes {
         let mut stdout = io::stdout().lock();
         let mut lines = 0;
         self.erase(&mut stdout)?;
-        // The cursor stands below the last line.
+        // The cursor ends up below the last line.
         for line in text.lines().take(usize::from(height.saturating_sub(1))) {
             let shown: String = line.chars().take(usize::from(width)).collect();
             writeln!(stdout, "{shown}")?;
@@ -139,10 +139,10 @@ impl Handshakes {
         for group in report.groups.iter().take(groups) {
             sink.write(&HandshakeGroupRow::new(group))?;
         }
-        // CSV has one kind of line: the groups.
+        // CSV has only one row type: the groups.
         if self.format == Format::Json {
-            for (key, opening) in report.slowest {
-                sink.write(&SlowHandshakeRow::new(key, opening, self.clock))?;
+            for (key, attempt) in report.slowest {
+                sink.write(&SlowHandshakeRow::new(key, attempt, self.clock))?;
             }
             for bucket in report.histogram.buckets() {
                 sink.write(&HandshakeBucketRow::new(bucket, 0))?;
@@ -154,21 +154,21 @@ impl Handshakes {
 
 impl Consumer for Handshakes {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if self.asks_for_cgroups() {
+        if self.needs_cgroups() {
             self.cgroups.observe(&observation);
         }
-        let Some(opening) = HandshakeAttempt::ended_by(&observation) else { return Ok(()) };
-        if !self.filter.shows_attempt(&opening) {
+        let Some(attempt) = HandshakeAttempt::ended_by(&observation) else { return Ok(()) };
+        if !self.filter.shows_attempt(&attempt) {
             return Ok(());
         }
-        let cgroup = self.cgroup(&opening);
+        let cgroup = self.cgroup(&attempt);
         if !self.filter.shows_cgroup(cgroup.as_deref()) {
             return Ok(());
         }
         let container = cgroup.and_then(|cgroup| {
             cgroup.owner.container.as_ref().map(|container| Arc::from(container.id.as_str()))
         });
-        self.analysis.add(&opening, container);
+        self.analysis.add(&attempt, container);
         Ok(())
     }
 
@@ -199,14 +199,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replay_is_drawn_no_more_often_than_can_be_seen() {
+    fn a_replay_is_redrawn_at_a_limited_rate() {
         let drawn = |ago: Duration| Live {
             lines: 1,
             drawn: Some((Timestamp(0), Instant::now().checked_sub(ago).unwrap())),
         };
         assert!(Live::default().is_due(Timestamp(0)), "the first");
-        assert!(!drawn(Duration::ZERO).is_due(Timestamp(3_600 * REFRESH_NS)));
-        assert!(drawn(PAUSE).is_due(Timestamp(REFRESH_NS)));
-        assert!(!drawn(PAUSE).is_due(Timestamp(REFRESH_NS - 1)));
+        assert!(!drawn(Duration::ZERO).is_due(Timestamp(3_600 * REFRESH.0)));
+        assert!(drawn(MIN_INTERVAL).is_due(Timestamp(REFRESH.0)));
+        assert!(!drawn(MIN_INTERVAL).is_due(Timestamp(REFRESH.0 - 1)));
     }
 }

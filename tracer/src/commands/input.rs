@@ -1,4 +1,4 @@
-//! Where a command takes its events from: the live kernel or a recording.
+//! Opens the source of a command: the live kernel or a recording.
 
 use anyhow::Context as _;
 use caps::Capability;
@@ -13,39 +13,39 @@ use crate::{
     },
 };
 
-/// A source that is ready, and what interrupts its wait.
+/// An open source and its properties.
 pub(super) struct Input {
     /// The source.
     pub(super) source: Box<dyn Source + Send>,
-    /// Interrupts its wait; none when it never waits.
+    /// Interrupts the source's wait; `None` when it never waits.
     pub(super) stop: Option<StopHandle>,
-    /// The mode that a live kernel is traced in.
+    /// The tracing mode; `None` for a recording.
     pub(super) mode: Option<&'static str>,
-    /// What is told when it begins.
+    /// Lines to print when tracing starts.
     pub(super) announcement: Vec<String>,
-    /// It ends by itself, after `--duration` of its own time.
+    /// The source is a recording, which applies `--duration` to its own time.
     pub(super) recorded: bool,
 }
 
-/// What happens to the privileges once the programs are attached.
+/// The privileges to keep once the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privileges {
-    /// Given back.
+    /// None.
     Dropped,
-    /// Kept, for a look at the host's sockets later.
+    /// All, for a socket dump later.
     Kept,
-    /// Given back, except what root needs to create files in somebody else's folder.
+    /// Only those that root needs to create files in another user's folder.
     ToCreateFiles,
 }
 
 impl Input {
-    /// Opens what the options ask for.
+    /// Opens the source that the options select.
     pub(super) fn open(shared: &Shared, afterwards: Privileges) -> anyhow::Result<Self> {
         if !shared.input.is_empty() {
             return Self::recording(shared);
         }
         let source = KernelSource::start(shared.kernel_options())?;
-        // Before any thread is started: capabilities belong to threads.
+        // Before any thread starts, because capabilities are per thread.
         match afterwards {
             Privileges::Dropped => privileges::keep_only(&[]),
             Privileges::ToCreateFiles => {
@@ -53,8 +53,8 @@ impl Input {
             }
             Privileges::Kept => Ok(()),
         }
-        .context("the capabilities that are not needed any more could not be given back")?;
-        let stop = source.stop_handle().context("no file descriptor is left to wait for a signal with")?;
+        .context("the capabilities that are no longer needed could not be dropped")?;
+        let stop = source.stop_handle().context("no file descriptor is left for the stop signal")?;
         Ok(Self {
             mode: Some(source.mode().name()),
             announcement: announcement(shared, &source),
@@ -68,7 +68,7 @@ impl Input {
         Ok(Self::of_recording(shared, RecordingSource::open(&shared.input, shared.duration)?))
     }
 
-    /// A recording that is open.
+    /// Uses an open recording.
     pub(super) fn of_recording(shared: &Shared, source: RecordingSource) -> Self {
         let announcement = vec![Replay::announcement(&shared.input, source.header())];
         Self {
@@ -88,7 +88,7 @@ fn announcement(shared: &Shared, source: &KernelSource) -> Vec<String> {
     }
     lines.push(format!("tracing TCP in mode {}; Ctrl-C ends it", source.mode().name()));
     for problem in source.problems() {
-        lines.push(format!("what existed before is incomplete: {problem}"));
+        lines.push(format!("the list of existing sockets is incomplete: {problem}"));
     }
     if shared.verbose {
         for refused in source.refused_hooks() {

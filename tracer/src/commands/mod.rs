@@ -1,6 +1,6 @@
-//! One file per command; each wires source → lifecycle → output.
+//! The commands, one file each. A command connects a source, the core and an output.
 
-/// Says something on stderr. Whoever should have read it may be gone; that is no reason to end.
+/// Prints a line on stderr. Ignores errors, because stderr may be closed.
 macro_rules! stderr_line {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -31,7 +31,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// One sentence: what could not be done, why, and what to do.
+/// One sentence with the failure, its cause and the remedy.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match cli.command.as_ref().unwrap_or(&Command::Connections) {
         Command::Connections => {
@@ -53,19 +53,19 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Tells the exit report on stderr, where somebody wants one.
+/// Prints the exit report, if there is one.
 fn print_exit_report(report: Option<&ExitReport>) {
     for line in report.into_iter().flat_map(ExitReport::lines) {
         stderr_line!("{line}");
     }
 }
 
-/// Tells how many first transitions a filter by ports could not wait for, when there were any.
+/// Prints how many first transitions a port filter dropped before their port was known, if any.
 fn print_forgotten(first: &FirstTransitions) {
     match first.forgotten() {
         0 => {}
         count => {
-            stderr_line!("{count} first transitions are not shown: too many waited for their ports at once")
+            stderr_line!("{count} first transitions are not shown: too many were waiting for their port");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! `record`: the event stream into a file.
+//! `record`: writes the event stream to a file.
 
 use std::io;
 
 use tracer_core::{
-    event::{Event, ExistingSocket, SourceCounts, Timestamp},
+    event::{Event, ExistingSocket, Nanos, SocketCookie, SourceCounts, Timestamp},
     lifecycle::{Observation, Tracker},
 };
 
@@ -17,13 +17,13 @@ use crate::{
     sources::Origin,
 };
 
-/// How long events wait at most before they are written, nanoseconds.
-const INTERVAL_NS: u64 = 1_000_000_000;
-/// How often a host on which nothing happens is told of.
-const QUIET_INTERVAL_NS: u64 = 10_000_000_000;
+/// Longest delay before events are written.
+const INTERVAL: Nanos = Nanos::from_secs(1);
+/// Interval of writes without events.
+const QUIET_INTERVAL: Nanos = Nanos::from_secs(10);
 
 pub(super) fn run(shared: &Shared, arguments: &RecordArguments) -> anyhow::Result<()> {
-    // Before tracing begins, and before the privileges are given back.
+    // Before tracing starts, and before the privileges are dropped.
     let mut target = Target::new(&arguments.file, arguments.rotation(), arguments.force)?;
     let output = target.next_file()?;
     let rotates = target.rotation().is_on();
@@ -35,7 +35,7 @@ pub(super) fn run(shared: &Shared, arguments: &RecordArguments) -> anyhow::Resul
         && let Some(path) = first
         && std::fs::metadata(&path).is_ok_and(|it| it.is_file() && it.len() == 0)
     {
-        // Tracing never began.
+        // Tracing never started.
         let _ = std::fs::remove_file(path);
     }
     result
@@ -43,7 +43,7 @@ pub(super) fn run(shared: &Shared, arguments: &RecordArguments) -> anyhow::Resul
 
 struct Record {
     target: Target,
-    /// The first file, until it is begun.
+    /// The first file, until writing starts.
     output: Option<Output>,
     writer: Option<Writer<Output>>,
     header: Header,
@@ -54,7 +54,7 @@ struct Record {
     events: u64,
     bytes: u64,
     written: Timestamp,
-    /// The source's account when the file began.
+    /// The source's counts at the start of the file.
     before: SourceCounts,
     latest: SourceCounts,
 }
@@ -91,7 +91,7 @@ impl Record {
         }
     }
 
-    /// Ends the file and begins the next with what is open now, so that it can be read alone.
+    /// Finishes the file and starts the next one with the open connections, so that it can be read by itself.
     fn rotate(&mut self, progress: Progress<'_>) -> io::Result<()> {
         self.finish_file()?;
         let output = self.target.next_file().map_err(io::Error::other)?;
@@ -102,7 +102,7 @@ impl Record {
         for socket in existing(progress.tracker, progress.now) {
             writer.event(&Event::Existing(socket), &mut self.resolver)?;
         }
-        writer.event(&Event::SnapshotEnd { started: progress.now }, &mut self.resolver)?;
+        writer.event(&Event::DumpEnd { started: progress.now }, &mut self.resolver)?;
         writer.flush(&self.counts(), &mut self.resolver)?;
         self.writer = Some(writer);
         Ok(())
@@ -117,17 +117,9 @@ impl Record {
         Ok(())
     }
 
-    /// The source's account since the file began.
+    /// Returns the source's counts since the start of the file.
     fn counts(&self) -> SourceCounts {
-        let (now, before) = (&self.latest, &self.before);
-        SourceCounts {
-            seen: now.seen.saturating_sub(before.seen),
-            lost: now.lost.saturating_sub(before.lost),
-            skipped: now.skipped.zip(before.skipped).map(|(now, before)| now.saturating_sub(before)),
-            others_lost: now.others_lost.saturating_sub(before.others_lost),
-            renewed: now.renewed.saturating_sub(before.renewed),
-            malformed: now.malformed.saturating_sub(before.malformed),
-        }
+        self.latest.since(&self.before)
     }
 }
 
@@ -158,7 +150,7 @@ impl Consumer for Record {
         let counts = self.counts();
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let waited = progress.now.since(self.written);
-        let interval = if writer.pending() == 0 { QUIET_INTERVAL_NS } else { INTERVAL_NS };
+        let interval = if writer.pending() == 0 { QUIET_INTERVAL } else { INTERVAL };
         if waited < interval {
             return Ok(());
         }
@@ -193,7 +185,7 @@ impl Consumer for Record {
     }
 }
 
-/// Every listener and every connection in the table, as a look at the host would find them.
+/// Returns every listener and connection in the table as a socket dump would.
 fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingSocket> + '_ {
     let listeners = tracker.listeners().enumerate().map(move |(index, (netns, local, process))| {
         let address = match local.address {
@@ -202,9 +194,9 @@ fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingS
         };
         ExistingSocket {
             time: now,
-            cookie: index as u64,
+            cookie: SocketCookie(index as u64),
             state: tracer_core::event::TcpState::Listen,
-            state_age_ns: None,
+            state_age: None,
             local,
             remote: tracer_core::event::Endpoint { address, port: 0 },
             process,
@@ -215,11 +207,11 @@ fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingS
     });
     let connections = tracker.connections().map(move |(socket, connection)| ExistingSocket {
         time: now,
-        // The table takes the complement of a cookie for the identity of what it has only heard of: so
-        // this one keeps its own, and its next transition finds it.
-        cookie: !socket.0,
+        // The table identifies a dumped socket by the complement of its cookie. The complement of the identity
+        // therefore restores it, and the next transition finds the connection.
+        cookie: SocketCookie(!socket.0),
         state: connection.state(),
-        state_age_ns: connection.history.since().map(|since| now.since(since)),
+        state_age: connection.history.since().map(|since| now.since(since)),
         local: connection.local,
         remote: connection.remote,
         process: connection.owner.process,

@@ -1,4 +1,4 @@
-//! A recording on its way to a command: what is told on stderr about it meanwhile and at its end.
+//! Reports the progress and the problems of a recording on stderr while a command reads it.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -18,14 +18,14 @@ use crate::{
     sources::{Origin, Polled, Source, recording::RecordingSource},
 };
 
-/// How often the progress is told.
+/// Interval of progress reports.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// A recording that tells how far it has been read, when that takes long, and what it lacks.
+/// A recording that reports its progress and its problems.
 pub(super) struct Replay {
     source: RecordingSource,
     quiet: bool,
-    /// When the progress is told next; none where nobody would see it, or rows are on the same terminal.
+    /// The next progress report; `None` without a terminal on stderr, or when rows go to the same terminal.
     due: Option<Instant>,
     shown: bool,
 }
@@ -37,7 +37,7 @@ impl Replay {
         Self { source, quiet: shared.quiet, due: seen.then(|| Instant::now() + INTERVAL), shown: false }
     }
 
-    /// What is told when it begins.
+    /// Returns the line to print at the start.
     pub(super) fn announcement(paths: &[PathBuf], header: &Header) -> String {
         let name = match paths {
             [path] => path.display().to_string(),
@@ -53,7 +53,7 @@ impl Replay {
         )
     }
 
-    fn tell_progress(&mut self) {
+    fn report_progress(&mut self) {
         let Some(due) = self.due else { return };
         let now = Instant::now();
         if now < due {
@@ -63,7 +63,7 @@ impl Replay {
         let (read, size) = self.source.progress();
         let Some(percent) = (read * 100).checked_div(size) else { return };
         let seen = self.source.counts().seen;
-        // A terminal that went away is no reason to stop.
+        // A closed terminal does not end the replay.
         let _ = write!(io::stderr(), "\rtcptrace-bpf: {percent:3} % read, {seen} transitions ");
         self.shown = true;
     }
@@ -74,7 +74,7 @@ impl Replay {
         }
     }
 
-    fn tell_problems(&mut self) {
+    fn report_problems(&mut self) {
         self.erase_progress();
         let problems = self.source.take_problems();
         if !self.quiet {
@@ -86,7 +86,7 @@ impl Replay {
 }
 
 impl Drop for Replay {
-    /// What ended it early is told on a line of its own.
+    /// Clears the progress, so that an error gets its own line.
     fn drop(&mut self) {
         self.erase_progress();
     }
@@ -96,15 +96,15 @@ impl Source for Replay {
     fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled> {
         let polled = self.source.poll(deliver)?;
         match polled {
-            Polled::Drained => self.tell_progress(),
-            Polled::End => self.tell_problems(),
+            Polled::Drained => self.report_progress(),
+            Polled::End => self.report_problems(),
         }
         Ok(polled)
     }
 
     fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
         self.source.finish(deliver)?;
-        self.tell_problems();
+        self.report_problems();
         Ok(())
     }
 

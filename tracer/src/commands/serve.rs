@@ -1,7 +1,7 @@
-//! `serve`: the daemon, which shows what it counts over HTTP.
+//! `serve`: the daemon with metrics over HTTP.
 //!
-//! The thread `trace` reads and counts; this one serves HTTP. All that they share is one copy of the counts,
-//! made by the former when the latter asks, so nothing that a client does can hold the tracing up.
+//! The thread `trace` reads and counts events; the main thread serves HTTP. They share only snapshots of the counts,
+//! which the tracing thread publishes on request. So no client can delay tracing.
 
 use std::{
     path::Path,
@@ -14,15 +14,19 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracer_core::lifecycle::{Thresholds, TrackerOptions};
+use tracer_core::{
+    event::Nanos,
+    lifecycle::{Thresholds, TrackerOptions},
+};
 
 use crate::{
     agent::{
         http::{clients::Clients, listen::Bound, pages::Site, web_config::Web},
+        label_lists,
         logging::{self, LogLevel},
-        metrics::{Agent, LabelLimits, LabelSources, Recorder, RecorderOptions},
+        metrics::{Agent, LabelLimits, Recorder, RecorderOptions},
         publisher::{MetricsConsumer, channel},
-        queue_scan::Listeners,
+        queue_scan::QueueScan,
         systemd,
     },
     cli::{ServeArguments, Shared},
@@ -31,26 +35,26 @@ use crate::{
     sources::live::privileges,
 };
 
-/// How long running requests may go on when it ends.
+/// Longest wait for running requests at shutdown.
 const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result<()> {
     let started = SystemTime::now();
-    // Everything that can be wrong with the configuration, before anything is touched.
+    // The configuration is validated before anything else.
     let web = match &arguments.web_config {
         Some(path) => Web::read(path)?,
         None => Web::default(),
     };
     let labels =
-        LabelSources::new(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())?;
+        label_lists::read(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())?;
     if arguments.check {
-        // As a reload finds it, which has no privileges any more: `systemctl reload` asks this first.
-        privileges::keep_only(&[]).context("the capabilities could not be given back")?;
+        // `systemctl reload` runs this check first, and a reload has no privileges any more.
+        privileges::keep_only(&[]).context("the capabilities could not be dropped")?;
         if let Some(path) = &arguments.web_config {
             reread(path)?;
         }
         if !shared.quiet {
-            stderr_line!("the configuration is sound");
+            stderr_line!("the configuration is valid");
         }
         return Ok(());
     }
@@ -60,17 +64,17 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         level => level,
     };
     logging::start(level, arguments.log_format);
-    // While the privileges are there, which a port below 1024 takes; and before the kernel is touched.
+    // Bound before the privileges are dropped, which ports below 1024 require, and before the programs are loaded.
     let bound = arguments.listen.iter().map(Bound::new).collect::<anyhow::Result<Vec<_>>>()?;
-    let listeners =
-        if shared.input.is_empty() { Listeners::open(shared.filter.netns) } else { Listeners::default() };
+    let queue_scan =
+        if shared.input.is_empty() { QueueScan::open(shared.filter.netns) } else { QueueScan::default() };
     let mut input = Input::open(shared, Privileges::Dropped)?;
     if let Some(path) = &arguments.web_config
         && let Err(error) = reread(path)
     {
         tracing::warn!("{error:#}");
     }
-    give_memory_back();
+    crate::host::release_free_memory();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -85,16 +89,16 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         thresholds: thresholds(arguments),
         limits: LabelLimits {
             values: arguments.label_limit,
-            expiry_ns: u64::try_from(arguments.label_expiry.as_nanos()).unwrap_or(u64::MAX),
+            expiry: Nanos::from_duration(arguments.label_expiry),
         },
-        labels: labels.with_resolver(origin.resolver),
+        labels: labels.with_cgroups(Box::new(origin.resolver)),
     });
     let (snapshots, publisher) = channel();
     let mut event_loop =
         EventLoop::start(input.source, input.stop, options, MetricsConsumer::new(recorder, publisher))
             .context("the thread that reads events could not be started")?;
     let agent = Agent { mode: input.mode, kernel: kernel_release() };
-    let site = Site::new(snapshots, agent, started, listeners);
+    let site = Site::new(snapshots, agent, started, queue_scan);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, &mut event_loop));
     systemd::stopping();
     let Finished { summary, abandoned, result } = event_loop.finish();
@@ -102,17 +106,17 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     if let Some(abandoned) = abandoned {
         tracing::info!("{abandoned}");
     }
-    // The reason, before what follows from it.
+    // The tracing error is the cause of the other.
     result.context("the events cannot be read any more")?;
     ended
 }
 
-/// Reads the web configuration as a reload will: without the privileges that the start has.
+/// Reads the web configuration without privileges, as a reload will.
 fn reread(path: &Path) -> anyhow::Result<Web> {
     Web::read(path).with_context(|| {
         format!(
-            "SIGHUP will not be able to read {} again: let this account read it, its certificate and its key, or \
-             give them with LoadCredential= of systemd",
+            "SIGHUP will not be able to read {} again: let this user read it, its certificate and its key, or pass \
+             them with systemd's LoadCredential=",
             path.display()
         )
     })
@@ -126,7 +130,7 @@ fn thresholds(arguments: &ServeArguments) -> Thresholds {
     thresholds
 }
 
-/// Serves until a signal, `--duration`, or the end of the tracing.
+/// Serves until a signal, `--duration`, or the end of tracing.
 async fn serve(
     shared: &Shared,
     arguments: &ServeArguments,
@@ -142,7 +146,7 @@ async fn serve(
     let clients = Clients::new(site.router(), web.subscribe());
     for bound in bound {
         let listener = bound.listen().context("a socket could not be given to the HTTP server")?;
-        tracing::info!("listening on {}", listener.shown());
+        tracing::info!("listening on {}", listener.address());
         clients.accept_from(listener);
     }
     let duration = async {
@@ -152,17 +156,17 @@ async fn serve(
         }
     };
     tokio::pin!(duration);
-    let begun = tokio::select! {
-        // A recording may have been read to its end by now, and is shown.
+    let early_end = tokio::select! {
+        // First: a recording that has already ended is still served.
         biased;
-        true = snapshots.wait_until_attached() => None,
-        () = event_loop.ended() => Some(ended_by_itself(live)),
+        true = snapshots.wait_for_first() => None,
+        () = event_loop.ended() => Some(unexpected_end(live)),
         _ = signals.terminate.recv() => Some(Ok(())),
         _ = signals.interrupt.recv() => Some(Ok(())),
         () = &mut duration => Some(Ok(())),
     };
-    if let Some(outcome) = begun {
-        clients.end(GRACE).await;
+    if let Some(outcome) = early_end {
+        clients.shut_down(GRACE).await;
         return outcome;
     }
     systemd::ready(&format!("tracing, {} listeners", arguments.listen.len()));
@@ -175,30 +179,27 @@ async fn serve(
             () = &mut duration => break Ok(()),
             () = event_loop.ended(), if !over => {
                 if live {
-                    break ended_by_itself(live);
+                    break unexpected_end(live);
                 }
-                // A recording that has been read can still be looked at.
+                // A recording stays available after its end.
                 over = true;
             }
         }
     };
-    clients.end(GRACE).await;
+    clients.shut_down(GRACE).await;
     outcome
 }
 
-/// What it means that the thread has ended; if it knows why, that comes first.
-fn ended_by_itself(live: bool) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        !live,
-        "the tracing has ended by itself; start it again, and report this if it happens again"
-    );
+/// Returns an error if the tracing thread ended without a request. Its own error takes precedence.
+fn unexpected_end(live: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(!live, "tracing ended unexpectedly; restart it, and report a bug if this happens again");
     Ok(())
 }
 
-/// Reads the web configuration again; a broken one changes nothing.
+/// Reloads the web configuration. An invalid one changes nothing.
 fn reload(arguments: &ServeArguments, web: &watch::Sender<Arc<Web>>) {
     let Some(path) = &arguments.web_config else {
-        tracing::info!("nothing to read again: only the file of --web-config can be, and there is none");
+        tracing::info!("nothing to reload: SIGHUP reloads only --web-config, which is not set");
         return;
     };
     match Web::read(path) {
@@ -223,15 +224,6 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
-    }
-}
-
-/// Reading the kernel's types takes some megabytes once, which the allocator would keep for good.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it has no conditions.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

@@ -1,8 +1,8 @@
 //! `stuck`: connections that stay too long in a state, with their owner.
 //!
-//! One look at the host tells what there is, who holds it and what waits in its queues; sock_diag does
-//! not tell since when, only a lower bound. With `--duration` the transitions are traced before that
-//! look, and what entered its state meanwhile has an exact age. Of a recording the moment is its end.
+//! A socket dump lists the connections with their owners and queues, but sock_diag has only a lower bound for the time in
+//! the state. With `--duration`, transitions are traced before the dump, so that connections which changed state meanwhile
+//! have an exact age. For a recording, the report describes its end.
 
 mod recorded;
 
@@ -15,10 +15,10 @@ use std::{
 
 use tracer_core::{
     escape::escape,
-    event::{Endpoint, ExistingSocket, Process, TcpState, Timestamp},
+    event::{ConnKey, Endpoint, ExistingSocket, Nanos, Netns, Process, TcpState, Timestamp},
     lifecycle::{
         Age, GroupBy, Observation, StuckConnection, StuckGroup, Thresholds, TimeWaitModel, Tracker,
-        group_stuck,
+        group_stuck, half_open_age_at_least,
     },
 };
 
@@ -31,10 +31,8 @@ use crate::{
     sources::sock_diag::{Existing, SocketSnapshot, existing},
 };
 
-type Ends = (Option<u32>, Endpoint, Endpoint);
-
-/// When connections entered the state they are in, as far as it was seen.
-type Entered = HashMap<Ends, (TcpState, Timestamp)>;
+/// When connections entered their current state, as far as it was seen.
+type Entered = HashMap<ConnKey, (TcpState, Timestamp)>;
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
     if !shared.input.is_empty() {
@@ -45,28 +43,28 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
         trace::trace_keeping_privileges(shared, |_| AtEnd { ask: entered, told: Arc::clone(&told) })?;
     }
     let entered = take(&told);
-    let look = existing();
+    let dump = existing();
     if !shared.quiet {
-        for problem in &look.problems {
+        for problem in &dump.problems {
             stderr_line!("the list is incomplete: {problem}");
         }
     }
     let of = format!(
         "{} sockets in {} network namespaces",
-        look.sockets.len() + look.timewait_sockets.len(),
-        look.namespaces
+        dump.sockets.len() + dump.minisocks.len(),
+        dump.namespaces
     );
-    report(shared, arguments, stuck_connections(&look, &entered), CgroupResolver::new(Duration::ZERO), &of)
+    report(shared, arguments, stuck_connections(&dump, &entered), CgroupResolver::new(Duration::ZERO), &of)
 }
 
-/// What a run has told at its end.
+/// The value that [`AtEnd`] computes at the end of a run.
 type Told<T> = Arc<Mutex<T>>;
 
 fn take<T: Default>(told: &Mutex<T>) -> T {
     std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Asks the table, with the time then, when a run ends.
+/// Computes a value from the connection table and the time at the end of a run.
 struct AtEnd<T> {
     ask: fn(&Tracker, Timestamp) -> T,
     told: Told<T>,
@@ -92,17 +90,17 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
     }
 }
 
-/// Since when everything in the table has been in its state, as far as that was seen.
+/// Returns when every connection in the table entered its state, as far as it was seen.
 fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
     let mut entered = Entered::new();
     for remain in tracker.timewait_sockets() {
-        entered.insert((remain.netns, remain.local, remain.remote), (remain.state, remain.since));
+        entered.insert(remain.key(), (remain.state, remain.since));
     }
     for (_, connection) in tracker.connections() {
         if let Some(since) = connection.history.since() {
-            let ends = (connection.netns, connection.local, connection.remote);
-            let known = entered.entry(ends).or_insert((connection.state(), since));
-            // Clients without a port may share their ends: the last to have begun stands for all of them.
+            let key = connection.key();
+            let known = entered.entry(key).or_insert((connection.state(), since));
+            // Clients that have no port yet may share a key: the last one to start represents all of them.
             if known.1 <= since {
                 *known = (connection.state(), since);
             }
@@ -123,7 +121,7 @@ fn report(
         thresholds.set(*state, *limit);
     }
     if arguments.time_wait && thresholds.of(TcpState::TimeWait).is_none() {
-        thresholds.set(TcpState::TimeWait, 0);
+        thresholds.set(TcpState::TimeWait, Nanos::ZERO);
     }
     let mut cgroups = Cgroups(resolver);
     let filter = shared.filter();
@@ -134,13 +132,9 @@ fn report(
                 && (filter.cgroup.is_none() || filter.shows_cgroup(cgroups.of(stuck).as_deref()))
         })
         .collect();
-    let keys: HashMap<Ends, String> = stuck
-        .iter()
-        .map(|it| ((it.netns, it.local, it.remote), key(it, arguments.by.into(), &mut cgroups)))
-        .collect();
-    let groups = group_stuck(stuck, &thresholds, |it| {
-        keys.get(&(it.netns, it.local, it.remote)).cloned().unwrap_or_default()
-    });
+    let keys: HashMap<ConnKey, String> =
+        stuck.iter().map(|it| (it.key(), key(it, arguments.by.into(), &mut cgroups))).collect();
+    let groups = group_stuck(stuck, &thresholds, |it| keys.get(&it.key()).cloned().unwrap_or_default());
     let limit = shared.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
     match write(shared, arguments, &groups, limit, &mut cgroups) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -164,7 +158,7 @@ fn write(
     sink.begin::<StuckRow>()?;
     for group in groups.iter().take(limit) {
         let cgroup = group.members.first().and_then(|oldest| cgroups.of(oldest));
-        // CSV has one kind of line: the connections, all of them.
+        // CSV has only one row type, the connections, and no limit per group.
         if shared.output != Format::Csv {
             sink.write(&GroupRow::new(group, cgroup.as_deref()))?;
         }
@@ -177,7 +171,7 @@ fn write(
     sink.flush()
 }
 
-/// The cgroups of what stands still.
+/// The cgroups of stuck connections.
 struct Cgroups(CgroupResolver);
 
 impl Cgroups {
@@ -205,40 +199,40 @@ fn process_name(process: Option<&Process>) -> String {
     }
 }
 
-/// Everything that is not a listener, with its age.
-fn stuck_connections(look: &Existing, entered: &Entered) -> Vec<StuckConnection> {
+/// Returns every socket that is not a listener, with its age.
+fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection> {
     let model = time_wait_model();
-    let listeners: HashMap<(Option<u32>, u16), Process> = look
+    let listeners: HashMap<(Option<Netns>, u16), Process> = dump
         .sockets
         .iter()
         .filter(|socket| socket.state == TcpState::Listen)
         .filter_map(|socket| Some(((socket.netns, socket.local.port), socket.process?)))
         .collect();
-    let age = |ends: Ends, state: TcpState, at_least: Option<u64>| match entered.get(&ends) {
-        Some((known, since)) if *known == state => Age::Observed(look.started.since(*since)),
-        // A client begins without a port; the last to have begun towards the same peer is no older.
+    let age = |key: ConnKey, state: TcpState, at_least: Option<Nanos>| match entered.get(&key) {
+        Some((known, since)) if *known == state => Age::Observed(dump.started.since(*since)),
+        // A client starts without a port. The last client that started towards the same peer is at most as old.
         None if state == TcpState::SynSent => {
-            let unbound = (ends.0, Endpoint { port: 0, ..ends.1 }, ends.2);
-            Age::AtLeast(entered.get(&unbound).map_or(0, |(_, since)| look.started.since(*since)))
+            let unbound = ConnKey { local: Endpoint { port: 0, ..key.local }, ..key };
+            Age::AtLeast(entered.get(&unbound).map_or(Nanos::ZERO, |(_, since)| dump.started.since(*since)))
         }
-        _ => Age::AtLeast(at_least.unwrap_or(0)),
+        _ => Age::AtLeast(at_least.unwrap_or_default()),
     };
-    let full = look.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
-        let ends = (socket.netns, socket.local, socket.remote);
-        let age = age(ends, socket.state, socket.state_age_ns);
-        of_socket(socket, bare(ends, socket.state, age))
+    let full = dump.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
+        let key = socket.key();
+        let age = age(key, socket.state, socket.state_age);
+        of_socket(socket, bare(key, socket.state, age))
     });
-    let timewait_sockets = look.timewait_sockets.iter().map(|socket| {
-        let ends = (socket.netns, socket.local, socket.remote);
-        let age = age(ends, socket.state, least_age(socket, model));
+    let minisocks = dump.minisocks.iter().map(|socket| {
+        let key = socket.key();
+        let age = age(key, socket.state, least_age(socket, model));
         let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
-        of_timewait_sockets(socket, listener, bare(ends, socket.state, age))
+        of_minisock(socket, listener, bare(key, socket.state, age))
     });
-    full.chain(timewait_sockets).collect()
+    full.chain(minisocks).collect()
 }
 
-/// What is known of anything that stands still.
-fn bare((netns, local, remote): Ends, state: TcpState, age: Age) -> StuckConnection {
+/// Returns a stuck connection with only the properties that every socket has.
+fn bare(ConnKey { netns, local, remote }: ConnKey, state: TcpState, age: Age) -> StuckConnection {
     StuckConnection {
         state,
         age,
@@ -249,7 +243,7 @@ fn bare((netns, local, remote): Ends, state: TcpState, age: Age) -> StuckConnect
         process: None,
         unread_bytes: None,
         unacked_bytes: None,
-        ends_in_ns: None,
+        ends_in: None,
     }
 }
 
@@ -263,29 +257,21 @@ fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection 
     }
 }
 
-fn of_timewait_sockets(
-    socket: &SocketSnapshot,
-    listener: Option<Process>,
-    bare: StuckConnection,
-) -> StuckConnection {
+fn of_minisock(socket: &SocketSnapshot, listener: Option<Process>, bare: StuckConnection) -> StuckConnection {
     StuckConnection {
         process: listener.filter(|_| socket.request),
-        ends_in_ns: socket.timer.filter(|_| socket.mini).map(|timer| u64::from(timer.expires_ms) * 1_000_000),
+        ends_in: socket.timer.filter(|_| socket.timewait).map(|timer| timer.expires.into()),
         ..bare
     }
 }
 
-/// What the timer tells: a half-open handshake has waited for the intervals before this one, and a mini-socket
-/// lives for a time that the kernel's settings give.
-fn least_age(socket: &SocketSnapshot, model: TimeWaitModel) -> Option<u64> {
+/// Returns the least time in the state, from the kernel's timer. A half-open handshake has waited for all intervals before
+/// the current one. A timewait socket has a fixed lifetime, which the kernel's settings determine.
+fn least_age(socket: &SocketSnapshot, model: TimeWaitModel) -> Option<Nanos> {
     let timer = socket.timer?;
+    let left = Nanos::from(timer.expires);
     if socket.request {
-        // The timer runs for 1, 2, 4 ... s. The count of resends is no measure: a SYN that comes again is
-        // answered again, and counted.
-        let left = u64::from(timer.expires_ms);
-        let interval = (0..=7).map(|step| 1000_u64 << step).find(|&interval| interval >= left)?;
-        return Some((2 * interval - 1000).saturating_sub(left) * 1_000_000);
+        return half_open_age_at_least(left);
     }
-    let left = u64::from(timer.expires_ms) * 1_000_000;
-    model.whole_ns(socket.state).map(|whole| whole.saturating_sub(left))
+    model.lifetime(socket.state).map(|whole| whole.saturating_sub(left))
 }

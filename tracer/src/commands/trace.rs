@@ -1,4 +1,4 @@
-//! Tracing until a signal, `--duration`, the source's end or the consumer's: what most commands do.
+//! Runs a command's consumer until a signal, `--duration`, or the end of the source or the consumer.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use crate::{
     sources::Origin,
 };
 
-/// The signals that would end the program without a summary, or with the terminal in disorder.
+/// The signals that would otherwise end the program without a summary or without restoring the terminal.
 const ENDING: [fn() -> SignalKind; 7] = [
     SignalKind::terminate,
     SignalKind::interrupt,
@@ -33,12 +33,12 @@ async fn any_of(signals: &mut [Signal]) {
     .await;
 }
 
-/// Hands everything that the options' source brings to the consumer, and prints the summary.
+/// Feeds the consumer from the selected source, and prints the summary.
 pub(super) fn trace<C: Consumer>(shared: &Shared, consumer: impl FnOnce(Origin) -> C) -> anyhow::Result<()> {
     run(shared, Input::open(shared, Privileges::Dropped)?, consumer)
 }
 
-/// As [`trace`], for a command that looks at the host's sockets again afterwards.
+/// Like [`trace`], for a command that dumps the host's sockets afterwards.
 pub(super) fn trace_keeping_privileges<C: Consumer>(
     shared: &Shared,
     consumer: impl FnOnce(Origin) -> C,
@@ -46,7 +46,7 @@ pub(super) fn trace_keeping_privileges<C: Consumer>(
     run(shared, Input::open(shared, Privileges::Kept)?, consumer)
 }
 
-/// As [`trace`], for a command that goes on to create files.
+/// Like [`trace`], for a command that creates files during the run.
 pub(super) fn trace_creating_files<C: Consumer>(
     shared: &Shared,
     consumer: impl FnOnce(Origin) -> C,
@@ -54,7 +54,7 @@ pub(super) fn trace_creating_files<C: Consumer>(
     run(shared, Input::open(shared, Privileges::ToCreateFiles)?, consumer)
 }
 
-/// As [`trace`], of an input that is open.
+/// Like [`trace`], with an open input.
 pub(super) fn run<C: Consumer>(
     shared: &Shared,
     mut input: Input,
@@ -64,7 +64,7 @@ pub(super) fn run<C: Consumer>(
         .enable_all()
         .build()
         .context("the signal handler could not be started")?;
-    // Before anybody is told that tracing has begun, and may want it to end.
+    // Before the start is announced, because a user may then send a signal.
     let mut signals = {
         let _guard = runtime.enter();
         ENDING.into_iter().map(|kind| signal(kind())).collect::<io::Result<Vec<_>>>()?
@@ -81,7 +81,7 @@ pub(super) fn run<C: Consumer>(
         .context("the thread that reads events could not be started")?;
     runtime.block_on(async {
         let duration = async {
-            // That of a recording is of its own time, and the source's business.
+            // A recording applies the duration to its own time.
             match shared.duration.filter(|_| !input.recorded) {
                 Some(duration) => tokio::time::sleep(duration).await,
                 None => std::future::pending().await,
@@ -103,7 +103,7 @@ pub(super) fn run<C: Consumer>(
     conclude(result, input.recorded)
 }
 
-/// What a run came to. A reader of stdout that went away has seen enough.
+/// Returns a run's result. A closed stdout is success.
 fn conclude(result: Result<(), RunError>, recorded: bool) -> anyhow::Result<()> {
     let Err(failure) = result else { return Ok(()) };
     let what = match &failure {
@@ -120,17 +120,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_with_what_failed() {
-        let told = |result, recorded| conclude(result, recorded).map_err(|error| format!("{error:#}"));
+    fn an_error_names_what_failed() {
+        let reported = |result, recorded| conclude(result, recorded).map_err(|error| format!("{error:#}"));
         let broken = || io::Error::new(io::ErrorKind::BrokenPipe, "broken");
-        assert_eq!(told(Ok(()), false), Ok(()));
-        assert_eq!(told(Err(RunError::Output(broken())), false), Ok(()));
+        assert_eq!(reported(Ok(()), false), Ok(()));
+        assert_eq!(reported(Err(RunError::Output(broken())), false), Ok(()));
         for (failure, recorded, words) in [
             (RunError::Output(io::Error::other("full")), true, "the output cannot be written: full"),
             (RunError::Source(broken()), true, "the recording cannot be read any further: broken"),
             (RunError::Source(broken()), false, "the kernel's events cannot be read any more: broken"),
         ] {
-            assert_eq!(told(Err(failure), recorded), Err(words.to_owned()));
+            assert_eq!(reported(Err(failure), recorded), Err(words.to_owned()));
         }
     }
 }

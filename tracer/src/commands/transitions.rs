@@ -8,7 +8,7 @@ use crate::{
     cli::Shared,
     commands::{print_exit_report, print_forgotten},
     event_loop::{Consumer, Progress},
-    report::{ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow, Turn},
+    report::{ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow},
     sources::Origin,
 };
 
@@ -19,7 +19,7 @@ pub(super) struct Transitions {
     count: Option<u64>,
     first: FirstTransitions,
     cgroups: ConnectionCgroups,
-    /// None where nobody wants it.
+    /// `None` with `--quiet`.
     report: Option<ExitReport>,
 }
 
@@ -50,8 +50,8 @@ impl Transitions {
                 Ok(())
             }
             _ if self.done() => Ok(()),
-            Observation::Transition { transition, duration_ns, connection } => {
-                self.sink.write(&TransitionRow::new(transition, connection, duration_ns, self.clock))
+            Observation::Transition { transition, duration, connection } => {
+                self.sink.write(&TransitionRow::new(transition, connection, duration, self.clock))
             }
             Observation::TimewaitEnd { event, end } => {
                 self.sink.write(&TransitionRow::of_timewait(event, &end, self.clock))
@@ -70,17 +70,11 @@ impl Consumer for Transitions {
         if self.filter.cgroup.is_some() {
             self.cgroups.observe(&observation);
         }
-        if let Observation::Transition { transition, connection, .. } = observation {
-            match self.first.turn(transition, connection) {
-                Turn::Later => return Ok(()),
-                Turn::Now => {}
-                Turn::After(first) => {
-                    let duration_ns = None;
-                    self.write(Observation::Transition { transition: &first, duration_ns, connection })?;
-                }
-            }
+        let released = self.first.release(&observation);
+        for observation in released.then(observation) {
+            self.write(observation)?;
         }
-        self.write(observation)
+        Ok(())
     }
 
     fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {

@@ -1,65 +1,67 @@
-//! What a command does with what the core reports.
+//! The interface between the event loop and a command's output.
 
 use std::io;
 
 use tracer_core::{
-    event::{Event, SourceCounts, Timestamp},
+    event::{Event, Nanos, SourceCounts, Timestamp},
     lifecycle::{Observation, Tracker},
 };
 
-use crate::report::Summary;
+use crate::{report::Summary, sources::Coverage};
 
-/// How far tracing has come, at the end of a batch.
+/// The state of tracing at the end of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Progress<'a> {
     /// The table of live connections, with its counts.
     pub(crate) tracker: &'a Tracker,
-    /// The source's account.
+    /// The source's counts.
     pub(crate) source: SourceCounts,
-    /// Processor time that the program at every transition took, nanoseconds; none unless the kernel keeps
-    /// BPF statistics.
-    pub(crate) run_time_ns: Option<u64>,
+    /// What the source could not read on the host.
+    pub(crate) coverage: Coverage,
+    /// CPU time of the eBPF program that runs at every transition; `None` unless the kernel keeps BPF
+    /// statistics.
+    pub(crate) run_time: Option<Nanos>,
     /// The traced host's time.
     pub(crate) now: Timestamp,
 }
 
-/// Takes in what one run of a source brings, on the thread that reads the source.
+/// Consumes the events and observations of one run, on the tracing thread.
 pub(crate) trait Consumer: Send + 'static {
     /// Called once, before the first event.
     fn begin(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Takes in one event as the source delivered it, before the core does.
+    /// Consumes an event, before the core does.
     fn event(&mut self, _event: &Event) -> io::Result<()> {
         Ok(())
     }
 
-    /// Takes in one observation.
+    /// Consumes an observation of the core.
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()>;
 
-    /// Called after each batch, so that what was written can be seen.
+    /// Called after each batch, to make written data visible.
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()>;
 
-    /// Whether it has had enough.
+    /// Returns whether the run should end.
     fn done(&self) -> bool;
 
-    /// Whether it goes on when the source has ended, with [`Consumer::flush`] called from time to time.
+    /// Returns whether the run continues after the end of the source, with regular calls of [`Consumer::flush`].
     fn stays(&self) -> bool {
         false
     }
 
-    /// Whether the run ends when nobody reads stdout any more.
+    /// Returns whether the run ends when the reader of stdout is gone.
     fn writes_to_stdout(&self) -> bool {
         true
     }
 
-    /// Called once, after the last batch, with the table as the run leaves it.
+    /// Called once, after the last batch, with the final state of the table.
     fn finish(&mut self, _progress: Progress<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// Called once, at the very end.
+    /// Called once, at the end of the run.
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         Ok(())
     }

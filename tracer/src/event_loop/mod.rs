@@ -1,4 +1,4 @@
-//! The thread that moves events from a source through the core to a consumer.
+//! The tracing thread: moves events from a source through the core to a consumer.
 
 mod consumer;
 
@@ -25,10 +25,10 @@ use crate::{
     sources::{Polled, Source, live::StopHandle},
 };
 
-/// How often a consumer that stays beyond the source's end is called.
-const STAYING: Duration = Duration::from_millis(20);
+/// Interval of flushes after the end of the source, for a consumer that stays.
+const STAY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A running event_loop.
+/// The running tracing thread.
 pub(crate) struct EventLoop {
     stop: Arc<AtomicBool>,
     wake: Option<StopHandle>,
@@ -36,20 +36,20 @@ pub(crate) struct EventLoop {
     thread: JoinHandle<Finished>,
 }
 
-/// How a event_loop's run went.
+/// The result of a run.
 pub(crate) struct Finished {
-    /// What was seen and what was not.
+    /// What was seen and what was lost.
     pub(crate) summary: Summary,
-    /// Which listeners' clients have abandoned their handshakes; none when none has.
+    /// The listeners with abandoned handshakes; `None` without any.
     pub(crate) abandoned: Option<AbandonedSummary>,
-    /// Why it ended early, when it did.
+    /// The error that ended the run early.
     pub(crate) result: Result<(), RunError>,
 }
 
-/// Why a event_loop ended early.
+/// An error that ended a run early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// The source could not be read any more.
+    /// The source could not be read.
     #[error(transparent)]
     Source(io::Error),
     /// The consumer could not write.
@@ -58,7 +58,7 @@ pub(crate) enum RunError {
 }
 
 impl EventLoop {
-    /// Starts a thread that reads `source`; `wake` interrupts its wait.
+    /// Starts the thread. `wake` interrupts the source's wait.
     pub(crate) fn start(
         source: Box<dyn Source + Send>,
         wake: Option<StopHandle>,
@@ -77,12 +77,12 @@ impl EventLoop {
         Ok(Self { stop, wake, ended, thread })
     }
 
-    /// Waits until it ends by itself: the source's end, the consumer's, or an error.
+    /// Waits until the run ends by itself: at the end of the source or the consumer, or on an error.
     pub(crate) async fn ended(&mut self) {
         let _ = (&mut self.ended).await;
     }
 
-    /// Ends it and gives its account; what is still in the source is delivered first.
+    /// Ends the run and returns its result. Events still in the source are delivered first.
     pub(crate) fn finish(self) -> Finished {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(wake) = &self.wake {
@@ -99,14 +99,14 @@ fn run(
     stop: &AtomicBool,
 ) -> Finished {
     let begun = consumer.begin();
-    let mut state = State { source: &mut *source, tracker: &mut tracker, now: Timestamp(0) };
-    let mut result = begun.and_then(|()| consumer.flush(state.progress())).map_err(RunError::Output);
+    let mut run = Run { source: &mut *source, tracker: &mut tracker, now: Timestamp(0) };
+    let mut result = begun.and_then(|()| consumer.flush(run.progress())).map_err(RunError::Output);
     while result.is_ok() && !stop.load(Ordering::Relaxed) && !consumer.done() {
-        match state.step(&mut consumer, false) {
+        match run.step(&mut consumer, false) {
             Ok(Polled::End) => {
                 while result.is_ok() && consumer.stays() && !stop.load(Ordering::Relaxed) {
-                    thread::sleep(STAYING);
-                    result = consumer.flush(state.progress()).map_err(RunError::Output);
+                    thread::sleep(STAY_INTERVAL);
+                    result = consumer.flush(run.progress()).map_err(RunError::Output);
                 }
                 break;
             }
@@ -115,10 +115,10 @@ fn run(
         }
     }
     if result.is_ok() {
-        result = state.step(&mut consumer, true).map(|_| ());
+        result = run.step(&mut consumer, true).map(|_| ());
     }
     if result.is_ok() {
-        result = consumer.finish(state.progress()).map_err(RunError::Output);
+        result = consumer.finish(run.progress()).map_err(RunError::Output);
     }
     let summary = Summary { source: source.counts(), tracker: tracker.counts(), live: tracker.live() };
     if result.is_ok() {
@@ -127,18 +127,19 @@ fn run(
     Finished { summary, abandoned: AbandonedSummary::new(tracker.abandoned()), result }
 }
 
-struct State<'a> {
+struct Run<'a> {
     source: &'a mut dyn Source,
     tracker: &'a mut Tracker,
     now: Timestamp,
 }
 
-impl State<'_> {
+impl Run<'_> {
     fn progress(&self) -> Progress<'_> {
         Progress {
             tracker: self.tracker,
             source: self.source.counts(),
-            run_time_ns: self.source.run_time_ns(),
+            coverage: self.source.coverage(),
+            run_time: self.source.run_time(),
             now: self.now,
         }
     }
@@ -168,7 +169,7 @@ impl State<'_> {
     }
 }
 
-/// A reader that went away ends the program even when there is nothing to write.
+/// Returns an error when the reader of stdout is gone, even when there is nothing to write.
 fn stdout_has_reader() -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stdout = io::stdout();
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
     use crate::sources::Origin;
 
-    /// Delivers one event; and then, or at its end, cannot be read.
+    /// Delivers one event. Fails at once, or at the end.
     struct Broken(bool);
 
     impl Source for Broken {
@@ -205,11 +206,11 @@ mod tests {
         }
 
         fn origin(&mut self) -> Origin {
-            unreachable!("a event_loop does not ask")
+            unreachable!("the event loop does not call this")
         }
     }
 
-    /// Takes everything but what it is asked to refuse.
+    /// Fails in the selected methods.
     #[derive(Default)]
     struct Full {
         event: bool,
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_and_what_cannot_be_written_are_told_apart() {
+    fn read_and_write_errors_are_distinguished() {
         let failure = |broken, consumer: Full| {
             let tracker = Tracker::new(TrackerOptions::default());
             run(Box::new(Broken(broken)), tracker, consumer, &AtomicBool::new(false)).result.unwrap_err()

@@ -1,11 +1,11 @@
-//! The clocks of this host.
+//! Reads the clocks of this host.
 
 use std::{fs, sync::LazyLock};
 
 use tracer_core::event::{ClockOffset, Timestamp};
 
-/// The time on this host now, also in a process whose time namespace (Linux 5.6) has another clock.
-pub fn now() -> Timestamp {
+/// Returns the host's monotonic time. Subtracts the offset of this process's time namespace (Linux 5.6).
+pub(crate) fn now() -> Timestamp {
     static SHIFT: LazyLock<i128> =
         LazyLock::new(|| shift(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default()));
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -13,9 +13,10 @@ pub fn now() -> Timestamp {
     Timestamp(u64::try_from(nanoseconds - *SHIFT).unwrap_or_default())
 }
 
-/// Measures the offset now. Taking the monotonic time on both sides of the wall clock's bounds the
-/// error by half the time in between.
-pub fn clock_offset() -> ClockOffset {
+/// Measures the offset between the monotonic clock and UTC.
+///
+/// The monotonic clock is read before and after the wall clock, so the error is at most half the time between both reads.
+pub(crate) fn clock_offset() -> ClockOffset {
     use rustix::time::{ClockId, clock_gettime};
     let nanoseconds = |id| {
         let time = clock_gettime(id);
@@ -27,11 +28,12 @@ pub fn clock_offset() -> ClockOffset {
     ClockOffset { to_utc_ns: utc - i128::midpoint(before, after) }
 }
 
-/// Nanoseconds by which a time namespace is ahead of the host (time_namespaces(7)); 0 where there is none.
+/// Parses `timens_offsets`: how far the time namespace is ahead of the host, nanoseconds (time_namespaces(7)). Returns 0
+/// without a time namespace.
 fn shift(offsets: &str) -> i128 {
     let monotonic = offsets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        // By name, and by the number of the clock in Linux 5.6.
+        // Linux 5.6 writes the number of the clock instead of its name.
         matches!(words.next()?, "monotonic" | "1").then_some(words)
     });
     let mut numbers = monotonic.into_iter().flatten().map_while(|word| word.parse::<i128>().ok());
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shift_of_a_time_namespace() {
+    fn the_offset_of_a_time_namespace_is_parsed() {
         assert_eq!(shift("monotonic           0         0\nboottime            0         0\n"), 0);
         assert_eq!(shift("monotonic        1000       500\nboottime 7 0\n"), 1_000_000_000_500);
         assert_eq!(shift("monotonic          -2 500000000\n"), -1_500_000_000);

@@ -1,11 +1,10 @@
-//! Which container, pod and systemd unit a cgroup path stands for. Pure: it looks at names only.
+//! Parses a cgroup path into container, pod and systemd unit. Pure: it reads only names.
 //!
-//! Every runtime writes the container's id into the name of the cgroup it makes, each in its own way;
-//! the unit tests list the layouts, one row for each.
+//! Every runtime encodes the container id in the cgroup name in its own way. The unit tests list one row per layout.
 
 use std::{borrow::Cow, fmt};
 
-/// What wrote a container's id into a cgroup path.
+/// The container runtime, recognized by its cgroup layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Runtime {
     /// Docker, or the Docker shim of Kubernetes.
@@ -20,13 +19,13 @@ pub enum Runtime {
     Lxc,
     /// systemd-nspawn, or another manager that registers containers with systemd-machined.
     Nspawn,
-    /// The path holds a container id and does not say whose: Kubernetes with the cgroupfs driver, or
-    /// Docker with a parent cgroup of its own.
+    /// The path has a container id but not the runtime: Kubernetes with the cgroupfs driver, or Docker with a custom
+    /// parent cgroup.
     Unnamed,
 }
 
 impl Runtime {
-    /// The name for output: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `nspawn`, `unnamed`.
+    /// Returns the name for output: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `nspawn`, `unnamed`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
@@ -46,45 +45,44 @@ impl fmt::Display for Runtime {
     }
 }
 
-/// A container, as its cgroup names it.
+/// A container, as named by its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
-    /// The full id. Of [`Runtime::Lxc`] and [`Runtime::Nspawn`] the container's name, 1 to 255 of
-    /// `A-Z a-z 0-9 . _ -`, no dot in front; of all others 64 lower-case hexadecimal digits.
+    /// The full id: 64 lower-case hexadecimal digits. For [`Runtime::Lxc`] and [`Runtime::Nspawn`] the container's name:
+    /// 1 to 255 of `A-Z a-z 0-9 . _ -`, without a leading dot.
     pub id: String,
-    /// What made it.
+    /// The runtime that created it.
     pub runtime: Runtime,
 }
 
-/// What a cgroup path says about the processes in it.
+/// The owner of the processes in a cgroup, as far as its path names one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupOwner {
-    /// The container; of nested ones the innermost.
+    /// The innermost container.
     pub container: Option<Container>,
-    /// Uid of the Kubernetes pod, as `metadata.uid` gives it (static pods: 32 hexadecimal digits
-    /// without dashes); of nested ones the innermost.
+    /// The uid of the innermost Kubernetes pod, as in `metadata.uid` (static pods: 32 hexadecimal digits without dashes).
     pub pod_uid: Option<String>,
-    /// The innermost systemd unit (service, scope, socket, mount or swap) that is not itself a
-    /// container, under the name `systemctl` takes, escapes such as `\x2d` included.
+    /// The innermost systemd unit (service, scope, socket, mount or swap) that is not a container, by the name that
+    /// `systemctl` accepts, including escapes such as `\x2d`.
     pub unit: Option<String>,
 }
 
 impl CgroupOwner {
-    /// Reads a path within a cgroup hierarchy, as `/proc/PID/cgroup` or
-    /// [`CgroupPaths`](super::CgroupPaths) gives it. Any string will do; what means nothing is skipped.
+    /// Parses a path within a cgroup hierarchy, from `/proc/PID/cgroup` or [`CgroupPaths`](super::CgroupPaths). Accepts any
+    /// string and skips unknown parts.
     pub fn from_path(path: &str) -> Self {
         let mut owner = Self::default();
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        // From the inside out, so the first find is the innermost.
+        // From the innermost directory outwards.
         for (at, name) in parts.iter().enumerate().rev() {
             let outer = at.checked_sub(1).and_then(|at| parts.get(at)).copied();
-            owner.look_at(outer, name, parts.get(at + 1).copied());
+            owner.add_directory(outer, name, parts.get(at + 1).copied());
         }
         owner
     }
 
-    /// Takes what the directory `name` in `outer` tells; `inner` is the next directory on the path.
-    fn look_at(&mut self, outer: Option<&str>, name: &str, inner: Option<&str>) {
+    /// Adds what the name of the directory `name` in `outer` encodes. `inner` is the next directory on the path.
+    fn add_directory(&mut self, outer: Option<&str>, name: &str, inner: Option<&str>) {
         let container = container(outer, name, inner);
         if self.unit.is_none() && container.is_none() {
             self.unit = unit(name).map(str::to_owned);
@@ -98,7 +96,7 @@ impl CgroupOwner {
     }
 }
 
-/// The container whose cgroup is `outer`/`name`.
+/// Returns the container whose cgroup is `outer`/`name`.
 fn container(outer: Option<&str>, name: &str, inner: Option<&str>) -> Option<Container> {
     if let Some((runtime, id)) = hex_container(outer, name) {
         return Some(Container { id: id.to_owned(), runtime });
@@ -107,7 +105,7 @@ fn container(outer: Option<&str>, name: &str, inner: Option<&str>) -> Option<Con
     is_name(&id).then(|| Container { id: id.into_owned(), runtime })
 }
 
-/// Containers with an id of 64 hexadecimal digits.
+/// Parses a container id of 64 hexadecimal digits.
 fn hex_container<'a>(outer: Option<&str>, name: &'a str) -> Option<(Runtime, &'a str)> {
     if is_hex_id(name) {
         let runtime = match outer {
@@ -117,12 +115,12 @@ fn hex_container<'a>(outer: Option<&str>, name: &'a str) -> Option<(Runtime, &'a
         };
         return Some((runtime, name));
     }
-    // runc takes `slice:prefix:id` for systemd; with the cgroupfs driver it ends up as a directory name.
+    // runc accepts `slice:prefix:id` for systemd. With the cgroupfs driver, this becomes a directory name.
     if let Some((rest, id)) = name.rsplit_once(':') {
         let prefix = rest.rsplit_once(':').map_or(rest, |(_, prefix)| prefix);
         return is_hex_id(id).then(|| (runtime_of_prefix(prefix), id));
     }
-    // The conmon scopes (`crio-conmon-ID`, `libpod-conmon-ID`) hold the monitor, not the container.
+    // The conmon scopes (`crio-conmon-ID`, `libpod-conmon-ID`) contain the monitor, not the container.
     let (prefix, id) = name.strip_suffix(".scope").unwrap_or(name).rsplit_once('-')?;
     if !is_hex_id(id) || prefix.ends_with("conmon") {
         return None;
@@ -130,19 +128,19 @@ fn hex_container<'a>(outer: Option<&str>, name: &'a str) -> Option<(Runtime, &'a
     Some((runtime_of_prefix(prefix), id))
 }
 
-/// Whose scopes begin with `prefix`.
+/// Returns the runtime whose scopes start with `prefix`.
 fn runtime_of_prefix(prefix: &str) -> Runtime {
     match prefix {
         "docker" => Runtime::Docker,
         "cri-containerd" | "containerd" | "nerdctl" => Runtime::Containerd,
         "crio" => Runtime::CriO,
-        // `libpod-payload-ID` is the container's half of a unit that Podman splits (`--cgroups=split`).
+        // `libpod-payload-ID` is the container's part of a unit that Podman splits (`--cgroups=split`).
         "libpod" | "libpod-payload" => Runtime::Podman,
         _ => Runtime::Unnamed,
     }
 }
 
-/// Containers that the path gives a name, not an id.
+/// Parses a container name, for runtimes that use names instead of ids.
 fn named_container<'a>(
     outer: Option<&str>,
     name: &'a str,
@@ -154,7 +152,7 @@ fn named_container<'a>(
     if outer == Some("lxc") {
         return Some((Runtime::Lxc, name.into()));
     }
-    // nspawn keeps itself in `supervisor` and the container in `payload`.
+    // nspawn itself runs in `supervisor` and the container in `payload`.
     if inner == Some("supervisor") {
         return None;
     }
@@ -164,7 +162,7 @@ fn named_container<'a>(
     let name = name.strip_prefix("machine-")?.strip_suffix(".scope")?;
     outer?.strip_suffix(".slice")?;
     let name = unescape(name)?;
-    // libvirt registers `DRIVER-NUMBER-NAME`; its qemu machines are no containers.
+    // libvirt registers `DRIVER-NUMBER-NAME`. Its qemu machines are not containers.
     match libvirt_domain(&name) {
         Some(("lxc", domain)) => Some((Runtime::Lxc, domain.to_owned().into())),
         Some(_) => None,
@@ -172,7 +170,7 @@ fn named_container<'a>(
     }
 }
 
-/// Driver and name of a libvirt machine `DRIVER-NUMBER-NAME`.
+/// Splits the name of a libvirt machine, `DRIVER-NUMBER-NAME`, into driver and name.
 fn libvirt_domain(machine: &str) -> Option<(&str, &str)> {
     let (driver, rest) = machine.split_once('-')?;
     let (number, domain) = rest.split_once('-')?;
@@ -180,16 +178,16 @@ fn libvirt_domain(machine: &str) -> Option<(&str, &str)> {
     (matches!(driver, "lxc" | "qemu" | "xen" | "bhyve" | "ch") && is_number).then_some((driver, domain))
 }
 
-/// The uid of the pod whose cgroup is called `name`.
+/// Returns the uid of the pod whose cgroup has this name.
 fn pod_uid(name: &str) -> Option<String> {
-    // `pod<uid>` (cgroupfs), `kubepods-burstable-pod<uid>.slice`, and the same before a `:`.
+    // `pod<uid>` (cgroupfs) or `kubepods-burstable-pod<uid>.slice`, optionally followed by a `:`.
     let name = name.split(':').next().unwrap_or(name);
     let uid = match name.strip_suffix(".slice") {
         Some(slice) if slice.contains("kubepods") => slice.rsplit_once("-pod")?.1,
         Some(_) => return None,
         None => name.strip_prefix("pod")?,
     };
-    // A dash in a slice's name means nesting, so the kubelet writes `_` instead.
+    // A dash in a slice name means nesting, so the kubelet writes `_` instead.
     let uid = uid.replace('_', "-");
     let is_uuid = uid.len() == 36
         && uid.bytes().enumerate().all(|(at, byte)| match at {
@@ -200,9 +198,9 @@ fn pod_uid(name: &str) -> Option<String> {
     (is_uuid || is_hash).then_some(uid)
 }
 
-/// The unit whose cgroup is called `name`.
+/// Returns the unit whose cgroup has this name.
 fn unit(name: &str) -> Option<&str> {
-    // systemd puts a `_` before names that collide with kernel files, and takes it off again.
+    // systemd prefixes names that collide with kernel files with `_`.
     let name = name.strip_prefix('_').unwrap_or(name);
     let (stem, kind) = name.rsplit_once('.')?;
     let is_unit = matches!(kind, "service" | "scope" | "socket" | "mount" | "swap")
@@ -212,7 +210,7 @@ fn unit(name: &str) -> Option<&str> {
     is_unit.then_some(name)
 }
 
-/// Undoes systemd's `\xHH`; `None` when the result is not UTF-8 or an escape is broken.
+/// Decodes systemd's `\xHH` escapes; `None` if the result is not UTF-8 or an escape is invalid.
 fn unescape(name: &str) -> Option<Cow<'_, str>> {
     if !name.contains('\\') {
         return Some(name.into());

@@ -1,18 +1,18 @@
 //! The names of the traced host.
 
-/// The names of a host and of what traced it.
+/// The names of a host, its kernel and the tracing mode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNames {
-    /// Its node name, as `uname -n` gives it.
+    /// The node name (`uname -n`).
     pub name: String,
-    /// The release of its kernel, as `uname -r` gives it.
+    /// The kernel release (`uname -r`).
     pub kernel: String,
-    /// The mode it was traced in.
+    /// The tracing mode.
     pub mode: String,
 }
 
 impl HostNames {
-    /// This host, traced in `mode`.
+    /// Returns the names of this host, traced in `mode`.
     pub fn this(mode: &str) -> Self {
         let names = rustix::system::uname();
         Self {

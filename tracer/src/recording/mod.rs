@@ -1,10 +1,10 @@
 //! The file format of a recording: an Arrow IPC stream with one row per event.
 //!
-//! [`COLUMNS`] is the schema, [`Header`] its metadata, [`Writer`] writes it, [`Target`] is where to. The
-//! reader is a source like any other: [`source::recording`](crate::sources::recording).
+//! [`COLUMNS`] is the schema and [`Header`] its metadata. [`Writer`] writes a recording to a [`Target`].
+//! [`sources::recording`](crate::sources::recording) reads it.
 //!
-//! A batch is handed to the kernel by one `write(2)`, so that whatever ends the program leaves a file that
-//! reads up to the last whole batch; a clean end leaves the end marker of the stream format behind it.
+//! Each batch is written with one `write(2)`. So after any end of the program, the file is readable up to the last complete
+//! batch. A clean end adds the end marker of the stream format.
 
 mod format;
 pub mod reader;
@@ -13,8 +13,9 @@ mod writer;
 pub use format::{COLUMNS, Column, ColumnType, Header, HeaderError, Kind, arrow_schema};
 pub(crate) use format::{from_utc, to_utc};
 pub(crate) use writer::create_new;
-pub use writer::{BATCH_ROWS, Output, Rotation, Target, TargetError, Writer};
+pub use writer::{BATCH_ROWS, Writer};
+pub(crate) use writer::{Output, Rotation, Target};
 
-/// The version of the format. A reader takes files of this version and of earlier ones; columns and
-/// metadata may be added without a new one.
+/// The version of the format. A reader accepts this version and earlier ones. New columns and metadata do not change the
+/// version.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,50 +1,49 @@
-//! What `connections` and `transitions` say at their end: how connections ended, and who opened slowly.
+//! The report of `connections` and `transitions` at exit: close reasons and the slowest handshakes.
 
 use std::{cmp::Reverse, fmt};
 
 use tracer_core::{
-    event::Endpoint,
+    event::{Endpoint, Nanos},
     lifecycle::{CloseReason, ClosedConnection, Role},
 };
 
-use crate::report::text::{EndpointText, duration};
+use crate::report::text::{endpoint::EndpointText, quantity};
 
-/// How many of each are shown.
+/// Close reasons and handshakes that are shown.
 const SHOWN: usize = 3;
 
-/// Counts of ends, and the slowest handshakes; the same size however many connections there are.
+/// Counts close reasons and keeps the slowest handshakes, in constant memory.
 #[derive(Clone, Debug, Default)]
 pub struct ExitReport {
     reasons: [u64; CloseReason::ALL.len()],
-    slowest: arrayvec::ArrayVec<Slow, SHOWN>,
+    slowest: arrayvec::ArrayVec<SlowHandshake, SHOWN>,
 }
 
-/// A handshake.
 #[derive(Clone, Copy, Debug)]
-struct Slow {
-    duration_ns: u64,
+struct SlowHandshake {
+    duration: Nanos,
     role: Role,
     remote: Endpoint,
     retransmits: Option<u8>,
 }
 
 impl ExitReport {
-    /// Takes in a connection that ended.
+    /// Adds a closed connection.
     pub fn take(&mut self, closed: &ClosedConnection<'_>) {
-        let place = CloseReason::ALL.iter().position(|reason| *reason == closed.close_cause.reason);
-        if let Some(count) = place.and_then(|place| self.reasons.get_mut(place)) {
+        let index = CloseReason::ALL.iter().position(|reason| *reason == closed.close_cause.reason);
+        if let Some(count) = index.and_then(|index| self.reasons.get_mut(index)) {
             *count += 1;
         }
         let connection = closed.connection;
         let completed = connection.handshake.filter(|_| !connection.never_established());
-        let Some((handshake, duration_ns)) =
-            completed.and_then(|handshake| Some((handshake, handshake.duration_ns?)))
+        let Some((handshake, duration)) =
+            completed.and_then(|handshake| Some((handshake, handshake.duration?)))
         else {
             return;
         };
-        let at = self.slowest.iter().position(|known| known.duration_ns < duration_ns);
-        let at = match at {
-            Some(at) => at,
+        let faster = self.slowest.iter().position(|other| other.duration < duration);
+        let index = match faster {
+            Some(index) => index,
             None if self.slowest.is_full() => return,
             None => self.slowest.len(),
         };
@@ -52,10 +51,11 @@ impl ExitReport {
             self.slowest.pop();
         }
         let (role, remote) = (connection.role, connection.remote);
-        self.slowest.insert(at, Slow { duration_ns, role, remote, retransmits: handshake.retransmits });
+        self.slowest
+            .insert(index, SlowHandshake { duration, role, remote, retransmits: handshake.retransmits });
     }
 
-    /// Its lines: none when nothing ended.
+    /// Returns the lines of the report; empty if no connection closed.
     pub fn lines(&self) -> Vec<String> {
         let mut reasons: Vec<(CloseReason, u64)> =
             CloseReason::ALL.into_iter().zip(self.reasons).filter(|(_, count)| *count != 0).collect();
@@ -81,10 +81,15 @@ impl ExitReport {
     }
 }
 
-impl fmt::Display for Slow {
+impl fmt::Display for SlowHandshake {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = if self.role == Role::Server { "from" } else { "to" };
-        write!(formatter, "{} {way} {}", duration(Some(self.duration_ns)), EndpointText(self.remote))?;
+        let preposition = if self.role == Role::Server { "from" } else { "to" };
+        write!(
+            formatter,
+            "{} {preposition} {}",
+            quantity::duration(Some(self.duration)),
+            EndpointText(self.remote)
+        )?;
         match self.retransmits {
             Some(0) | None => Ok(()),
             Some(1) => write!(formatter, " (1 resend)"),

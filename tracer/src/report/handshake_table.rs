@@ -1,4 +1,4 @@
-//! The report of `handshakes` for people.
+//! The report of `handshakes` as text.
 
 use std::fmt::{self, Write as _};
 
@@ -8,41 +8,48 @@ use tracer_core::{
 };
 
 use crate::report::{
-    HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow, TimeStyle,
-    handshake_words::{fault, group_text, time},
-    sink::Row,
+    row::Row as _,
+    rows::{
+        handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow,
+        slow_handshake::SlowHandshakeRow,
+    },
+    text::{
+        handshake::{fault_text, group_text},
+        quantity::spaced_duration,
+        table::append_line,
+        wall_time::TimeStyle,
+    },
 };
 
-/// How the report is written.
+/// Options of the report.
 #[derive(Clone, Copy, Debug)]
 pub struct HandshakeTable {
-    /// Most groups.
+    /// The most groups to list.
     pub groups: usize,
-    /// With the failures by reason.
+    /// Adds the failures by reason.
     pub wide: bool,
-    /// How times of day are shown.
+    /// The style of times of day.
     pub time: TimeStyle,
     /// The traced host's clock.
     pub clock: ClockOffset,
 }
 
-/// Most groups that the first line names.
+/// Groups that the first line names.
 const NAMED: usize = 5;
 
 impl HandshakeTable {
-    /// Writes the report. The first line names the groups that are to blame, and the lines after the header are
-    /// theirs.
+    /// Writes the report: the worst offenders, the groups, the slowest handshakes, and the histogram.
     ///
     /// # Errors
     ///
-    /// None of its own: writing to a string does not fail.
+    /// None: writing to a string does not fail.
     pub fn write(&self, report: &HandshakeReport<'_>, text: &mut String) -> fmt::Result {
         text.push_str(&headline(report));
         text.push('\n');
-        Self::line(text, |line| HandshakeGroupRow::header(line, self.wide, self.time))?;
+        append_line(text, |line| HandshakeGroupRow::header(line, self.wide, self.time))?;
         for group in report.groups.iter().take(self.groups) {
             let row = HandshakeGroupRow::new(group);
-            Self::line(text, |line| row.line(line, self.wide, self.time))?;
+            append_line(text, |line| row.line(line, self.wide, self.time))?;
         }
         if report.groups.len() > self.groups {
             let more = &report.groups[self.groups..];
@@ -51,10 +58,10 @@ impl HandshakeTable {
         }
         if !report.slowest.is_empty() {
             text.push('\n');
-            Self::line(text, |line| SlowHandshakeRow::header(line, self.wide, self.time))?;
-            for (key, opening) in report.slowest {
-                let row = SlowHandshakeRow::new(key, opening, self.clock);
-                Self::line(text, |line| row.line(line, self.wide, self.time))?;
+            append_line(text, |line| SlowHandshakeRow::header(line, self.wide, self.time))?;
+            for (key, attempt) in report.slowest {
+                let row = SlowHandshakeRow::new(key, attempt, self.clock);
+                append_line(text, |line| row.line(line, self.wide, self.time))?;
             }
         }
         let drawn = histogram_lines(report.histogram);
@@ -63,19 +70,12 @@ impl HandshakeTable {
         }
         Ok(())
     }
-
-    fn line(text: &mut String, write: impl FnOnce(&mut String) -> fmt::Result) -> fmt::Result {
-        write(text)?;
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-        Ok(())
-    }
 }
 
-/// The histogram, drawn; nothing when there is nothing in it.
+/// Draws the histogram; returns no lines if it is empty.
 pub fn histogram_lines(histogram: &Histogram) -> Vec<String> {
-    let most = histogram.buckets().map(|bucket| bucket.count).max().unwrap_or(0);
-    if most == 0 {
+    let max_count = histogram.buckets().map(|bucket| bucket.count).max().unwrap_or(0);
+    if max_count == 0 {
         return Vec::new();
     }
     let mut head = String::new();
@@ -84,37 +84,40 @@ pub fn histogram_lines(histogram: &Histogram) -> Vec<String> {
     let mut lines = vec![head];
     for bucket in histogram.buckets() {
         let mut line = String::new();
-        let _ = HandshakeBucketRow::new(bucket, most).line(&mut line, false, TimeStyle::None);
+        let _ = HandshakeBucketRow::new(bucket, max_count).line(&mut line, false, TimeStyle::None);
         lines.push(line.trim_end().to_owned());
     }
-    if histogram.buckets().any(|bucket| bucket.begins_with_resend()) {
-        lines.push("         ╟ here SYNs and SYN-ACKs are sent again".to_owned());
+    if histogram.buckets().any(|bucket| bucket.begins_with_retransmit()) {
+        lines.push("         ╟ SYNs and SYN-ACKs are retransmitted here".to_owned());
     }
     lines
 }
 
-/// Who is to blame, in one line.
+/// Names the worst offenders in one line, or sums up a host without any.
 fn headline(report: &HandshakeReport<'_>) -> String {
-    let culprits: Vec<String> = report
+    let offenders: Vec<String> = report
         .groups
         .iter()
-        .filter(|group| group.culprit.is_one())
+        .filter(|group| group.score.is_offender())
         .take(NAMED)
         .map(|group| {
-            let why = group.culprit.faults.first().map(fault).unwrap_or_default();
+            let why = group.score.faults.first().map(fault_text).unwrap_or_default();
             format!("{} ({why})", group_text(group.key))
         })
         .collect();
-    if !culprits.is_empty() {
-        return format!("Culprits: {}", culprits.join(", "));
+    if !offenders.is_empty() {
+        return format!("Worst offenders: {}", offenders.join(", "));
     }
     let total = report.total;
     if total.count() == 0 {
         return "No handshake was seen".to_owned();
     }
-    let usual = report.host_ns.map(|host| format!(", host's median {}", time(host))).unwrap_or_default();
+    let median = report
+        .host_median
+        .map(|host| format!(", host's median {}", spaced_duration(host)))
+        .unwrap_or_default();
     format!(
-        "Nothing stands out: {} handshakes, {} failed, {} lost a SYN{usual}",
+        "Nothing stands out: {} handshakes, {} failed, {} lost a SYN{median}",
         total.count(),
         total.not_completed(),
         total.lost_a_syn().0

@@ -1,40 +1,40 @@
-//! What is written to stdout, and the summary on stderr.
+//! Output on stdout and stderr: rows, tables, diagrams, exported files, and the summary.
 
-mod columns;
-mod connection;
-mod connection_cgroups;
-mod diagram_rows;
-mod diagram_svg;
-mod diagram_text;
-mod errno;
+mod csv;
+mod diagram;
 mod exit_report;
 pub mod export;
+mod fields;
 mod filter;
 mod handshake_table;
-mod handshake_words;
-mod handshakes;
 mod json;
+mod row;
+mod rows;
 mod sink;
-mod stuck;
 mod summary;
 mod text;
-mod transition;
-mod wall_time;
 
-pub use connection::ConnectionRow;
-pub use connection_cgroups::ConnectionCgroups;
-pub use diagram_rows::{DiagramEdgeRow, DiagramStateRow, diagram_title, write_diagram_text};
-pub use diagram_svg::DiagramSvg;
-pub use diagram_text::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, diagram_lines};
+pub use diagram::{
+    DIAGRAM_HEIGHT, DIAGRAM_WIDTH, DiagramSvg, Piece, PieceKind, diagram, diagram_lines, diagram_title,
+    write_diagram_text,
+};
 pub use exit_report::ExitReport;
-pub use filter::{Filter, FirstTransitions, PortSet, Turn, parse_network, parse_state};
+pub use fields::{Field, FieldKind, Fields, ValueWriter};
+pub use filter::{
+    ConnectionCgroups, Filter, FirstTransitions, PortSet, Released, parse_network, parse_state,
+};
 pub use handshake_table::{HandshakeTable, histogram_lines};
-pub use handshake_words::{fault as fault_text, group_text, story};
-pub use handshakes::{HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow};
-pub use sink::{Format, Row, Sink};
-pub use stuck::{GroupRow, StuckRow};
+pub use row::Row;
+pub use rows::{
+    connection::ConnectionRow, diagram_edge::DiagramEdgeRow, diagram_state::DiagramStateRow,
+    handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow,
+    slow_handshake::SlowHandshakeRow, stuck::StuckRow, stuck_group::GroupRow, transition::TransitionRow,
+};
+pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, Summary};
-pub use text::{duration_text, endpoint_text};
-pub use tracer_core::escape::escape;
-pub use transition::TransitionRow;
-pub use wall_time::{TimeStyle, rfc3339, utc};
+pub use text::{
+    endpoint::endpoint_text,
+    handshake::{fault_text, group_text, story},
+    quantity::duration_text,
+    wall_time::{Rfc3339, TimeStyle, rfc3339, utc},
+};

@@ -1,90 +1,72 @@
-//! Where rows go: one of four formats, flushed so that a reader sees them as they come.
+//! Writes rows to a stream in one of four formats.
 
 use std::{
     fmt,
     io::{self, Write},
 };
 
-use serde::Serialize;
-
-use crate::report::{TimeStyle, json};
+use crate::report::{
+    csv, json,
+    row::Row,
+    text::{table::append_line, wall_time::TimeStyle},
+};
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// TableLine for people.
+    /// A table for people.
     #[default]
     Table,
-    /// More columns for people.
+    /// A table with more columns.
     Wide,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Comma-separated values with a header line (RFC 4180).
     Csv,
 }
 
-/// One line of output in every format.
-pub trait Row: Serialize {
-    /// The keys of the JSON object, in order; the columns of CSV.
-    const COLUMNS: &'static [&'static str];
+/// Buffered bytes that are written to the stream at once.
+const FLUSH_BYTES: usize = 64 << 10;
+/// Spare capacity for the row that reaches [`FLUSH_BYTES`]; more than a row has.
+const ROW_BYTES: usize = 4 << 10;
 
-    /// Writes the header of the table.
-    ///
-    /// # Errors
-    ///
-    /// None of its own: writing to a string does not fail.
-    fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
-
-    /// Writes the row of the table.
-    ///
-    /// # Errors
-    ///
-    /// None of its own: writing to a string does not fail.
-    fn line(&self, line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result;
-}
-
-/// Rows are passed on in pieces of this many bytes, or when it is asked for.
-const PIECE: usize = 64 << 10;
-/// More than a row has.
-const ROOM: usize = 4 << 10;
-
-/// Writes rows to a stream.
+/// Writes rows to a stream, through a buffer.
 pub struct Sink<W: Write> {
     stream: W,
     format: Format,
     time: TimeStyle,
     header_due: bool,
     rows: u64,
-    /// What is not passed on yet: whole lines, and room for the last.
-    lines: String,
+    /// Whole lines that are not written to the stream yet.
+    lines: Vec<u8>,
+    /// The line of a table, before it is added to `lines`.
+    line: String,
 }
 
 impl<W: Write> Sink<W> {
-    /// A sink that writes rows in `format` to `stream`.
+    /// Creates a sink that writes rows in `format` to `stream`.
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
-        Self { stream, format, time, header_due: true, rows: 0, lines: String::with_capacity(PIECE + ROOM) }
+        let lines = Vec::with_capacity(FLUSH_BYTES + ROW_BYTES);
+        Self { stream, format, time, header_due: true, rows: 0, lines, line: String::new() }
     }
 
-    /// How many rows were written.
+    /// Returns how many rows were written.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Writes the header, for formats that have one, so that a table shows its columns before its first row.
+    /// Writes the header if the format has one. [`write`](Self::write) does so before the first row.
     ///
     /// # Errors
     ///
-    /// When the stream does not take it.
+    /// When writing to the stream fails.
     pub fn begin<R: Row>(&mut self) -> io::Result<()> {
         if !std::mem::take(&mut self.header_due) {
             return Ok(());
         }
         match self.format {
-            Format::Table | Format::Wide => self.text_line(|line, wide, time| R::header(line, wide, time)),
-            Format::Csv => {
-                self.lines.extend([&R::COLUMNS.join(","), "\n"]);
-                Ok(())
-            }
+            Format::Table | Format::Wide => self.table_line(|line, wide, time| R::header(line, wide, time)),
+            Format::Csv => csv::append_header::<R>(&mut self.lines),
             Format::Json => Ok(()),
         }
     }
@@ -93,107 +75,72 @@ impl<W: Write> Sink<W> {
     ///
     /// # Errors
     ///
-    /// When the stream does not take it.
+    /// When writing to the stream fails.
     pub fn write<R: Row>(&mut self, row: &R) -> io::Result<()> {
         self.begin::<R>()?;
         self.rows += 1;
         match self.format {
             Format::Table | Format::Wide => {
-                self.text_line(|line, wide, time| row.line(line, wide, time))?;
+                self.table_line(|line, wide, time| row.line(line, wide, time))?;
             }
             Format::Json => {
-                let start = self.lines.len();
-                json::append(row, &mut self.lines).map_err(|error| {
-                    self.lines.truncate(start);
-                    io::Error::other(error)
-                })?;
-                self.lines.push('\n');
+                json::append(row, &mut self.lines);
+                self.lines.push(b'\n');
             }
-            Format::Csv => self.lines.push_str(&csv_line(row)?),
+            Format::Csv => csv::append(row, &mut self.lines)?,
         }
-        if self.lines.len() >= PIECE { self.pass_on() } else { Ok(()) }
+        if self.lines.len() >= FLUSH_BYTES { self.write_buffer() } else { Ok(()) }
     }
 
-    fn text_line(
+    fn table_line(
         &mut self,
         write: impl FnOnce(&mut String, bool, TimeStyle) -> fmt::Result,
     ) -> io::Result<()> {
-        let start = self.lines.len();
-        write(&mut self.lines, self.format == Format::Wide, self.time).map_err(|error| {
-            self.lines.truncate(start);
-            io::Error::other(error)
-        })?;
-        self.lines.truncate(start + self.lines[start..].trim_end().len());
-        self.lines.push('\n');
+        self.line.clear();
+        let wide = self.format == Format::Wide;
+        append_line(&mut self.line, |line| write(line, wide, self.time)).map_err(io::Error::other)?;
+        self.lines.extend_from_slice(self.line.as_bytes());
         Ok(())
     }
 
-    /// What the stream does not take is given up: its reader has gone, or its disk is full.
-    fn pass_on(&mut self) -> io::Result<()> {
-        let written = self.stream.write_all(self.lines.as_bytes());
+    /// Writes the buffer to the stream and empties it, also after an error: the reader has gone or the disk is full.
+    fn write_buffer(&mut self) -> io::Result<()> {
+        let written = self.stream.write_all(&self.lines);
         self.lines.clear();
         written
     }
 
-    /// Passes on what is buffered.
+    /// Writes the buffer to the stream and flushes the stream.
     ///
     /// # Errors
     ///
-    /// When the stream does not take it.
+    /// When either fails.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.pass_on()?;
+        self.write_buffer()?;
         self.stream.flush()
     }
 }
 
 impl<W: Write> Drop for Sink<W> {
     fn drop(&mut self) {
-        // Whoever wants to know whether it arrives has flushed before.
-        let _ = self.pass_on();
-    }
-}
-
-fn csv_line(row: &impl Serialize) -> io::Result<String> {
-    let serde_json::Value::Object(fields) = serde_json::to_value(row)? else {
-        return Err(io::Error::other("a row is not an object"));
-    };
-    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    writer.write_record(fields.values().map(csv_cell))?;
-    let line = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
-    String::from_utf8(line).map_err(io::Error::other)
-}
-
-fn csv_cell(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(items) => items.iter().map(csv_cell).collect::<Vec<_>>().join(" "),
-        // A state of a lifecycle: `established:1234.5:observed`.
-        serde_json::Value::Object(fields) => fields.values().map(csv_cell).collect::<Vec<_>>().join(":"),
-        other => other.to_string(),
+        // Callers that need the error call `flush` before.
+        let _ = self.write_buffer();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::fields::fields;
 
     struct Plain(u32);
 
-    impl Serialize for Plain {
-        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            // One of them is what no row is.
-            if self.0 == u32::MAX {
-                serializer.serialize_bytes(&[])
-            } else {
-                serializer.serialize_u32(self.0)
-            }
-        }
-    }
+    fields! { Plain, |row| {
+        /// The number
+        n: u32 = row.0;
+    }}
 
     impl Row for Plain {
-        const COLUMNS: &'static [&'static str] = &["number"];
-
         fn header(line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
             line.push_str("NUMBER   ");
             Ok(())
@@ -205,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Counts what it takes, until it is full.
+    /// Records the size of each write; fails while it is full.
     #[derive(Default)]
     struct Stream {
         taken: Vec<usize>,
@@ -231,31 +178,29 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_passed_on_in_pieces_and_at_the_end() {
+    fn rows_are_written_in_blocks_and_at_the_end() {
         let mut stream = Stream::default();
         let mut json = sink(&mut stream, Format::Json);
-        // Two bytes each.
-        for _ in 0..PIECE / 2 + 3 {
+        // `{"n":7}` and a line feed.
+        for _ in 0..FLUSH_BYTES / 8 + 3 {
             json.write(&Plain(7)).unwrap();
         }
         drop(json);
-        assert_eq!(stream.taken, [PIECE, 6]);
+        assert_eq!(stream.taken, [FLUSH_BYTES, 24]);
     }
 
     #[test]
-    fn a_row_that_cannot_be_written_leaves_nothing() {
-        for (format, whole) in [(Format::Json, "7\n"), (Format::Table, "NUMBER\nrow\n")] {
-            let mut bytes = Vec::new();
-            let mut rows = sink(&mut bytes, format);
-            rows.write(&Plain(7)).unwrap();
-            assert!(rows.write(&Plain(u32::MAX)).is_err());
-            drop(rows);
-            assert_eq!(String::from_utf8(bytes).unwrap(), whole);
-        }
+    fn a_failed_row_leaves_nothing() {
+        let mut bytes = Vec::new();
+        let mut rows = sink(&mut bytes, Format::Table);
+        rows.write(&Plain(7)).unwrap();
+        assert!(rows.write(&Plain(u32::MAX)).is_err());
+        drop(rows);
+        assert_eq!(String::from_utf8(bytes).unwrap(), "NUMBER\nrow\n");
     }
 
     #[test]
-    fn what_the_stream_does_not_take_is_not_tried_again() {
+    fn a_failed_write_is_not_repeated() {
         let mut stream = Stream { full: true, ..Stream::default() };
         let mut json = sink(&mut stream, Format::Json);
         json.write(&Plain(7)).unwrap();
@@ -264,6 +209,6 @@ mod tests {
         json.write(&Plain(8)).unwrap();
         json.flush().unwrap();
         drop(json);
-        assert_eq!(stream.taken, [2]);
+        assert_eq!(stream.taken, [8]);
     }
 }

@@ -1,22 +1,22 @@
-//! The lines that end every run.
+//! The lines on stderr at the end of every run.
 
 use std::fmt;
 
 use tracer_core::{
     event::SourceCounts,
-    lifecycle::{AbandonedHandshakes, TrackerCounts},
+    lifecycle::{AbandonedAt, AbandonedHandshakes, TrackerCounts},
 };
 
-use crate::report::text::EndpointText;
+use crate::report::text::endpoint::EndpointText;
 
-/// What was seen and what was not.
+/// Counts of the transitions that were seen, and of those that were missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// The source's account.
+    /// The counts of the source.
     pub source: SourceCounts,
-    /// The table's account.
+    /// The counts of the connection table.
     pub tracker: TrackerCounts,
-    /// Connections still open at the end.
+    /// Connections still open.
     pub live: usize,
 }
 
@@ -37,10 +37,10 @@ impl fmt::Display for Summary {
             write!(formatter, ", {} handshakes abandoned by their clients", tracker.abandoned_handshakes)?;
         }
         if tracker.unfollowed != 0 {
-            write!(formatter, ", {} half-open or in TIME_WAIT beyond the table", tracker.unfollowed)?;
+            write!(formatter, ", {} half-open or TIME_WAIT sockets not tracked", tracker.unfollowed)?;
         }
-        if source.renewed != 0 {
-            write!(formatter, ", {} renewals of the view by a look at the sockets", source.renewed)?;
+        if source.resyncs != 0 {
+            write!(formatter, ", {} resyncs from a socket dump", source.resyncs)?;
         }
         if source.others_lost != 0 {
             write!(formatter, ", {} other events lost in the ring", source.others_lost)?;
@@ -52,7 +52,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Which listeners' clients have abandoned their handshakes, for people: the five worst, and the rest together.
+/// The line that counts abandoned handshakes by listener: the five with the most, and the sum of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbandonedSummary(String);
 
@@ -60,20 +60,26 @@ pub struct AbandonedSummary(String);
 const NAMED: usize = 5;
 
 impl AbandonedSummary {
-    /// Describes them; none when there were none.
+    /// Returns the line, unless no handshake was abandoned.
     pub fn new(abandoned: &AbandonedHandshakes) -> Option<Self> {
-        let all = abandoned.by_listener();
-        let (named, unnamed) = all.split_at(all.len().min(NAMED));
-        // An address says less when several namespaces have it.
-        let ambiguous = named.iter().any(|one| one.netns != named[0].netns);
+        Self::of_listeners(&abandoned.by_listener(), abandoned.overflow())
+    }
+
+    /// Names the first listeners and adds the others to `overflow`.
+    fn of_listeners(listeners: &[AbandonedAt], overflow: u64) -> Option<Self> {
+        let (named, unnamed) = listeners.split_at(listeners.len().min(NAMED));
+        // Listeners of several namespaces may share an address.
+        let ambiguous = named.iter().any(|listener| listener.netns != named[0].netns);
         let mut parts: Vec<String> = named
             .iter()
-            .map(|one| match one.netns.filter(|_| ambiguous) {
-                Some(netns) => format!("{} in netns {netns} {}", EndpointText(one.local), one.count),
-                None => format!("{} {}", EndpointText(one.local), one.count),
+            .map(|listener| match listener.netns.filter(|_| ambiguous) {
+                Some(netns) => {
+                    format!("{} in netns {netns} {}", EndpointText(listener.local), listener.count)
+                }
+                None => format!("{} {}", EndpointText(listener.local), listener.count),
             })
             .collect();
-        let others = unnamed.iter().map(|one| one.count).sum::<u64>() + abandoned.beyond();
+        let others = unnamed.iter().map(|listener| listener.count).sum::<u64>() + overflow;
         if others != 0 {
             parts.push(format!("others {others}"));
         }
@@ -90,58 +96,46 @@ impl fmt::Display for AbandonedSummary {
 
 #[cfg(test)]
 mod tests {
-    use tracer_core::{
-        event::{Endpoint, Timestamp},
-        lifecycle::HalfOpen,
-    };
+    use tracer_core::event::{Endpoint, Netns};
 
     use super::*;
 
-    fn abandoned(counts: &[(&str, u16, u32, usize)]) -> Option<String> {
-        let mut abandoned = AbandonedHandshakes::default();
-        for &(address, port, netns, count) in counts {
-            for _ in 0..count {
-                abandoned.count(&HalfOpen {
-                    local: Endpoint { address: address.parse().unwrap(), port },
-                    remote: Endpoint { address: "192.0.2.99".parse().unwrap(), port: 40_000 },
-                    netns: Some(netns),
-                    answered: Timestamp(0),
-                    answered_exactly: false,
-                    last_sent: Timestamp(0),
-                    retransmits: 1,
-                    accept_queue: None,
-                });
-            }
-        }
-        AbandonedSummary::new(&abandoned).map(|summary| summary.to_string())
+    fn abandoned(counts: &[(&str, u16, u32, u64)], overflow: u64) -> Option<String> {
+        let listener = |&(address, port, netns, count): &(&str, u16, u32, u64)| AbandonedAt {
+            netns: Some(Netns(netns)),
+            local: Endpoint { address: address.parse().unwrap(), port },
+            count,
+        };
+        let listeners: Vec<AbandonedAt> = counts.iter().map(listener).collect();
+        AbandonedSummary::of_listeners(&listeners, overflow).map(|summary| summary.to_string())
     }
 
     #[test]
-    fn nothing_is_said_of_nothing() {
-        assert_eq!(abandoned(&[]), None);
+    fn without_abandoned_handshakes_there_is_no_line() {
+        assert_eq!(abandoned(&[], 0), None);
     }
 
     #[test]
     fn the_five_worst_listeners_are_named() {
-        let text =
-            abandoned(&[("192.0.2.10", 443, 7, 2), ("192.0.2.10", 8080, 7, 17), ("2001:db8::1", 80, 7, 1)]);
+        let listeners = [("192.0.2.10", 8080, 7, 17), ("192.0.2.10", 443, 7, 2), ("2001:db8::1", 80, 7, 1)];
+        let text = abandoned(&listeners, 0);
         assert_eq!(
             text.unwrap(),
             "handshakes abandoned by their clients: 192.0.2.10:8080 17, 192.0.2.10:443 2, [2001:db8::1]:80 1"
         );
-        let many: Vec<_> = (1..=7).map(|port: u16| ("10.0.0.1", port, 7, 10 - usize::from(port))).collect();
-        let text = abandoned(&many).unwrap();
+        let many: Vec<_> = (1..=7).map(|port: u16| ("10.0.0.1", port, 7, 10 - u64::from(port))).collect();
+        let text = abandoned(&many, 2).unwrap();
         assert!(
             text.ends_with(
-                ": 10.0.0.1:1 9, 10.0.0.1:2 8, 10.0.0.1:3 7, 10.0.0.1:4 6, 10.0.0.1:5 5, others 7"
+                ": 10.0.0.1:1 9, 10.0.0.1:2 8, 10.0.0.1:3 7, 10.0.0.1:4 6, 10.0.0.1:5 5, others 9"
             ),
             "{text}"
         );
     }
 
     #[test]
-    fn namespaces_are_named_where_there_are_several() {
-        let text = abandoned(&[("10.0.0.1", 80, 7, 1), ("10.0.0.1", 80, 8, 2)]).unwrap();
+    fn namespaces_are_named_if_there_are_several() {
+        let text = abandoned(&[("10.0.0.1", 80, 8, 2), ("10.0.0.1", 80, 7, 1)], 0).unwrap();
         assert!(text.ends_with(": 10.0.0.1:80 in netns 8 2, 10.0.0.1:80 in netns 7 1"), "{text}");
     }
 }

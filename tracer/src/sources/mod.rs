@@ -1,4 +1,4 @@
-//! Where events come from. Nothing downstream can tell one source from another.
+//! The sources of events: the live kernel and recordings. Consumers do not depend on the kind of source.
 
 pub mod live;
 pub mod recording;
@@ -7,58 +7,129 @@ pub mod sock_diag;
 use std::io;
 
 use tracer_core::{
-    event::{ClockOffset, Event, SourceCounts},
+    event::{ClockOffset, Event, Nanos, SourceCounts},
     lifecycle::TimeWaitModel,
 };
 
-use crate::host::{CgroupResolver, HostNames};
+use crate::host::{CgroupCounts, CgroupResolver, HostNames};
 
-/// What one look at a source brought.
+/// The result of [`Source::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// Everything there was has been delivered; more may come.
+    /// All available events were delivered. More may follow.
     Drained,
-    /// The source has ended; nothing more will come.
+    /// The source has ended.
     End,
 }
 
-/// A stream of events with its own account of what it delivered and what it could not.
+/// A stream of events, with counts of delivered and missed events.
 pub trait Source {
-    /// Waits a bounded time for events and delivers all that are there, in order.
+    /// Waits a limited time for events and delivers all that are available, in order.
     ///
     /// # Errors
     ///
-    /// When the source cannot be read any more.
+    /// When the source can no longer be read.
     fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled>;
 
-    /// Stops the stream and delivers what is still in it, so that the counts are final.
+    /// Stops the stream and delivers the remaining events. Afterwards the counts are final.
     ///
     /// # Errors
     ///
-    /// When the source cannot be read any more.
+    /// When the source can no longer be read.
     fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<()>;
 
-    /// What was delivered and what was missed so far.
+    /// Returns the counts of delivered and missed events so far.
     fn counts(&self) -> SourceCounts;
 
-    /// Processor time that the program at every transition took, nanoseconds; none where nothing counts it.
-    fn run_time_ns(&self) -> Option<u64> {
+    /// Returns what the source could not read on the host so far.
+    fn coverage(&self) -> Coverage {
+        Coverage::default()
+    }
+
+    /// Returns the CPU time of the program that runs at every transition; `None` if it is not counted.
+    fn run_time(&self) -> Option<Nanos> {
         None
     }
 
-    /// What is known of the host the events come from. Asked for once, before the first event.
+    /// Returns the properties of the traced host. Called once, before the first event.
     fn origin(&mut self) -> Origin;
 }
 
-/// The host that events come from, as far as showing them needs it.
+/// What a source could not read on the host, because of a limit, a missing privilege or an error. All 0 when nothing is
+/// missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Processes whose network namespace or file descriptors could not be read.
+    pub unreadable_processes: u64,
+    /// Processes whose file descriptors were not searched, or only in part, because a limit was reached.
+    pub omitted_processes: u64,
+    /// Network namespaces whose existing sockets could not be dumped, or only in part.
+    pub unreadable_namespaces: u64,
+    /// Processes and mounts whose network namespace was not dumped because a limit was reached.
+    pub omitted_namespaces: u64,
+    /// Network namespaces that a resync leaves out because a limit was reached.
+    pub namespaces_without_resync: u64,
+    /// Existing sockets that could not be decoded.
+    pub undecoded_sockets: u64,
+    /// Lookups of a cgroup id that found no path.
+    pub unresolved_cgroups: u64,
+    /// Cgroups dropped from a full cache.
+    pub evicted_cgroups: u64,
+    /// Walks of the cgroup tree that stopped at a limit.
+    pub truncated_cgroup_walks: u64,
+}
+
+impl Coverage {
+    /// The names of the counts, in the order of [`counts`](Self::counts).
+    pub const NAMES: [&'static str; 9] = [
+        "unreadable_processes",
+        "omitted_processes",
+        "unreadable_namespaces",
+        "omitted_namespaces",
+        "namespaces_without_resync",
+        "undecoded_sockets",
+        "unresolved_cgroups",
+        "evicted_cgroups",
+        "truncated_cgroup_walks",
+    ];
+
+    /// Returns the counts in the order of [`NAMES`](Self::NAMES).
+    pub fn counts(&self) -> [u64; 9] {
+        [
+            self.unreadable_processes,
+            self.omitted_processes,
+            self.unreadable_namespaces,
+            self.omitted_namespaces,
+            self.namespaces_without_resync,
+            self.undecoded_sockets,
+            self.unresolved_cgroups,
+            self.evicted_cgroups,
+            self.truncated_cgroup_walks,
+        ]
+    }
+
+    /// Returns this coverage with the counts of cgroup lookups.
+    #[must_use]
+    pub(crate) fn with_cgroups(self, counts: CgroupCounts) -> Self {
+        let CgroupCounts { evicted, truncated_walks, unresolved, .. } = counts;
+        Self {
+            unresolved_cgroups: unresolved,
+            evicted_cgroups: evicted,
+            truncated_cgroup_walks: truncated_walks,
+            ..self
+        }
+    }
+}
+
+/// The properties of the traced host that outputs need.
 #[derive(Debug)]
 pub struct Origin {
-    /// How its monotonic clock stands to UTC.
+    /// The offset between its monotonic clock and UTC.
     pub clock: ClockOffset,
-    /// How long its kernel keeps what timewait_sockets of a closed connection.
+    /// How long its kernel keeps timewait sockets.
     pub time_wait: TimeWaitModel,
-    /// Its cgroups and containers.
+    /// The resolver of its cgroups and containers.
     pub resolver: CgroupResolver,
-    /// Its names.
+    /// The names of the host, its kernel and the tracing mode.
     pub host: HostNames,
 }

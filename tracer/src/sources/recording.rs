@@ -1,4 +1,4 @@
-//! A recording as a source: what was recorded on a host, delivered as it was then.
+//! The recording source: delivers the events of a recording.
 
 pub use crate::recording::reader::{Missing, NotARecording, Reader};
 pub use crate::recording::reader::{RowContent, Rows};
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tracer_core::event::{Event, SourceCounts, Timestamp};
+use tracer_core::event::{Event, Nanos, SourceCounts, Timestamp};
 
 use crate::{
     host::{CgroupResolver, RecordedCgroups},
@@ -28,59 +28,59 @@ pub enum OpenError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A file is no recording.
+    /// A file is not a recording.
     #[error("cannot read {} as a recording: {cause}", path.display())]
     NotARecording {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: NotARecording,
     },
-    /// Files that do not belong together.
+    /// The files are of different runs.
     #[error(
-        "{} and {} are of different runs, whose times cannot be compared: read the files of one run at a time",
+        "{} and {} cannot be read together because they are of different runs; pass the files of one run",
         first.display(), other.display()
     )]
     DifferentRuns {
-        /// A file.
+        /// The first file.
         first: PathBuf,
-        /// One that does not belong to it.
+        /// A file of another run.
         other: PathBuf,
     },
-    /// The same file twice.
-    #[error("{} is given twice", .0.display())]
+    /// Two files are the same part of the run.
+    #[error("{} is the same part of the run as another file; pass each file once", .0.display())]
     Twice(PathBuf),
-    /// No file.
-    #[error("no recording is given")]
+    /// No file was given.
+    #[error("no recording is given; pass at least one file")]
     None,
 }
 
 type Input = BufReader<Box<dyn Read + Send>>;
 
-/// A file that has been opened.
+/// An open file.
 struct Part {
     path: PathBuf,
     reader: Reader<Input>,
     size: u64,
 }
 
-/// Delivers the events of a recording, of one file or of several of one run.
+/// Delivers the events of a recording, which has one or more files of one run.
 pub struct RecordingSource {
     parts: VecDeque<Part>,
     header: Header,
     cgroups: RecordedCgroups,
-    /// Nothing after this moment is delivered.
+    /// Events after this time are not delivered.
     until: Option<Timestamp>,
     last: Timestamp,
-    /// The part that was read last, whose end the next one continues.
+    /// The part before the current one, if its end was complete.
     previous: Option<u32>,
-    /// The rows at the beginning of a file tell what the files before it have told already.
-    skipping_snapshot: bool,
+    /// The socket dump at the start of the file is skipped, because the file continues the previous one.
+    skipping_dump: bool,
     seen: u64,
     unknown_rows: u64,
     before: SourceCounts,
@@ -92,8 +92,7 @@ pub struct RecordingSource {
 }
 
 impl RecordingSource {
-    /// Opens the files of one run, in any order; `-` is stdin. `limit` is how much of the recorded time is
-    /// delivered.
+    /// Opens the files of one run, in any order; `-` is stdin. `limit` is the recorded time to deliver.
     ///
     /// # Errors
     ///
@@ -112,7 +111,7 @@ impl RecordingSource {
             }
             if header.part.checked_add(1) != Some(following.part) {
                 problems.push(format!(
-                    "between {} and {} there are {} files that were not given",
+                    "between {} and {}, {} files of the recording were not given",
                     part.path.display(),
                     next.path.display(),
                     following.part - header.part - 1
@@ -120,49 +119,47 @@ impl RecordingSource {
             }
         }
         let header = parts.first().map(|part| part.reader.header().clone()).ok_or(OpenError::None)?;
-        let limit = limit.map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
         Ok(Self {
-            until: limit.map(|limit| Timestamp(header.started.0.saturating_add(limit))),
+            until: limit.map(|limit| header.started.saturating_add(Nanos::from_duration(limit))),
             last: header.started,
             size: parts.iter().map(|part| part.size).sum(),
             header,
             parts: parts.into(),
             cgroups: RecordedCgroups::default(),
             previous: None,
-            skipping_snapshot: false,
+            skipping_dump: false,
             seen: 0,
             unknown_rows: 0,
-            before: NOTHING,
-            in_part: NOTHING,
+            before: SourceCounts::ZERO,
+            in_part: SourceCounts::ZERO,
             read_before: 0,
             problems,
             ended: false,
         })
     }
 
-    /// What the first file says about itself.
+    /// Returns the header of the first file.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// How many bytes were read, and of how many; 0 of 0 for a pipe.
+    /// Returns how many bytes were read, and the total; the total is 0 for a pipe.
     pub fn progress(&self) -> (u64, u64) {
         (self.read_before + self.parts.front().map_or(0, |part| part.reader.position()), self.size)
     }
 
-    /// What is missing, one sentence each, as far as it has been noticed; each is told once.
+    /// Returns the problems found since the last call, one sentence each.
     pub fn take_problems(&mut self) -> Vec<String> {
         std::mem::take(&mut self.problems)
     }
 
-    /// Delivers the next batch; false at the end.
+    /// Delivers the next batch. Returns false at the end.
     fn deliver_batch(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<bool> {
         let Some(part) = self.parts.front_mut() else { return Ok(false) };
         let number = part.reader.header().part;
         if self.previous != Some(number) {
-            // A part that continues another begins with what is known; one that does not, with all there is.
-            self.skipping_snapshot =
-                self.previous.and_then(|previous| previous.checked_add(1)) == Some(number);
+            // Every part starts with a socket dump. After its predecessor, it is redundant.
+            self.skipping_dump = self.previous.and_then(|previous| previous.checked_add(1)) == Some(number);
             self.previous = Some(number);
         }
         let clock = part.reader.header().clock;
@@ -180,13 +177,13 @@ impl RecordingSource {
                     if self.until.is_some_and(|until| event.time() > until) {
                         return Ok(false);
                     }
-                    if self.skipping_snapshot
+                    if self.skipping_dump
                         && matches!(
                             event,
-                            Event::Existing(_) | Event::SnapshotScope { .. } | Event::SnapshotEnd { .. }
+                            Event::Existing(_) | Event::DumpScope { .. } | Event::DumpEnd { .. }
                         )
                     {
-                        self.skipping_snapshot = !matches!(event, Event::SnapshotEnd { .. });
+                        self.skipping_dump = !matches!(event, Event::DumpEnd { .. });
                         continue;
                     }
                     self.last = self.last.max(event.time());
@@ -205,11 +202,11 @@ impl RecordingSource {
         self.read_before += part.reader.position();
         if let Some(missing) = part.reader.missing() {
             self.problems.push(format!("{}: {missing}", part.path.display()));
-            // What the next one begins with has not all been told.
+            // The next part may have sockets of the missing events.
             self.previous = None;
         }
-        self.before = sum(&self.before, &self.in_part);
-        self.in_part = NOTHING;
+        self.before = self.before.plus(&self.in_part);
+        self.in_part = SourceCounts::ZERO;
     }
 
     fn end(&mut self, deliver: &mut dyn FnMut(&Event)) {
@@ -218,7 +215,7 @@ impl RecordingSource {
         }
         if self.unknown_rows != 0 {
             self.problems.push(format!(
-                "{} rows of the recording could not be understood and were left out",
+                "{} rows of the recording were skipped because they could not be decoded",
                 self.unknown_rows
             ));
         }
@@ -227,20 +224,6 @@ impl RecordingSource {
         {
             deliver(&Event::Time(until));
         }
-    }
-}
-
-const NOTHING: SourceCounts =
-    SourceCounts { seen: 0, lost: 0, skipped: Some(0), others_lost: 0, renewed: 0, malformed: 0 };
-
-fn sum(a: &SourceCounts, b: &SourceCounts) -> SourceCounts {
-    SourceCounts {
-        seen: a.seen.saturating_add(b.seen),
-        lost: a.lost.saturating_add(b.lost),
-        skipped: a.skipped.zip(b.skipped).map(|(a, b)| a.saturating_add(b)),
-        others_lost: a.others_lost.saturating_add(b.others_lost),
-        renewed: a.renewed.saturating_add(b.renewed),
-        malformed: a.malformed.saturating_add(b.malformed),
     }
 }
 
@@ -267,13 +250,13 @@ impl Source for RecordingSource {
         Ok(Polled::End)
     }
 
-    /// What has not been delivered yet stays so: whoever ends a replay early wants no more of it.
+    /// Delivers nothing: the user ended the replay early.
     fn finish(&mut self, _deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
         Ok(())
     }
 
     fn counts(&self) -> SourceCounts {
-        let counts = sum(&self.before, &self.in_part);
+        let counts = self.before.plus(&self.in_part);
         SourceCounts {
             seen: self.seen,
             malformed: counts.malformed.saturating_add(self.unknown_rows),

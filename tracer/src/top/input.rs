@@ -1,4 +1,4 @@
-//! What keys and the mouse change.
+//! Applies key presses and mouse events to the settings.
 
 use crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
@@ -8,31 +8,31 @@ use tracer_core::event::TcpState;
 
 use crate::top::{Regions, Settings, Tab, view::tab_text};
 
-/// Lines of a page.
+/// Lines that Page Up and Page Down move.
 const PAGE: usize = 10;
-/// The longest text that is searched for.
+/// The longest search text, bytes.
 const MAX_SEARCH: usize = 100;
 
-/// What an event of the terminal asks for.
+/// The effect of a terminal event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub enum Effect {
     /// Nothing has changed.
     Nothing,
-    /// Something on the screen.
+    /// The screen has to be redrawn.
     Redraw,
 }
 
-/// Applies an event of the terminal; `lines` is how many the table in front has.
-pub fn apply(settings: &mut Settings, event: &Event, regions: Regions, lines: usize) -> Input {
+/// Applies a terminal event. `lines` is the number of lines of the focused table.
+pub fn apply(settings: &mut Settings, event: &Event, regions: Regions, lines: usize) -> Effect {
     let before = settings.clone();
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => key_pressed(settings, *key, lines),
         Event::Mouse(mouse) => mouse_moved(settings, *mouse, regions, lines),
-        Event::Resize(..) => return Input::Redraw,
+        Event::Resize(..) => return Effect::Redraw,
         _ => {}
     }
     settings.selected = settings.selected.min(lines.saturating_sub(1));
-    if *settings == before { Input::Nothing } else { Input::Redraw }
+    if *settings == before { Effect::Nothing } else { Effect::Redraw }
 }
 
 fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
@@ -45,7 +45,7 @@ fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
         return;
     }
     if settings.help || settings.detail {
-        // Whatever is over the screen goes first.
+        // A popup closes before the keys act on the screen.
         let (help, detail) = (settings.help, settings.detail);
         if matches!(key.code, KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?' | 'h')) {
             settings.help = false;
@@ -102,7 +102,7 @@ fn to_tab(settings: &mut Settings, tab: Tab) {
     }
 }
 
-/// Every state that a connection of the table can be in, one after another, and then all again.
+/// Returns the next state filter: each state that a live connection can have, then none.
 fn next_state(state: Option<TcpState>) -> Option<TcpState> {
     let of_connections = || {
         TcpState::ALL
@@ -131,7 +131,7 @@ fn mouse_moved(settings: &mut Settings, mouse: MouseEvent, regions: Regions, lin
             }
         }
         MouseEventKind::Down(MouseButton::Left) if regions.rows.contains(at) => {
-            // A long table is scrolled so that its selection is in it.
+            // A long table is scrolled to its selection.
             let height = usize::from(regions.rows.height);
             let first = (settings.selected + 1).saturating_sub(height);
             let line = first + usize::from(at.y - regions.rows.y);

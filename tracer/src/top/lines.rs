@@ -1,17 +1,17 @@
-//! What there is to draw.
+//! The data of a screen, ready to draw.
 
 use tracer_core::{
     analysis::Edge,
-    event::{Endpoint, Process, SocketId, TcpState, Timestamp},
+    event::{Endpoint, Nanos, Netns, Process, SocketId, TcpState, Timestamp},
     lifecycle::{Role, StateSpan},
 };
 
-/// All that the screen shows, at one moment.
+/// Everything on the screen at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Screen {
     /// The traced host's time.
     pub now: Timestamp,
-    /// Connections in the table of the core, those that a filter hides included.
+    /// Connections in the core's table, including filtered ones.
     pub live: u64,
     /// Transitions seen.
     pub transitions: u64,
@@ -21,21 +21,21 @@ pub struct Screen {
     pub missing: u64,
     /// The states.
     pub states: Vec<StateLine>,
-    /// The edges that a connection went along.
+    /// The edges with at least one transition.
     pub edges: Vec<EdgeLine>,
-    /// The connections that are listed, sorted.
+    /// The listed connections, sorted.
     pub connections: Vec<ConnectionLine>,
-    /// How many match, of which those listed are the first.
+    /// The number of matching connections; the list may be shorter.
     pub matching: u64,
-    /// The processes, those with the most connections first.
+    /// The processes, most connections first.
     pub owners: Vec<OwnerLine>,
-    /// Handshakes in groups, those that cost the most first.
+    /// The handshake groups, worst score first.
     pub handshakes: Vec<HandshakeLine>,
-    /// The slowest handshakes: their group, and their story.
+    /// The slowest handshakes: group and explanation.
     pub slowest: Vec<(String, String)>,
-    /// How the handshakes' durations are distributed, drawn.
+    /// The histogram of handshake durations, as text.
     pub histogram: Vec<String>,
-    /// The connections that stay too long in a state, the longest first.
+    /// The connections beyond the threshold of their state, longest first.
     pub stuck: Vec<ConnectionLine>,
 }
 
@@ -44,12 +44,12 @@ pub struct Screen {
 pub struct StateLine {
     /// Which.
     pub state: TcpState,
-    /// Connections in it.
+    /// Live connections in it.
     pub live: u64,
-    /// The median of the time in it, nanoseconds.
-    pub p50_ns: Option<u64>,
-    /// The 99th percentile, nanoseconds.
-    pub p99_ns: Option<u64>,
+    /// Median time in it.
+    pub p50: Option<Nanos>,
+    /// 99th percentile of the time in it.
+    pub p99: Option<Nanos>,
 }
 
 /// An edge.
@@ -57,9 +57,9 @@ pub struct StateLine {
 pub struct EdgeLine {
     /// Which.
     pub edge: Edge,
-    /// Connections that went along it.
+    /// Transitions along it.
     pub count: u64,
-    /// In the last second.
+    /// Transitions in the last second.
     pub per_second: u64,
 }
 
@@ -68,60 +68,60 @@ pub struct EdgeLine {
 pub struct ConnectionLine {
     /// Its socket.
     pub socket: SocketId,
-    /// The local end.
+    /// The local address and port.
     pub local: Endpoint,
-    /// The remote end.
+    /// The remote address and port.
     pub remote: Endpoint,
-    /// Which side opened it.
+    /// This host's role.
     pub role: Role,
     /// Its process.
     pub process: Option<Process>,
-    /// How the process is known.
+    /// How the process was found.
     pub owner_source: &'static str,
     /// Inode of its network namespace.
-    pub netns: Option<u32>,
+    pub netns: Option<Netns>,
     /// Its state.
     pub state: TcpState,
-    /// The time in the state, nanoseconds.
-    pub age_ns: Option<u64>,
-    /// The time is a lower bound.
+    /// The time in the state.
+    pub age: Option<Nanos>,
+    /// The time in the state is a lower bound.
     pub at_least: bool,
-    /// Its handshake, nanoseconds.
-    pub handshake_ns: Option<u64>,
-    /// SYNs that were sent again.
+    /// The handshake duration.
+    pub handshake: Option<Nanos>,
+    /// Retransmitted SYNs or SYN-ACKs.
     pub syn_retransmits: Option<u8>,
     /// Its states so far.
     pub spans: Vec<StateSpan>,
-    /// Its beginning was not seen.
+    /// Its start was not seen.
     pub incomplete: bool,
 }
 
 /// A group of handshakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeLine {
-    /// What they share.
+    /// The group key.
     pub group: String,
-    /// Openings that were over.
+    /// Finished handshakes.
     pub count: u64,
-    /// Those that were not completed.
+    /// Handshakes that did not complete.
     pub failed: u64,
-    /// Completed ones that lost a SYN.
+    /// Completed handshakes that lost a SYN.
     pub lost: u64,
-    /// The median, the 99th percentile and the maximum of the completed ones, nanoseconds.
-    pub times_ns: [Option<u64>; 3],
-    /// What is wrong, in words; empty for nothing.
+    /// Median, 99th percentile and maximum duration of the completed handshakes.
+    pub times: [Option<Nanos>; 3],
+    /// The faults in words; empty without a fault.
     pub why: String,
-    /// It is worth naming.
-    pub culprit: bool,
+    /// The group is a worst offender.
+    pub is_offender: bool,
 }
 
 /// A process with its live connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerLine {
-    /// The process; none for those whose process is not known.
+    /// The process; `None` for connections without a known process.
     pub process: Option<Process>,
     /// Connections.
     pub count: u64,
-    /// How many of them in each state that there are any in, the most first.
+    /// Connections by state, most first; states without connections are omitted.
     pub states: Vec<(TcpState, u64)>,
 }

@@ -1,7 +1,7 @@
-//! The live full-screen view: a pure model fed by observations, what the user wants to see, and the drawing.
+//! The live full-screen view: a pure model, the user's settings, and the drawing.
 //!
-//! The thread that reads the source feeds the [`Model`] and leaves a [`Screen`] for the thread that draws; what the
-//! user wants, [`Settings`], goes the other way. Nothing here asks a clock: rates and ages come from the events.
+//! The tracing thread feeds the [`Model`] and hands a [`Screen`] to the drawing thread. The user's [`Settings`] go the
+//! other way. Nothing here reads a clock: rates and ages come from the events.
 
 mod input;
 mod lines;
@@ -12,7 +12,7 @@ mod tables;
 mod theme;
 mod view;
 
-pub use input::{Input, apply};
+pub use input::{Effect, apply};
 pub use lines::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, StateLine};
 pub use model::Model;
 pub use settings::{Settings, Sort, Tab};

@@ -1,4 +1,4 @@
-//! What the screen shows, out of what the core reports.
+//! Builds the screen from the observations of the core.
 
 use std::{
     cmp::Reverse,
@@ -11,41 +11,39 @@ use tracer_core::{
         StateGraph,
     },
     escape::escape,
-    event::{SocketId, SourceCounts, TcpState, Timestamp},
-    lifecycle::{Connection, Observation, Thresholds, Tracker},
+    event::{Nanos, SocketId, SourceCounts, TcpState, Timestamp},
+    lifecycle::{Age, Connection, Observation, Thresholds, Tracker},
 };
 
 use crate::{
-    report::{
-        ConnectionCgroups, Filter, FirstTransitions, Turn, fault_text, group_text, histogram_lines, story,
-    },
+    report::{ConnectionCgroups, Filter, FirstTransitions, fault_text, group_text, histogram_lines, story},
     top::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, Settings, Sort, StateLine},
 };
 
 /// Most lines of a table.
 const MAX_LINES: usize = 1000;
-/// Most processes that are told apart.
+/// Most processes that are counted separately.
 const MAX_OWNERS: usize = 10_000;
 /// Most groups of handshakes in the table.
 const MAX_GROUPS: usize = 100;
-const SECOND: u64 = 1_000_000_000;
+const SECOND: Nanos = Nanos::from_secs(1);
 
 /// The figures behind the screen.
 #[derive(Debug)]
 pub struct Model {
     filter: Filter,
     first: FirstTransitions,
-    /// Whose cgroups are asked when the filter asks for one.
+    /// Resolves cgroups when the filter needs them.
     cgroups: ConnectionCgroups,
     graph: StateGraph,
     handshakes: Handshakes,
     thresholds: Thresholds,
-    /// The counts of the edges at moments of the last second and a bit, the oldest first.
+    /// The edge counts of at least the last second with their times, oldest first.
     past: VecDeque<(Timestamp, BTreeMap<Edge, u64>)>,
 }
 
 impl Model {
-    /// Nothing seen so far; `filter` chooses what is, and `cgroups` knows the cgroups that it may ask for.
+    /// Creates an empty model. `filter` selects what is shown; `cgroups` resolves the cgroups that it may need.
     pub fn new(filter: Filter, cgroups: ConnectionCgroups) -> Self {
         let options = HandshakesOptions { by: HandshakesBy::Service, slowest: 10, max_groups: 10_000 };
         Self {
@@ -59,27 +57,20 @@ impl Model {
         }
     }
 
-    /// Takes in what the core reports.
+    /// Consumes an observation of the core.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         if self.filter.cgroup.is_some() {
             self.cgroups.observe(observation);
         }
-        if let Observation::Transition { transition, connection, .. } = *observation {
-            match self.first.turn(transition, connection) {
-                Turn::Later => return,
-                Turn::Now => {}
-                Turn::After(first) => {
-                    let duration_ns = None;
-                    self.take(&Observation::Transition { transition: &first, duration_ns, connection });
-                }
-            }
+        let released = self.first.release(observation);
+        for observation in released.then(*observation) {
+            self.take(&observation);
         }
-        self.take(observation);
-        if let Some(opening) = HandshakeAttempt::ended_by(observation)
-            && self.filter.shows_attempt(&opening)
-            && self.filter.shows_cgroup_of_attempt(&opening, &mut self.cgroups)
+        if let Some(attempt) = HandshakeAttempt::ended_by(observation)
+            && self.filter.shows_attempt(&attempt)
+            && self.filter.shows_cgroup_of_attempt(&attempt, &mut self.cgroups)
         {
-            self.handshakes.add(&opening, None);
+            self.handshakes.add(&attempt, None);
         }
     }
 
@@ -91,7 +82,7 @@ impl Model {
         }
     }
 
-    /// What the screen shows now.
+    /// Builds the current screen.
     pub fn screen(
         &mut self,
         tracker: &Tracker,
@@ -113,11 +104,12 @@ impl Model {
             let state = connection.state();
             live.add(state, 1);
             count_owner(&mut owners, connection);
-            let age = age_ns(connection, now);
-            if self.thresholds.of(state).is_some_and(|limit| age >= limit) {
+            if self.thresholds.is_exceeded(state, Age::of(connection, now)) {
                 stuck.push((socket, connection));
             }
-            if settings.state.is_none_or(|wanted| wanted == state) && is_found(connection, &settings.search) {
+            if settings.state.is_none_or(|wanted| wanted == state)
+                && matches_search(connection, &settings.search)
+            {
                 connections.push((socket, connection));
             }
         }
@@ -140,7 +132,7 @@ impl Model {
             matching,
             owners: owner_lines(owners),
             handshakes: report.groups.iter().take(MAX_GROUPS).map(handshake_line).collect(),
-            slowest: report.slowest.iter().map(|(key, opening)| (group_text(key), story(opening))).collect(),
+            slowest: report.slowest.iter().map(|(key, attempt)| (group_text(key), story(attempt))).collect(),
             histogram: histogram_lines(report.histogram),
             stuck: sorted(stuck, &Settings::default(), now),
         }
@@ -149,12 +141,7 @@ impl Model {
     fn states(&self, live: &LiveCounts) -> Vec<StateLine> {
         let line = |state| {
             let times = self.graph.time_in(state);
-            StateLine {
-                state,
-                live: live.of(state),
-                p50_ns: times.quantile_ns(0.5),
-                p99_ns: times.quantile_ns(0.99),
-            }
+            StateLine { state, live: live.of(state), p50: times.quantile(0.5), p99: times.quantile(0.99) }
         };
         TcpState::ALL.into_iter().map(line).collect()
     }
@@ -162,7 +149,7 @@ impl Model {
     fn edges(&mut self, now: Timestamp) -> Vec<EdgeLine> {
         let counts: BTreeMap<Edge, u64> =
             self.graph.edges().map(|(edge, stats)| (edge, stats.count)).collect();
-        // The youngest that is a second old is what the last second is counted from.
+        // The rate counts from the latest entry that is at least a second old.
         while self.past.get(1).is_some_and(|(time, _)| now.since(*time) >= SECOND) {
             self.past.pop_front();
         }
@@ -175,7 +162,7 @@ impl Model {
             .map(|(&edge, &count)| {
                 let known = before.and_then(|before| before.get(&edge)).copied().unwrap_or(0);
                 let new = if before.is_some() { count - known } else { 0 };
-                EdgeLine { edge, count, per_second: new.saturating_mul(SECOND) / since }
+                EdgeLine { edge, count, per_second: new.saturating_mul(SECOND.0) / since.0 }
             })
             .collect();
         if self.past.back().is_some_and(|(time, _)| *time == now) {
@@ -190,15 +177,15 @@ impl Model {
 
 fn handshake_line(group: &GroupReport<'_>) -> HandshakeLine {
     let durations = group.stats.durations();
-    let why: Vec<String> = group.culprit.faults.iter().map(fault_text).collect();
+    let why: Vec<String> = group.score.faults.iter().map(fault_text).collect();
     HandshakeLine {
         group: group_text(group.key),
         count: group.stats.count(),
         failed: group.stats.not_completed(),
         lost: group.stats.lost_a_syn().0,
-        times_ns: [durations.quantile_ns(0.5), durations.quantile_ns(0.99), durations.max_ns()],
+        times: [durations.quantile(0.5), durations.quantile(0.99), durations.max()],
         why: why.join("; "),
-        culprit: group.culprit.is_one(),
+        is_offender: group.score.is_offender(),
     }
 }
 
@@ -232,13 +219,8 @@ fn owner_lines(owners: Owners) -> Vec<OwnerLine> {
     lines
 }
 
-/// The time in the state: since it was entered, or since it was certainly there.
-fn age_ns(connection: &Connection, now: Timestamp) -> u64 {
-    now.since(connection.history.since().unwrap_or(connection.first_seen))
-}
-
-/// Whether one of its texts contains what is searched for.
-fn is_found(connection: &Connection, search: &str) -> bool {
+/// Returns whether the connection matches the search text.
+fn matches_search(connection: &Connection, search: &str) -> bool {
     if search.is_empty() {
         return true;
     }
@@ -259,21 +241,22 @@ fn is_found(connection: &Connection, search: &str) -> bool {
     text.to_lowercase().contains(&search.to_lowercase())
 }
 
-/// The first of them in the wanted order.
+/// Returns the first connections in the selected order.
 fn sorted(
     mut found: Vec<(SocketId, &Connection)>,
     settings: &Settings,
     now: Timestamp,
 ) -> Vec<ConnectionLine> {
+    let age_of = |connection: &Connection| Age::of(connection, now).lower_bound();
     let compare = |a: &(SocketId, &Connection), b: &(SocketId, &Connection)| {
         let ((a_socket, a), (b_socket, b)) = (a, b);
-        let age = || age_ns(b, now).cmp(&age_ns(a, now));
+        let age = || age_of(b).cmp(&age_of(a));
         let ordering = match settings.sort {
             Sort::Age => age(),
             Sort::State => a.state().cmp(&b.state()).then_with(age),
             Sort::Process => process_key(a).cmp(&process_key(b)).then_with(age),
             Sort::Remote => a.remote.cmp(&b.remote).then_with(age),
-            Sort::Handshake => handshake_ns(b).cmp(&handshake_ns(a)).then_with(age),
+            Sort::Handshake => handshake_duration(b).cmp(&handshake_duration(a)).then_with(age),
         };
         let ordering = if settings.reversed { ordering.reverse() } else { ordering };
         ordering.then_with(|| a_socket.cmp(b_socket))
@@ -290,11 +273,12 @@ fn process_key(connection: &Connection) -> Option<([u8; 16], u32)> {
     connection.owner.process.map(|process| (process.comm, process.pid))
 }
 
-fn handshake_ns(connection: &Connection) -> Option<u64> {
-    connection.handshake.and_then(|handshake| handshake.duration_ns)
+fn handshake_duration(connection: &Connection) -> Option<Nanos> {
+    connection.handshake.and_then(|handshake| handshake.duration)
 }
 
 fn line(socket: SocketId, connection: &Connection, now: Timestamp) -> ConnectionLine {
+    let age = Age::of(connection, now);
     ConnectionLine {
         socket,
         local: connection.local,
@@ -304,9 +288,9 @@ fn line(socket: SocketId, connection: &Connection, now: Timestamp) -> Connection
         owner_source: connection.owner.source.name(),
         netns: connection.netns,
         state: connection.state(),
-        age_ns: Some(age_ns(connection, now)),
-        at_least: connection.history.since().is_none(),
-        handshake_ns: handshake_ns(connection),
+        age: (age != Age::AtLeast(Nanos::ZERO)).then_some(age.lower_bound()),
+        at_least: matches!(age, Age::AtLeast(_)),
+        handshake: handshake_duration(connection),
         syn_retransmits: connection.handshake.and_then(|handshake| handshake.retransmits),
         spans: connection.history.spans(now).collect(),
         incomplete: connection.incomplete,

@@ -1,4 +1,4 @@
-//! What is laid over the screen: the keys, and one connection.
+//! Popups: the help, and the details of a connection.
 
 use ratatui::{
     Frame,
@@ -18,16 +18,16 @@ const HELP: [&str; 15] = [
     "Enter             the selected connection with its timeline",
     "s                 sort by the next column",
     "r                 reverse the order",
-    "f                 only connections in a state: the next one",
-    "/                 only lines that contain a text; Esc ends it",
+    "f                 filter connections by the next state",
+    "/                 filter connections by text; Esc clears it",
     "p, Space          pause",
-    "? h               this",
-    "q, Ctrl-C         end; Ctrl-Z stops it until it is told to go on",
+    "? h               this help",
+    "q, Ctrl-C         quit; Ctrl-Z suspends",
     "",
-    "In the diagram: connections now, and the median and the 99th percentile",
-    "of the time that they stay in the state; at an edge: connections in all,",
-    "and in the last second. ✕ ends of connections that no FIN had ended.",
-    "Only the first thousand lines of a table are listed.",
+    "State: live connections, and median/99th percentile of the time in it.",
+    "Edge: transitions in total and in the last second.",
+    "✕: connections that closed without a FIN.",
+    "A table lists at most 1000 lines.",
 ];
 
 pub(super) fn help(frame: &mut Frame<'_>, theme: Theme) {
@@ -35,58 +35,57 @@ pub(super) fn help(frame: &mut Frame<'_>, theme: Theme) {
     over(frame, " Keys ", lines, theme);
 }
 
-/// One connection, with the time in each state as a bar.
+/// Draws the details of a connection, with the time in each state as a bar.
 pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: Theme) {
-    let fact = |name: &'static str, value: String| {
+    let field = |name: &'static str, value: String| {
         Line::from(vec![Span::styled(name, theme.title()), Span::raw(value)])
     };
     let mut lines = vec![
-        fact("Local     ", endpoint_text(connection.local)),
-        fact("Remote    ", endpoint_text(connection.remote)),
-        fact("Role      ", connection.role.name().to_owned()),
-        fact("Process   ", format!("{}, by {}", process_text(connection), connection.owner_source)),
-        fact("Namespace ", connection.netns.map_or_else(|| "-".to_owned(), |netns| netns.to_string())),
-        fact(
+        field("Local     ", endpoint_text(connection.local)),
+        field("Remote    ", endpoint_text(connection.remote)),
+        field("Role      ", connection.role.name().to_owned()),
+        field("Process   ", format!("{}, by {}", process_text(connection), connection.owner_source)),
+        field("Namespace ", connection.netns.map_or_else(|| "-".to_owned(), |netns| netns.to_string())),
+        field(
             "Handshake ",
             match connection.syn_retransmits {
                 Some(1..) => format!(
-                    "{}, {} sent again",
-                    duration_text(connection.handshake_ns),
+                    "{}, {} retransmitted",
+                    duration_text(connection.handshake),
                     connection.syn_retransmits.unwrap_or(0)
                 ),
-                _ => duration_text(connection.handshake_ns),
+                _ => duration_text(connection.handshake),
             },
         ),
         Line::raw(""),
     ];
-    let longest = connection.spans.iter().filter_map(|span| span.duration_ns).max().unwrap_or(0);
+    let longest = connection.spans.iter().filter_map(|span| span.duration).max().unwrap_or_default();
     let last = connection.spans.len().saturating_sub(1);
     for (index, span) in connection.spans.iter().enumerate() {
         let cells = span
-            .duration_ns
-            .and_then(|ns| (u128::from(ns) * 30).checked_div(u128::from(longest)))
+            .duration
+            .and_then(|duration| (u128::from(duration.0) * 30).checked_div(u128::from(longest.0)))
             .unwrap_or(0);
-        let bar =
-            "█".repeat(usize::try_from(cells).unwrap_or(0).max(usize::from(span.duration_ns.is_some())));
+        let bar = "█".repeat(usize::try_from(cells).unwrap_or(0).max(usize::from(span.duration.is_some())));
         let now = if index == last { " now" } else { "" };
         lines.push(Line::raw(format!(
             "{:<11} {:>9} {bar}{now}",
             span.state.kernel_name(),
-            duration_text(span.duration_ns)
+            duration_text(span.duration)
         )));
     }
     if connection.incomplete {
-        lines.push(Line::styled("Its beginning was not seen.", theme.dim()));
+        lines.push(Line::styled("Its start was not seen.", theme.dim()));
     }
     over(frame, " Connection ", lines, theme);
 }
 
-/// The connection that was shown is not listed any more.
+/// Draws the notice that the shown connection is no longer listed.
 pub(super) fn gone(frame: &mut Frame<'_>, theme: Theme) {
     over(
         frame,
         " Connection ",
-        vec![Line::raw("It has closed, or is not among those that are listed any more.")],
+        vec![Line::raw("It has closed, or is no longer among the listed lines.")],
         theme,
     );
 }

@@ -1,10 +1,10 @@
-//! What the user wants to see.
+//! The settings that the user changes with keys and the mouse.
 
 use tracer_core::event::{Endpoint, SocketId, TcpState};
 
 use crate::top::{ConnectionLine, Screen};
 
-/// A table, or the diagram.
+/// A tab: the diagram or a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tab {
     /// The state diagram.
@@ -12,11 +12,11 @@ pub enum Tab {
     Diagram,
     /// The live connections.
     Connections,
-    /// The processes that hold them.
+    /// The processes that own them.
     Owners,
     /// Handshakes in groups.
     Handshakes,
-    /// Connections that stay too long in a state.
+    /// Connections beyond the threshold of their state.
     Stuck,
 }
 
@@ -25,8 +25,8 @@ impl Tab {
     pub const ALL: [Self; 5] =
         [Self::Diagram, Self::Connections, Self::Owners, Self::Handshakes, Self::Stuck];
 
-    /// The name that is shown.
-    pub const fn name(self) -> &'static str {
+    /// Returns the displayed name.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Diagram => "Diagram",
             Self::Connections => "Connections",
@@ -36,40 +36,40 @@ impl Tab {
         }
     }
 
-    /// The tab so many places on, round about.
+    /// Returns the tab `by` positions further, with wraparound.
     #[must_use]
-    pub fn moved(self, by: usize) -> Self {
+    pub(super) fn moved(self, by: usize) -> Self {
         Self::ALL[(self as usize + by) % Self::ALL.len()]
     }
 }
 
-/// What connections are sorted by.
+/// The sort order of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
-    /// The time in the state, the longest first.
+    /// The time in the state, longest first.
     #[default]
     Age,
     /// The state.
     State,
     /// The process.
     Process,
-    /// The remote end.
+    /// The remote address and port.
     Remote,
-    /// The handshake, the longest first.
+    /// The handshake duration, longest first.
     Handshake,
 }
 
 impl Sort {
     const ALL: [Self; 5] = [Self::Age, Self::State, Self::Process, Self::Remote, Self::Handshake];
 
-    /// The next one, round about.
+    /// Returns the next order, with wraparound.
     #[must_use]
-    pub fn next(self) -> Self {
+    pub(super) fn next(self) -> Self {
         Self::ALL[(self as usize + 1) % Self::ALL.len()]
     }
 
-    /// The name that is shown.
-    pub const fn name(self) -> &'static str {
+    /// Returns the displayed name.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Age => "age",
             Self::State => "state",
@@ -80,38 +80,38 @@ impl Sort {
     }
 }
 
-/// What the user wants to see, as the keys left it.
+/// The current settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The tab in front.
+    /// The selected tab.
     pub tab: Tab,
-    /// What connections are sorted by.
+    /// The sort order of connections.
     pub sort: Sort,
-    /// The other way round.
+    /// Reverses the order.
     pub reversed: bool,
-    /// Only connections in this state.
+    /// Lists only connections in this state.
     pub state: Option<TcpState>,
-    /// Only lines that contain this, in any case.
+    /// Lists only connections that contain this text; case-insensitive.
     pub search: String,
-    /// Keys go into the search.
+    /// Keys edit the search text.
     pub searching: bool,
-    /// The screen stands still.
+    /// The screen is not updated.
     pub paused: bool,
-    /// The line that is selected.
+    /// The index of the selected line.
     pub selected: usize,
-    /// The selected connection is shown with its timeline.
+    /// The details of a connection are shown.
     pub detail: bool,
-    /// Which connection that is; none while the one that is selected is meant.
+    /// The connection whose details are shown; `None` before [`Settings::hold`] has fixed it.
     pub opened: Option<(SocketId, Endpoint)>,
-    /// The keys are explained.
+    /// The help is shown.
     pub help: bool,
-    /// The user wants to leave.
+    /// The user has quit.
     pub quit: bool,
 }
 
 impl Settings {
-    /// The connection that is selected on a screen.
-    pub fn selected_connection<'a>(&self, screen: &'a Screen) -> Option<&'a ConnectionLine> {
+    /// Returns the selected connection.
+    pub(super) fn selected_connection<'a>(&self, screen: &'a Screen) -> Option<&'a ConnectionLine> {
         let lines = match self.tab {
             Tab::Diagram | Tab::Connections => &screen.connections,
             Tab::Stuck => &screen.stuck,
@@ -120,8 +120,8 @@ impl Settings {
         lines.get(self.selected.min(lines.len().checked_sub(1)?))
     }
 
-    /// Holds on to the connection whose timeline is shown, while others come and go around it. To be called after
-    /// each event of the terminal; `before` is what was selected.
+    /// Fixes the connection whose details are shown, so that it stays while lines move. Call it after each terminal
+    /// event; `before` is the previous selection.
     pub fn hold(&mut self, screen: &Screen, before: usize) {
         if !self.detail {
             self.opened = None;
@@ -130,7 +130,7 @@ impl Settings {
         }
     }
 
-    /// The connection whose timeline is shown; none when it is not listed any more.
+    /// Returns the connection whose details are shown; `None` when it is no longer listed.
     pub fn opened_connection<'a>(&self, screen: &'a Screen) -> Option<&'a ConnectionLine> {
         match self.opened {
             None => self.selected_connection(screen),

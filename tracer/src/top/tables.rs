@@ -1,4 +1,4 @@
-//! The tables.
+//! Draws the tables.
 
 use ratatui::{
     Frame,
@@ -14,9 +14,9 @@ use crate::{
     top::{ConnectionLine, Screen, Settings, Tab, Theme},
 };
 
-/// Draws a table; gives where its lines are, below its head.
+/// Draws a table and returns the region of its lines, below the header.
 ///
-/// `focused` is the table that the keys go to: it shows the selection.
+/// The `focused` table receives the keys and shows the selection.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -37,7 +37,7 @@ pub(super) fn draw(
         Tab::Diagram | Tab::Connections => connections_title(screen, settings),
         Tab::Owners => format!(" Owners: {} ", screen.owners.len()),
         Tab::Handshakes => " Handshakes ".to_owned(),
-        Tab::Stuck => format!(" Stuck: {} beyond the limits of `stuck` ", screen.stuck.len()),
+        Tab::Stuck => format!(" Stuck: {} beyond their threshold ", screen.stuck.len()),
     };
     let block = Block::bordered().title(title).border_style(theme.dim()).title_style(theme.title());
     let inner = block.inner(area);
@@ -70,7 +70,7 @@ fn connections_title(screen: &Screen, settings: &Settings) -> String {
 }
 
 fn connections(width: u16, lines: &[ConnectionLine], theme: Theme) -> Table<'static> {
-    // A narrow one leaves out the local end, a very narrow one the handshake too.
+    // A narrow table omits the local address, a very narrow one also the handshake.
     let (local, handshake) = (width >= 96, width >= 74);
     let rows = lines.iter().map(|line| {
         let mut cells = vec![Cell::from(process_text(line))];
@@ -78,14 +78,15 @@ fn connections(width: u16, lines: &[ConnectionLine], theme: Theme) -> Table<'sta
             cells.push(Cell::from(endpoint_text(line.local)));
         }
         cells.push(Cell::from(endpoint_text(line.remote)));
-        let style = if is_worrying(line.state) { theme.bad() } else { Style::new() };
+        let style = if is_suspicious(line.state) { theme.bad() } else { Style::new() };
         cells.push(Cell::from(line.state.kernel_name()).style(style));
-        let age = duration_text(line.age_ns);
+        let age = duration_text(line.age);
         cells.push(Cell::from(
-            Line::from(if line.at_least { format!(">{age}") } else { age }).right_aligned(),
+            Line::from(if line.at_least && line.age.is_some() { format!(">{age}") } else { age })
+                .right_aligned(),
         ));
         if handshake {
-            cells.push(Cell::from(Line::from(duration_text(line.handshake_ns)).right_aligned()));
+            cells.push(Cell::from(Line::from(duration_text(line.handshake)).right_aligned()));
         }
         Row::new(cells)
     });
@@ -104,7 +105,7 @@ fn connections(width: u16, lines: &[ConnectionLine], theme: Theme) -> Table<'sta
     table(rows, &widths, head, theme)
 }
 
-/// A table with its head and its selection.
+/// Builds a table with a header and a selection.
 fn table<'a>(
     rows: impl IntoIterator<Item = Row<'a>>,
     widths: &[Constraint],
@@ -114,8 +115,8 @@ fn table<'a>(
     Table::new(rows, widths).header(Row::new(head).style(theme.title())).row_highlight_style(theme.selected())
 }
 
-/// A state that lasts only when something is wrong.
-fn is_worrying(state: TcpState) -> bool {
+/// Returns whether a state is short-lived on a healthy host.
+fn is_suspicious(state: TcpState) -> bool {
     matches!(state, TcpState::CloseWait | TcpState::Closing | TcpState::LastAck | TcpState::SynSent)
 }
 
@@ -148,7 +149,7 @@ fn handshakes(
 ) {
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    // The groups, the slowest, and how they are distributed, as far as there is room.
+    // The groups, the slowest handshakes and the histogram, as far as they fit.
     let slowest = u16::try_from(screen.slowest.len()).unwrap_or(u16::MAX).min(inner.height / 3);
     let histogram = u16::try_from(screen.histogram.len()).unwrap_or(u16::MAX);
     let histogram = if histogram < inner.height / 3 { histogram } else { 0 };
@@ -178,7 +179,7 @@ fn handshake_groups(
     let wide = area.width >= 110;
     let right = |text: String| Cell::from(Line::from(text).right_aligned());
     let rows = screen.handshakes.iter().map(|group| {
-        let [p50, p99, max] = group.times_ns.map(duration_text);
+        let [p50, p99, max] = group.times.map(duration_text);
         let mut cells = vec![Cell::from(group.group.as_str()), right(group.count.to_string())];
         if wide {
             cells.extend([right(group.failed.to_string()), right(group.lost.to_string())]);
@@ -187,7 +188,7 @@ fn handshake_groups(
         if wide {
             cells.push(right(max));
         }
-        let style = if group.culprit { theme.bad() } else { Style::new() };
+        let style = if group.is_offender { theme.bad() } else { Style::new() };
         cells.push(Cell::from(group.why.as_str()).style(style));
         Row::new(cells)
     });

@@ -1,51 +1,51 @@
-//! How things look, with colours and without.
+//! Styles, with and without color.
 
 use ratatui::style::{Color, Modifier, Style};
 
-/// How things look.
+/// The styles of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
-    colours: bool,
+    colors: bool,
 }
 
 impl Theme {
-    /// With colours, or with bold, dim and reversed text only.
-    pub const fn new(colours: bool) -> Self {
-        Self { colours }
+    /// Uses colors, or only bold, dim and reversed text.
+    pub const fn new(colors: bool) -> Self {
+        Self { colors }
     }
 
-    /// Without colours when `NO_COLOR` is set to anything (<https://no-color.org>).
-    pub fn from_environment() -> Self {
+    /// Disables colors when `NO_COLOR` is not empty (<https://no-color.org>).
+    pub(crate) fn from_environment() -> Self {
         Self::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
     }
 
-    fn colour(self, colour: Color) -> Style {
-        if self.colours { Style::new().fg(colour) } else { Style::new() }
+    fn color(self, color: Color) -> Style {
+        if self.colors { Style::new().fg(color) } else { Style::new() }
     }
 
     pub(super) fn title(self) -> Style {
-        self.colour(Color::Reset).add_modifier(Modifier::BOLD)
+        self.color(Color::Reset).add_modifier(Modifier::BOLD)
     }
 
     pub(super) fn dim(self) -> Style {
-        self.colour(Color::DarkGray).add_modifier(Modifier::DIM)
+        self.color(Color::DarkGray).add_modifier(Modifier::DIM)
     }
 
     pub(super) fn state(self, live: bool) -> Style {
         let style = Style::new().add_modifier(Modifier::BOLD);
-        if live && self.colours { style.fg(Color::Cyan) } else { style }
+        if live && self.colors { style.fg(Color::Cyan) } else { style }
     }
 
     pub(super) fn flowing(self) -> Style {
-        self.colour(Color::Green)
+        self.color(Color::Green)
     }
 
     pub(super) fn bad(self) -> Style {
-        self.colour(Color::Red).add_modifier(Modifier::BOLD)
+        self.color(Color::Red).add_modifier(Modifier::BOLD)
     }
 
     pub(super) fn selected(self) -> Style {
         let style = Style::new().add_modifier(Modifier::REVERSED);
-        if self.colours { style } else { style.add_modifier(Modifier::BOLD) }
+        if self.colors { style } else { style.add_modifier(Modifier::BOLD) }
     }
 }

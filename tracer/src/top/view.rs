@@ -1,4 +1,4 @@
-//! The drawing: the diagram, the tables, what is around them.
+//! Draws the screen: header, tabs, diagram, tables and footer.
 
 use ratatui::{
     Frame,
@@ -13,21 +13,21 @@ use crate::{
     top::{EdgeLine, Screen, Settings, StateLine, Tab, Theme, popup, tables},
 };
 
-/// A table beside or below the diagram is worth it from this size on.
-const LEAST_TABLE: (u16, u16) = (50, 8);
-/// Beside the diagram from this width on, even where there is room below.
-const ROOMY: u16 = 96;
+/// The smallest useful table beside or below the diagram, columns and lines.
+const MIN_TABLE: (u16, u16) = (50, 8);
+/// From this width on, the table goes beside the diagram even when it fits below.
+const COMFORTABLE_WIDTH: u16 = 96;
 
-/// Where things were drawn, for the mouse.
+/// The regions that react to the mouse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Regions {
-    /// The line of the tabs.
+    /// The tab line.
     pub tabs: Rect,
-    /// The lines of the table.
+    /// The lines of the focused table.
     pub rows: Rect,
 }
 
-/// Draws everything.
+/// Draws the screen.
 pub fn draw(frame: &mut Frame<'_>, screen: &Screen, settings: &Settings, theme: Theme) -> Regions {
     let area = frame.area();
     let line = |y: u16| Rect { y: area.y + y, height: 1.min(area.height), ..area };
@@ -54,11 +54,11 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen, settings: &Settings, theme: 
 }
 
 fn draw_body(frame: &mut Frame<'_>, body: Rect, screen: &Screen, settings: &Settings, theme: Theme) -> Rect {
-    let wide = body.width >= DIAGRAM_WIDTH + LEAST_TABLE.0 && body.height >= DIAGRAM_HEIGHT;
-    let high = body.height >= DIAGRAM_HEIGHT + 1 + LEAST_TABLE.1 && body.width >= DIAGRAM_WIDTH;
-    let roomy = wide && body.width >= DIAGRAM_WIDTH + ROOMY;
-    if high && !roomy {
-        // The diagram in the middle, the table of the tab over the whole width.
+    let wide = body.width >= DIAGRAM_WIDTH + MIN_TABLE.0 && body.height >= DIAGRAM_HEIGHT;
+    let high = body.height >= DIAGRAM_HEIGHT + 1 + MIN_TABLE.1 && body.width >= DIAGRAM_WIDTH;
+    let beside = wide && body.width >= DIAGRAM_WIDTH + COMFORTABLE_WIDTH;
+    if high && !beside {
+        // The diagram is centered, and the table below takes the whole width.
         let left = (body.width - DIAGRAM_WIDTH) / 2;
         let top = Rect { x: body.x + left, width: DIAGRAM_WIDTH, height: DIAGRAM_HEIGHT, ..body };
         draw_diagram(frame, top, screen, theme);
@@ -69,7 +69,7 @@ fn draw_body(frame: &mut Frame<'_>, body: Rect, screen: &Screen, settings: &Sett
         let left = Rect { width: DIAGRAM_WIDTH, ..body };
         draw_diagram(frame, left, screen, theme);
         if high {
-            // What the tab does not show.
+            // A second table fits below the diagram.
             let below =
                 Rect { y: left.y + DIAGRAM_HEIGHT + 1, height: left.height - DIAGRAM_HEIGHT - 1, ..left };
             let other = if settings.tab == Tab::Owners { Tab::Stuck } else { Tab::Owners };
@@ -105,7 +105,7 @@ fn head(screen: &Screen, settings: &Settings, theme: Theme) -> Line<'static> {
     Line::from(spans)
 }
 
-/// How a tab is written in the line of tabs.
+/// Returns the text of a tab in the tab line.
 pub(super) fn tab_text(tab: Tab) -> String {
     format!(" {} {} ", tab as usize + 1, tab.name())
 }
@@ -128,7 +128,7 @@ fn foot(settings: &Settings, theme: Theme) -> Line<'static> {
             Span::raw(format!("{}▏", settings.search)),
         ]);
     }
-    Line::styled("? keys  Enter detail  / search  s sort  r reverse  f state  p pause  q end", theme.dim())
+    Line::styled("? keys  Enter detail  / search  s sort  r reverse  f state  p pause  q quit", theme.dim())
 }
 
 fn draw_diagram(frame: &mut Frame<'_>, area: Rect, screen: &Screen, theme: Theme) {
@@ -154,7 +154,7 @@ fn draw_diagram(frame: &mut Frame<'_>, area: Rect, screen: &Screen, theme: Theme
         };
         let width = usize::from(area.right() - x);
         if kind == PieceKind::Line {
-            // Its blanks are nothing.
+            // Blanks of a line are transparent.
             for (x, character) in
                 (x..area.right()).zip(text.chars()).filter(|(_, character)| *character != ' ')
             {
@@ -166,19 +166,19 @@ fn draw_diagram(frame: &mut Frame<'_>, area: Rect, screen: &Screen, theme: Theme
     }
 }
 
-/// `12 now 40ms/1.2s`.
+/// Formats a state as `12 40ms/1.2s`: live connections, median and 99th percentile.
 fn state_text(line: &StateLine) -> String {
-    if line.state == TcpState::Listen || (line.live == 0 && line.p50_ns.is_none()) {
+    if line.state == TcpState::Listen || (line.live == 0 && line.p50.is_none()) {
         return String::new();
     }
-    let times = match (line.p50_ns, line.p99_ns) {
+    let times = match (line.p50, line.p99) {
         (Some(p50), Some(p99)) => format!(" {}/{}", duration_text(Some(p50)), duration_text(Some(p99))),
         _ => String::new(),
     };
     format!("{}{times}", line.live)
 }
 
-/// `1234 12/s`.
+/// Formats an edge as `1234 12/s`: total and rate.
 fn edge_text(line: &EdgeLine) -> String {
     if line.per_second > 0 { format!("{} {}/s", line.count, line.per_second) } else { line.count.to_string() }
 }

@@ -22,20 +22,20 @@ fn number(value: &Value, path: &str) -> u64 {
     value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {value}"))
 }
 
-/// The panels that show something; rows only head them.
+/// Returns the panels without the rows, which are only headings.
 fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     list(dashboard, "/panels").iter().filter(|panel| text(panel, "/type") != "row")
 }
 
 #[test]
-fn panels_ask_for_what_there_is() {
+fn panels_query_existing_series() {
     let reference = Reference::read();
     let dashboard = dashboard();
     let mut count = 0;
     for panel in panels(&dashboard) {
         let title = text(panel, "/title");
         let targets = list(panel, "/targets");
-        assert!(!targets.is_empty(), "{title} asks for nothing");
+        assert!(!targets.is_empty(), "{title} has no query");
         for target in targets {
             promql::check(title, text(target, "/expr"), &reference, &[]);
             assert_eq!(text(target, "/datasource/uid"), "${datasource}", "{title}");
@@ -46,7 +46,7 @@ fn panels_ask_for_what_there_is() {
 }
 
 #[test]
-fn what_one_groups_by_is_a_label_of_all_that_is_grouped() {
+fn every_grouping_is_a_label_of_every_grouped_series() {
     let reference = Reference::read();
     let dashboard = dashboard();
     let by = list(&dashboard, "/templating/list").iter().find(|it| text(it, "/name") == "by").expect("`by`");
@@ -56,12 +56,12 @@ fn what_one_groups_by_is_a_label_of_all_that_is_grouped() {
     let grouped: BTreeSet<String> = panels(&dashboard)
         .flat_map(|panel| list(panel, "/targets"))
         .map(|target| promql::read(text(target, "/expr")))
-        .filter(|asked| asked.grouped.contains("$by"))
-        .flat_map(|asked| asked.series.into_iter().map(|(series, _)| series))
+        .filter(|query| query.grouped.contains("$by"))
+        .flat_map(|query| query.series.into_iter().map(|(series, _)| series))
         .collect();
     assert!(grouped.len() >= 3, "{grouped:?}");
     for value in values {
-        // These two are always there, but not on every metric; a panel without them shows one line.
+        // These two labels are not on every metric. A panel without them shows one line.
         if ["role", "network_type"].contains(&value) {
             continue;
         }
@@ -72,7 +72,7 @@ fn what_one_groups_by_is_a_label_of_all_that_is_grouped() {
 }
 
 #[test]
-fn variables_that_are_used_exist() {
+fn used_variables_are_defined() {
     let dashboard = dashboard();
     let defined: BTreeSet<&str> =
         list(&dashboard, "/templating/list").iter().map(|variable| text(variable, "/name")).collect();
@@ -90,13 +90,13 @@ fn variables_that_are_used_exist() {
 }
 
 #[test]
-fn every_panel_says_what_it_shows_and_in_which_unit() {
+fn every_panel_has_a_description_and_a_unit() {
     let dashboard = dashboard();
     assert!(number(&dashboard, "/schemaVersion") >= 36);
     let mut titles = BTreeSet::new();
     for panel in panels(&dashboard) {
         let title = text(panel, "/title");
-        assert!(!title.is_empty() && titles.insert(title), "`{title}` twice, or nothing");
+        assert!(!title.is_empty() && titles.insert(title), "`{title}` is empty or duplicate");
         assert!(text(panel, "/description").len() > 20, "{title} is not described");
         let units = ["/fieldConfig/defaults/unit", "/options/yAxis/unit"].map(|path| text(panel, path));
         assert!(units.iter().any(|unit| !unit.is_empty()), "{title} has no unit");
@@ -104,17 +104,17 @@ fn every_panel_says_what_it_shows_and_in_which_unit() {
 }
 
 #[test]
-fn panels_stand_beside_each_other() {
+fn panels_do_not_overlap() {
     let dashboard = dashboard();
     let mut ids = BTreeSet::new();
     let mut taken = BTreeSet::new();
     for panel in list(&dashboard, "/panels") {
         let title = text(panel, "/title");
-        assert!(ids.insert(number(panel, "/id")), "{title}: its id is another's");
+        assert!(ids.insert(number(panel, "/id")), "{title}: duplicate id");
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| number(panel, &format!("/gridPos/{side}")));
         assert!(w > 0 && h > 0 && x + w <= 24, "{title}");
         for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
-            assert!(taken.insert(cell), "{title} covers another at {cell:?}");
+            assert!(taken.insert(cell), "{title} overlaps another panel at {cell:?}");
         }
     }
 }

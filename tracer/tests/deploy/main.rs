@@ -1,7 +1,7 @@
-//! What `deploy/` holds is held against the program: metrics, labels, options, and the tools that will read it.
+//! Checks the files in `deploy/` against the program's metrics, labels and options, and with the tools that read them.
 //!
-//! `promtool` (Debian: prometheus) and `systemd-analyze` (systemd) take part; `cargo xtask test` installs them.
-//! A static build is what `cargo xtask vm` takes to machines without the sources.
+//! Needs `promtool` (Debian: prometheus) and `systemd-analyze` (systemd); `cargo xtask test` installs them. Static builds
+//! skip these tests, because `cargo xtask vm` runs them on machines without the sources.
 #![cfg(not(target_feature = "crt-static"))]
 
 mod dashboard;
@@ -24,7 +24,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Runs a tool in a folder of the repository and demands success; what it printed on both streams.
+/// Runs a tool in a folder of the repository and requires success. Returns its output on both streams.
 fn tool(package: &str, folder: &str, program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .current_dir(root().join(folder))

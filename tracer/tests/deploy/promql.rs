@@ -1,27 +1,27 @@
-//! As much of PromQL as it takes to find the series and labels that an expression asks for.
+//! A PromQL scanner that finds the series and labels of an expression.
 
 use std::collections::BTreeSet;
 
 use crate::reference::Reference;
 
-/// What an expression asks for.
+/// The series and labels of an expression.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// Each series with its matchers: label and value; a regular expression gives one for each alternative.
+pub(crate) struct Query {
+    /// Each series with its matchers as label and value; a regular expression gives one matcher per alternative.
     pub(crate) series: Vec<(String, Vec<(String, String)>)>,
-    /// The labels in `by`, `on` and the like.
+    /// The labels in `by`, `on` and similar clauses.
     pub(crate) grouped: BTreeSet<String>,
 }
 
-/// Words of the language before a list of labels.
+/// Keywords before a list of labels.
 const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 
-/// Reads an expression.
-pub(crate) fn read(expression: &str) -> Asked {
-    let mut asked = Asked::default();
+/// Parses an expression.
+pub(crate) fn read(expression: &str) -> Query {
+    let mut query = Query::default();
     let mut rest = expression;
     while let Some(start) = rest.find(|it: char| it.is_ascii_alphabetic() || it == '_' || it == '"') {
-        // A suffix of a number or a duration is no name.
+        // The suffix of a number or a duration is not a name.
         let after_digit = rest[..start].ends_with(|it: char| it.is_ascii_digit());
         rest = &rest[start..];
         if let Some(quoted) = rest.strip_prefix('"') {
@@ -38,27 +38,27 @@ pub(crate) fn read(expression: &str) -> Asked {
         if LISTS.contains(&word) {
             if let Some(list) = next.strip_prefix('(') {
                 let (list, after) = list.split_once(')').expect("a closing parenthesis");
-                asked
+                query
                     .grouped
                     .extend(list.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()));
                 rest = after;
             }
         } else if let Some(matchers) = after.strip_prefix('{') {
             let (matchers, after) = matchers.split_once('}').expect("a closing brace");
-            asked.series.push((word.to_owned(), matchers_of(matchers)));
+            query.series.push((word.to_owned(), matchers_of(matchers)));
             rest = after;
         } else if is_series(word) && !next.starts_with('(') {
-            asked.series.push((word.to_owned(), Vec::new()));
+            query.series.push((word.to_owned(), Vec::new()));
         }
     }
-    asked
+    query
 }
 
 fn is_name(it: char) -> bool {
     it.is_ascii_alphanumeric() || it == '_' || it == ':'
 }
 
-/// Among the words that are not followed by a brace: those that are no function and no operator.
+/// Returns whether a word without braces is a series, rather than a function or an operator.
 fn is_series(word: &str) -> bool {
     word.contains(':') || ["tcptrace_", "process_"].iter().any(|prefix| word.starts_with(prefix))
 }
@@ -77,15 +77,15 @@ fn matchers_of(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Demands that all of it exists. A name with a colon is a recording rule's, one of `recorded`.
+/// Requires that all series, labels and values exist. A name with a colon must be in `recorded`, the recording rules.
 pub(crate) fn check(place: &str, expression: &str, reference: &Reference, recorded: &[String]) {
-    let asked = read(expression);
-    assert!(!asked.series.is_empty(), "{place}: no series in {expression}");
-    let mut free = false;
-    for (series, matchers) in &asked.series {
+    let query = read(expression);
+    assert!(!query.series.is_empty(), "{place}: no series in {expression}");
+    let mut has_recorded = false;
+    for (series, matchers) in &query.series {
         if series.contains(':') {
-            assert!(recorded.contains(series), "{place}: nothing records {series}");
-            free = true;
+            assert!(recorded.contains(series), "{place}: no rule records {series}");
+            has_recorded = true;
             continue;
         }
         assert!(reference.has(series), "{place}: there is no {series}");
@@ -98,21 +98,21 @@ pub(crate) fn check(place: &str, expression: &str, reference: &Reference, record
             );
         }
     }
-    for label in asked.grouped.iter().filter(|label| !label.starts_with('$')) {
-        let known = free || asked.series.iter().any(|(series, _)| reference.has_label(series, label));
+    for label in query.grouped.iter().filter(|label| !label.starts_with('$')) {
+        let known = has_recorded || query.series.iter().any(|(series, _)| reference.has_label(series, label));
         assert!(known, "{place}: no series of {expression} has the label {label}");
     }
 }
 
 #[test]
-fn what_is_asked_for_is_found() {
-    let asked = read(
+fn series_and_labels_are_found() {
+    let query = read(
         r#"1 - sum by (job, le) (rate(tcptrace_a_bucket{le="0.95", role!~"x|y"}[5m])) / on (job) group_left ()
            (instance:tcptrace_b:rate5m > 0.5e3 offset 30m) and up{job="z"} == 0 or tcptrace_c"#,
     );
     let pair = |label: &str, value: &str| (label.to_owned(), value.to_owned());
     assert_eq!(
-        asked.series,
+        query.series,
         [
             ("tcptrace_a_bucket".to_owned(), vec![pair("le", "0.95"), pair("role", "x"), pair("role", "y")]),
             ("instance:tcptrace_b:rate5m".to_owned(), vec![]),
@@ -120,5 +120,5 @@ fn what_is_asked_for_is_found() {
             ("tcptrace_c".to_owned(), vec![]),
         ]
     );
-    assert_eq!(asked.grouped, BTreeSet::from(["job".to_owned(), "le".to_owned()]));
+    assert_eq!(query.grouped, BTreeSet::from(["job".to_owned(), "le".to_owned()]));
 }

@@ -1,10 +1,10 @@
-//! What docs/metrics.md says there is. That page is made from the code and held against it elsewhere.
+//! The metrics according to docs/metrics.md. Another test checks that page against the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::read;
 
-/// Every metric with what may be asked of it.
+/// Every metric with its labels and label values.
 pub(crate) struct Reference {
     metrics: BTreeMap<String, Metric>,
     values: BTreeMap<String, BTreeSet<String>>,
@@ -16,7 +16,7 @@ pub(crate) struct Reference {
 struct Metric {
     histogram: bool,
     labels: BTreeSet<String>,
-    /// Whether the opt-in labels are added to it.
+    /// Whether the opt-in labels apply.
     owned: bool,
 }
 
@@ -59,7 +59,7 @@ impl Reference {
         reference
     }
 
-    /// The metric behind the name of a series; a histogram has three of those.
+    /// Returns the metric of a series. A histogram has three series names.
     fn metric(&self, series: &str) -> Option<(&str, &Metric)> {
         let found =
             |name: &str| self.metrics.get_key_value(name).map(|(name, metric)| (name.as_str(), metric));
@@ -71,12 +71,12 @@ impl Reference {
         })
     }
 
-    /// Whether there is such a series.
+    /// Returns whether the series exists.
     pub(crate) fn has(&self, series: &str) -> bool {
         series == "up" || self.metric(series).is_some()
     }
 
-    /// Whether the series has the label.
+    /// Returns whether the series can have the label.
     pub(crate) fn has_label(&self, series: &str, label: &str) -> bool {
         TARGET.contains(&label)
             || self.metric(series).is_some_and(|(_, metric)| {
@@ -86,20 +86,20 @@ impl Reference {
             })
     }
 
-    /// Whether the label of that series can have the value, as far as its values are known.
+    /// Returns whether the label of the series can have the value. Labels with open value sets accept every value.
     pub(crate) fn has_value(&self, series: &str, label: &str, value: &str) -> bool {
         if label == "le" {
-            let name = self.metric(series).expect("asked after `has`").0;
+            let name = self.metric(series).expect("the caller checked `has`").0;
             return value == "+Inf" || self.bounds.get(name).is_some_and(|bounds| bounds.contains(value));
         }
-        // The mode and the kernel are described in a sentence.
+        // The tables do not list the values of `mode` and `kernel`.
         let known = self.values.get(label);
         let closed = !TARGET.contains(&label) && label != "label";
         known.is_none_or(|values| values.contains(value)) || !closed
     }
 }
 
-/// The rows of the table whose first column has this title.
+/// Returns the rows of the table whose first column has this title.
 fn rows(text: &str, title: &str) -> Vec<Vec<String>> {
     let rows: Vec<Vec<String>> = text
         .lines()
@@ -117,7 +117,7 @@ fn cells(line: &str) -> Vec<String> {
     inner.map_or_else(Vec::new, |inner| inner.split('|').map(|cell| cell.trim().to_owned()).collect())
 }
 
-/// The words in backticks.
+/// Returns the words in backticks.
 fn code(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

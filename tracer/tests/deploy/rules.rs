@@ -1,4 +1,4 @@
-//! The rules of Prometheus, and the tests of the rules.
+//! The Prometheus rules and their tests.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ const RECORDING: &str = "deploy/prometheus/recording.rules.yaml";
 const ALERTING: &str = "deploy/prometheus/alerting.rules.yaml";
 const TESTS: [&str; 3] = ["agent.yaml", "connections.yaml", "handshakes.yaml"];
 
-/// The values of a key, wherever it stands in a YAML file; those in blocks as one text.
+/// Returns all values of a key in a YAML file; a block value as one text.
 fn values(text: &str, key: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut lines = text.lines().peekable();
@@ -31,7 +31,7 @@ fn values(text: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
-fn rules_ask_for_what_there_is() {
+fn rules_query_existing_series() {
     let reference = Reference::read();
     let recording = read(RECORDING);
     let recorded = values(&recording, "record");
@@ -43,7 +43,7 @@ fn rules_ask_for_what_there_is() {
 }
 
 #[test]
-fn tests_of_rules_feed_what_there_is() {
+fn rule_tests_feed_existing_series() {
     let reference = Reference::read();
     let recorded = values(&read(RECORDING), "record");
     for name in TESTS {
@@ -55,7 +55,7 @@ fn tests_of_rules_feed_what_there_is() {
 }
 
 #[test]
-fn everything_that_is_recorded_is_tested_or_used() {
+fn every_recording_rule_is_tested_or_used() {
     let recorded = values(&read(RECORDING), "record");
     let used: String =
         TESTS.map(|name| read(&format!("deploy/prometheus/tests/{name}"))).concat() + &read(ALERTING);
@@ -65,7 +65,7 @@ fn everything_that_is_recorded_is_tested_or_used() {
 }
 
 #[test]
-fn every_alert_is_seen_to_fire_and_not_to_fire() {
+fn every_alert_is_tested_to_fire_and_not_to_fire() {
     let mut seen: BTreeMap<String, (bool, bool)> = BTreeMap::new();
     for name in TESTS {
         let text = read(&format!("deploy/prometheus/tests/{name}"));
@@ -87,7 +87,7 @@ fn every_alert_is_seen_to_fire_and_not_to_fire() {
 }
 
 #[test]
-fn every_alert_says_how_bad_it_is_and_what_to_do() {
+fn every_alert_has_a_severity_and_a_runbook() {
     let text = read(ALERTING);
     let alerts = values(&text, "alert");
     let operating = read("docs/operating.md");
@@ -116,7 +116,7 @@ fn every_alert_says_how_bad_it_is_and_what_to_do() {
 }
 
 #[test]
-fn promtool_agrees() {
+fn promtool_accepts_the_rules_and_their_tests() {
     tool(
         "prometheus",
         "deploy/prometheus",

@@ -1,4 +1,4 @@
-//! The systemd unit and the configuration beside it.
+//! The systemd unit and its example configuration.
 
 use std::{fs, process::Command};
 
@@ -10,16 +10,16 @@ use crate::{read, root, tool};
 const UNIT: &str = "deploy/systemd/tcptrace-bpf.service";
 const PROGRAM: &str = "/usr/local/bin/tcptrace-bpf";
 
-/// The worst that `systemd-analyze security` may say, in tenths.
-const MOST_EXPOSURE: &str = "25";
+/// Highest accepted exposure level of `systemd-analyze security`, in tenths.
+const MAX_EXPOSURE: &str = "25";
 
-/// The values of a setting, in order.
+/// Returns the values of a setting, in order.
 fn settings<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
     unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect()
 }
 
 #[test]
-fn its_command_lines_are_taken() {
+fn the_command_lines_parse() {
     let unit = read(UNIT);
     let mut lines = settings(&unit, "ExecStart");
     lines.extend(settings(&unit, "ExecReload").iter().filter(|line| line.starts_with(PROGRAM)));
@@ -33,7 +33,7 @@ fn its_command_lines_are_taken() {
 }
 
 #[test]
-fn the_example_configuration_is_taken() {
+fn the_example_configuration_is_valid() {
     let file = root().join("deploy/systemd/tcptrace-bpf.toml");
     let output = Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf"))
         .args(["serve", "--check", "--config"])
@@ -44,8 +44,8 @@ fn the_example_configuration_is_taken() {
 }
 
 #[test]
-fn every_setting_of_the_example_is_taken_with_its_value() {
-    // All but the listening address stands behind a `#`; taken away, the file still has to be right.
+fn every_commented_setting_of_the_example_is_valid() {
+    // All settings except the address are commented out. The file must also be valid with all of them enabled.
     let example = read("deploy/systemd/tcptrace-bpf.toml");
     let whole: String = example
         .lines()
@@ -72,7 +72,7 @@ fn every_setting_of_the_example_is_taken_with_its_value() {
 }
 
 #[test]
-fn every_capability_is_explained_and_no_other_is_given() {
+fn every_granted_capability_is_explained() {
     let unit = read(UNIT);
     let [ambient, bounding] =
         ["AmbientCapabilities", "CapabilityBoundingSet"].map(|name| settings(&unit, name));
@@ -85,8 +85,8 @@ fn every_capability_is_explained_and_no_other_is_given() {
 }
 
 #[test]
-fn systemd_takes_it() {
-    // As it will be installed, but with the program that is here, which `verify` looks for.
+fn systemd_accepts_the_unit() {
+    // With the path of the built program, because `verify` checks that it exists.
     let folder = tempfile::tempdir().unwrap();
     let unit = read(UNIT).replace(PROGRAM, env!("CARGO_BIN_EXE_tcptrace-bpf"));
     let file = folder.path().join("tcptrace-bpf.service");
@@ -94,26 +94,26 @@ fn systemd_takes_it() {
     let drop_ins = folder.path().join("tcptrace-bpf.service.d");
     fs::create_dir(&drop_ins).unwrap();
     fs::write(drop_ins.join("other-namespaces.conf"), read("deploy/systemd/other-namespaces.conf")).unwrap();
-    let said = tool("systemd", ".", "systemd-analyze", &["verify", "--man=no", file.to_str().unwrap()]);
-    assert!(!said.contains("tcptrace-bpf.service"), "{said}");
+    let output = tool("systemd", ".", "systemd-analyze", &["verify", "--man=no", file.to_str().unwrap()]);
+    assert!(!output.contains("tcptrace-bpf.service"), "{output}");
 }
 
 #[test]
-fn it_is_as_closed_as_the_documentation_says() {
-    let said = tool(
+fn the_exposure_level_matches_the_documentation() {
+    let output = tool(
         "systemd",
         ".",
         "systemd-analyze",
-        &["security", "--offline=true", "--no-pager", &format!("--threshold={MOST_EXPOSURE}"), UNIT],
+        &["security", "--offline=true", "--no-pager", &format!("--threshold={MAX_EXPOSURE}"), UNIT],
     );
-    let score = said
+    let score = output
         .lines()
         .find_map(|line| {
             line.split_once("Overall exposure level for tcptrace-bpf.service: ")?.1.split(' ').next()
         })
-        .unwrap_or_else(|| panic!("no score in: {said}"));
+        .unwrap_or_else(|| panic!("no score in: {output}"));
     let version = tool("systemd", ".", "systemd-analyze", &["--version"]);
-    // Other versions weigh other things.
+    // Other versions weight the settings differently.
     if version.starts_with("systemd 252") {
         let stated = format!("`systemd-analyze security` of systemd 252 gives the unit {score}");
         assert!(

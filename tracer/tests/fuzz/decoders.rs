@@ -1,4 +1,4 @@
-//! What the kernel sends: records of the programs, netlink, BTF, and the format of a tracepoint.
+//! Decoders of kernel input: records of the programs, netlink messages, BTF and tracepoint formats.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -17,10 +17,10 @@ use tracer_ebpf::{
 
 use super::mutate::{Random, mutate};
 
-fn each_mutation(samples: &[Vec<u8>], count: usize, mut try_it: impl FnMut(&[u8])) {
+fn each_mutation(samples: &[Vec<u8>], count: usize, mut decode: impl FnMut(&[u8])) {
     let mut random = Random::new(0x7463_7074_7261_6365);
     for index in 0..count {
-        try_it(&mutate(&samples[index % samples.len()], &mut random));
+        decode(&mutate(&samples[index % samples.len()], &mut random));
     }
 }
 
@@ -75,14 +75,14 @@ fn records_of_the_programs() {
         assert_eq!((event, length), (true, Some(sample.len())));
     }
     let key = AddressKey::random();
-    let mut understood = 0;
+    let mut decoded = 0;
     each_mutation(&samples, 100_000, |bytes| {
-        decode::event(bytes, key, |event| understood += usize::from(event.is_some()));
+        decode::event(bytes, key, |event| decoded += usize::from(event.is_some()));
     });
-    assert!(understood > 10_000, "{understood}");
+    assert!(decoded > 10_000, "{decoded}");
 }
 
-/// The list that this kernel gives of its own sockets: one datagram, as it came.
+/// Returns a datagram of this kernel's socket dump.
 fn netlink_datagrams() -> Vec<Vec<u8>> {
     use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
@@ -116,7 +116,7 @@ fn netlink() {
     let samples = netlink_datagrams();
     let found = sockets_in(&samples[0], 7);
     assert!(found.iter().any(Result::is_ok), "{found:?}");
-    // The first messages are enough to be changed.
+    // Mutates only the first messages.
     let samples: Vec<Vec<u8>> = samples.iter().map(|it| it[..it.len().min(1500)].to_vec()).collect();
     each_mutation(&samples, 50_000, |bytes| {
         let _ = sockets_in(bytes, 7);
@@ -124,7 +124,7 @@ fn netlink() {
     });
 }
 
-/// `struct sock { int sk_err; struct inner { short a; } in; unsigned bits : 3; }`, and a pointer to it.
+/// Encodes `struct sock { int sk_err; struct inner { short a; } in; unsigned bits : 3; }`, and a pointer to it.
 fn btf() -> Vec<u8> {
     let strings = b"\0sock\0sk_err\0int\0inner\0a\0in\0bits\0";
     let name = |text: &str| {

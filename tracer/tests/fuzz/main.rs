@@ -1,5 +1,5 @@
-//! Every decoder of bytes from outside against mutations of real samples: the same ones at every run, a fixed
-//! count of them. A decoder may refuse; it must not panic, hang, or take memory that the bytes do not back.
+//! Runs every decoder of external input on a fixed set of mutated samples. A decoder may return an error, but must not
+//! panic, hang, or allocate more memory than the input justifies.
 
 mod allocations;
 mod decoders;

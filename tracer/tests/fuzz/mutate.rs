@@ -1,6 +1,6 @@
-//! Mutations, each from its number alone.
+//! Deterministic mutations of samples.
 
-/// SplitMix64: small, and the same everywhere.
+/// The SplitMix64 generator, which is small and deterministic.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -16,13 +16,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`, or 0.
+    /// Returns a number below `end`; 0 if `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % (end.max(1) as u64)).unwrap_or(0)
     }
 }
 
-/// Numbers at which lengths and offsets go wrong.
+/// Boundary values of lengths and offsets.
 const EDGES: [u64; 16] = [
     0,
     1,
@@ -42,7 +42,7 @@ const EDGES: [u64; 16] = [
     u64::MAX,
 ];
 
-/// One to four changes of a sample.
+/// Returns a sample with one to four mutations.
 pub(crate) fn mutate(sample: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = sample.to_vec();
     for _ in 0..=random.below(4) {

@@ -1,4 +1,4 @@
-//! Recordings.
+//! The decoder of recordings.
 
 use std::net::IpAddr;
 
@@ -9,8 +9,9 @@ use tcptrace_bpf::{
 };
 use tracer_core::{
     event::{
-        AcceptQueue, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
-        SourceCounts, SynAckRetransmit, TcpInfo, TcpState, Timestamp, Transition,
+        AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Nanos, Netns,
+        Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
+        Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
@@ -20,8 +21,9 @@ use super::{
     mutate::{Random, mutate},
 };
 
-/// The file unpacked at LZ4's best, and what a reader needs besides; far less than the lengths that lie.
-const MOST: usize = 24 << 20;
+/// Limit of a single allocation: the file at the maximum LZ4 ratio, plus the needs of the reader. Much less than the wrong
+/// lengths.
+const MAX_ALLOCATION: usize = 24 << 20;
 
 fn end(number: u64) -> Endpoint {
     let [.., a, b] = number.to_be_bytes();
@@ -33,17 +35,17 @@ fn events(count: u64) -> Vec<Event> {
     let mut events = vec![
         Event::Existing(ExistingSocket {
             time: Timestamp(1),
-            cookie: 5,
+            cookie: SocketCookie(5),
             state: TcpState::Listen,
-            state_age_ns: Some(3),
+            state_age: Some(Nanos(3)),
             local: end(1),
             remote: Endpoint { address: IpAddr::from([0, 0, 0, 0]), port: 0 },
             process: Some(process),
-            netns: Some(1),
-            cgroup_id: Some(2),
+            netns: Some(Netns(1)),
+            cgroup_id: Some(CgroupId(2)),
             info: None,
         }),
-        Event::SnapshotEnd { started: Timestamp(1) },
+        Event::DumpEnd { started: Timestamp(1) },
     ];
     for time in 2..count {
         events.push(match time % 5 {
@@ -67,8 +69,8 @@ fn events(count: u64) -> Vec<Event> {
                 local: end(time),
                 remote: end(time * 7),
                 process: (time % 2 == 0).then_some(process),
-                netns: Some(1),
-                cgroup_id: Some(time % 3),
+                netns: Some(Netns(1)),
+                cgroup_id: Some(CgroupId(time % 3)),
                 accept_queue: None,
                 flags: Some(SocketFlags::default()),
                 info: Some(TcpInfo { bytes_sent: time, ..TcpInfo::default() }),
@@ -101,26 +103,26 @@ fn sample(count: u64, batch: usize) -> Vec<u8> {
     writer.finish(&counts, &mut resolver).expect("memory takes all")
 }
 
-/// How many rows were understood; none when it is no recording.
+/// Returns how many rows were decoded; `None` if the bytes are not a recording.
 fn read(bytes: &[u8]) -> Option<usize> {
     let mut reader = Reader::new(bytes).ok()?;
     let clock = reader.header().clock;
     let cgroups = RecordedCgroups::default();
-    let mut understood = 0;
+    let mut decoded = 0;
     while let Some(batch) = reader.next_batch().expect("memory can be read") {
         let Some(mut rows) = Rows::new(&batch, clock) else { continue };
         for row in 0..rows.len() {
-            understood += usize::from(rows.content(row, &cgroups) != RowContent::Unknown);
+            decoded += usize::from(rows.content(row, &cgroups) != RowContent::Unknown);
         }
     }
-    Some(understood)
+    Some(decoded)
 }
 
 #[test]
 fn recordings() {
     let samples = [sample(40, 1000), sample(300, 100), sample(3, 1)];
     for (sample, rows) in samples.iter().zip([41, 301, 4]) {
-        // The events, and the account once.
+        // The events, and the counts once.
         assert_eq!(read(sample), Some(rows));
     }
     let mut random = Random::new(0x7265_636f_7264);
@@ -132,5 +134,5 @@ fn recordings() {
         }
     }
     assert!(refused > 500 && read_some > 500, "{refused} refused, {read_some} read");
-    assert!(largest() < MOST, "{} bytes were asked for at once", largest());
+    assert!(largest() < MAX_ALLOCATION, "an allocation of {} bytes", largest());
 }

@@ -1,11 +1,12 @@
-//! Events of every kind with any values.
+//! Strategies for events of every kind with any values.
 
 use std::net::IpAddr;
 
 use proptest::{option, prelude::*};
 use tracer_core::event::{
-    AcceptQueue, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
-    SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, Endpoint, Event, ExistingSocket, FirstRead, Micros, Millis, Nanos, Netns, Process,
+    SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd,
+    Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -63,10 +64,10 @@ fn info() -> impl Strategy<Value = TcpInfo> {
         segments_received: words[1],
         data_segments_received: words[2],
         retransmits: words[3],
-        srtt_us: srtt,
-        min_rtt_us: rtt,
+        srtt: srtt.map(Micros),
+        min_rtt: rtt.map(Micros),
         mss: words[4],
-        user_timeout_ms: timeout,
+        user_timeout: timeout.map(Millis),
         unacked_bytes: words[5],
         unread_bytes: words[6],
         segments_in_flight: words[7],
@@ -89,14 +90,14 @@ fn transition() -> impl Strategy<Value = Event> {
             Event::Transition(Transition {
                 time,
                 socket: SocketId(socket),
-                cookie,
+                cookie: cookie.map(SocketCookie),
                 from,
                 to,
                 local,
                 remote,
                 process,
-                netns,
-                cgroup_id,
+                netns: netns.map(Netns),
+                cgroup_id: cgroup_id.map(CgroupId),
                 accept_queue,
                 flags,
                 info,
@@ -109,17 +110,17 @@ fn existing() -> impl Strategy<Value = Event> {
     let who = (time(), any::<u64>(), state(), any::<Option<u64>>(), endpoint(), endpoint());
     let what = (option::of(process()), any::<Option<u32>>(), any::<Option<u64>>(), option::of(info()));
     (who, what).prop_map(
-        |((time, cookie, state, state_age_ns, local, remote), (process, netns, cgroup_id, info))| {
+        |((time, cookie, state, state_age, local, remote), (process, netns, cgroup_id, info))| {
             Event::Existing(ExistingSocket {
                 time,
-                cookie,
+                cookie: SocketCookie(cookie),
                 state,
-                state_age_ns,
+                state_age: state_age.map(Nanos),
                 local,
                 remote,
                 process,
-                netns,
-                cgroup_id,
+                netns: netns.map(Netns),
+                cgroup_id: cgroup_id.map(CgroupId),
                 info,
             })
         },
@@ -135,7 +136,7 @@ fn syn_ack() -> impl Strategy<Value = Event> {
                 listener: SocketId(listener),
                 local,
                 remote,
-                netns,
+                netns: netns.map(Netns),
                 attempts,
                 first_sent,
                 accept_queue,
@@ -144,20 +145,20 @@ fn syn_ack() -> impl Strategy<Value = Event> {
     )
 }
 
-/// Any event.
+/// Returns a strategy for any event.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => transition(),
         2 => existing(),
-        1 => time().prop_map(|started| Event::SnapshotEnd { started }),
-        1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::SnapshotScope { started, netns }),
+        1 => time().prop_map(|started| Event::DumpEnd { started }),
+        1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::DumpScope { started, netns: Netns(netns) }),
         2 => syn_ack(),
         1 => (time(), any::<u64>(), process()).prop_map(|(time, socket, process)| {
             Event::FirstRead(FirstRead { time, socket: SocketId(socket), process })
         }),
         1 => (time(), state(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
             |(time, state, local, remote, netns)| {
-                Event::TimewaitEnd(TimewaitEnd { time, state, local, remote, netns })
+                Event::TimewaitEnd(TimewaitEnd { time, state, local, remote, netns: netns.map(Netns) })
             }
         ),
         1 => time().prop_map(Event::Time),

@@ -1,4 +1,4 @@
-//! Files that were cut off, damaged, or are something else.
+//! Truncated files, damaged files, and files that are not recordings.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use tcptrace_bpf::{
     recording::{Header, arrow_schema},
     sources::recording::{Missing, Reader},
 };
-use tracer_core::event::{Endpoint, Event, SocketId, SourceCounts, TcpState, Timestamp, Transition};
+use tracer_core::event::{Endpoint, Event, Netns, SocketId, SourceCounts, TcpState, Timestamp, Transition};
 
 use super::support::{Content, header, read, recorded};
 
-pub(crate) fn opening(time: Timestamp) -> Transition {
+pub(crate) fn connect(time: Timestamp) -> Transition {
     let end = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
     Transition {
         time,
@@ -30,7 +30,7 @@ pub(crate) fn opening(time: Timestamp) -> Transition {
         local: end(4000),
         remote: end(80),
         process: None,
-        netns: Some(7),
+        netns: Some(Netns(7)),
         cgroup_id: None,
         accept_queue: None,
         flags: None,
@@ -38,19 +38,19 @@ pub(crate) fn opening(time: Timestamp) -> Transition {
     }
 }
 
-fn openings(range: std::ops::Range<u64>) -> Vec<Event> {
-    range.map(|time| Event::Transition(opening(Timestamp(time)))).collect()
+fn connects(range: std::ops::Range<u64>) -> Vec<Event> {
+    range.map(|time| Event::Transition(connect(Timestamp(time)))).collect()
 }
 
 const COUNTS: SourceCounts =
-    SourceCounts { seen: 30, lost: 4, skipped: Some(3), others_lost: 2, renewed: 5, malformed: 1 };
+    SourceCounts { seen: 30, lost: 4, skipped: Some(3), others_lost: 2, resyncs: 5, malformed: 1 };
 
 #[test]
-fn cut_at_every_byte_it_reads_and_says_what_is_missing() {
-    let batches = [openings(0..10), openings(10..20), openings(20..30)];
+fn a_file_cut_at_any_byte_is_readable_and_reports_what_is_missing() {
+    let batches = [connects(0..10), connects(10..20), connects(20..30)];
     let slices: Vec<&[Event]> = batches.iter().map(Vec::as_slice).collect();
     let whole = recorded(&header(), &slices, &COUNTS);
-    // Where the first, the second and the third batch end.
+    // The ends of the first, the second and the third batch.
     let ends: Vec<usize> = (1..=3).map(|count| recorded_length(&slices[..count])).collect();
     let schema = recorded_length(&[]);
     assert_eq!(whole.len(), ends[2] + 8, "the end marker has 8 bytes");
@@ -68,18 +68,18 @@ fn cut_at_every_byte_it_reads_and_says_what_is_missing() {
     assert_eq!((content.events.len(), content.counts, content.missing), (30, COUNTS, None));
     for length in 0..schema {
         let error = Reader::new(&whole[..length]).unwrap_err().to_string();
-        assert!(error.contains("it was cut off at once"), "cut at {length}: {error}");
+        assert!(error.contains("it ends before the first event"), "cut at {length}: {error}");
     }
 }
 
-/// Without the end marker.
+/// Returns the length of the recording without the end marker.
 fn recorded_length(batches: &[&[Event]]) -> usize {
     let counts = if batches.len() == 3 { COUNTS } else { SourceCounts::default() };
     recorded(&header(), batches, &counts).len() - 8
 }
 
 #[test]
-fn each_sentence_says_what_and_how_much() {
+fn each_sentence_has_the_cause_and_the_size() {
     let sentences: Vec<String> = [
         Missing::EndMarker,
         Missing::RestOfBatch { unused: 17 },
@@ -95,10 +95,10 @@ fn each_sentence_says_what_and_how_much() {
     assert!(sentences[3].contains("3 bytes after the end"));
 }
 
-/// What a power cut leaves where the blocks were never written.
+/// After a power failure, unwritten blocks contain zeros.
 #[test]
-fn zeros_are_no_end_marker() {
-    let events = openings(0..10);
+fn zeros_are_not_an_end_marker() {
+    let events = connects(0..10);
     let mut bytes = recorded(&header(), &[&events], &COUNTS);
     bytes.truncate(bytes.len() - 8);
     bytes.extend([0; 5000]);
@@ -108,8 +108,8 @@ fn zeros_are_no_end_marker() {
 }
 
 #[test]
-fn what_follows_the_end_is_told() {
-    let events = openings(0..10);
+fn bytes_after_the_end_are_reported() {
+    let events = connects(0..10);
     let mut bytes = recorded(&header(), &[&events], &COUNTS);
     bytes.extend(b"more");
     let content = read(&bytes);
@@ -117,12 +117,12 @@ fn what_follows_the_end_is_told() {
 }
 
 #[test]
-fn something_else_is_refused_in_a_sentence() {
+fn other_files_are_refused_with_a_sentence() {
     let newer = {
         let mut bytes = recorded(&header(), &[], &SourceCounts::default());
         let key = b"tcptrace.format";
         let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
-        // The value is somewhere near its key; a digit alone in padding.
+        // The value is near its key: a single digit with padding.
         let value = (at.saturating_sub(64)..at + 64)
             .find(|&index| bytes[index..].starts_with(b"\x01\0\0\x001\0"))
             .unwrap();
@@ -131,9 +131,9 @@ fn something_else_is_refused_in_a_sentence() {
     };
     for (bytes, part) in [
         (&b""[..], "ends before the first event"),
-        (b"{\"type\":\"connection\"}\n", "no Arrow stream"),
-        (b"\xff\xff\xff\xff\xff\xff\xff\x7f", "no Arrow stream"),
-        (b"ARROW1\0\0\xff\xff\xff\xff", "no Arrow stream"),
+        (b"{\"type\":\"connection\"}\n", "not an Arrow stream"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f", "not an Arrow stream"),
+        (b"ARROW1\0\0\xff\xff\xff\xff", "not an Arrow stream"),
         (&newer, "format version 9"),
     ] {
         let error = Reader::new(bytes).unwrap_err().to_string();
@@ -142,10 +142,10 @@ fn something_else_is_refused_in_a_sentence() {
     }
 }
 
-/// The lengths are those of a file that is much larger.
+/// The lengths are much larger than the file.
 #[test]
-fn lengths_that_are_lies_cost_nothing() {
-    let events = openings(0..10);
+fn wrong_lengths_allocate_nothing() {
+    let events = connects(0..10);
     let bytes = recorded(&header(), &[&events], &COUNTS);
     let schema = recorded(&Header { ..header() }, &[], &SourceCounts::default()).len() - 8;
     for lie in [0x7fff_ffff_u32, 0x003f_ffff, 0xffff_ffff] {
@@ -157,7 +157,7 @@ fn lengths_that_are_lies_cost_nothing() {
     }
 }
 
-/// A recording's columns without a row, and these besides, packed: their message.
+/// Encodes a recording with null columns and these additional columns, compressed.
 fn with_columns(more: &[(Field, ArrayRef)]) -> Vec<u8> {
     let schema = arrow_schema(header().to_metadata());
     let rows = more[0].1.len();
@@ -165,7 +165,7 @@ fn with_columns(more: &[(Field, ArrayRef)]) -> Vec<u8> {
     let fields: Vec<_> = fields.collect();
     let empty = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows));
     let columns: Vec<ArrayRef> = empty.chain(more.iter().map(|(_, column)| Arc::clone(column))).collect();
-    // What a recording always has is null here, which nobody forbids.
+    // The required columns of a recording are null here, which the reader accepts.
     let fields: Vec<Field> = fields.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap();
@@ -178,9 +178,9 @@ fn column(index: usize, array: &ArrayRef) -> (Field, ArrayRef) {
     (Field::new(format!("more_{index}"), array.data_type().clone(), true), Arc::clone(array))
 }
 
-/// Some hundred kilobytes that unpack to gigabytes.
+/// Hundreds of kilobytes that decompress to gigabytes.
 #[test]
-fn columns_are_bounded_together() {
+fn the_total_size_of_columns_is_limited() {
     let zeros: ArrayRef = Arc::new(UInt64Array::from(vec![0; 1 << 20]));
     let read = |count: usize| {
         let columns: Vec<_> = (0..count).map(|index| column(index, &zeros)).collect();
@@ -192,24 +192,24 @@ fn columns_are_bounded_together() {
     assert_eq!(read(1), (Some(1 << 20), None));
     let (rows, missing) = read(32);
     assert_eq!(rows, None);
-    let told = missing.unwrap().to_string();
-    assert!(told.contains("its columns are larger than any recording's"), "{told}");
+    let missing = missing.unwrap().to_string();
+    assert!(missing.contains("its columns are larger than any recording's"), "{missing}");
 }
 
 #[test]
-fn dictionaries_are_bounded_together() {
+fn the_total_size_of_dictionaries_is_limited() {
     let long = "a".repeat(60 << 20);
     let texts: ArrayRef = Arc::new([Some(long.as_str())].into_iter().collect::<DictionaryArray<Int32Type>>());
     let columns: Vec<_> = (0..6).map(|index| column(index, &texts)).collect();
     let bytes = with_columns(&columns);
     let mut reader = Reader::new(&bytes[..]).unwrap();
     assert!(reader.next_batch().unwrap().is_none());
-    let told = reader.missing().unwrap().to_string();
-    assert!(told.contains("its dictionaries are larger than any recording's"), "{told}");
+    let missing = reader.missing().unwrap().to_string();
+    assert!(missing.contains("its dictionaries are larger than any recording's"), "{missing}");
 }
 
 #[test]
-fn too_many_columns_are_no_recording() {
+fn a_file_with_too_many_columns_is_refused() {
     let zero: ArrayRef = Arc::new(UInt64Array::from(vec![0]));
     let columns: Vec<_> = (0..1_000).map(|index| column(index, &zero)).collect();
     let error = Reader::new(&with_columns(&columns)[..]).unwrap_err().to_string();

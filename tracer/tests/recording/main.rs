@@ -1,4 +1,4 @@
-//! Recordings: what is written is what is read, whatever the events are and however the file ends.
+//! Recordings: round trips of any events, and truncated or damaged files.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod any_event;

@@ -1,4 +1,4 @@
-//! What is written is what is read.
+//! Round trips of events, counts and cgroups.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -12,14 +12,16 @@ use tcptrace_bpf::{
     recording::{BATCH_ROWS, COLUMNS, Header, Writer, arrow_schema},
     sources::recording::{Reader, RowContent, Rows},
 };
-use tracer_core::event::{ClockOffset, Event, Process, SocketId, SourceCounts, TcpInfo, Timestamp};
+use tracer_core::event::{
+    CgroupId, ClockOffset, Event, Micros, Process, SocketCookie, SocketId, SourceCounts, TcpInfo, Timestamp,
+};
 
 use super::{
     any_event,
     support::{header, read, recorded},
 };
 
-/// Of several times in a row, the last.
+/// Keeps only the last of several times in a row.
 fn without_repeated_times(events: &[Event]) -> Vec<Event> {
     let mut kept: Vec<Event> = Vec::new();
     for event in events {
@@ -36,13 +38,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn every_event_comes_back_as_it_was(
+    fn every_event_round_trips(
         events in prop::collection::vec(any_event::event(), 0..60),
         offset in any::<i64>(),
         counts in any::<(u64, u64, Option<u64>, u64, u64, u64)>(),
     ) {
-        let (seen, lost, skipped, others_lost, renewed, malformed) = counts;
-        let counts = SourceCounts { seen, lost, skipped, others_lost, renewed, malformed };
+        let (seen, lost, skipped, others_lost, resyncs, malformed) = counts;
+        let counts = SourceCounts { seen, lost, skipped, others_lost, resyncs, malformed };
         let header = Header { clock: ClockOffset { to_utc_ns: offset.into() }, ..header() };
         let bytes = recorded(&header, &[&events], &counts);
         let content = read(&bytes);
@@ -60,17 +62,17 @@ fn a_full_batch_is_written_at_once() {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     let begun = writer.bytes();
     for time in 1..BATCH_ROWS as u64 {
-        writer.event(&Event::SnapshotEnd { started: Timestamp(time) }, &mut resolver).unwrap();
+        writer.event(&Event::DumpEnd { started: Timestamp(time) }, &mut resolver).unwrap();
     }
     assert_eq!((writer.pending(), writer.bytes()), (BATCH_ROWS - 1, begun));
-    writer.event(&Event::SnapshotEnd { started: Timestamp(0) }, &mut resolver).unwrap();
+    writer.event(&Event::DumpEnd { started: Timestamp(0) }, &mut resolver).unwrap();
     assert_eq!(writer.pending(), 0);
     assert!(writer.bytes() > begun);
 }
 
-/// Columns of full batches are packed in several blocks, and what does not get smaller is not packed in every one.
+/// The columns of full batches have several compressed blocks. Incompressible columns are not compressed in every batch.
 #[test]
-fn full_batches_come_back_as_they_were() {
+fn full_batches_round_trip() {
     let mut random = 1_u64;
     let mut next = || {
         random ^= random << 13;
@@ -81,8 +83,8 @@ fn full_batches_come_back_as_they_were() {
     let low = |value| u32::try_from(value & u64::from(u32::MAX)).unwrap();
     let events: Vec<Event> = (0..BATCH_ROWS as u64 * 6 + 77)
         .map(|index| {
-            let mut transition = super::damage::opening(Timestamp(index));
-            // First all different, then much the same, then again all different.
+            let mut transition = super::damage::connect(Timestamp(index));
+            // First distinct values, then repeated ones, then distinct ones again.
             let varied = if (2..4).contains(&(index / BATCH_ROWS as u64)) { index % 3 } else { next() };
             transition.socket = SocketId(varied);
             transition.remote.address = match varied % 3 {
@@ -90,8 +92,8 @@ fn full_batches_come_back_as_they_were() {
                 1 => Ipv6Addr::from_bits(varied.into()).into(),
                 _ => transition.remote.address,
             };
-            transition.cookie = (varied % 7 < 3).then_some(varied);
-            transition.cgroup_id = (varied % 5 == 0).then_some(7);
+            transition.cookie = (varied % 7 < 3).then_some(SocketCookie(varied));
+            transition.cgroup_id = (varied % 5 == 0).then_some(CgroupId(7));
             let comm = if varied % 2 == 0 {
                 *b"plain\0\0\0\0\0\0\0\0\0\0\0"
             } else {
@@ -101,7 +103,7 @@ fn full_batches_come_back_as_they_were() {
             transition.info = (index % 4 == 3).then(|| TcpInfo {
                 bytes_sent: varied,
                 mss: 1448,
-                srtt_us: (varied % 2 == 0).then_some(low(varied)),
+                srtt: (varied % 2 == 0).then_some(Micros(low(varied))),
                 ..TcpInfo::default()
             });
             Event::Transition(transition)
@@ -112,26 +114,26 @@ fn full_batches_come_back_as_they_were() {
     assert!(content.events == events, "of {} events", events.len());
 }
 
-/// On a host with cgroup v1 the socket is in the root, and the process knows.
+/// On a host with cgroup v1, the socket is in the root, and the cgroup of the process is informative.
 #[test]
-fn cgroups_are_those_of_the_recorded_host() {
+fn cgroups_round_trip() {
     let cgroup = |path: &str| Arc::new(Cgroup { path: path.to_owned(), owner: CgroupOwner::from_path(path) });
     let host = RecordedCgroups::default();
-    host.tell_id(1, cgroup("/"));
-    host.tell_id(77, cgroup("/system.slice/nginx.service"));
-    host.tell_process(9, Some(cgroup("/docker/9")));
-    host.tell_process(5, Some(cgroup("/docker/5")));
+    host.insert_id(CgroupId(1), cgroup("/"));
+    host.insert_id(CgroupId(77), cgroup("/system.slice/nginx.service"));
+    host.set_process(9, Some(cgroup("/docker/9")));
+    host.set_process(5, Some(cgroup("/docker/5")));
 
     let process = |pid| Process { pid, uid: 0, comm: [0; 16] };
-    let opening = |cgroup_id, pid| {
-        let mut script = super::damage::opening(Timestamp(5));
-        script.cgroup_id = cgroup_id;
-        script.process = Some(process(pid));
-        Event::Transition(script)
+    let connect = |cgroup_id: Option<u64>, pid| {
+        let mut transition = super::damage::connect(Timestamp(5));
+        transition.cgroup_id = cgroup_id.map(CgroupId);
+        transition.process = Some(process(pid));
+        Event::Transition(transition)
     };
     let mut resolver = CgroupResolver::recorded(host);
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
-    for event in [opening(Some(77), 5), opening(Some(1), 9), opening(None, 6)] {
+    for event in [connect(Some(77), 5), connect(Some(1), 9), connect(None, 6)] {
         writer.event(&event, &mut resolver).unwrap();
     }
     let bytes = writer.finish(&SourceCounts::default(), &mut resolver).unwrap();
@@ -143,18 +145,22 @@ fn cgroups_are_those_of_the_recorded_host() {
         assert!(matches!(rows.content(row, &cgroups), RowContent::Event(_)));
     }
     let mut replayed = CgroupResolver::recorded(cgroups);
-    let mut path = |id, pid: u32| {
-        let found = replayed.cgroup(id, Some(&process(pid)), Duration::ZERO);
+    let mut path = |id: Option<u64>, pid: u32| {
+        let found = replayed.cgroup(id.map(CgroupId), Some(&process(pid)), Duration::ZERO);
         found.map(|cgroup| cgroup.path.clone())
     };
     assert_eq!(path(Some(77), 5).as_deref(), Some("/system.slice/nginx.service"));
     assert_eq!(path(Some(1), 9).as_deref(), Some("/docker/9"));
-    assert_eq!(path(Some(1), 5).as_deref(), Some("/"), "nobody asked for the process of a socket that told");
+    assert_eq!(
+        path(Some(1), 5).as_deref(),
+        Some("/"),
+        "the cgroup of the process is not recorded if that of the socket is informative"
+    );
     assert_eq!(path(None, 6), None);
 }
 
 #[test]
-fn the_schema_says_what_its_columns_mean() {
+fn the_schema_has_the_meaning_of_its_columns() {
     let schema = arrow_schema(header().to_metadata());
     assert_eq!(schema.fields().len(), COLUMNS.len());
     for (field, column) in schema.fields().iter().zip(COLUMNS) {

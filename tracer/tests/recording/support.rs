@@ -1,4 +1,4 @@
-//! Writing and reading a recording in memory.
+//! Writes and reads recordings.
 
 use std::path::Path;
 
@@ -28,13 +28,13 @@ pub(crate) fn header() -> Header {
     }
 }
 
-pub(crate) fn nobody() -> CgroupResolver {
+pub(crate) fn no_cgroups() -> CgroupResolver {
     CgroupResolver::recorded(RecordedCgroups::default())
 }
 
-/// A recording with a batch for each slice; the counts are those at its end.
+/// Encodes a recording with one batch per slice, and with these final counts.
 pub(crate) fn recorded(header: &Header, batches: &[&[Event]], counts: &SourceCounts) -> Vec<u8> {
-    let mut resolver = nobody();
+    let mut resolver = no_cgroups();
     let mut writer = Writer::new(Vec::new(), header).unwrap();
     for (index, batch) in batches.iter().enumerate() {
         for event in *batch {
@@ -46,7 +46,7 @@ pub(crate) fn recorded(header: &Header, batches: &[&[Event]], counts: &SourceCou
     writer.finish(counts, &mut resolver).unwrap()
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Content {
     pub(crate) events: Vec<Event>,
@@ -74,7 +74,7 @@ pub(crate) fn read(bytes: &[u8]) -> Content {
     content
 }
 
-/// Delivers files as a source: its events, its account, and what it says is missing.
+/// Reads files through the source. Returns its events, counts and problems.
 pub(crate) fn replay(
     paths: &[&Path],
     limit: Option<std::time::Duration>,

@@ -3,19 +3,22 @@
 use tcptrace_bpf::report::{DiagramSvg, write_diagram_text};
 use tracer_core::{
     analysis::{LiveCounts, StateGraph},
-    event::TcpState::{
-        self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
-        SynSent, TimeWait,
+    event::{
+        Event, Nanos,
+        TcpState::{
+            self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
+            SynSent, TimeWait,
+        },
     },
     lifecycle::Tracker,
 };
 
 use crate::{
-    lives::{host, life, observe},
-    openings::{MS, SECOND},
+    attempts::{MS, SECOND},
+    events::{host, observe, socket_events},
 };
 
-fn graph_of(events: &[tracer_core::event::Event]) -> (StateGraph, LiveCounts) {
+fn graph_of(events: &[Event]) -> (StateGraph, LiveCounts) {
     let mut graph = StateGraph::default();
     let tracker = observe(events, |observation| graph.observe(&observation));
     (graph, live(&tracker))
@@ -54,7 +57,7 @@ fn every_connection_is_on_its_edges() {
         (Closing, TimeWait, 2),
         (CloseWait, LastAck, 20),
         (LastAck, Closed, 20),
-        // The kernel hands over: nothing goes to CLOSE by itself.
+        // The kernel replaces the socket by a timewait socket: no edge to CLOSE.
         (FinWait2, Closed, 0),
         (Closing, Closed, 0),
     ] {
@@ -68,17 +71,21 @@ fn every_connection_is_on_its_edges() {
 }
 
 #[test]
-fn the_time_is_that_of_the_state_left() {
-    let (graph, _) =
-        graph_of(&life(7, Closed, &[(0, SynSent), (250 * MS, Established), (5 * SECOND, CloseWait)], 0));
-    let near = |ns: Option<u64>, expected: u64| ns.unwrap().abs_diff(expected) <= expected / 100;
+fn durations_are_of_the_state_left() {
+    let (graph, _) = graph_of(&socket_events(
+        7,
+        Closed,
+        &[(0, SynSent), (250 * MS, Established), (5 * SECOND, CloseWait)],
+        0,
+    ));
+    let near = |time: Option<Nanos>, expected: u64| time.unwrap().0.abs_diff(expected) <= expected / 100;
     let edge = |from, to| graph.edge((from, to)).unwrap();
-    assert_eq!(edge(Closed, SynSent).durations.count(), 0, "nothing has been in CLOSE");
-    assert!(near(edge(SynSent, Established).durations.quantile_ns(0.5), 250 * MS));
-    assert!(near(graph.time_in(Established).quantile_ns(0.5), 4_750 * MS));
+    assert_eq!(edge(Closed, SynSent).durations.count(), 0, "CLOSE has no duration");
+    assert!(near(edge(SynSent, Established).durations.quantile(0.5), 250 * MS));
+    assert!(near(graph.time_in(Established).quantile(0.5), 4_750 * MS));
     // A server's SYN_RECV lasts as long as the handshake, not the microseconds of the kernel's socket.
-    let (server, _) = graph_of(&life(8, Listen, &[(0, SynReceived), (9_000, Established)], 0));
-    assert!(near(server.edge((SynReceived, Established)).unwrap().durations.quantile_ns(0.5), 40 * MS));
+    let (server, _) = graph_of(&socket_events(8, Listen, &[(0, SynReceived), (9_000, Established)], 0));
+    assert!(near(server.edge((SynReceived, Established)).unwrap().durations.quantile(0.5), 40 * MS));
 }
 
 #[test]
@@ -103,7 +110,7 @@ fn the_diagram_as_svg() {
     insta::assert_snapshot!(svg);
 }
 
-/// Every element is closed by its own end, and nothing that XML reserves stands in a text.
+/// Asserts that every element is closed by its own end tag, and that texts are escaped.
 fn assert_well_formed(svg: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = svg;
@@ -129,16 +136,15 @@ fn assert_well_formed(svg: &str) {
     assert!(open.is_empty() && rest.trim().is_empty(), "{open:?} {rest}");
 }
 
-/// The counts of the documented sample, through the program: the same drawing, and the same lines of the table as
-/// far as they are counts.
+/// Draws a diagram with the counts of the documented sample, and compares everything but the times.
 #[test]
 fn the_documented_sample_is_what_is_drawn() {
     let mut socket = 0;
-    let mut events = life(1, Closed, &[(0, Listen)], 0);
+    let mut events = socket_events(1, Closed, &[(0, Listen)], 0);
     let mut add = |count: u64, first: TcpState, steps: &[(u64, TcpState)], error: u16| {
         for _ in 0..count {
             socket += 1;
-            events.extend(life(100 + socket, first, steps, error));
+            events.extend(socket_events(100 + socket, first, steps, error));
         }
     };
     let client = [(0, SynSent), (MS, Established)];
@@ -148,7 +154,7 @@ fn the_documented_sample_is_what_is_drawn() {
     add(31, Closed, &client, 0);
     add(280, Listen, &[&server[..], &[(2 * MS, CloseWait), (3 * MS, LastAck), (4 * MS, Closed)]].concat(), 0);
     add(31, Listen, &server, 0);
-    // The sample's listeners were there before.
+    // The listeners of the sample existed before tracing started.
     let (graph, _) = graph_of(&events[1..]);
     let mut live = LiveCounts::default();
     live.add(Established, 322);
@@ -158,7 +164,7 @@ fn the_documented_sample_is_what_is_drawn() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/diagram.md");
     let page = std::fs::read_to_string(page).unwrap();
     let sample = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    // The times were those of a real host.
+    // The times are those of a real host.
     let counts = |text: &str| {
         let counted = text.lines().map(|line| {
             if line.contains("us ") || line.contains("ms ") {

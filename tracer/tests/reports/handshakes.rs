@@ -1,4 +1,4 @@
-//! Handshakes in groups.
+//! Groups of handshakes and their report.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use tracer_core::{
     analysis::{
         Fault, GroupKey, HandshakeAttempt, HandshakeOutcome, Handshakes, HandshakesBy, HandshakesOptions,
     },
-    event::ClockOffset,
+    event::{ClockOffset, Nanos},
     lifecycle::CloseReason,
 };
 
-use crate::openings::{MS, SECOND, US, client, end, failed, lossy, process, served};
+use crate::attempts::{MS, SECOND, US, client, end, failed, lossy, process, served};
 
 fn by(by: HandshakesBy) -> HandshakesOptions {
     HandshakesOptions { by, slowest: 5, max_groups: 10_000 }
@@ -26,7 +26,7 @@ fn table(handshakes: &Handshakes, groups: usize) -> String {
     text
 }
 
-/// Five healthy backends, and one each that drops every third SYN, is slow, and refuses.
+/// Returns the handshakes with five healthy backends, and with three that drop every third SYN, are slow, and refuse.
 fn incident() -> Handshakes {
     let mut handshakes = Handshakes::new(by(HandshakesBy::Service));
     for round in 0..60 {
@@ -46,36 +46,36 @@ fn incident() -> Handshakes {
 }
 
 #[test]
-fn the_culprits_of_an_incident_come_first_and_are_named() {
+fn the_worst_offenders_come_first_and_are_named() {
     let handshakes = incident();
     let report = handshakes.report();
     let first: Vec<_> = report.groups[..3].iter().map(|group| group.key.clone()).collect();
     let service = |backend: &str| GroupKey::Service(end(backend, 8080));
     assert_eq!(first, ["10.0.1.8", "10.0.1.6", "10.0.1.7"].map(service));
-    assert!(report.groups[..3].iter().all(|group| group.culprit.is_one()));
-    assert!(report.groups[3..].iter().all(|group| !group.culprit.is_one()), "the others are healthy");
-    let faults: Vec<_> = report.groups[..3].iter().map(|group| group.culprit.faults[0]).collect();
-    let Fault::Slow { p50_ns, host_ns, by_network: true } = faults[2] else { panic!("{faults:?}") };
-    assert!(p50_ns.abs_diff(223 * MS) < 3 * MS && host_ns < 300 * US, "{faults:?}");
+    assert!(report.groups[..3].iter().all(|group| group.score.is_offender()));
+    assert!(report.groups[3..].iter().all(|group| !group.score.is_offender()), "the others are healthy");
+    let faults: Vec<_> = report.groups[..3].iter().map(|group| group.score.faults[0]).collect();
+    let Fault::Slow { p50, host_median, by_network: true } = faults[2] else { panic!("{faults:?}") };
+    assert!(p50.0.abs_diff(223 * MS) < 3 * MS && host_median < Nanos(300 * US), "{faults:?}");
     assert_eq!(
         faults[..2],
         [
             Fault::Failing { outcome: HandshakeOutcome::Failed(CloseReason::Refused), count: 60, of: 60 },
-            Fault::Losing { count: 20, of: 60, mean_wait_ns: Some(SECOND) },
+            Fault::Losing { count: 20, of: 60, mean_wait: Some(Nanos(SECOND)) },
         ]
     );
     let text = table(&handshakes, 20);
     let top: Vec<&str> = text.lines().take(3).collect();
-    for culprit in
+    for offender in
         ["10.0.1.6:8080 (33 % lost a SYN", "10.0.1.7:8080 (slow network", "10.0.1.8:8080 (100 % refused)"]
     {
-        assert!(top[0].contains(culprit), "{culprit} not in {top:?}");
+        assert!(top[0].contains(offender), "{offender} not in {top:?}");
     }
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn a_healthy_host_is_told_to_be_so() {
+fn a_healthy_host_has_no_offenders() {
     let mut handshakes = Handshakes::new(by(HandshakesBy::Service));
     assert_eq!(table(&handshakes, 20).lines().next(), Some("No handshake was seen"));
     for index in 0..100 {
@@ -86,16 +86,15 @@ fn a_healthy_host_is_told_to_be_so() {
 }
 
 #[test]
-fn one_mishap_does_not_outrank_a_real_trouble() {
+fn a_single_failure_does_not_outrank_many() {
     let mut handshakes = Handshakes::new(by(HandshakesBy::Remote));
     for index in 0..100 {
-        let mishap = index == 0;
         let stray = failed(end("10.0.9.9", 80), CloseReason::Refused, MS);
-        let trouble = failed(end("10.0.1.1", 80), CloseReason::Refused, MS);
-        if mishap {
+        let frequent = failed(end("10.0.1.1", 80), CloseReason::Refused, MS);
+        if index == 0 {
             handshakes.add(&stray, None);
         }
-        handshakes.add(&if index % 4 == 0 { trouble } else { client(end("10.0.1.1", 80), MS) }, None);
+        handshakes.add(&if index % 4 == 0 { frequent } else { client(end("10.0.1.1", 80), MS) }, None);
     }
     let report = handshakes.report();
     assert_eq!(*report.groups[0].key, GroupKey::Remote("10.0.1.1".parse().unwrap()));
@@ -103,10 +102,10 @@ fn one_mishap_does_not_outrank_a_real_trouble() {
 
 #[test]
 fn every_grouping_has_its_key() {
-    let opening = client(end("192.0.2.7", 5432), MS);
+    let attempt = client(end("192.0.2.7", 5432), MS);
     let key = |how| {
         let mut handshakes = Handshakes::new(by(how));
-        handshakes.add(&opening, Some(Arc::from("0123456789abcdef")));
+        handshakes.add(&attempt, Some(Arc::from("0123456789abcdef")));
         handshakes.report().groups[0].key.clone()
     };
     assert_eq!(key(HandshakesBy::Service), GroupKey::Service(end("192.0.2.7", 5432)));
@@ -115,35 +114,36 @@ fn every_grouping_has_its_key() {
     assert_eq!(key(HandshakesBy::LocalPort), GroupKey::LocalPort(40_000));
     assert_eq!(key(HandshakesBy::Process), GroupKey::Process(Some(process(1, "orders-api").comm)));
     assert_eq!(key(HandshakesBy::Container), GroupKey::Container(Some(Arc::from("0123456789abcdef"))));
-    assert_eq!(key(HandshakesBy::Role), GroupKey::Role(opening.role));
+    assert_eq!(key(HandshakesBy::Role), GroupKey::Role(attempt.role));
     assert_eq!(key(HandshakesBy::None), GroupKey::All);
     let server = served(443, end("192.0.2.7", 50_000), MS);
     assert_eq!(GroupKey::of(&server, HandshakesBy::Service, None), GroupKey::Served(443));
 }
 
 #[test]
-fn the_slowest_are_kept_the_slowest_first() {
+fn the_slowest_are_sorted() {
     let mut handshakes = Handshakes::new(HandshakesOptions { slowest: 3, ..by(HandshakesBy::None) });
     for ms in [5, 900, 20, 7_000, 900, 3] {
         handshakes.add(&client(end("192.0.2.7", 80), ms * MS), None);
     }
     let report = handshakes.report();
-    let kept: Vec<_> = report.slowest.iter().map(|(_, opening)| opening.duration_ns.unwrap() / MS).collect();
+    let kept: Vec<_> =
+        report.slowest.iter().map(|(_, attempt)| attempt.duration.unwrap().as_millis()).collect();
     assert_eq!(kept, [7_000, 900, 900]);
     let mut none = Handshakes::new(HandshakesOptions { slowest: 0, ..by(HandshakesBy::None) });
     none.add(&client(end("192.0.2.7", 80), MS), None);
     assert!(none.report().slowest.is_empty());
 }
 
-fn any_opening() -> impl Strategy<Value = HandshakeAttempt> {
+fn any_attempt() -> impl Strategy<Value = HandshakeAttempt> {
     (1..30_u16, 1..20_000_000_000_u64, proptest::option::of(0..5_u8), 0..4_u8).prop_map(
         |(port, duration, resent, kind)| {
             let to = end("192.0.2.7", port);
             match kind {
                 0 => failed(to, CloseReason::TimedOut, duration),
                 1 => HandshakeAttempt { outcome: HandshakeOutcome::Abandoned, ..client(to, duration) },
-                2 => HandshakeAttempt { duration_ns: None, retransmits: resent, ..client(to, duration) },
-                _ => HandshakeAttempt { retransmits: resent, rtt_ns: None, ..client(to, duration) },
+                2 => HandshakeAttempt { duration: None, retransmits: resent, ..client(to, duration) },
+                _ => HandshakeAttempt { retransmits: resent, rtt: None, ..client(to, duration) },
             }
         },
     )
@@ -152,53 +152,53 @@ fn any_opening() -> impl Strategy<Value = HandshakeAttempt> {
 proptest! {
     #[test]
     fn folding_keeps_every_total(
-        openings in proptest::collection::vec(any_opening(), 0..200),
+        attempts in proptest::collection::vec(any_attempt(), 0..200),
         max_groups in 1..40_usize,
     ) {
         let options = by(HandshakesBy::RemotePort);
         let mut handshakes = Handshakes::new(HandshakesOptions { max_groups, ..options });
         let mut alone = Handshakes::new(by(HandshakesBy::None));
-        for opening in &openings {
-            handshakes.add(opening, None);
-            alone.add(opening, None);
+        for attempt in &attempts {
+            handshakes.add(attempt, None);
+            alone.add(attempt, None);
         }
         let report = handshakes.report();
         prop_assert!(report.groups.len() <= max_groups + 1);
         let mut sum = tracer_core::analysis::HandshakeStats::default();
         for group in &report.groups {
-            prop_assert!(group.stats.network_ns() + group.stats.resends_ns() <= group.stats.durations().sum_ns());
+            prop_assert!(group.stats.network().saturating_add(group.stats.retransmit_wait()) <= group.stats.durations().sum());
             sum.merge(group.stats);
         }
         let reference = alone.report();
         for stats in [&sum, report.total] {
-            prop_assert_eq!(stats.count(), openings.len() as u64);
+            prop_assert_eq!(stats.count(), attempts.len() as u64);
             prop_assert_eq!(stats.established(), reference.total.established());
             prop_assert!(stats.failures().eq(reference.total.failures()));
             prop_assert_eq!(stats.lost_a_syn(), reference.total.lost_a_syn());
-            prop_assert_eq!(stats.durations().sum_ns(), reference.total.durations().sum_ns());
-            prop_assert_eq!(stats.durations().max_ns(), reference.total.durations().max_ns());
-            prop_assert_eq!(stats.resends_ns(), reference.total.resends_ns());
-            prop_assert_eq!(stats.network_ns(), reference.total.network_ns());
+            prop_assert_eq!(stats.durations().sum(), reference.total.durations().sum());
+            prop_assert_eq!(stats.durations().max(), reference.total.durations().max());
+            prop_assert_eq!(stats.retransmit_wait(), reference.total.retransmit_wait());
+            prop_assert_eq!(stats.network(), reference.total.network());
         }
         let drawn: u64 = report.histogram.buckets().map(|bucket| bucket.count).sum();
         prop_assert_eq!(drawn, report.total.durations().count());
     }
 }
 
-/// Its numbers were those of a real host; its lines are the program's.
+/// The numbers of the sample are those of a real host, but its lines are the program's.
 #[test]
 fn the_documented_sample_has_the_heads_that_are_written() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/handshakes-command.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/handshakes.md");
     let page = std::fs::read_to_string(page).unwrap();
     let sample = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let drawn = table(&incident(), 10);
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    for begin in ["GROUP ", "ENDED ", "    FROM ", "         ╟ here"] {
+    for begin in ["GROUP ", "ENDED ", "    FROM ", "         ╟ SYNs"] {
         let line = |text: &str| text.lines().find(|line| line.starts_with(begin)).map(str::to_owned);
         assert_eq!(line(sample), line(&drawn), "{begin}");
         assert!(line(sample).is_some(), "{begin}");
     }
-    // The refusing backend, whose numbers do not depend on the host.
+    // The numbers of the refusing backend do not depend on the host.
     let refusing = |text: &str| words(text.lines().nth(2).unwrap())[2..].to_vec();
     let columns = |text: &str| refusing(text).len();
     assert_eq!(columns(sample), columns(&drawn));

@@ -1,10 +1,10 @@
-//! What the analyses come to, and how it is drawn.
+//! The reports of the analyses as text, SVG and screens.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod attempts;
 mod diagram;
+mod events;
 mod handshakes;
-mod lives;
-mod openings;
 mod stories;
 mod top;

@@ -1,4 +1,4 @@
-//! The live view: what it counts, what keys change, and how it looks.
+//! The live view: its counts, keys, mouse and screens.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use ratatui::{Terminal, backend::TestBackend, layout::Rect, style::Color};
 use tcptrace_bpf::{
     host::{Cgroup, CgroupOwner, CgroupResolver, CgroupSubtree, RecordedCgroups},
     report::{ConnectionCgroups, Filter},
-    top::{EdgeLine, Input, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
+    top::{EdgeLine, Effect, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
 };
 use tracer_core::{
     event::{SourceCounts, TcpState, Timestamp},
@@ -16,8 +16,8 @@ use tracer_core::{
 };
 
 use crate::{
-    lives::{host, life, observe},
-    openings::{MS, SECOND},
+    attempts::{MS, SECOND},
+    events::{host, observe, socket_events},
 };
 
 const BEGIN: u64 = 1_000 * SECOND;
@@ -76,7 +76,7 @@ fn the_tables_in_the_smallest() {
 }
 
 #[test]
-fn no_size_is_too_small_to_draw() {
+fn every_size_can_be_drawn() {
     for (width, height) in [(1, 1), (19, 3), (20, 4), (40, 10), (79, 23), (300, 5)] {
         for tab in Tab::ALL {
             let settings = Settings { help: true, detail: true, ..on(tab) };
@@ -86,7 +86,7 @@ fn no_size_is_too_small_to_draw() {
 }
 
 #[test]
-fn without_colours_there_are_none() {
+fn the_plain_theme_has_no_colors() {
     let colours = |theme| {
         let (terminal, _) = drawn(120, 40, &Settings::default(), theme);
         terminal.backend().buffer().content().iter().filter(|cell| cell.fg != Color::Reset).count()
@@ -96,7 +96,7 @@ fn without_colours_there_are_none() {
 }
 
 #[test]
-fn what_is_shown_is_what_there_is() {
+fn the_screen_shows_the_connections_of_the_host() {
     let screen = screen_with(&Settings::default());
     let live = |state| screen.states.iter().find(|line| line.state == state).unwrap().live;
     assert_eq!((live(TcpState::Established), live(TcpState::CloseWait), live(TcpState::SynSent)), (6, 2, 1));
@@ -115,7 +115,7 @@ fn rates_are_those_of_the_last_second() {
     let mut second = |model: &mut Model, index: u64, count: u64| {
         for _ in 0..count {
             socket += 1;
-            for event in life(socket, TcpState::Closed, &[(index * SECOND, TcpState::SynSent)], 0) {
+            for event in socket_events(socket, TcpState::Closed, &[(index * SECOND, TcpState::SynSent)], 0) {
                 tracker.observe(&event, &mut |observation| model.observe(&observation));
             }
         }
@@ -144,7 +144,7 @@ fn connections_are_sorted_searched_and_filtered() {
         (search("close_wait"), search("ORDERS-api"), search("10.0.0.9:8080"), search("nobody")),
         (2, 9, 7, 0)
     );
-    let ages: Vec<_> = screen_with(&Settings::default()).connections.iter().map(|line| line.age_ns).collect();
+    let ages: Vec<_> = screen_with(&Settings::default()).connections.iter().map(|line| line.age).collect();
     assert!(ages.is_sorted_by(|a, b| a >= b), "{ages:?}");
 }
 
@@ -172,7 +172,7 @@ fn keys() {
     type_in(&mut settings, &[KeyCode::Char('5'), KeyCode::Char(' '), KeyCode::Char('f')]);
     assert_eq!((settings.tab, settings.selected, settings.paused), (Tab::Stuck, 0, true));
     assert_eq!(settings.state, Some(TcpState::SynSent));
-    // Keys that do something elsewhere are text in a search.
+    // Command keys are text in a search.
     type_in(
         &mut settings,
         &[KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Char('s'), KeyCode::Backspace, KeyCode::Enter],
@@ -180,7 +180,7 @@ fn keys() {
     assert_eq!((settings.search.as_str(), settings.searching, settings.quit), ("q", false, false));
     type_in(&mut settings, &[KeyCode::Esc]);
     assert_eq!((settings.search.as_str(), settings.state), ("", None));
-    // `q` closes what is over the screen, and then the program.
+    // `q` closes the popup first, then the program.
     type_in(&mut settings, &[KeyCode::Char('?'), KeyCode::Char('q')]);
     assert!(!settings.help && !settings.quit);
     type_in(&mut settings, &[KeyCode::Enter, KeyCode::Esc, KeyCode::Char('q')]);
@@ -203,12 +203,12 @@ fn the_timeline_stays_with_its_connection() {
     settings.hold(&screen, 0);
     let opened = settings.opened_connection(&screen).unwrap().clone();
     assert_eq!(Some(&opened), screen.connections.get(1));
-    // Another order, another line: the same connection.
+    // Another sort order moves the connection to another line.
     let other = screen_with(&Settings { reversed: true, ..settings.clone() });
     settings.hold(&other, 1);
     assert_eq!(settings.opened_connection(&other).unwrap().socket, opened.socket);
     assert_ne!(other.connections[1].socket, opened.socket);
-    // The selection moves on, and the timeline with it.
+    // The timeline follows the selection.
     settings.selected = 2;
     settings.hold(&other, 1);
     assert_eq!(settings.opened_connection(&other), other.connections.get(2));
@@ -240,12 +240,12 @@ fn the_mouse() {
     assert_eq!(mouse(click, 5, regions.rows.y + 12), (Tab::Connections, 3, true), "below the last");
     assert_eq!(mouse(click, 30, 1), (Tab::Owners, 0, false));
     let resize = Event::Resize(100, 30);
-    assert_eq!(apply(&mut Settings::default(), &resize, regions, 0), Input::Redraw);
+    assert_eq!(apply(&mut Settings::default(), &resize, regions, 0), Effect::Redraw);
 }
 
 proptest! {
     #[test]
-    fn whatever_is_typed_the_selection_is_in_the_table(keys in proptest::collection::vec(any::<char>(), 0..60), lines in 0..40_usize) {
+    fn the_selection_stays_within_the_table(keys in proptest::collection::vec(any::<char>(), 0..60), lines in 0..40_usize) {
         let mut settings = Settings::default();
         for character in keys {
             let code = match character as u32 % 7 {
@@ -262,14 +262,14 @@ proptest! {
 }
 
 #[test]
-fn a_second_is_longer_than_a_refresh() {
-    // A screen is made twice a second; rates must not be counted from the one before.
+fn rates_cover_a_second_not_a_refresh() {
+    // Screens are drawn twice a second, but rates cover a whole second.
     let mut model = model();
     let mut tracker = Tracker::new(TrackerOptions::default());
     let mut rates = Vec::new();
     for half in 0..6_u64 {
         let at = half * 500 * MS;
-        for event in life(half + 1, TcpState::Closed, &[(at, TcpState::SynSent)], 0) {
+        for event in socket_events(half + 1, TcpState::Closed, &[(at, TcpState::SynSent)], 0) {
             tracker.observe(&event, &mut |observation| model.observe(&observation));
         }
         let now = Timestamp(BEGIN + at + 1);
@@ -278,18 +278,18 @@ fn a_second_is_longer_than_a_refresh() {
     assert_eq!(rates, [0, 1, 2, 2, 2, 2]);
 }
 
-/// What the filter lets pass, of a host whose processes are all in one cgroup.
+/// Returns the screen of a filtered host whose processes are all in one cgroup.
 fn filtered(filter: Filter) -> Screen {
     let cgroups = RecordedCgroups::default();
     let path = "/shop".to_owned();
-    cgroups.tell_process(4711, Some(Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path })));
+    cgroups.set_process(4711, Some(Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path })));
     let mut model = Model::new(filter, ConnectionCgroups::new(CgroupResolver::recorded(cgroups)));
     let tracker = observe(&host(), |observation| model.observe(&observation));
     model.screen(&tracker, SourceCounts::default(), Timestamp(BEGIN + 100 * SECOND), &Settings::default())
 }
 
 #[test]
-fn a_cgroup_is_asked_for_everywhere() {
+fn the_cgroup_filter_applies_everywhere() {
     let asked = |path| Filter { cgroup: Some(CgroupSubtree::parse(path).unwrap()), ..Filter::default() };
     let shop = filtered(asked("/shop"));
     assert_eq!((shop.matching, shop.owners[0].count), (9, 9));
@@ -303,7 +303,26 @@ fn a_cgroup_is_asked_for_everywhere() {
     assert_eq!((none.matching, none.edges.len(), none.handshakes.len(), none.stuck.len()), (0, 0, 0, 0));
     assert_eq!(none.states.iter().map(|line| line.live).sum::<u64>(), 0);
 
-    // A client's first transition has no local port; the one that is still in SYN_SENT has none at all.
+    // The first transition of a client has no local port, and the client still in SYN_SENT has none at all.
     let by_port = filtered(Filter { local_ports: "20000-59999".parse().ok(), ..Filter::default() });
     assert_eq!(opened(&by_port), 61);
+}
+
+/// A `close()` after a missed `shutdown()` shows FIN_WAIT2 twice: the entry into the state was missed.
+#[test]
+fn a_connection_whose_state_began_in_a_gap_is_not_stuck() {
+    use tracer_core::event::Event::Transition;
+    use tracer_core_testing::script::{time, transition};
+    let seconds = |seconds: u64| time(seconds * 1_000_000);
+    let events = [
+        transition(1, seconds(0), TcpState::Closed, TcpState::SynSent),
+        transition(1, seconds(1), TcpState::SynSent, TcpState::Established),
+        transition(1, seconds(100), TcpState::FinWait2, TcpState::FinWait2),
+    ];
+    let mut model = model();
+    let tracker = observe(&events.map(Transition), |observation| model.observe(&observation));
+    let screen = model.screen(&tracker, SourceCounts::default(), seconds(101), &Settings::default());
+    assert_eq!(screen.connections[0].state, TcpState::FinWait2);
+    assert_eq!((screen.connections[0].age, screen.connections[0].at_least), (None, true));
+    assert_eq!(screen.stuck, []);
 }

@@ -1,4 +1,4 @@
-//! What `connections` and `transitions` say at their end.
+//! The report of `connections` and `transitions` at exit.
 
 use tcptrace_bpf::report::ExitReport;
 use tracer_core::{
@@ -8,12 +8,12 @@ use tracer_core::{
     },
     lifecycle::{Observation, Tracker, TrackerOptions},
 };
-use tracer_core_testing::script::{Life, error, process};
+use tracer_core_testing::script::{ScriptedSocket, error, process};
 
-/// A client whose handshake takes so many microseconds and so many resends.
-fn served(socket: u64, handshake_us: u64, resent: u32) -> Life {
-    let info = TcpInfo { retransmits: resent, ..TcpInfo::default() };
-    Life::client(socket)
+/// Returns a client connection whose handshake takes `handshake_us` with `retransmits` retransmissions.
+fn completed(socket: u64, handshake_us: u64, retransmits: u32) -> ScriptedSocket {
+    let info = TcpInfo { retransmits, ..TcpInfo::default() };
+    ScriptedSocket::client(socket)
         .step(0, SynSent)
         .by(process(1, "curl"))
         .step(handshake_us, Established)
@@ -23,14 +23,14 @@ fn served(socket: u64, handshake_us: u64, resent: u32) -> Life {
         .step(handshake_us + 30, Closed)
 }
 
-fn refused(socket: u64) -> Life {
-    Life::client(socket).step(0, SynSent).step(40, Closed).flags(error(111))
+fn refused(socket: u64) -> ScriptedSocket {
+    ScriptedSocket::client(socket).step(0, SynSent).step(40, Closed).flags(error(111))
 }
 
-fn report(lives: &[Life]) -> Vec<String> {
+fn report(sockets: &[ScriptedSocket]) -> Vec<String> {
     let mut tracker = Tracker::new(TrackerOptions::default());
     let mut report = ExitReport::default();
-    for event in lives.iter().flat_map(Life::events) {
+    for event in sockets.iter().flat_map(ScriptedSocket::events) {
         tracker.observe(&event, &mut |observation| {
             if let Observation::Closed(closed) = observation {
                 report.take(&closed);
@@ -41,21 +41,21 @@ fn report(lives: &[Life]) -> Vec<String> {
 }
 
 #[test]
-fn nothing_ended_and_nothing_is_said() {
+fn without_closed_connections_there_is_no_report() {
     assert_eq!(report(&[]), [""; 0]);
 }
 
 #[test]
 fn the_most_frequent_reason_and_the_slowest_handshake_come_first() {
-    let lives = [
-        served(1, 500, 0),
+    let sockets = [
+        completed(1, 500, 0),
         refused(2),
-        served(3, 3_020_000, 2),
-        served(4, 700, 0),
-        served(5, 1_040_000, 1),
-        served(6, 600, 0),
+        completed(3, 3_020_000, 2),
+        completed(4, 700, 0),
+        completed(5, 1_040_000, 1),
+        completed(6, 600, 0),
     ];
-    let lines = report(&lives);
+    let lines = report(&sockets);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(
         lines[0].starts_with("how connections ended: 5 ") && lines[0].ends_with(", 1 refused"),
@@ -67,6 +67,6 @@ fn the_most_frequent_reason_and_the_slowest_handshake_come_first() {
 }
 
 #[test]
-fn a_handshake_that_failed_is_not_slow() {
+fn failed_handshakes_are_not_slow() {
     assert_eq!(report(&[refused(1)]), ["how connections ended: 1 refused"]);
 }

@@ -1,4 +1,4 @@
-//! Rows and reports of scripted and generated connections.
+//! Rows and exit reports of scripted and generated connections.
 
 mod exit_report;
 mod rows;

@@ -1,25 +1,106 @@
-//! The rows of whatever the core reports are the JSON that `serde_json` makes of them.
+//! Compares the JSON and CSV of rows with what `serde_json` and the `csv` crate make of the same values.
 
 use proptest::prelude::*;
-use tcptrace_bpf::report::{ConnectionRow, Format, Row, Sink, TimeStyle, TransitionRow};
+use serde_json::{Map, Value};
+use tcptrace_bpf::{
+    host::{Cgroup, CgroupOwner},
+    report::{ConnectionRow, Fields, Format, Rfc3339, Row, Sink, TimeStyle, TransitionRow, ValueWriter},
+};
 use tracer_core::{
     event::{ClockOffset, Event},
     lifecycle::{Observation, Tracker, TrackerOptions},
 };
-use tracer_core_testing::generated::{life, nonsense};
+use tracer_core_testing::generated::{arbitrary_transitions, lifecycle};
 
-/// The rows as they are written, and as `serde_json` writes them.
+/// Collects the fields of a row as a JSON object.
 #[derive(Default)]
-struct Both {
-    written: Vec<u8>,
-    known: String,
+struct Object {
+    fields: Map<String, Value>,
+    name: &'static str,
 }
 
-impl Both {
-    fn take<R: Row>(&mut self, row: &R) {
-        Sink::new(&mut self.written, Format::Json, TimeStyle::Utc).write(row).expect("a vector takes all");
-        self.known.push_str(&serde_json::to_string(row).expect("it is a row"));
-        self.known.push('\n');
+impl Object {
+    fn of(row: &impl Fields) -> Value {
+        let mut object = Self::default();
+        row.write_fields(&mut object);
+        Value::Object(object.fields)
+    }
+
+    fn insert(&mut self, value: impl Into<Value>) {
+        self.fields.insert(self.name.to_owned(), value.into());
+    }
+}
+
+impl ValueWriter for Object {
+    fn field(&mut self, name: &'static str) {
+        self.name = name;
+    }
+
+    fn null(&mut self) {
+        self.insert(Value::Null);
+    }
+
+    fn bool(&mut self, value: bool) {
+        self.insert(value);
+    }
+
+    fn integer(&mut self, value: u64) {
+        self.insert(value);
+    }
+
+    fn float(&mut self, value: f64) {
+        self.insert(value);
+    }
+
+    fn text(&mut self, value: &str) {
+        self.insert(value);
+    }
+
+    fn time(&mut self, value: Rfc3339) {
+        self.insert(value.to_string());
+    }
+
+    fn list<T: Fields>(&mut self, items: &[T]) {
+        self.insert(items.iter().map(Object::of).collect::<Vec<_>>());
+    }
+}
+
+/// Returns the CSV cell of a JSON value.
+fn cell(value: &Value) -> String {
+    let join = |cells: Vec<String>, separator| cells.join(separator);
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => join(items.iter().map(cell).collect(), " "),
+        Value::Object(fields) => join(fields.values().map(cell).collect(), ":"),
+        other => other.to_string(),
+    }
+}
+
+/// Rows as the program writes them, and as they are expected.
+#[derive(Default)]
+struct Outputs {
+    rows: usize,
+    json: Vec<u8>,
+    expected_json: String,
+    csv: Vec<u8>,
+    expected_csv: Vec<u8>,
+}
+
+impl Outputs {
+    fn add<R: Row>(&mut self, row: &R) {
+        self.rows += 1;
+        for (format, bytes) in [(Format::Json, &mut self.json), (Format::Csv, &mut self.csv)] {
+            Sink::new(bytes, format, TimeStyle::Utc).write(row).expect("a vector takes every row");
+        }
+        let object = Object::of(row);
+        self.expected_json.push_str(&format!("{object}\n"));
+        let object = object.as_object().expect("a row is an object");
+        let names: Vec<&str> = R::FIELDS.iter().map(|field| field.name).collect();
+        assert_eq!(object.keys().collect::<Vec<_>>(), names);
+        let mut writer = csv::Writer::from_writer(&mut self.expected_csv);
+        writer.write_record(names).expect("a vector takes every row");
+        writer.write_record(object.values().map(cell)).expect("a vector takes every row");
     }
 }
 
@@ -27,24 +108,34 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rows_are_what_serde_json_makes_of_them(
-        transitions in prop_oneof![nonsense(), life(1)],
+    fn json_and_csv_agree_with_reference_serializers(
+        transitions in prop_oneof![arbitrary_transitions(), lifecycle(1)],
         to_utc_ns in prop_oneof![Just(1_795_000_000_000_000_000), any::<i64>()],
+        path in ".{0,20}",
     ) {
         let clock = ClockOffset { to_utc_ns: i128::from(to_utc_ns) };
+        let owner = CgroupOwner { unit: Some(path.clone()), ..CgroupOwner::default() };
+        let cgroup = Cgroup { path, owner };
         let mut tracker = Tracker::new(TrackerOptions::default());
-        let mut both = Both::default();
+        let mut outputs = Outputs::default();
         let count = transitions.len();
         for transition in transitions {
             tracker.observe(&Event::Transition(transition), &mut |observation| match observation {
-                Observation::Transition { transition, connection, duration_ns } => {
-                    both.take(&TransitionRow::new(transition, connection, duration_ns, clock));
+                Observation::Transition { transition, connection, duration } => {
+                    outputs.add(&TransitionRow::new(transition, connection, duration, clock));
                 }
-                Observation::Closed(closed) => both.take(&ConnectionRow::new(&closed, None, clock)),
+                Observation::Closed(closed) => {
+                    outputs.add(&ConnectionRow::new(&closed, Some(&cgroup), clock));
+                    outputs.add(&ConnectionRow::new(&closed, None, clock));
+                }
                 _ => {}
             });
         }
-        prop_assert!(both.known.lines().count() >= count);
-        prop_assert_eq!(String::from_utf8_lossy(&both.written), both.known);
+        prop_assert!(outputs.rows >= count);
+        prop_assert_eq!(String::from_utf8_lossy(&outputs.json), outputs.expected_json);
+        prop_assert_eq!(
+            String::from_utf8_lossy(&outputs.csv),
+            String::from_utf8_lossy(&outputs.expected_csv)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! How much of a host's rate of connections is kept while a tracer runs.
+//! Measures how much of a host's connection rate remains while a tracer runs.
 
 use anyhow::Result;
 
@@ -13,17 +13,17 @@ use super::{
     tracers::{self, TCPSTATES},
 };
 
-/// What `serve` has to keep, as it is left on.
+/// Target of `serve`, which runs permanently.
 const SERVE: f64 = 0.97;
-/// What the other commands have to keep.
+/// Target of the other commands.
 const OTHERS: f64 = 0.90;
-/// How much more than tcpstates any of them has to keep.
+/// Target relative to tcpstates.
 const BESIDE_TCPSTATES: f64 = 2.5;
 
 /// More connections than a run has time for.
 const MANY: u64 = 10_000_000;
 
-/// Measures every tracer in turns with none.
+/// Measures every tracer in turns with no tracer.
 pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let tracers: Vec<_> = own.iter().chain(tracers::PEERS).collect();
@@ -98,7 +98,7 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     })
 }
 
-/// Connections a second.
+/// Measures connections a second.
 #[expect(clippy::cast_precision_loss, reason = "a count of a few seconds")]
 fn rate(bench: &Bench) -> Result<f64> {
     let done = load::churn(&bench.programs, MANY, Some(700))?;

@@ -1,11 +1,11 @@
-//! What a connection pays for being traced, added up from the other parts.
+//! Adds up the cost of tracing a connection from the results of the other parts.
 
 use super::page::{Section, Table};
 
-/// The load keeps so many processors busy: a client and a server.
+/// Processors that the load keeps busy: a client and a server.
 const LOAD: usize = 2;
 
-/// What was measured of one tracer, as far as it was.
+/// Results of one tracer so far.
 #[derive(Debug, Default)]
 struct Cost {
     name: &'static str,
@@ -14,7 +14,7 @@ struct Cost {
     kept: Option<f64>,
 }
 
-/// What the parts have measured, by tracer.
+/// Results of the parts, by tracer.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     tracers: Vec<Cost>,
@@ -25,17 +25,17 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Nanoseconds of a tracer's programs for each transition.
+    /// Records nanoseconds of a tracer's BPF programs per transition.
     pub(super) fn kernel(&mut self, name: &'static str, ns: f64) {
         self.of(name).kernel_ns = Some(ns);
     }
 
-    /// Seconds of a tracer's processes for a million transitions.
+    /// Records seconds of a tracer's processes per million transitions.
     pub(super) fn processes(&mut self, name: &'static str, seconds: f64) {
         self.of(name).processor_s = Some(seconds);
     }
 
-    /// The part of the connections a second that a tracer leaves.
+    /// Records the share of the connection rate that remains with a tracer.
     pub(super) fn kept(&mut self, name: &'static str, kept: f64) {
         self.of(name).kept = Some(kept);
     }
@@ -45,7 +45,7 @@ impl Costs {
         self.alone = Some(rate);
     }
 
-    /// How many transitions a connection makes.
+    /// Records the number of transitions per connection.
     pub(super) fn transitions(&mut self, transitions: f64) {
         self.transitions = Some(transitions);
     }
@@ -58,7 +58,7 @@ impl Costs {
         &mut self.tracers[place]
     }
 
-    /// The sum of it; none unless everything was measured, nor where a tracer finds processors that the load leaves.
+    /// Returns the section; `None` unless everything was measured and the load occupies all processors.
     pub(super) fn section(&self, processors: usize) -> Option<Section> {
         let transitions = self.transitions.filter(|_| processors <= LOAD)?;
         // Microseconds of all processors.

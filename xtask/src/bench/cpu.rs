@@ -1,4 +1,4 @@
-//! Processor time of the whole program for each million transitions.
+//! Measures processor time of the whole program per million transitions.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use super::{
     tracers,
 };
 
-/// Seconds for a million transitions, of the program as it is left on.
+/// Target in seconds per million transitions.
 const LIMIT_S: f64 = 1.0;
 
 /// Measures every tracer.

@@ -1,4 +1,4 @@
-//! `serve` under full load for minutes: its memory, its losses, and how long a scrape takes.
+//! Measures `serve` under full load for minutes: memory, losses and scrape times.
 
 use std::{
     fs,
@@ -20,11 +20,11 @@ use super::{
     running::Running,
 };
 
-/// For one in a hundred scrapes at most may it be more.
+/// Target of the 99th percentile of scrape times.
 const SCRAPE_MS: f64 = 50.0;
-/// Between the end of the first fifth, when everything has its size, and the end.
+/// Target of memory growth after the first fifth of the time, when all data structures have their size.
 const GROWTH_MB: f64 = 1.0;
-/// Far more often than any server scrapes.
+/// Time between scrapes, far less than usual.
 const PAUSE: Duration = Duration::from_millis(250);
 /// More connections than there is time for.
 const MANY: u64 = 100_000_000;
@@ -93,7 +93,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Where the daemon listens; removed when dropped.
+/// The daemon's Unix socket; removed on drop.
 struct Socket(PathBuf);
 
 impl Socket {
@@ -105,7 +105,7 @@ impl Socket {
         format!("unix:{}", self.0.display())
     }
 
-    /// Fetches the metrics; gives the milliseconds and the bytes that it took.
+    /// Fetches the metrics. Returns the duration in milliseconds and the size in bytes.
     fn scrape(&self) -> Result<(f64, usize)> {
         let Self(path) = self;
         let begin = Instant::now();
@@ -119,7 +119,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The daemon has removed it, as a rule.
+        // The daemon usually has removed it.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Time in the kernel for each transition, by the kernel's own statistics of BPF programs.
+//! Measures time in the kernel per transition, with the kernel's statistics of BPF programs.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -14,10 +14,10 @@ use super::{
     tracers,
 };
 
-/// Above what an empty program costs on the same hook, nanoseconds.
+/// Target in nanoseconds above the cost of an empty program on the same hook.
 const LIMIT_NS: f64 = 120.0;
 
-/// A program of a few instructions on the same tracepoint, and the kernel's statistics switched on with it.
+/// A minimal program on the same tracepoint, with the kernel's statistics enabled.
 pub(super) struct BareProgram(Load);
 
 #[derive(Deserialize)]
@@ -26,17 +26,17 @@ struct Attached {
 }
 
 impl BareProgram {
-    /// One that does nothing.
+    /// Attaches a program that does nothing.
     pub(super) fn empty(programs: &Programs) -> Result<Self> {
         Self::attach(programs, &["empty-program"])
     }
 
-    /// Likewise, without the kernel's statistics.
+    /// Attaches a program that does nothing, without the kernel's statistics.
     pub(super) fn uncounted(programs: &Programs) -> Result<Self> {
         Self::attach(programs, &["empty-program", "--uncounted"])
     }
 
-    /// One that passes a record through a ring buffer, and does nothing else.
+    /// Attaches a program that only submits a record to a ring buffer.
     fn record(programs: &Programs) -> Result<Self> {
         Self::attach(programs, &["record-program"])
     }
@@ -48,18 +48,18 @@ impl BareProgram {
         Ok(Self(load))
     }
 
-    /// Ends it.
+    /// Detaches it.
     pub(super) fn end(self) -> Result<()> {
         self.0.end()
     }
 
-    /// Its runs so far: every transition of the host is one, or is skipped.
+    /// Returns its runs so far: every transition of the host is a run or skipped.
     pub(super) fn runs(&self) -> Result<ProgramRuns> {
         running::programs_of(self.0.id()).first().copied().context("the program is not there any more")
     }
 }
 
-/// One tracer's figures.
+/// Results of one tracer.
 #[derive(Default)]
 struct Figures {
     per_transition: Sample,
@@ -121,7 +121,7 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     })
 }
 
-/// Has something on the tracepoint beside an empty program.
+/// Measures a program on the tracepoint next to an empty program.
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
 fn one<T, E>(
     bench: &Bench,

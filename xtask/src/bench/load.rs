@@ -1,4 +1,4 @@
-//! The loads of `bench/`: a conversation in lines over their standard input and output.
+//! Controls the loads of `bench/` with lines over stdin and stdout.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -10,29 +10,29 @@ use serde::Deserialize;
 
 use super::programs::Programs;
 
-/// What a load of connections says when it is ready.
+/// Message of a connection load when it is ready.
 #[derive(Deserialize)]
 struct Ready {
     netns: u32,
 }
 
-/// What a load of connections has done.
+/// Result of a connection load.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Done {
     /// Connections made.
     pub(super) connections: u64,
-    /// Their transitions at both ends.
+    /// Transitions at both ends.
     #[serde(default)]
     pub(super) transitions: u64,
-    /// How long that took.
+    /// Duration in seconds.
     #[serde(default)]
     pub(super) seconds: f64,
 }
 
-/// Transitions of a load besides those of its connections: its listener begins and ends.
+/// Transitions of a load's listener: it opens and closes.
 pub(super) const LISTENER_TRANSITIONS: u64 = 2;
 
-/// A load that waits for an order; killed when dropped.
+/// A load that waits for a line on stdin; killed on drop.
 pub(super) struct Load {
     child: Child,
     orders: Option<ChildStdin>,
@@ -61,13 +61,13 @@ impl Load {
         serde_json::from_str(&line).with_context(|| format!("a load said something else: {line}"))
     }
 
-    /// Gives the order to go on.
+    /// Tells the load to continue.
     pub(super) fn order(&mut self) -> Result<()> {
         let orders = self.orders.as_mut().context("the load was ended")?;
         orders.write_all(b"\n").and_then(|()| orders.flush()).context("a load has ended early")
     }
 
-    /// Lets it end, and waits for that.
+    /// Ends the load and waits for it to exit.
     pub(super) fn end(mut self) -> Result<()> {
         drop(self.orders.take());
         let status = self.child.wait().context("a load cannot be waited for")?;
@@ -75,7 +75,7 @@ impl Load {
         Ok(())
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -83,20 +83,20 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // It has ended already, as a rule.
+        // It has usually exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Connections in a namespace of their own.
+/// A connection load in its own network namespace.
 pub(super) struct Traffic {
     load: Load,
     netns: u32,
 }
 
 impl Traffic {
-    /// Prepares connections one after the other, for so long or so many.
+    /// Prepares connections one after the other, limited by time or number.
     pub(super) fn churn(programs: &Programs, connections: u64, milliseconds: Option<u64>) -> Result<Self> {
         let connections = connections.to_string();
         let time = milliseconds.map(|time| time.to_string());
@@ -107,13 +107,13 @@ impl Traffic {
         Self::start(programs, &arguments)
     }
 
-    /// Prepares connections with a pause between them, milliseconds on average.
+    /// Prepares connections with a pause between them, in milliseconds on average.
     pub(super) fn paced(programs: &Programs, connections: u64, pause: u64) -> Result<Self> {
         let (connections, pause) = (connections.to_string(), pause.to_string());
         Self::start(programs, &["churn", "--connections", &connections, "--pause", &pause])
     }
 
-    /// Prepares connections that are open together.
+    /// Prepares connections that are open at the same time.
     pub(super) fn hold(programs: &Programs, connections: u64) -> Result<Self> {
         Self::start(programs, &["hold", "--connections", &connections.to_string()])
     }
@@ -124,28 +124,28 @@ impl Traffic {
         Ok(Self { load, netns })
     }
 
-    /// The inode of its network namespace.
+    /// Returns the inode of its network namespace.
     pub(super) fn netns(&self) -> u32 {
         self.netns
     }
 
-    /// Lets it begin what is next, without waiting.
+    /// Starts the next step without waiting.
     pub(super) fn begin(&mut self) -> Result<()> {
         self.load.order()
     }
 
-    /// Waits until that is done.
+    /// Waits until the step is done.
     pub(super) fn done(&mut self) -> Result<Done> {
         self.load.answer()
     }
 
-    /// Ends it.
+    /// Ends the load.
     pub(super) fn end(self) -> Result<()> {
         self.load.end()
     }
 }
 
-/// Runs a churn from beginning to end.
+/// Runs a complete churn.
 pub(super) fn churn(programs: &Programs, connections: u64, milliseconds: Option<u64>) -> Result<Done> {
     let mut traffic = Traffic::churn(programs, connections, milliseconds)?;
     traffic.begin()?;

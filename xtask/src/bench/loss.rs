@@ -1,8 +1,8 @@
-//! What is lost under load, and whether every transition is accounted for.
+//! Measures losses under load, and checks that every transition is accounted for.
 //!
-//! Seen, lost and skipped must together be what was generated. An empty program on the same tracepoint is the
-//! witness: it counts what strangers generate meanwhile, and what reaches no program at all, which the kernel does
-//! in rare cases (docs/limitations.md, "Loss").
+//! Seen, lost and skipped transitions must add up to the generated ones. An empty program on the same
+//! tracepoint is the witness: it counts other programs' transitions, and transitions that reach no program,
+//! which happens in rare cases (docs/limitations.md, "Loss").
 
 use std::{process::Stdio, thread, time::Duration};
 
@@ -18,25 +18,26 @@ use super::{
     running::{Running, Summary},
 };
 
-/// One load.
+/// A load.
 struct Scenario {
     name: &'static str,
-    /// The load's processes and the connections of each; more than one, because a process may hold only so many.
+    /// Connections of each process of the load; several processes, because the descriptors of one are
+    /// limited.
     connections: Vec<u64>,
     load: Kind,
 }
 
 enum Kind {
-    /// One after the other.
+    /// Connections one after the other.
     Churn,
-    /// The same, while the tracer stands still for a second.
+    /// The same, while the tracer is stopped for a second.
     Paused,
-    /// All opened, then all closed.
+    /// All connections open, then all close.
     Burst,
 }
 
-/// What came of it.
-struct Outcome {
+/// Result of a load.
+struct LossResult {
     generated: u64,
     missed_by_all: u64,
     summary: Summary,
@@ -58,7 +59,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     for scenario in &scenarios {
         for command in ["connections", "transitions"] {
             let outcome = run(bench, scenario, command)?;
-            let Outcome { generated, missed_by_all, summary } = &outcome;
+            let LossResult { generated, missed_by_all, summary } = &outcome;
             let numbers = [*generated, summary.seen, summary.lost, summary.skipped, *missed_by_all];
             let mut cells = vec![format!("{}, {command}", scenario.name)];
             cells.extend(numbers.map(|number| number.to_string()));
@@ -82,8 +83,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-fn run(bench: &Bench, scenario: &Scenario, command: &str) -> Result<Outcome> {
-    // Begins before and ends after the tracer.
+fn run(bench: &Bench, scenario: &Scenario, command: &str) -> Result<LossResult> {
+    // The witness starts before the tracer and stops after it.
     let witness = BareProgram::empty(&bench.programs)?;
     let before = witness.runs()?;
     let mut running = tracer(&bench.programs, command)?;
@@ -101,7 +102,7 @@ fn run(bench: &Bench, scenario: &Scenario, command: &str) -> Result<Outcome> {
         scenario.name,
         summary.total()
     );
-    Ok(Outcome { generated, missed_by_all, summary })
+    Ok(LossResult { generated, missed_by_all, summary })
 }
 
 fn tracer(programs: &Programs, command: &str) -> Result<Running> {
@@ -112,7 +113,7 @@ fn tracer(programs: &Programs, command: &str) -> Result<Running> {
     Ok(running)
 }
 
-/// Makes the load; gives the transitions.
+/// Runs the load and returns the number of transitions.
 fn make(bench: &Bench, scenario: &Scenario, running: &mut Running) -> Result<u64> {
     let prepare = |connections: &u64| match scenario.load {
         Kind::Burst => Traffic::hold(&bench.programs, *connections),

@@ -1,4 +1,4 @@
-//! Where it was measured, and what.
+//! Describes the machine and the measured versions.
 
 use std::{fs, process::Command, thread};
 
@@ -7,10 +7,10 @@ use anyhow::Result;
 use super::{page::Table, programs::Programs};
 use crate::process;
 
-/// The load above which others have the processors as well.
+/// The load above which other programs compete for the processors.
 const BUSY: f64 = 1.0;
 
-/// The machine and the versions. `load` is its [`load`] before anything was built.
+/// Returns a table of the machine and the versions. `load` is the result of [`load`] before the build.
 pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     let mut table = Table::new(&["", ""]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
@@ -26,7 +26,7 @@ pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     Ok(table)
 }
 
-/// How many processors there are.
+/// Returns the number of processors.
 pub(super) fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
@@ -45,7 +45,7 @@ fn first(text: &str, name: &str) -> String {
     found.unwrap_or("unknown").trim().to_owned()
 }
 
-/// What others do on the machine.
+/// Returns the machine's load average.
 pub(super) fn load() -> String {
     let text = read("/proc/loadavg");
     let load = text.split_whitespace().next().unwrap_or("unknown");

@@ -1,4 +1,4 @@
-//! Memory: of the idle program, and for each connection that is open.
+//! Measures memory of the idle program and per open connection.
 
 use std::{
     process::{Command, Stdio},
@@ -17,20 +17,20 @@ use super::{
 };
 
 const MB: f64 = 1e6;
-/// Of the idle program.
+/// Target of the idle program.
 const IDLE_MB: f64 = 20.0;
-/// For each open connection.
+/// Target per open connection.
 const CONNECTION_BYTES: f64 = 250.0;
-/// For a million of them.
+/// Target of a million connections.
 const MILLION_MB: f64 = 300.0;
 
-/// Connections that one process of the load may hold: two descriptors each, of some 20,000.
+/// Connections that one load process can hold: two descriptors each, of about 20,000.
 const EACH: u64 = 9_000;
 
-/// Connections whose transitions are more than the ring buffer holds.
+/// Connections whose transitions exceed the ring buffer.
 const WARM_UP: u64 = 5_000;
 
-/// What the load of memory says.
+/// Result of the memory load.
 #[derive(Deserialize)]
 struct Filled {
     live: u64,
@@ -94,11 +94,11 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Opens real connections; gives their ends and by how many bytes the program grew.
+/// Opens real connections. Returns the number of sockets and the program's memory growth in bytes.
 #[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
 fn real(bench: &Bench) -> Result<(u64, f64)> {
     let running = tracer(bench, "connections")?;
-    // Goes through the whole buffer once, so that its pages are not counted as the connections'.
+    // Touches the whole buffer once, so that its pages do not count as the connections'.
     load::churn(&bench.programs, WARM_UP, None)?;
     running.cpu_time_when_idle()?;
     let before = running.memory("Rss:")?;

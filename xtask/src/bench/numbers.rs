@@ -1,21 +1,21 @@
 //! Repeated measurements of one thing.
 
-/// What was measured, several times.
+/// Repeated measurements of one quantity.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample(Vec<f64>);
 
 impl Sample {
-    /// One more.
+    /// Adds a measurement.
     pub(super) fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// How many there are.
+    /// Returns the number of measurements.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The middle one; of an even number the mean of both. Not a number when there is none.
+    /// Returns the median; NaN without measurements.
     pub(super) fn median(&self) -> f64 {
         let sorted = self.sorted();
         match sorted.len() {
@@ -25,7 +25,7 @@ impl Sample {
         }
     }
 
-    /// The value that a share of all, from 0 to 1, does not exceed.
+    /// Returns the quantile for a share from 0 to 1.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
@@ -38,7 +38,7 @@ impl Sample {
         sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
     }
 
-    /// The median, and from the least to the greatest in brackets.
+    /// Formats the median, with the minimum and the maximum in brackets.
     pub(super) fn text(&self, decimals: usize) -> String {
         let sorted = self.sorted();
         match (sorted.first(), sorted.last()) {

@@ -1,4 +1,4 @@
-//! The report, in Markdown: `docs/performance.md`.
+//! Renders the report in Markdown: `docs/performance.md`.
 
 use std::fmt::Write as _;
 
@@ -18,12 +18,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// An empty table with these columns.
+    /// Creates an empty table with the given columns.
     pub(super) fn new(columns: &[&str]) -> Self {
         Self { rows: vec![columns.iter().map(ToString::to_string).collect()] }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -41,29 +41,29 @@ impl Table {
     }
 }
 
-/// What is wanted, and what was found.
+/// A target and its measured value.
 #[derive(Debug)]
 pub(super) struct Target {
     what: String,
     wanted: String,
     found: String,
     met: Option<bool>,
-    /// What an empty program reaches, where that is not enough either.
+    /// Value of an empty program, if it misses the target too.
     least: Option<String>,
 }
 
 impl Target {
-    /// A figure that must not be greater.
+    /// Creates a target with an upper limit.
     pub(super) fn at_most(what: impl Into<String>, limit: f64, found: f64, unit: &str) -> Self {
         Self::new(what, format!("at most {}", amount(limit, unit)), found, unit, found <= limit)
     }
 
-    /// A figure that must not be less.
+    /// Creates a target with a lower limit.
     pub(super) fn at_least(what: impl Into<String>, limit: f64, found: f64, unit: &str) -> Self {
         Self::new(what, format!("at least {}", amount(limit, unit)), found, unit, found >= limit)
     }
 
-    /// One for something that this build does not have.
+    /// Creates a target for a command that this build lacks.
     pub(super) fn not_in_this_build(what: impl Into<String>, wanted: &str) -> Self {
         Self {
             what: what.into(),
@@ -78,8 +78,8 @@ impl Target {
         Self { what: what.into(), wanted, found: amount(found, unit), met: Some(met), least: None }
     }
 
-    /// Says beside a figure that was to be at least `limit` what an empty program reaches, where that is less: no tracer
-    /// on the same tracepoint can reach more.
+    /// Adds the value of an empty program if it misses the lower limit too: no tracer on the same tracepoint
+    /// can exceed it.
     pub(super) fn beside_an_empty_program(mut self, limit: f64, empty: f64) -> Self {
         self.least = (empty < limit).then(|| amount(empty, ""));
         self
@@ -98,7 +98,7 @@ impl Target {
     }
 }
 
-/// A number with as many digits as it is worth.
+/// Formats a number with three significant digits.
 fn amount(value: f64, unit: &str) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 || size == 0.0 => 0,
@@ -109,20 +109,20 @@ fn amount(value: f64, unit: &str) -> String {
     format!("{value:.decimals$}{blank}{unit}")
 }
 
-/// One part of the report.
+/// A section of the report.
 #[derive(Debug, Default)]
 pub(super) struct Section {
-    /// Its heading.
+    /// Heading.
     pub(super) title: &'static str,
-    /// How it was measured, and what to know about it.
+    /// Method and notes.
     pub(super) text: String,
-    /// What was measured.
+    /// Results.
     pub(super) tables: Vec<Table>,
-    /// What was wanted of it.
+    /// Targets.
     pub(super) targets: Vec<Target>,
 }
 
-/// The whole page.
+/// Renders the page.
 pub(super) fn write(machine: &Table, sections: &[Section]) -> String {
     let mut page = HEAD.to_owned();
     page.push('\n');

@@ -1,4 +1,4 @@
-//! The programs that are measured, as they are released.
+//! Builds the measured programs with the release profile.
 
 use std::{
     path::PathBuf,
@@ -10,17 +10,17 @@ use serde::Deserialize;
 
 use crate::{process, workspace::Workspace};
 
-/// Our own programs.
+/// The workspace's programs.
 pub(super) struct Programs {
     /// The tracer.
     pub(super) tracer: PathBuf,
     /// The loads.
     pub(super) load: PathBuf,
-    /// What `tcptrace-bpf help` prints.
+    /// Output of `tcptrace-bpf help`.
     help: String,
 }
 
-/// What cargo says about a thing it built, as far as it matters here.
+/// A compiler artifact in cargo's JSON messages.
 #[derive(Deserialize)]
 struct Artifact {
     target: Target,
@@ -33,7 +33,7 @@ struct Target {
 }
 
 impl Programs {
-    /// Builds both.
+    /// Builds both programs.
     pub(super) fn build(workspace: &Workspace) -> Result<Self> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
@@ -43,7 +43,7 @@ impl Programs {
             .stderr(Stdio::inherit());
         let output = cargo.output().context("could not start cargo")?;
         ensure!(output.status.success(), "cargo could not build the programs; its own message is above");
-        // Its other messages have other fields.
+        // Skips cargo's other messages, which have other fields.
         let built: Vec<Artifact> = serde_json::Deserializer::from_slice(&output.stdout)
             .into_iter::<serde_json::Value>()
             .filter_map(|message| serde_json::from_value(message.ok()?).ok())
@@ -60,7 +60,7 @@ impl Programs {
         Ok(Self { tracer, load, help })
     }
 
-    /// Whether the tracer has this subcommand.
+    /// Returns whether the tracer has a subcommand.
     pub(super) fn has(&self, command: &str) -> bool {
         self.help
             .lines()

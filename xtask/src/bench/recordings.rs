@@ -1,4 +1,4 @@
-//! Reading recordings: how fast, and in what memory.
+//! Measures speed and memory of reading recordings.
 
 use std::{
     fs,
@@ -19,28 +19,28 @@ use super::{
     running::{Running, Summary},
 };
 
-/// The commands that the recordings go through, and how the table calls them.
+/// Measured commands: name in the table, and arguments.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("connections -o json", &["connections", "-o", "json"]),
     ("transitions -o json", &["transitions", "-o", "json"]),
     ("handshakes", &["handshakes"]),
 ];
 
-/// The second recording has so many times the events of the first.
+/// Ratio of the events of the second recording to those of the first.
 const TIMES: u64 = 5;
-/// How much more memory that may take.
+/// Target of the memory ratio.
 const GROWTH: f64 = 1.1;
 
 const MB: f64 = 1e6;
 
-/// What the load says that wrote a recording.
+/// Result of the load that writes a recording.
 #[derive(Deserialize)]
 struct Written {
     transitions: u64,
     bytes: u64,
 }
 
-/// A file that is removed when it is done with.
+/// A generated recording; removed on drop.
 struct Recording {
     path: PathBuf,
     transitions: u64,
@@ -63,13 +63,13 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        // There may be none, if it could not be written.
+        // The file may not exist, if writing failed.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Measures every command with a recording long enough that as many connections leave TIME_WAIT as enter it, and with
-/// a longer one.
+/// Measures every command with a recording that is long enough for a steady number of connections in
+/// TIME_WAIT, and with a longer one.
 #[expect(clippy::cast_precision_loss, reason = "counts of some millions")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let short = Recording::generate(bench, bench.scale(2_000_000, 100_000))?;
@@ -110,7 +110,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Reads a recording to its end; gives the seconds and the greatest resident memory in bytes.
+/// Reads a recording to its end. Returns the duration in seconds and the peak resident memory in bytes.
 fn read(bench: &Bench, file: &Path, arguments: &[&str], transitions: u64) -> Result<(f64, f64)> {
     let mut command = Command::new(&bench.programs.tracer);
     command.args(arguments).arg("--input").arg(file).stdin(Stdio::null()).stdout(Stdio::null());
@@ -118,7 +118,7 @@ fn read(bench: &Bench, file: &Path, arguments: &[&str], transitions: u64) -> Res
     let mut running = Running::spawn(&mut command)?;
     let mut peak = 0.0;
     while running.child().try_wait().context("the tracer cannot be waited for")?.is_none() {
-        // Has ended meanwhile, when it cannot be read.
+        // The process has exited if the value cannot be read.
         peak = running.peak_memory().unwrap_or(peak);
         thread::sleep(Duration::from_millis(5));
     }

@@ -1,4 +1,4 @@
-//! The speed of the library alone, fed with events from memory on one core.
+//! Measures the speed of the library with events from memory on one core.
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::{
     page::{Section, Table, Target},
 };
 
-/// What is fed, how the table calls it, and the least rate in millions of transitions a second, where one is wanted.
+/// Stage, its name in the table, and the target in millions of transitions a second, if any.
 const STAGES: &[(&str, &str, Option<f64>)] = &[
     ("core", "table of connections", Some(5.0)),
     ("metrics", "and the metrics of `serve`", Some(2.0)),
@@ -20,7 +20,7 @@ const STAGES: &[(&str, &str, Option<f64>)] = &[
     ("connections-table", "and `connections -o wide`", None),
 ];
 
-/// What a replay says.
+/// Result of a replay.
 #[derive(Deserialize)]
 struct Taken {
     events: u64,

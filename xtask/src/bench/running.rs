@@ -1,4 +1,4 @@
-//! A tracer that runs: its processes, their processor time, their programs in the kernel, and its end.
+//! Runs a tracer and reads its processor time, memory, BPF programs and summary.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a tracer may take to start or to end.
+/// Limit of starting or stopping a tracer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// After which a tracer whose programs are loaded is taken to have attached them, and to be idle.
+/// Time after loading its programs until a tracer is attached and idle.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// After which a tracer that was told to end is told again.
+/// Time between two SIGINTs.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// Processor time, seconds.
@@ -27,41 +27,41 @@ const AGAIN: Duration = Duration::from_secs(3);
 pub(super) struct CpuTime {
     /// In user space.
     pub(super) user: f64,
-    /// In the kernel, on the tracer's own account: not its programs, which run in the processes that they trace.
+    /// In the kernel, accounted to the tracer: excludes its BPF programs, which run in the traced processes.
     pub(super) system: f64,
 }
 
-/// What the kernel counts of BPF programs while its statistics are on.
+/// The kernel's statistics of a BPF program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProgramRuns {
-    /// Nanoseconds.
+    /// Run time in nanoseconds.
     pub(super) time: u64,
     /// Runs.
     pub(super) count: u64,
-    /// Runs that were skipped, because the program, or another one, was interrupted.
+    /// Skipped runs, because this or another program was interrupted.
     pub(super) skipped: u64,
 }
 
-/// The line that ends a run of this project's tracer.
+/// Counts of the tracer's summary line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Transitions seen.
     pub(super) seen: u64,
-    /// Transitions that found the ring buffer full.
+    /// Transitions dropped because the ring buffer was full.
     pub(super) lost: u64,
     /// Transitions for which the kernel skipped the program.
     pub(super) skipped: u64,
 }
 
 impl Summary {
-    /// All that was generated, as far as the tracer knows.
+    /// Returns the known number of generated transitions.
     pub(super) fn total(&self) -> u64 {
         self.seen + self.lost + self.skipped
     }
 
     fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(", ");
-        // Before the first number is what the program calls itself, or the time and level of a line of the log.
+        // The first number follows the program's name, or the time and level of a log line.
         let mut number =
             |what: &str| parts.next()?.strip_suffix(what)?.split_whitespace().last()?.parse().ok();
         Some(Self {
@@ -72,7 +72,7 @@ impl Summary {
     }
 }
 
-/// A tracer and the processes it started; killed when dropped.
+/// A tracer and its child processes; killed on drop.
 pub(super) struct Running {
     child: Child,
     stderr: Receiver<String>,
@@ -81,7 +81,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts it and waits until it traces.
+    /// Starts a tracer and waits until it traces.
     pub(super) fn start(command: &mut Command) -> Result<Self> {
         let running = Self::spawn(command)?;
         let end = Instant::now() + LIMIT;
@@ -95,7 +95,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Starts it.
+    /// Starts a tracer.
     pub(super) fn spawn(command: &mut Command) -> Result<Self> {
         let started = Instant::now();
         let mut child = command
@@ -114,12 +114,12 @@ impl Running {
         Ok(Self { child, stderr, said: Vec::new(), started })
     }
 
-    /// The child that was started itself.
+    /// Returns the tracer's process.
     pub(super) fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Waits for a text on standard error; gives the time since the start.
+    /// Waits for a text on stderr. Returns the time since the start.
     pub(super) fn wait_for(&mut self, text: &str) -> Result<Duration> {
         loop {
             let left = LIMIT.saturating_sub(self.started.elapsed());
@@ -135,7 +135,7 @@ impl Running {
         }
     }
 
-    /// Its processor time so far.
+    /// Returns the processor time so far.
     #[expect(clippy::cast_precision_loss, reason = "ticks of a few seconds")]
     pub(super) fn cpu_time(&self) -> Result<CpuTime> {
         let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
@@ -149,14 +149,14 @@ impl Running {
         Ok(sum)
     }
 
-    /// Waits until it has done what it had to do, and gives its processor time.
+    /// Waits until the tracer is idle, and returns its processor time.
     pub(super) fn cpu_time_when_idle(&self) -> Result<CpuTime> {
         let end = Instant::now() + LIMIT;
         let mut before = self.cpu_time()?;
         loop {
             thread::sleep(SETTLE);
             let now = self.cpu_time()?;
-            // A tracer that looks at its buffers now and then uses a tick in a while.
+            // A tracer that polls its buffers uses an occasional tick.
             if now.user + now.system - before.user - before.system < 0.015 || Instant::now() > end {
                 return Ok(now);
             }
@@ -164,12 +164,12 @@ impl Running {
         }
     }
 
-    /// Its BPF programs, one entry for each.
+    /// Returns the statistics of its BPF programs.
     pub(super) fn programs(&self) -> Result<Vec<ProgramRuns>> {
         Ok(self.processes()?.into_iter().flat_map(programs_of).collect())
     }
 
-    /// A field of `/proc/PID/smaps_rollup` of the started process, in bytes.
+    /// Returns a field of the tracer's `/proc/PID/smaps_rollup`, in bytes.
     pub(super) fn memory(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
@@ -177,19 +177,19 @@ impl Running {
         Ok(kib * 1024)
     }
 
-    /// The most resident memory that the started process has had, in bytes; none when it has ended.
+    /// Returns the tracer's peak resident memory in bytes; `None` if it has exited.
     #[expect(clippy::cast_precision_loss, reason = "bytes of a process")]
     pub(super) fn peak_memory(&self) -> Option<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         Some(field(&text, "VmHWM:")? as f64 * 1024.0)
     }
 
-    /// Sends a signal to the started process.
+    /// Sends a signal to the tracer's process.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.child), signal).context("the tracer has ended by itself")
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Stops the tracer like Ctrl-C, and returns its stderr lines.
     pub(super) fn interrupt(mut self) -> Result<Vec<String>> {
         let end = Instant::now() + LIMIT;
         let mut next = Instant::now();
@@ -198,7 +198,7 @@ impl Running {
             if now > end {
                 bail!("process {} and its own did not end within {} s", self.child.id(), LIMIT.as_secs());
             }
-            // Some do not hear the first one.
+            // Some tracers miss the first signal.
             if now >= next {
                 self.send_to_all(Signal::INT)?;
                 next = now + AGAIN;
@@ -214,14 +214,14 @@ impl Running {
     fn send_to_all(&self, signal: Signal) -> Result<()> {
         for process in self.processes()?.into_iter().rev() {
             if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-                // One that has just ended needs no signal.
+                // The process may just have exited.
                 let _ = kill_process(pid, signal);
             }
         }
         Ok(())
     }
 
-    /// Ends it and reads its summary.
+    /// Stops the tracer and parses its summary.
     pub(super) fn summary(self) -> Result<Summary> {
         let said = self.interrupt()?;
         said.iter()
@@ -230,7 +230,7 @@ impl Running {
             .with_context(|| format!("the tracer ended without a summary; what it said: {}", said.join("; ")))
     }
 
-    /// The started process and those it started, itself first.
+    /// Returns the tracer's process and its descendants, the tracer first.
     fn processes(&self) -> Result<Vec<u32>> {
         let mut family = vec![self.child.id()];
         let entries = fs::read_dir("/proc").context("/proc cannot be read")?;
@@ -249,15 +249,16 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // What cannot be listed or has just ended needs no signal.
+            // Processes may just have exited.
             let _ = self.send_to_all(Signal::KILL);
         }
-        // It has been waited for already, or cannot be.
+        // The child may have been reaped already.
         let _ = self.child.wait();
     }
 }
 
-/// The BPF programs that a process holds, each once; none when it has ended.
+/// Returns the statistics of the BPF programs of a process, each program once; empty if the process has
+/// exited.
 pub(super) fn programs_of(process: u32) -> Vec<ProgramRuns> {
     let Ok(files) = fs::read_dir(format!("/proc/{process}/fdinfo")) else { return Vec::new() };
     let found: BTreeMap<u64, ProgramRuns> = files
@@ -267,7 +268,7 @@ pub(super) fn programs_of(process: u32) -> Vec<ProgramRuns> {
             let number = |name| field(&text, name);
             let runs = ProgramRuns {
                 time: number("run_time_ns:")?,
-                // A link to a program names it too, and has no counts.
+                // A link to a program also has its id, but no counts.
                 count: number("run_cnt:")?,
                 skipped: number("recursion_misses:").unwrap_or(0),
             };
@@ -277,12 +278,12 @@ pub(super) fn programs_of(process: u32) -> Vec<ProgramRuns> {
     found.into_values().collect()
 }
 
-/// A number after a name at the beginning of a line.
+/// Returns the number that follows a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// The fields of `/proc/PID/stat` after the name of the process, which may hold anything: the state first.
+/// Returns the fields of `/proc/PID/stat` after the process name, the state first.
 fn stat(process: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     Some(text.rsplit(") ").next()?.split_whitespace().map(str::to_owned).collect())

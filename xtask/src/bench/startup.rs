@@ -1,4 +1,4 @@
-//! Time to start, time from a transition to its line, and the size of the program.
+//! Measures start time, latency from a transition to its row, and program size.
 
 use std::{
     fs,
@@ -20,10 +20,10 @@ use super::{
 
 const START_MS: f64 = 300.0;
 const SIZE_MB: f64 = 12.0;
-/// For one in a hundred transitions at most may it be more.
+/// Target of the 99th percentile of latency.
 const LATENCY_MS: f64 = 60.0;
 
-/// Measures all three.
+/// Measures start time, latency and size.
 #[expect(clippy::cast_precision_loss, reason = "a size of some millions")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut start = Sample::default();
@@ -63,7 +63,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Milliseconds for each transition of a slow series of connections.
+/// Measures the latency in milliseconds of each transition of paced connections.
 fn latencies(bench: &Bench, options: &[&str]) -> Result<Sample> {
     let connections = bench.scale(1_000, 200);
     let mut traffic = Traffic::paced(&bench.programs, connections, 3)?;
@@ -88,7 +88,7 @@ fn latencies(bench: &Bench, options: &[&str]) -> Result<Sample> {
     Ok(sample.into_iter().collect())
 }
 
-/// Milliseconds from the time in each line to its arrival.
+/// Returns the milliseconds from the timestamp in each row to its arrival.
 fn read(stdout: ChildStdout) -> Result<Vec<f64>> {
     let mut found = Vec::new();
     for line in BufReader::new(stdout).lines() {

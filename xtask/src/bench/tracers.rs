@@ -1,4 +1,4 @@
-//! The tracers that are compared, and how each is started.
+//! The compared tracers and their command lines.
 
 use std::{
     collections::BTreeSet,
@@ -7,27 +7,27 @@ use std::{
 
 use super::programs::Programs;
 
-/// Shows a private tracefs to the peers, which look for it at its place: the host may have none mounted.
+/// Mounts a private tracefs for the other tracers, because the host may have none mounted.
 const WITH_TRACEFS: &str = r#"mount -t tracefs tracefs /sys/kernel/tracing && exec "$@""#;
 
 const COUNT: &str = "tracepoint:sock:inet_sock_set_state { @[args->newstate] = count(); }";
 const PRINT: &str = r#"tracepoint:sock:inet_sock_set_state { printf("%llu %d %s %d %d %d %d\n", nsecs, pid, comm, args->sport, args->dport, args->oldstate, args->newstate); }"#;
 
-/// One of them.
+/// A tracer.
 pub(super) struct Tracer {
-    /// As the tables name it.
+    /// Name in the tables.
     pub(super) name: &'static str,
-    /// Whether it is this project's.
+    /// Whether it belongs to this project.
     pub(super) ours: bool,
     arguments: &'static [&'static str],
-    /// What it is started by, when that is not the tracer of this project.
+    /// Program to start, if not this project's tracer.
     program: Option<&'static str>,
 }
 
-/// Asked for a network namespace in which the load is not, so that the kernel side drops what the load does.
+/// Traces a network namespace without the load, so the kernel side drops the load's transitions.
 const OTHER_NAMESPACE: &str = "tcptrace-bpf connections --netns, of another namespace";
 
-/// This project's, by subcommand.
+/// This project's tracers: subcommand, name, arguments.
 const OURS: &[(&str, &str, &[&str])] = &[
     ("serve", "tcptrace-bpf serve", &["serve"]),
     ("connections", "tcptrace-bpf connections", &["connections"]),
@@ -36,7 +36,7 @@ const OURS: &[(&str, &str, &[&str])] = &[
     ("connections", OTHER_NAMESPACE, &["connections", "--netns", "self"]),
 ];
 
-/// What people use today.
+/// Other tracers.
 pub(super) const PEERS: &[Tracer] = &[
     Tracer::peer("bpftrace, counting", "bpftrace", &["-e", COUNT]),
     Tracer::peer("libbpf-tools tcplife", "script", &["--quiet", "--command", "tcplife", "/dev/null"]),
@@ -44,7 +44,7 @@ pub(super) const PEERS: &[Tracer] = &[
     Tracer::peer(TCPSTATES, "script", &["--quiet", "--command", "tcpstates", "/dev/null"]),
 ];
 
-/// The one that does most nearly what this project does.
+/// The tracer most similar to this project's.
 pub(super) const TCPSTATES: &str = "libbpf-tools tcpstates";
 
 impl Tracer {
@@ -56,7 +56,7 @@ impl Tracer {
         Self { name, ours: true, arguments, program: None }
     }
 
-    /// The command that starts it, writing to where nothing is kept.
+    /// Returns the command that starts it, with stdout discarded.
     pub(super) fn command(&self, programs: &Programs) -> Command {
         let mut command = match self.program {
             None => Command::new(&programs.tracer),
@@ -71,7 +71,7 @@ impl Tracer {
     }
 }
 
-/// Those of this project that this build has, and the subcommands that it lacks.
+/// Returns this project's tracers that this build has, and the missing subcommands.
 pub(super) fn own(programs: &Programs) -> (Vec<Tracer>, BTreeSet<&'static str>) {
     let (there, missing): (Vec<_>, Vec<_>) =
         OURS.iter().partition(|(subcommand, _, _)| programs.has(subcommand));

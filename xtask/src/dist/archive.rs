@@ -1,4 +1,4 @@
-//! An archive whose bytes depend on nothing but the files in it, and the sums to check it by.
+//! Writes archives that depend only on the packed files, and their checksums.
 
 use std::{
     env,
@@ -13,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::process;
 
-/// The time that every file in the archive gets, in seconds since the epoch: `SOURCE_DATE_EPOCH`, else that of
-/// the last commit, else 0.
+/// Returns the modification time of every file in the archive, in seconds since the epoch:
+/// `SOURCE_DATE_EPOCH`, or the time of the last commit, or 0.
 ///
 /// # Errors
 ///
-/// When `SOURCE_DATE_EPOCH` is no number.
+/// If `SOURCE_DATE_EPOCH` is not a number.
 pub(super) fn timestamp(root: &Path) -> Result<u64> {
     if let Ok(text) = env::var("SOURCE_DATE_EPOCH") {
         return text.parse().with_context(|| {
@@ -30,21 +30,21 @@ pub(super) fn timestamp(root: &Path) -> Result<u64> {
     Ok(committed.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
-/// Packs a folder into a .tar.gz beside it, with sorted names, one time, one owner, and permissions that do not
-/// come from the umask.
+/// Packs a folder into a .tar.gz next to it, with sorted names, one time, one owner, and permissions
+/// independent of the umask.
 ///
 /// # Errors
 ///
-/// When GNU tar or gzip is missing or fails.
+/// If GNU tar or gzip is missing or fails.
 pub(super) fn pack(folder: &Path, timestamp: u64) -> Result<PathBuf> {
-    let parent = folder.parent().context("the folder to pack is in no other")?;
+    let parent = folder.parent().context("the folder to pack has no parent")?;
     let name = folder.file_name().context("the folder to pack has no name")?;
     let mut packed = name.to_owned();
     packed.push(".tar.gz");
     let packed = parent.join(packed);
     process::run(
         Command::new("tar")
-            // Names sort by bytes, whatever the language.
+            // Sorts names by bytes, independently of the locale.
             .env("LC_ALL", "C")
             .args(["--create", "--format=gnu", "--sort=name", "--numeric-owner", "--owner=0", "--group=0"])
             .args(["--mode=u=rwX,go=rX", "--use-compress-program=gzip --best --no-name"])
@@ -58,16 +58,16 @@ pub(super) fn pack(folder: &Path, timestamp: u64) -> Result<PathBuf> {
     Ok(packed)
 }
 
-/// Writes SHA256SUMS into a folder, for `sha256sum --check` there.
+/// Writes SHA256SUMS into a folder, for `sha256sum --check`.
 ///
 /// # Errors
 ///
-/// When a file cannot be read or the sums cannot be written.
+/// If a file cannot be read or the checksums cannot be written.
 pub(super) fn write_sums(folder: &Path, files: &[&Path]) -> Result<PathBuf> {
     let mut text = String::new();
     for file in files {
         let bytes = fs::read(file).with_context(|| format!("could not read {}", file.display()))?;
-        let name = file.file_name().context("a file without a name has no sum")?.to_string_lossy();
+        let name = file.file_name().context("a file to sum has no name")?.to_string_lossy();
         for byte in Sha256::digest(bytes) {
             write!(text, "{byte:02x}")?;
         }
@@ -89,7 +89,7 @@ mod tests {
 
     const FILES: [&str; 4] = ["bin/tool", "share/man/man1/tool.1", "a", "Z"];
 
-    /// The same files, made in another order, at another time, by somebody with another umask.
+    /// Creates the same files; `reversed` changes their order, times and modes.
     fn folder(root: &Path, reversed: bool) -> PathBuf {
         let folder = root.join("tool-1.0");
         let mut files = FILES;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_depend_on_names_and_contents_alone() {
+    fn archive_depends_only_on_names_and_contents() {
         let roots = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let [first, second] = [(&roots[0], false), (&roots[1], true)].map(|(root, reversed)| {
             fs::read(pack(&folder(root.path(), reversed), 1_700_000_000).unwrap()).unwrap()
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_has_one_order_owner_time_and_the_right_permissions() {
+    fn archive_has_fixed_order_owner_time_and_modes() {
         let root = tempfile::tempdir().unwrap();
         let packed = pack(&folder(root.path(), true), 1_700_000_000).unwrap();
         let listed = output(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sums_are_those_of_sha256sum() {
+    fn sha256sum_accepts_the_checksums() {
         let root = tempfile::tempdir().unwrap();
         let packed = pack(&folder(root.path(), false), 0).unwrap();
         write_sums(root.path(), &[&packed]).unwrap();

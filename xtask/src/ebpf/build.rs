@@ -1,4 +1,4 @@
-//! Compiling and linking the object, so that its bytes do not depend on where that is done.
+//! Compiles and links the object reproducibly: its bytes do not depend on the build machine.
 
 use std::{
     collections::BTreeSet,
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{process, workspace::Workspace};
 
-/// The compiler's flags, without those that name a place on this machine.
+/// Compiler flags, without those that contain a local path.
 ///
-/// The architecture is named because aya-ebpf's bindings want one; nothing in the programs uses what it
-/// selects. The source text travels in the debug information because LLVM otherwise reads the lines
-/// for BTF from whatever lies at a file's path on the building machine.
+/// aya-ebpf's bindings require an architecture; the programs use nothing that depends on it. The source text
+/// is embedded in the debug information because LLVM otherwise reads the lines for BTF from the file paths on
+/// the build machine.
 pub(crate) const FLAGS: &[&str] = &[
     r#"--cfg=bpf_target_arch="x86_64""#,
     "-Cdebuginfo=2",
@@ -31,10 +31,10 @@ pub(crate) const FLAGS: &[&str] = &[
     "-Zembed-source=yes",
 ];
 
-/// Builds the object and returns its bytes, stripped. They are also in [`Workspace::rebuilt_object`].
+/// Builds the object and returns its stripped bytes. They are also in [`Workspace::rebuilt_object`].
 ///
 /// # Errors
-/// When cargo fails, which has then printed why, or the linked object is not what a loader needs.
+/// If cargo fails, after printing why, or the linked object lacks a section.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let mut flags: Vec<OsString> = FLAGS.iter().map(Into::into).collect();
     for (from, to) in renamed_paths(workspace, toolchain)? {
@@ -56,8 +56,8 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<
     }
     process::run(&mut cargo).with_context(|| {
         format!(
-            "the eBPF object was not built; if bpf-linker could not read what the compiler made, it was built for \
-             another LLVM than {}: remove it and run `cargo xtask ebpf --install`",
+            "could not build the eBPF object; if bpf-linker could not read the compiler's output, it was built for another \
+             LLVM than {}: remove it and run `cargo xtask ebpf --install`",
             toolchain.versions.llvm
         )
     })?;
@@ -71,9 +71,9 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<
     Ok(stripped)
 }
 
-/// The toolchain's cargo, free of what the caller's cargo or environment would change about the build.
+/// Returns the toolchain's cargo, without environment variables that change the build.
 fn cargo(workspace: &Workspace, toolchain: &Toolchain) -> Command {
-    const CHANGE_THE_BUILD: &[&str] = &[
+    const BUILD_VARIABLES: &[&str] = &[
         "CARGO_BUILD_",
         "CARGO_PROFILE_",
         "CARGO_TARGET_",
@@ -84,7 +84,7 @@ fn cargo(workspace: &Workspace, toolchain: &Toolchain) -> Command {
     ];
     let mut cargo = Command::new(&toolchain.cargo);
     for (name, _) in env::vars_os() {
-        if CHANGE_THE_BUILD.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+        if BUILD_VARIABLES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
             cargo.env_remove(name);
         }
     }
@@ -92,13 +92,14 @@ fn cargo(workspace: &Workspace, toolchain: &Toolchain) -> Command {
         .current_dir(workspace.root())
         .env("PATH", &toolchain.path)
         .env("RUSTC", &toolchain.rustc)
-        // The BPF target and its inline assembly are unstable; a released compiler takes them with this.
+        // The BPF target and its inline assembly are unstable; this variable enables them in a stable
+        // compiler.
         .env("RUSTC_BOOTSTRAP", "1");
     cargo
 }
 
-/// Which places of this machine would show in the object, and what stands there instead. The compiler
-/// takes the last one that fits.
+/// Returns local paths that would appear in the object, and their replacements. The compiler uses the last
+/// one that matches.
 fn renamed_paths(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> {
     let mut renamed = vec![(workspace.root().to_owned(), "/tcptrace-bpf")];
     if let Some(source) = source_of_core(&toolchain.rustc)? {
@@ -113,12 +114,12 @@ fn renamed_paths(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<(Pa
     Ok(renamed)
 }
 
-/// The folders below which cargo unpacked the crates that are not the workspace's own.
+/// Returns the folders where cargo unpacked external crates.
 fn registries(metadata: &str) -> Result<BTreeSet<PathBuf>> {
     let metadata: serde_json::Value =
-        serde_json::from_str(metadata).context("the answer of `cargo metadata` is not JSON")?;
+        serde_json::from_str(metadata).context("the output of `cargo metadata` is not JSON")?;
     let packages =
-        metadata["packages"].as_array().context("the answer of `cargo metadata` names no packages")?;
+        metadata["packages"].as_array().context("the output of `cargo metadata` names no packages")?;
     Ok(packages
         .iter()
         .filter(|package| package["source"].is_string())
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registries_are_those_of_foreign_crates() {
+    fn registries_come_from_external_crates() {
         let metadata = r#"{"packages": [
             {"source": null, "manifest_path": "/w/tracer/Cargo.toml"},
             {"source": "registry+x", "manifest_path": "/home/a/.cargo/registry/src/i-1/clap-4/Cargo.toml"},
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_that_is_none_is_an_error() {
+    fn invalid_metadata_is_an_error() {
         assert!(registries("").is_err());
         assert!(registries("{}").is_err());
     }

@@ -1,4 +1,4 @@
-//! The ELF object: taking out what only a debugger reads.
+//! Strips debug information from the ELF object.
 
 use anyhow::{Context as _, Result, ensure};
 use object::{
@@ -6,22 +6,22 @@ use object::{
     elf::{SHT_REL, SHT_STRTAB},
 };
 
-/// What a loader needs of the object; its absence means the linker was called wrongly.
+/// Sections that a loader requires; a missing one means that the linker was called with wrong arguments.
 const REQUIRED: &[&str] = &[".BTF", ".BTF.ext", ".maps", ".rodata", "license"];
 
 /// Removes DWARF and keeps BTF, code, maps, relocations and symbols.
 ///
-/// BTF is made from DWARF while linking, so it cannot be left out earlier. It is done here rather than by
-/// `llvm-strip`, so that the bytes do not depend on one more program's version.
+/// The linker generates BTF from DWARF, so DWARF cannot be omitted earlier. `llvm-strip` is not used, so that
+/// the bytes do not depend on its version.
 ///
 /// # Errors
-/// When the bytes are not an ELF object, or one that lacks a section a loader needs.
+/// If the bytes are not an ELF object, or a required section is missing.
 pub(crate) fn strip_dwarf(linked: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(linked).context("the linker's output is not a valid ELF object")?;
     let dwarf: Vec<_> =
         builder.sections.iter().filter(|section| is_dwarf(&section.name)).map(Section::id).collect();
     for section in &mut builder.sections {
-        // A relocation section goes with the section it applies to.
+        // Removes a relocation section with the section it applies to.
         let applies_to_dwarf = section.sh_type == SHT_REL
             && section.sh_info_section.is_some_and(|target| dwarf.contains(&target));
         section.delete = applies_to_dwarf || dwarf.contains(&section.id());
@@ -29,10 +29,10 @@ pub(crate) fn strip_dwarf(linked: &[u8]) -> Result<Vec<u8>> {
     for name in REQUIRED {
         ensure!(
             builder.sections.iter().any(|section| section.name.as_slice() == name.as_bytes()),
-            "the linked object has no section {name}: is the linker a bpf-linker that knows --btf?"
+            "the linked object has no section {name}: does this bpf-linker support --btf?"
         );
     }
-    // LLVM keeps the sections' names and the symbols' names in one section, the writer wants two.
+    // LLVM stores section names and symbol names in one section; the writer requires two.
     if !builder.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
         let names = builder.sections.add();
         names.name = b".shstrtab"[..].into();
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_dwarf_goes() {
+    fn only_dwarf_sections_are_removed() {
         for name in [&b".debug_info"[..], b".debug_line_str", b".debug_loclists"] {
             assert!(is_dwarf(name));
         }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_than_elf_is_an_error() {
+    fn non_elf_input_is_an_error() {
         for bytes in [&b""[..], b"\x7fELF", b"not an object"] {
             assert!(strip_dwarf(bytes).is_err());
         }

@@ -1,4 +1,4 @@
-//! The file beside the committed object: what it was made from, and by what.
+//! Reads and writes the sidecar of the committed object, which records its sources and toolchain.
 
 use std::{fs, path::Path};
 
@@ -6,19 +6,19 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What is known of a committed object. Nothing in it depends on the machine or the day.
+/// Origin of a committed object, independent of machine and date.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sidecar {
-    /// What went in.
+    /// The sources.
     pub(crate) sources: Sources,
-    /// What made the object.
+    /// The toolchain.
     pub(crate) toolchain: Versions,
-    /// What came out.
+    /// The object.
     pub(crate) object: Object,
 }
 
-/// What determines the object, apart from the toolchain.
+/// Everything that determines the object except the toolchain.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sources {
@@ -26,15 +26,15 @@ pub(crate) struct Sources {
     pub(crate) sha256: String,
 }
 
-/// The programs whose versions the bytes of the object depend on.
+/// Versions of the programs that determine the object's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Versions {
-    /// The line that `rustc --version` prints.
+    /// The output of `rustc --version`.
     pub(crate) rustc: String,
-    /// The version of LLVM that rustc contains.
+    /// The version of rustc's LLVM.
     pub(crate) llvm: String,
-    /// The version of bpf-linker, which must contain the same LLVM.
+    /// The version of bpf-linker, which must use the same LLVM.
     pub(crate) bpf_linker: String,
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct Versions {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Object {
-    /// Of the whole file; hexadecimal.
+    /// SHA-256 of the file; hexadecimal.
     pub(crate) sha256: String,
-    /// In bytes.
+    /// Size in bytes.
     pub(crate) size: usize,
 }
 
 impl Object {
-    /// The identity of these bytes.
+    /// Returns the identity of an object.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { sha256: hex(Sha256::new_with_prefix(bytes)), size: bytes.len() }
     }
@@ -59,29 +59,29 @@ impl Sidecar {
     /// Reads and parses the file.
     ///
     /// # Errors
-    /// When it cannot be read, or does not hold exactly the fields above.
+    /// If the file cannot be read, or does not have exactly the fields above.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("could not read {}; `cargo xtask ebpf` writes it", path.display()))?;
         Self::parse(&text)
-            .with_context(|| format!("{} is damaged; `cargo xtask ebpf` writes it anew", path.display()))
+            .with_context(|| format!("{} is invalid; `cargo xtask ebpf` rewrites it", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self> {
         Ok(toml::from_str(text)?)
     }
 
-    /// The file's content.
+    /// Returns the file's content.
     pub(crate) fn render(&self) -> Result<String> {
-        let fields = toml::to_string(self).context("the sidecar could not be written as TOML")?;
+        let fields = toml::to_string(self).context("could not render the sidecar as TOML")?;
         Ok(format!(
-            "# What tcptrace.bpf.o was made from; `cargo xtask ebpf` writes it, `cargo xtask ebpf --check` holds it\n\
-             # against the sources.\n\n{fields}"
+            "# Sources and toolchain of tcptrace.bpf.o. Written by `cargo xtask ebpf`; `cargo xtask ebpf --check`\n\
+             # compares it with the sources.\n\n{fields}"
         ))
     }
 }
 
-/// A finished hash in hexadecimal.
+/// Returns a hash in hexadecimal.
 pub(crate) fn hex(hash: Sha256) -> String {
     format!("{:x}", hash.finalize())
 }
@@ -103,20 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn sidecar_round_trips() {
         let text = sample().render().unwrap();
         assert_eq!(Sidecar::parse(&text).unwrap(), sample());
     }
 
     #[test]
-    fn an_object_is_known_by_sha256_and_size() {
+    fn object_has_sha256_and_size() {
         let object = Object::of(b"abc");
         assert_eq!(object.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(object.size, 3);
     }
 
     #[test]
-    fn errors_name_the_field() {
+    fn parse_errors_name_the_field() {
         let text = sample().render().unwrap();
         for (from, to, field) in [
             ("size = 3\n", "", "size"),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_says_who_writes_it() {
+    fn missing_sidecar_error_names_the_command() {
         let error = Sidecar::read(Path::new("/nonexistent/tcptrace.bpf.toml")).unwrap_err();
         assert!(error.to_string().contains("cargo xtask ebpf"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! One hash over everything that determines the object, apart from the toolchain.
+//! Hashes everything that determines the object except the toolchain.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use toml::{Table, Value};
 
 use super::{build, sidecar::hex};
 
-/// The crate of the kernel side, relative to the workspace's root.
+/// The kernel-side crate, relative to the workspace's root.
 const CRATE: &str = "tracer-ebpf";
 
-/// Hashes the kernel side's files, the build's flags, the parts of the workspace's manifest that reach
-/// the object, and the locked aya-ebpf crates. User-space dependencies are not part of it.
+/// Hashes the kernel-side files, the build flags, the relevant parts of the workspace's manifest, and the
+/// locked aya-ebpf crates. User-space dependencies are not included.
 ///
 /// # Errors
-/// When a file cannot be read, or a manifest or the lock file cannot be parsed.
+/// If a file cannot be read, or a manifest or the lock file cannot be parsed.
 pub(crate) fn hash(root: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     for path in files(&root.join(CRATE))? {
@@ -39,13 +39,13 @@ pub(crate) fn hash(root: &Path) -> Result<String> {
     Ok(hex(hash))
 }
 
-/// Adds one value with its length, so that no two lists of values run together to the same bytes.
+/// Adds a value with its length, so that different lists of values have different bytes.
 fn add(hash: &mut Sha256, value: &[u8]) {
     hash.update((value.len() as u64).to_le_bytes());
     hash.update(value);
 }
 
-/// The Rust sources and manifests below a folder, in an order that does not depend on the file system.
+/// Returns the Rust sources and manifests below a folder, sorted.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -72,8 +72,8 @@ fn read_toml(path: &Path) -> Result<Table> {
     text.parse().with_context(|| format!("{} is not valid TOML", path.display()))
 }
 
-/// What the workspace's manifest contributes: the edition, how aya-ebpf is asked for, the release
-/// profile. A part that is absent is hashed as that.
+/// Returns the relevant parts of the workspace's manifest: the edition, the aya-ebpf dependency and the
+/// release profile. A missing part is empty.
 fn manifest_parts(manifest: &Table) -> Vec<String> {
     const PARTS: &[&[&str]] = &[
         &["workspace", "package", "edition"],
@@ -92,10 +92,10 @@ fn manifest_parts(manifest: &Table) -> Vec<String> {
         .collect()
 }
 
-/// Name, version and checksum of every locked crate of aya's kernel side, in order.
+/// Returns name, version and checksum of every locked aya-ebpf crate, sorted.
 ///
 /// # Errors
-/// When there is none, which means the lock file is not this workspace's.
+/// If there is none, which means that the lock file belongs to another workspace.
 fn locked(lock: &Table) -> Result<Vec<String>> {
     let text = |package: &Value, key| package.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut packages: Vec<String> = lock
@@ -145,7 +145,7 @@ mod tests {
         lto = "thin"
     "#;
 
-    /// A workspace in a folder of its own, removed when dropped.
+    /// A workspace in a temporary folder, removed on drop.
     struct Checkout(PathBuf);
 
     impl Checkout {
@@ -178,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_sources_in_another_folder_hash_the_same() {
+    fn hash_is_independent_of_the_folder() {
         let hash = Checkout::new("one").hash();
         assert_eq!(hash, Checkout::new("another").hash());
         assert_eq!(hash.len(), 64);
     }
 
     #[test]
-    fn what_reaches_the_object_changes_the_hash() {
+    fn kernel_side_changes_change_the_hash() {
         let before = Checkout::new("before").hash();
         for (index, (path, content)) in [
             ("tracer-ebpf/src/lib.rs", "mod b;".to_owned()),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn user_space_does_not_change_the_hash() {
+    fn user_space_changes_keep_the_hash() {
         let checkout = Checkout::new("user-space");
         let before = checkout.hash();
         checkout.write("Cargo.lock", &LOCK.replace("4.6.0", "4.7.0"));
@@ -217,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn only_aya_ebpf_is_taken_from_the_lock_file_in_order() {
+    fn locked_crates_are_those_of_aya_ebpf_in_order() {
         let packages = locked(&LOCK.parse().unwrap()).unwrap();
         assert_eq!(packages, ["aya-ebpf 0.2.1 a0", "aya-ebpf-macros 0.2.0 a1"]);
     }
 
     #[test]
-    fn a_lock_file_without_aya_ebpf_is_an_error() {
+    fn lock_file_without_aya_ebpf_is_an_error() {
         for text in ["", "version = 4", "package = 3", "[[package]]\nname = 7"] {
             let error = locked(&text.parse().unwrap()).unwrap_err();
             assert!(error.to_string().contains("aya-ebpf"), "{error}");

@@ -1,4 +1,4 @@
-//! Which compiler and linker build the eBPF object: finding them, choosing, installing.
+//! Finds, chooses and installs the compiler and linker for the eBPF object.
 
 use std::{
     env,
@@ -15,14 +15,14 @@ use crate::{packages, process, workspace::Workspace};
 /// The Rust target of the programs: eBPF, little endian.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
-/// The bpf-linker that is installed when there is none.
+/// The bpf-linker version to install.
 const LINKER_VERSION: &str = "0.13.0";
 
-/// Debian's newest Rust, for the eBPF side only; `libstd-rust-web-dev-bpf` is `core` already compiled for
-/// the target, and `rust-web-src` is where the compiler takes `core`'s source lines from for BTF.
+/// Debian's newest Rust, used only for the eBPF side. `libstd-rust-web-dev-bpf` contains `core` compiled for
+/// the target; the compiler reads `core`'s source lines for BTF from `rust-web-src`.
 const RUST_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "libstd-rust-web-dev-bpf"];
 
-/// The sentence for a machine on which nothing can build the object.
+/// Error message for a machine without a toolchain.
 pub(crate) const MISSING: &str = "no toolchain for the eBPF object is installed: run `cargo xtask ebpf --install` on \
      Debian, or elsewhere `rustup toolchain install nightly --component rust-src` and install a bpf-linker of the same \
      LLVM version";
@@ -31,35 +31,34 @@ pub(crate) const MISSING: &str = "no toolchain for the eBPF object is installed:
 pub(crate) struct Toolchain {
     /// The compiler's cargo.
     pub(crate) cargo: PathBuf,
-    /// The compiler itself, not rustup's stand-in for it.
+    /// The compiler itself, not rustup's proxy.
     pub(crate) rustc: PathBuf,
-    /// Whether `core` has to be compiled as well, because the target's is not installed.
+    /// Whether the build must compile `core`, because it is not installed for the target.
     pub(crate) build_std: bool,
-    /// The search path in which the linker is found as `bpf-linker`.
+    /// Search path that contains `bpf-linker`.
     pub(crate) path: OsString,
-    /// What the bytes of the object depend on.
+    /// Versions that determine the object's bytes.
     pub(crate) versions: Versions,
 }
 
 impl Toolchain {
-    /// Chooses among the installed toolchains: the one that built the committed object, because only it
-    /// can reproduce the bytes; else rustup's nightly, else Debian's. `None` when there is no other.
+    /// Chooses an installed toolchain: the one that built the committed object, because only it can reproduce
+    /// the bytes; else rustup's nightly, else Debian's. Returns `None` if there is none.
     ///
-    /// With `install`, Debian's is installed first where apt exists, unless the choice is good already.
+    /// With `install` and apt, installs Debian's toolchain first, unless the choice already matches.
     ///
     /// # Errors
-    /// When a program that exists cannot be run, the installation fails, or `install` was asked for and
-    /// still nothing can build the object.
+    /// If a program cannot be run, the installation fails, or `install` is set and still no toolchain exists.
     pub(crate) fn choose(
         workspace: &Workspace,
         recorded: Option<&Versions>,
         install: bool,
     ) -> Result<Option<Self>> {
         let choice = Self::choose_installed(workspace, recorded)?;
-        let good = choice
+        let matches = choice
             .as_ref()
             .is_some_and(|toolchain| recorded.is_none_or(|recorded| *recorded == toolchain.versions));
-        if good || !install {
+        if matches || !install {
             return Ok(choice);
         }
         if packages::apt_exists()? {
@@ -93,7 +92,7 @@ impl Toolchain {
     }
 }
 
-/// rustup's nightly, when it has the source of `core`, which it must compile for this target.
+/// Returns rustup's nightly if it has the source of `core`, which must be compiled for this target.
 fn nightly() -> Result<Option<(PathBuf, PathBuf, bool)>> {
     let which = |program| {
         process::probe(Command::new("rustup").args(["which", "--toolchain", "nightly", program]))
@@ -105,7 +104,7 @@ fn nightly() -> Result<Option<(PathBuf, PathBuf, bool)>> {
     Ok(source_of_core(&rustc)?.map(|_| (cargo, rustc, true)))
 }
 
-/// Debian's compiler, when it has `core` for the target and its source.
+/// Returns Debian's compiler if it has `core` for the target and its source.
 fn debian() -> Result<Option<(PathBuf, PathBuf, bool)>> {
     let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
     let libraries =
@@ -117,14 +116,14 @@ fn debian() -> Result<Option<(PathBuf, PathBuf, bool)>> {
     Ok(Some((cargo, rustc, false)))
 }
 
-/// Where the compiler's own library sources are: the folder above `library`.
+/// Returns the folder of the compiler's library sources: the parent of `library`.
 pub(crate) fn source_of_core(rustc: &Path) -> Result<Option<PathBuf>> {
     let sysroot = process::probe(Command::new(rustc).args(["--print", "sysroot"]))?;
     let source = sysroot.map(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust"));
     Ok(source.filter(|source| source.join("library/core/src/lib.rs").exists()))
 }
 
-/// The compiler's version line, and the version of its LLVM.
+/// Returns the compiler's version line and its LLVM version.
 fn compiler_versions(rustc: &Path) -> Result<Option<(String, String)>> {
     let verbose = process::probe(Command::new(rustc).arg("-vV"))?;
     Ok(verbose.as_deref().and_then(parse_versions))
@@ -136,27 +135,28 @@ fn parse_versions(verbose: &str) -> Option<(String, String)> {
     Some((first.to_owned(), llvm.to_owned()))
 }
 
-/// The version of the `bpf-linker` in the search path.
+/// Returns the version of the `bpf-linker` in the search path.
 fn linker_version(path: &OsString) -> Result<Option<String>> {
     let answer = process::probe(Command::new("env").env("PATH", path).args(["bpf-linker", "--version"]))?;
     Ok(answer.and_then(|line| line.trim().strip_prefix("bpf-linker ").map(str::to_owned)))
 }
 
-/// The caller's search path behind the workspace's own tools.
+/// Returns the caller's search path, preceded by the workspace's tools.
 fn search_path(workspace: &Workspace) -> Result<OsString> {
     let callers = env::var_os("PATH").unwrap_or_default();
-    env::join_paths(std::iter::once(workspace.tools().join("bin")).chain(env::split_paths(&callers)))
-        .context("the workspace's path holds a colon, which no search path can express: move the checkout")
+    env::join_paths(std::iter::once(workspace.tools().join("bin")).chain(env::split_paths(&callers))).context(
+        "the workspace's path contains a colon, which a search path cannot contain: move the checkout",
+    )
 }
 
-/// Installs Debian's compiler and, unless it is there, a bpf-linker made for the same LLVM.
+/// Installs Debian's compiler and, unless installed, a bpf-linker for the same LLVM.
 fn install_debian(workspace: &Workspace) -> Result<()> {
     packages::ensure(RUST_PACKAGES)?;
     let (_, llvm) = compiler_versions(Path::new("/usr/bin/rustc"))?
-        .context("/usr/bin/rustc does not say its LLVM version: reinstall Debian's rustc-web")?;
+        .context("/usr/bin/rustc does not print its LLVM version: reinstall Debian's rustc-web")?;
     let Some(major) = llvm.split('.').next().filter(|major| major.parse::<u16>().is_ok()) else {
         bail!(
-            "/usr/bin/rustc says LLVM version {llvm:?}, of which the first part is not a number: reinstall rustc-web"
+            "/usr/bin/rustc prints LLVM version {llvm:?}, whose first part is not a number: reinstall rustc-web"
         );
     };
 
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_from_the_compilers_answer() {
+    fn versions_are_parsed_from_rustc() {
         let answer =
             "rustc 1.96.0 (ac68faa20 2026-05-25)\nbinary: rustc\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         let (rustc, llvm) = parse_versions(answer).unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_llvm_is_no_compiler_for_this() {
+    fn version_output_without_llvm_is_rejected() {
         assert_eq!(parse_versions("rustc 1.96.0\nrelease: 1.96.0\n"), None);
         assert_eq!(parse_versions(""), None);
     }

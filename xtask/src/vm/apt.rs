@@ -1,6 +1,6 @@
-//! Other suites of the mirror that this machine's apt already uses, without touching apt's own state.
+//! Accesses other Debian suites on the mirror that this machine's apt uses, without changing apt's state.
 //!
-//! No mirror is named here: which one to ask is read from apt's configuration.
+//! The mirror comes from apt's configuration.
 
 use std::{
     collections::BTreeSet,
@@ -15,42 +15,43 @@ use clap::Args;
 
 use crate::process;
 
-/// Suites of the archive itself that have kernels, oldest first. One that has left the mirror is skipped.
+/// Suites of the main archive with kernels, oldest first. Suites that are no longer on the mirror are
+/// skipped.
 const SUITES: [&str; 6] =
     ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky"];
 
-/// Suites of the archive of security updates.
+/// Suites of the security archive.
 const SECURITY_SUITES: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-security"];
 
-/// Debian's keys, where the package `debian-archive-keyring` of one release or another puts them.
+/// Paths of Debian's keys in different releases of the package `debian-archive-keyring`.
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
 
-/// For how long the lists of packages are taken as they are.
-const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum age of the package lists.
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where to get packages from, where apt does not know.
+/// Mirrors that override apt's configuration.
 #[derive(Args)]
 pub(crate) struct Mirror {
-    /// Debian's archive; by default the one in this machine's apt configuration
+    /// Debian's archive. Default: the one in this machine's apt configuration
     #[arg(long, value_name = "URI")]
     mirror: Option<String>,
 
-    /// Debian's archive of security updates; by default the one in this machine's apt configuration
+    /// Debian's security archive. Default: the one in this machine's apt configuration
     #[arg(long, value_name = "URI")]
     security_mirror: Option<String>,
 }
 
-/// An apt with a state of its own.
+/// apt with a separate state.
 pub(crate) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
-    /// Prepares the state in `folder`, and downloads the lists of packages if they are older than a day.
+    /// Prepares the state in `folder`, and downloads the package lists if they are older than a day.
     ///
     /// # Errors
-    /// When apt knows no Debian mirror and none is given, or no list of packages can be had.
+    /// If apt has no Debian mirror and none is given, or no package list can be downloaded.
     pub(crate) fn new(folder: PathBuf, mirror: &Mirror) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))
@@ -70,33 +71,33 @@ impl Apt {
         self.folder.join("sources.list")
     }
 
-    /// Its time is when the lists were downloaded.
+    /// A file whose modification time is the time of the last update.
     fn stamp(&self) -> PathBuf {
         self.folder.join("updated")
     }
 
     fn is_fresh(&self) -> bool {
         let time = fs::metadata(self.stamp()).and_then(|file| file.modified()).ok();
-        time.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < FRESH)
+        time.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < MAX_AGE)
     }
 
     fn update(&self) -> Result<()> {
         let updated = process::run(self.command("apt-get").args(["--quiet", "update"]));
         let packages = self.search("^linux-image-")?;
         if let Err(error) = updated {
-            // A suite that has left the mirror fails the whole update; the others are there.
-            ensure!(!packages.is_empty(), "no list of packages could be downloaded: {error}");
-            eprintln!("warning: not every suite could be read: {error}");
+            // A suite that is no longer on the mirror fails the whole update, but the others are usable.
+            ensure!(!packages.is_empty(), "no package list could be downloaded: {error}");
+            eprintln!("warning: some suites could not be downloaded: {error}");
         }
         fs::write(self.stamp(), "").context("could not write the time of the update")
     }
 
-    /// The records of the packages whose names match.
-    pub(crate) fn search(&self, pattern: &str) -> Result<Vec<Record>> {
+    /// Returns the records of packages whose names match a pattern.
+    pub(crate) fn search(&self, pattern: &str) -> Result<Vec<PackageRecord>> {
         let text =
             process::probe(self.command("apt-cache").args(["search", "--full", "--names-only", pattern]))?
                 .context("apt-cache search failed")?;
-        Ok(text.split("\n\n").filter_map(Record::parse).collect())
+        Ok(text.split("\n\n").filter_map(PackageRecord::parse).collect())
     }
 
     /// Downloads packages into `folder`.
@@ -104,7 +105,7 @@ impl Apt {
         process::run(self.command("apt-get").current_dir(folder).args(["--quiet", "download"]).args(packages))
     }
 
-    /// apt with every path that it writes to, and every list that it reads, in the folder.
+    /// Returns an apt command that reads and writes only below the folder.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for (name, value) in [
@@ -113,7 +114,7 @@ impl Apt {
             ("Dir::State::lists", self.folder.join("lists")),
             ("Dir::State::status", "/dev/null".into()),
             ("Dir::Cache", self.folder.join("cache")),
-            // Otherwise root's apt writes as another user, who may not come into this folder.
+            // As root, apt would download as another user, who may lack access to this folder.
             ("APT::Sandbox::User", "root".into()),
             ("Acquire::Languages", "none".into()),
             ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
@@ -124,18 +125,18 @@ impl Apt {
     }
 }
 
-/// A package, as far as it matters here.
+/// A package record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct PackageRecord {
     /// Its name.
     pub(crate) name: String,
     /// Its version.
     pub(crate) version: String,
-    /// The names of what it depends on; alternatives count as dependencies.
+    /// Names of its dependencies, including alternatives.
     pub(crate) depends: Vec<String>,
 }
 
-impl Record {
+impl PackageRecord {
     fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
@@ -153,7 +154,7 @@ impl Record {
     }
 }
 
-/// The text of a sources.list with every suite that may have a kernel.
+/// Returns a sources.list with every suite that may have a kernel.
 fn sources(mirror: &Mirror) -> Result<String> {
     let known = |label: &str| -> Result<BTreeSet<String>> {
         let targets = process::probe(Command::new("apt-get").args([
@@ -162,7 +163,7 @@ fn sources(mirror: &Mirror) -> Result<String> {
             "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
             "Created-By: Packages",
         ]))?
-        .context("there is no apt-get here; the kernels come as Debian's packages")?;
+        .context("apt-get is not installed; the kernels are Debian packages")?;
         let prefix = format!("Debian|{label}|");
         Ok(targets.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect())
     };
@@ -171,7 +172,7 @@ fn sources(mirror: &Mirror) -> Result<String> {
         None => known("Debian")?.pop_first(),
     };
     let archive = archive.context(
-        "apt on this machine knows no Debian archive: run `apt-get update` if it is Debian, or name one with \
+        "apt on this machine has no Debian archive: run `apt-get update` if it is Debian, or name one with \
          `--mirror URI`",
     )?;
     let security = match &mirror.security_mirror {
@@ -193,14 +194,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_has_its_name_version_and_dependencies() {
+    fn package_record_has_name_version_and_dependencies() {
         let text = "Package: linux-image-7.2.13+deb14-cloud-amd64\nSource: linux (7.2.13-1)\nVersion: 7.2.13-1\n\
                     Depends: dracut | initramfs-tools (>= 0.120), linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1)\n\
                     Description: Linux 7.2.13\n Version: not this one\n";
-        let record = Record::parse(text).unwrap();
+        let record = PackageRecord::parse(text).unwrap();
         assert_eq!(record.name, "linux-image-7.2.13+deb14-cloud-amd64");
         assert_eq!(record.version, "7.2.13-1");
         assert_eq!(record.depends, ["dracut", "initramfs-tools", "linux-binary-7.2.13+deb14-cloud-amd64"]);
-        assert_eq!(Record::parse("\n"), None);
+        assert_eq!(PackageRecord::parse("\n"), None);
     }
 }

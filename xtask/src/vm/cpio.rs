@@ -1,4 +1,5 @@
-//! Writing an initramfs: the "newc" format of cpio, `Documentation/driver-api/early-userspace/buffer-format.rst`.
+//! Writes an initramfs in the "newc" format of cpio,
+//! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
 use std::io::{self, Write};
 
@@ -6,13 +7,13 @@ use anyhow::{Context as _, Result};
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
-/// The name that ends an archive.
+/// Name of the entry that ends an archive.
 const TRAILER: &str = "TRAILER!!!";
 
 /// An archive being written.
 pub(crate) struct Archive<W> {
     out: W,
-    /// The number of the next entry; it only has to be unique.
+    /// Inode of the next entry; it must be unique.
     inode: u32,
 }
 
@@ -21,12 +22,12 @@ impl<W: Write> Archive<W> {
         Self { out, inode: 1 }
     }
 
-    /// Adds a folder; those above it must have been added.
+    /// Adds a folder. Its parent folders must have been added.
     pub(crate) fn directory(&mut self, path: &str) -> Result<()> {
         self.entry(path, DIRECTORY, &[])
     }
 
-    /// Adds a file that everybody may read and run; its folder must have been added.
+    /// Adds a file with mode 0755. Its folder must have been added.
     pub(crate) fn file(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
         self.entry(path, FILE, bytes)
     }
@@ -44,13 +45,14 @@ impl<W: Write> Archive<W> {
             u32::try_from(bytes.len()).with_context(|| format!("{path} is too large for an initramfs"))?;
         let name_size = u32::try_from(name.len() + 1).context("a name is too long for an initramfs")?;
         write!(self.out, "070701")?;
-        // Inode, mode, owner, group, links, time, size, the file's device, the node's device, name, checksum.
+        // Inode, mode, owner, group, links, time, size, device of the file, device of the node, name size,
+        // checksum.
         for number in [self.inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0] {
             write!(self.out, "{number:08X}")?;
         }
         self.inode += 1;
         write!(self.out, "{name}\0")?;
-        // The header has 110 bytes; names and contents end at a multiple of four.
+        // The header has 110 bytes; names and contents are padded to a multiple of four.
         self.pad(110 + name.len() + 1)?;
         self.out.write_all(bytes)?;
         self.pad(bytes.len())?;
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_padded_and_the_end_is_marked() {
+    fn entries_are_padded_and_a_trailer_follows() {
         let mut bytes = Vec::new();
         let mut archive = Archive::new(&mut bytes);
         archive.directory("/bin").unwrap();

@@ -1,4 +1,4 @@
-//! The guest's only file system.
+//! Builds the guest's only file system.
 
 use std::{
     collections::BTreeSet,
@@ -13,16 +13,16 @@ use super::{
     cpio::Archive,
     kernel::Kernel,
     modules,
-    programs::{LEFT_OUT, Programs},
-    protocol::{LeftOut, PLAN, Plan, Suite},
+    programs::{EXCLUDED, GuestPrograms},
+    protocol::{ExcludedTests, PLAN, Plan, Suite},
 };
 
 const TRACER: &str = "/bin/tcptrace-bpf";
 
-/// Folders that something is mounted on, or that programs expect.
+/// Mount points and folders that programs expect.
 const FOLDERS: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/root", "/etc", "/var"];
 
-/// What programs read, and no package brings.
+/// Files that programs read and that no package contains.
 const FILES: [(&str, &str); 4] = [
     ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
     ("/etc/group", "root:x:0:\n"),
@@ -30,8 +30,8 @@ const FILES: [(&str, &str); 4] = [
     ("/usr/lib/ssl/openssl.cnf", "[req]\ndistinguished_name = name\n[name]\n"),
 ];
 
-/// How the tests are to run in the guest; each as the field of this name in [`Plan`].
-pub(crate) struct Wanted {
+/// How the tests run in the guest; see the fields of the same name in [`Plan`].
+pub(crate) struct TestOptions {
     pub(crate) filters: Vec<String>,
     pub(crate) test_limit: u64,
     pub(crate) emulated: bool,
@@ -41,9 +41,9 @@ pub(crate) struct Wanted {
 pub(crate) fn write(
     path: &Path,
     kernel: &Kernel,
-    programs: &Programs,
+    programs: &GuestPrograms,
     tools: &[(String, std::path::PathBuf)],
-    wanted: &Wanted,
+    options: &TestOptions,
 ) -> Result<()> {
     let mut files: Vec<(String, Vec<u8>)> =
         FILES.iter().map(|(place, text)| ((*place).to_owned(), text.as_bytes().to_vec())).collect();
@@ -57,13 +57,13 @@ pub(crate) fn write(
         modules: Vec::new(),
         program: TRACER.to_owned(),
         suites: Vec::new(),
-        filters: wanted.filters.clone(),
-        left_out: LEFT_OUT
+        filters: options.filters.clone(),
+        excluded: EXCLUDED
             .iter()
-            .map(|&(part, reason)| LeftOut { part: part.to_owned(), reason: reason.to_owned() })
+            .map(|&(part, reason)| ExcludedTests { part: part.to_owned(), reason: reason.to_owned() })
             .collect(),
-        test_limit: wanted.test_limit,
-        emulated: wanted.emulated,
+        test_limit: options.test_limit,
+        emulated: options.emulated,
     };
     for (name, from) in &programs.suites {
         let path = format!("/tests/{name}");
@@ -88,11 +88,11 @@ pub(crate) fn write(
     archive.finish()
 }
 
-/// Every folder of the files, each after the one it is in.
+/// Returns all folders of the files, parents before children.
 fn folders(files: &[(String, Vec<u8>)]) -> BTreeSet<String> {
-    let above = files.iter().flat_map(|(place, _)| Path::new(place).ancestors().skip(1));
-    let above = above.filter(|folder| folder.parent().is_some());
-    above.map(|folder| folder.display().to_string()).chain(FOLDERS.map(str::to_owned)).collect()
+    let parents = files.iter().flat_map(|(place, _)| Path::new(place).ancestors().skip(1));
+    let parents = parents.filter(|folder| folder.parent().is_some());
+    parents.map(|folder| folder.display().to_string()).chain(FOLDERS.map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_come_before_what_is_in_them() {
+    fn folders_precede_their_content() {
         let files = ["/lib/x/y/z.so", "/init"].map(|place| (place.to_owned(), Vec::new()));
         let folders: Vec<_> =
             folders(&files).into_iter().filter(|folder| folder.starts_with("/lib")).collect();

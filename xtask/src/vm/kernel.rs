@@ -1,4 +1,4 @@
-//! Debian's kernels: choosing the newest of a series, and unpacking it.
+//! Chooses the newest Debian kernel of a series and unpacks it.
 
 use std::{
     fs,
@@ -9,20 +9,20 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::apt::{Apt, Record};
+use super::apt::{Apt, PackageRecord};
 use crate::process;
 
-/// The series tested when none is named: each long-term one from the first that the program supports, the one
-/// it is developed on, and the newest there is.
+/// The series tested by default: each long-term series from the oldest supported one on, the series used for
+/// development, and the newest kernel.
 pub(crate) const SERIES: [Series; 5] =
     [Series::Of(5, 10), Series::Of(6, 1), Series::Of(6, 12), Series::Of(6, 18), Series::Newest];
 
-/// A line of kernels of which the newest is meant.
+/// A kernel series; the newest kernel of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Series {
-    /// Such as 6.12.
+    /// Major and minor version, such as 6.12.
     Of(u32, u32),
-    /// The newest kernel of any.
+    /// The newest kernel of all series.
     Newest,
 }
 
@@ -48,25 +48,25 @@ impl std::fmt::Display for Series {
     }
 }
 
-/// A kernel that lies unpacked.
+/// An unpacked kernel.
 pub(crate) struct Kernel {
-    /// The name of its release, as `uname -r` will say.
+    /// The release, as in `uname -r`.
     pub(crate) release: String,
-    /// What qemu boots.
+    /// The image that qemu boots.
     pub(crate) image: PathBuf,
     /// The folder with its modules.
     pub(crate) modules: PathBuf,
 }
 
-/// Downloads and unpacks the newest kernel of a series, unless that has been done before.
+/// Downloads and unpacks the newest kernel of a series, unless it is already there.
 ///
 /// # Errors
-/// When the mirror has none, or the package does not hold what it should.
+/// If the mirror has no such kernel, or the packages lack a file.
 pub(crate) fn obtain(apt: &Apt, series: Series, folder: &Path) -> Result<Kernel> {
     let record = newest(apt.search("^linux-image-[0-9.]*[0-9].*-cloud-amd64$")?, series)
-        .with_context(|| format!("the mirror's suites have no kernel {series} any more"))?;
+        .with_context(|| format!("the mirror's suites have no kernel {series}"))?;
     let release = record.name.trim_start_matches("linux-image-").to_owned();
-    // With its package's version: a rebuilt kernel can keep the name of its release.
+    // The folder name includes the package version, because a rebuilt kernel can keep its release.
     let place = folder.join(format!("{release}_{}", record.version));
     if !place.exists() {
         unpack(apt, &record, folder, &place)
@@ -76,9 +76,7 @@ pub(crate) fn obtain(apt: &Apt, series: Series, folder: &Path) -> Result<Kernel>
         .map(|path| place.join(path.replace("RELEASE", &release)))
         .into_iter()
         .find(|path| path.exists())
-        .with_context(|| {
-            format!("the packages of {release} have no kernel image where any is known to be")
-        })?;
+        .with_context(|| format!("the packages of {release} have no kernel image at a known path"))?;
     let modules = ["usr/lib/modules", "lib/modules"]
         .map(|path| place.join(path).join(&release))
         .into_iter()
@@ -87,7 +85,7 @@ pub(crate) fn obtain(apt: &Apt, series: Series, folder: &Path) -> Result<Kernel>
     Ok(Kernel { release, image, modules })
 }
 
-fn newest(records: Vec<Record>, series: Series) -> Option<Record> {
+fn newest(records: Vec<PackageRecord>, series: Series) -> Option<PackageRecord> {
     records
         .into_iter()
         .filter_map(|record| Some((version(&record.version)?, record)))
@@ -99,19 +97,19 @@ fn newest(records: Vec<Record>, series: Series) -> Option<Record> {
         .map(|(_, record)| record)
 }
 
-/// The kernel's own version in a package's, such as 6.12.107 in `6.12.107-1~deb12u1`.
+/// Returns the kernel version in a package version, such as 6.12.107 in `6.12.107-1~deb12u1`.
 fn version(text: &str) -> Option<[u32; 3]> {
     let mut numbers = text.split(['-', '~', '+']).next()?.split('.').map(str::parse);
     let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
     Some([major, minor, numbers.next().and_then(Result::ok).unwrap_or(0)])
 }
 
-fn unpack(apt: &Apt, record: &Record, folder: &Path, place: &Path) -> Result<()> {
-    // Renamed when complete, so that what an interruption leaves is not taken for a kernel.
+fn unpack(apt: &Apt, record: &PackageRecord, folder: &Path, place: &Path) -> Result<()> {
+    // The folder is renamed when complete, so that an interrupted run leaves no incomplete kernel.
     let partial = folder.join("partial");
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial)?;
-    // From 7.0 on the image and the modules are packages of their own.
+    // Since 7.0 the image and the modules are separate packages.
     let parts = |name: &&String| name.starts_with("linux-binary-") || name.starts_with("linux-modules-");
     let mut packages = vec![record.name.clone()];
     packages.extend(record.depends.iter().filter(parts).cloned());
@@ -134,12 +132,12 @@ fn unpack(apt: &Apt, record: &Record, folder: &Path, place: &Path) -> Result<()>
 mod tests {
     use super::*;
 
-    fn record(name: &str, version: &str) -> Record {
-        Record { name: name.to_owned(), version: version.to_owned(), depends: Vec::new() }
+    fn record(name: &str, version: &str) -> PackageRecord {
+        PackageRecord { name: name.to_owned(), version: version.to_owned(), depends: Vec::new() }
     }
 
     #[test]
-    fn the_newest_is_by_number_not_by_letter() {
+    fn newest_kernel_compares_numbers() {
         let records = vec![
             record("linux-image-6.1.0-9-cloud-amd64", "6.1.99-1"),
             record("linux-image-6.1.0-56-cloud-amd64", "6.1.192-2"),
@@ -153,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_two_numbers_or_the_newest() {
+    fn series_parses_two_numbers_or_newest() {
         assert_eq!("6.12".parse(), Ok(Series::Of(6, 12)));
         assert_eq!("newest".parse(), Ok(Series::Newest));
         assert!("6".parse::<Series>().unwrap_err().contains("5.10"));

@@ -1,4 +1,4 @@
-//! Booting a kernel in qemu and listening to it.
+//! Boots a kernel in qemu and reads its report.
 
 use std::{
     fs::{self, File},
@@ -12,32 +12,32 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{kernel::Kernel, protocol::Verdict};
+use super::{kernel::Kernel, protocol::GuestMessage};
 
-/// What a run gave.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Run {
-    /// What init reported, in order.
-    pub(crate) verdicts: Vec<Verdict>,
-    /// How the machine ended, when that was not by powering itself off after its last word.
-    pub(crate) trouble: Option<String>,
-    /// From qemu's start to its end.
+pub(crate) struct MachineRun {
+    /// Messages of init, in order.
+    pub(crate) messages: Vec<GuestMessage>,
+    /// Why the machine stopped before init sent `Done`, if it did.
+    pub(crate) failure: Option<String>,
+    /// Run time of qemu.
     pub(crate) took: Duration,
 }
 
-/// How a machine is run.
+/// Options of a virtual machine.
 pub(crate) struct Options {
-    /// Let the processor run the guest itself.
+    /// Use KVM instead of emulation.
     pub(crate) kvm: bool,
-    /// After this the machine is switched off.
+    /// Time after which the machine is killed.
     pub(crate) limit: Duration,
 }
 
-/// Boots a kernel with an initramfs. `folder` gets the console's text, what init reported, and qemu's messages.
-pub(crate) fn run(kernel: &Kernel, initramfs: &Path, folder: &Path, options: &Options) -> Result<Run> {
+/// Boots a kernel with an initramfs. Writes the console log, init's report and qemu's messages to `folder`.
+pub(crate) fn run(kernel: &Kernel, initramfs: &Path, folder: &Path, options: &Options) -> Result<MachineRun> {
     let console = folder.join("console.log");
     let report = folder.join("report.jsonl");
-    let messages = folder.join("qemu.log");
+    let qemu_log = folder.join("qemu.log");
     for file in [&console, &report] {
         File::create(file).with_context(|| format!("could not create {}", file.display()))?;
     }
@@ -50,7 +50,7 @@ pub(crate) fn run(kernel: &Kernel, initramfs: &Path, folder: &Path, options: &Op
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(accelerator)
         .args(["-m", "2048", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"])
-        // The first port is the console, the second is init's own.
+        // The first serial port is the console, the second carries init's report.
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
         .arg("-serial")
@@ -61,8 +61,8 @@ pub(crate) fn run(kernel: &Kernel, initramfs: &Path, folder: &Path, options: &Op
         .arg(initramfs)
         .args(["-append", "console=ttyS0 panic=-1 quiet rdinit=/init"])
         .stdin(Stdio::null())
-        .stdout(File::create(&messages)?)
-        .stderr(File::options().append(true).open(&messages)?)
+        .stdout(File::create(&qemu_log)?)
+        .stderr(File::options().append(true).open(&qemu_log)?)
         .spawn()
         .context("could not start qemu-system-x86_64")?;
     let status = loop {
@@ -77,23 +77,23 @@ pub(crate) fn run(kernel: &Kernel, initramfs: &Path, folder: &Path, options: &Op
         thread::sleep(Duration::from_millis(50));
     };
     let took = start.elapsed();
-    let verdicts = read(&report)?;
-    let trouble = match status {
-        _ if verdicts.last() == Some(&Verdict::Done) => None,
-        None => Some(format!("switched off after {} s", options.limit.as_secs())),
+    let messages = read(&report)?;
+    let failure = match status {
+        _ if messages.last() == Some(&GuestMessage::Done) => None,
+        None => Some(format!("killed after {} s", options.limit.as_secs())),
         Some(status) if !status.success() => {
-            let text = fs::read_to_string(&messages).unwrap_or_default();
-            Some(format!("qemu ended with {status}: {}", text.trim()))
+            let text = fs::read_to_string(&qemu_log).unwrap_or_default();
+            Some(format!("qemu exited with {status}: {}", text.trim()))
         }
-        Some(_) => Some(format!("it ended before init was done; its console is in {}", console.display())),
+        Some(_) => Some(format!("it stopped before init was done; the console log is {}", console.display())),
     };
-    Ok(Run { verdicts, trouble, took })
+    Ok(MachineRun { messages, failure, took })
 }
 
-fn read(report: &Path) -> Result<Vec<Verdict>> {
+fn read(report: &Path) -> Result<Vec<GuestMessage>> {
     let text = fs::read(report).with_context(|| format!("could not read {}", report.display()))?;
     let text = String::from_utf8_lossy(&text);
-    // A machine that died may have left half a line.
+    // A crashed machine may leave an incomplete last line.
     let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
     complete
         .lines()
@@ -101,7 +101,7 @@ fn read(report: &Path) -> Result<Vec<Verdict>> {
         .map(|line| {
             serde_json::from_str(line)
                 .map_err(io::Error::from)
-                .with_context(|| format!("init reported what is not understood: {line}"))
+                .with_context(|| format!("could not parse a message of init: {line}"))
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! Kernel modules: finding them, what they need, and unpacking them. The guest has no modprobe.
+//! Finds and unpacks kernel modules with their dependencies. The guest has no modprobe.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use object::read::elf::{ElfFile64, FileHeader as _};
 use object::{Object as _, ObjectSection as _};
 
-/// What the tests use, if the kernel does not have it built in.
+/// Modules that the tests use, unless they are built in.
 const WANTED: &[&str] = &[
     "tun",
     "veth",
@@ -28,7 +28,7 @@ const WANTED: &[&str] = &[
     "sch_netem",
 ];
 
-/// A module, ready to be loaded.
+/// A module to load.
 pub(crate) struct Module {
     /// Its name.
     pub(crate) name: String,
@@ -36,15 +36,15 @@ pub(crate) struct Module {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The wanted modules and those they need, each after what it needs.
+/// Returns the wanted modules and their dependencies, dependencies first.
 ///
 /// # Errors
-/// When a module cannot be read or unpacked. One that is not there is left out: it is built in, or this
-/// kernel has none.
+/// If a module cannot be read or unpacked. Missing modules are skipped: they are built in, or this kernel
+/// does not have them.
 pub(crate) fn resolve(folder: &Path) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
     find(folder, &mut files)?;
-    let mut order = Order { files: &files, seen: HashSet::new(), modules: Vec::new() };
+    let mut order = DependencyOrder { files: &files, seen: HashSet::new(), modules: Vec::new() };
     for name in WANTED {
         order.add(name)?;
     }
@@ -57,33 +57,34 @@ fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
         if entry.file_type()?.is_dir() {
             find(&entry.path(), files)?;
         } else if let Some((name, _)) = entry.file_name().to_string_lossy().split_once(".ko") {
-            files.insert(normal(name), entry.path());
+            files.insert(module_name(name), entry.path());
         }
     }
     Ok(())
 }
 
-/// Files write `-` where the kernel writes `_`.
-fn normal(name: &str) -> String {
+/// Replaces `-`, which file names use, by the kernel's `_`.
+fn module_name(name: &str) -> String {
     name.replace('-', "_")
 }
 
-struct Order<'a> {
+struct DependencyOrder<'a> {
     files: &'a BTreeMap<String, PathBuf>,
     seen: HashSet<String>,
     modules: Vec<Module>,
 }
 
-impl Order<'_> {
+impl DependencyOrder<'_> {
     fn add(&mut self, name: &str) -> Result<()> {
         let Some(path) = self.files.get(name) else { return Ok(()) };
         if !self.seen.insert(name.to_owned()) {
             return Ok(());
         }
         let bytes = unpacked(path)?;
-        let needs = needs(&bytes).with_context(|| format!("{} is not a module", path.display()))?;
-        for needed in needs {
-            self.add(&needed)?;
+        let dependencies =
+            dependencies(&bytes).with_context(|| format!("{} is not a module", path.display()))?;
+        for dependency in dependencies {
+            self.add(&dependency)?;
         }
         self.modules.push(Module { name: name.to_owned(), bytes });
         Ok(())
@@ -100,17 +101,18 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
         .args(["--decompress", "--stdout"])
         .arg(path)
         .output()
-        .with_context(|| format!("could not start {program}, which unpacks {}", path.display()))?;
+        .with_context(|| format!("could not start {program} to unpack {}", path.display()))?;
     ensure!(output.status.success(), "{program} could not unpack {}", path.display());
     Ok(output.stdout)
 }
 
-/// The modules in the line `depends=` of the section `.modinfo`, which modpost wrote (`scripts/mod/modpost.c`).
-fn needs(module: &[u8]) -> Result<Vec<String>> {
+/// Returns the modules in the line `depends=` of the section `.modinfo`, written by modpost
+/// (`scripts/mod/modpost.c`).
+fn dependencies(module: &[u8]) -> Result<Vec<String>> {
     let file = ElfFile64::<object::Endianness>::parse(module)?;
     ensure!(file.elf_header().e_type(file.endian()) == object::elf::ET_REL, "it is not relocatable");
     let section = file.section_by_name(".modinfo").context("it has no section .modinfo")?;
     let lines = section.data()?.split(|&byte| byte == 0).filter_map(|line| std::str::from_utf8(line).ok());
     let depends = lines.filter_map(|line| line.strip_prefix("depends=")).next_back().unwrap_or_default();
-    Ok(depends.split(',').filter(|name| !name.is_empty()).map(normal).collect())
+    Ok(depends.split(',').filter(|name| !name.is_empty()).map(module_name).collect())
 }

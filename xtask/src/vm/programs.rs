@@ -1,4 +1,4 @@
-//! What runs in the guest: our own programs, the tools that the tests start, and the libraries of both.
+//! Builds and collects the programs of the guest: the tracer, init, the test programs, tools and libraries.
 
 use std::{
     collections::BTreeSet,
@@ -12,38 +12,38 @@ use serde::Deserialize;
 
 use crate::{process, workspace::Workspace};
 
-/// Packages of the workspace whose tests run in the guest.
-const PACKAGES: &[&str] = &["tcptrace-bpf", "tcptrace-tests"];
+/// Workspace packages whose tests run in the guest.
+const PACKAGES: &[&str] = &["tcptrace-bpf", "tracer-core", "tcptrace-tests"];
 
-/// Their test programs, besides those of the libraries: all but what compares the documentation, which is
-/// the same on every kernel and not in the guest.
+/// Test programs that run in the guest besides unit tests. Tests of the documentation are excluded: their
+/// result is the same on every kernel, and the guest does not have the files.
 const TESTS: &[&str] = &["core", "owner", "scenarios", "snapshot"];
 
-/// Tests that do not run in the guest: a part of their names, and why not.
-pub(crate) const LEFT_OUT: &[(&str, &str)] = &[(
+/// Tests excluded from the guest: a part of their names, and the reason.
+pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
     "prometheus::",
-    "needs Prometheus, which would fill the machine's memory; what it reads is the same on every kernel",
+    "needs Prometheus, which exceeds the machine's memory; its input is the same on every kernel",
 )];
 
-/// Programs of this machine that tests start.
+/// GuestPrograms of the host that the tests start.
 const TOOLS: &[&str] =
     &["bash", "curl", "ip", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
 
-/// Our own programs.
-pub(crate) struct Programs {
-    /// The first process.
+/// The workspace's programs for the guest.
+pub(crate) struct GuestPrograms {
+    /// The guest's init process.
     pub(crate) init: PathBuf,
     /// The program under test.
     pub(crate) tracer: PathBuf,
-    /// Test programs: name and file.
+    /// Test programs: name and path.
     pub(crate) suites: Vec<(String, PathBuf)>,
 }
 
-/// Builds everything that runs in the guest.
+/// Builds the workspace's programs for the guest.
 ///
-/// Without the test programs, it is what `cargo build` makes, and so is there already after a test run. With
-/// them it is optimised: there is much to do for an emulated processor.
-pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<Programs> {
+/// Without the test suites, the build uses profile `dev`, which a test run has already built. With them it
+/// uses the optimized profile `vm`, because the emulated processor is slow.
+pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<GuestPrograms> {
     let profile = if with_suites { "vm" } else { "dev" };
     let programs =
         ["build", "-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"];
@@ -51,12 +51,12 @@ pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<Programs
     let program = |name: &str| {
         let found = built.iter().find(|artifact| artifact.target.name == name);
         let executable = found.and_then(|artifact| artifact.executable.clone());
-        let executable = executable.with_context(|| format!("cargo does not say where it put {name}"))?;
+        let executable = executable.with_context(|| format!("cargo did not report the path of {name}"))?;
         stripped(workspace, &executable)
     };
     let (init, tracer) = (program("vm-init")?, program("tcptrace-bpf")?);
     if !with_suites {
-        return Ok(Programs { init, tracer, suites: Vec::new() });
+        return Ok(GuestPrograms { init, tracer, suites: Vec::new() });
     }
     let mut test = vec!["test", "--no-run"];
     test.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
@@ -68,10 +68,10 @@ pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<Programs
         .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
         .map(|(name, executable)| Ok((name, stripped(workspace, &executable)?)))
         .collect::<Result<_>>()?;
-    Ok(Programs { init, tracer, suites })
+    Ok(GuestPrograms { init, tracer, suites })
 }
 
-/// A copy of a program without its debug information, which would fill the guest's memory.
+/// Copies a program without its debug information, which would exceed the guest's memory.
 fn stripped(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
     let folder = workspace.root().join("target/vm/programs");
     fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
@@ -82,7 +82,7 @@ fn stripped(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// What cargo says about a thing it built, as far as it matters here.
+/// A compiler artifact in cargo's JSON messages.
 #[derive(Deserialize)]
 struct Artifact {
     target: Target,
@@ -101,30 +101,25 @@ struct Profile {
 }
 
 fn cargo(workspace: &Workspace, profile: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = workspace.cargo();
     cargo
-        .current_dir(workspace.root())
         .args(arguments)
         .args(["--profile", profile, "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit());
     let output = cargo.output().context("could not start cargo")?;
-    ensure!(
-        output.status.success(),
-        "cargo could not build what runs in the guest; its own message is above"
-    );
-    // Its other messages have other fields.
+    ensure!(output.status.success(), "cargo could not build the guest's programs; its message is above");
+    // Skips cargo's other messages, which have other fields.
     Ok(serde_json::Deserializer::from_slice(&output.stdout)
         .into_iter::<serde_json::Value>()
         .filter_map(|message| serde_json::from_value(message.ok()?).ok())
         .collect())
 }
 
-/// The tools of this machine and the libraries they and our own programs load, by their places here and in the
-/// guest.
+/// Returns the host's tools and all shared libraries, as pairs of guest path and host path.
 ///
 /// # Errors
-/// When a tool is missing.
-pub(crate) fn tools(programs: &Programs) -> Result<Vec<(String, PathBuf)>> {
+/// If a tool is missing.
+pub(crate) fn tools(programs: &GuestPrograms) -> Result<Vec<(String, PathBuf)>> {
     let mut files = Vec::new();
     let mut libraries = BTreeSet::new();
     let suites = programs.suites.iter().map(|(_, path)| path);
@@ -136,7 +131,7 @@ pub(crate) fn tools(programs: &Programs) -> Result<Vec<(String, PathBuf)>> {
             .map(|folder| Path::new(folder).join(name))
             .into_iter()
             .find(|path| path.exists())
-            .with_context(|| format!("the program {name}, which the tests start, is not installed"))?;
+            .with_context(|| format!("{name} is not installed, but the tests use it"))?;
         libraries.extend(libraries_of(&path)?);
         files.push((format!("/bin/{name}"), path));
     }
@@ -146,11 +141,12 @@ pub(crate) fn tools(programs: &Programs) -> Result<Vec<(String, PathBuf)>> {
 
 fn libraries_of(program: &Path) -> Result<Vec<String>> {
     let listed = process::probe(Command::new("ldd").arg(program))?
-        .with_context(|| format!("ldd cannot list the libraries of {}", program.display()))?;
+        .with_context(|| format!("ldd could not list the libraries of {}", program.display()))?;
     Ok(listed.lines().filter_map(library).collect())
 }
 
-/// The path in a line of ldd: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)` or `/lib64/ld… (0x…)`.
+/// Returns the path in a line of ldd: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)` or `/lib64/ld…
+/// (0x…)`.
 fn library(line: &str) -> Option<String> {
     line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned)
 }
@@ -160,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_read_from_what_ldd_says() {
+    fn libraries_are_parsed_from_ldd() {
         assert_eq!(library("\tlinux-vdso.so.1 (0x00007f03c3bce000)"), None);
         assert_eq!(library("\tlibc.so.6 => /lib/libc.so.6 (0x00007f03c38bf000)").unwrap(), "/lib/libc.so.6");
         assert_eq!(library("\t/lib64/ld-linux-x86-64.so.2 (0x00)").unwrap(), "/lib64/ld-linux-x86-64.so.2");

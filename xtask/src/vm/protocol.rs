@@ -1,106 +1,106 @@
-//! What the host and the guest's init tell each other. Compiled into both.
+//! The protocol between the host and the guest's init. Compiled into both.
 
 use serde::{Deserialize, Serialize};
 
-/// Where init finds its [`Plan`] in the initramfs.
+/// Path of the [`Plan`] in the initramfs.
 pub(crate) const PLAN: &str = "/plan.json";
 
-/// What init is to do: the host's word to the guest.
+/// The host's instructions to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Kernel modules to load, paths in the order in which they need each other.
+    /// Paths of kernel modules to load, dependencies first.
     pub(crate) modules: Vec<String>,
-    /// The program under test.
+    /// Path of the program under test.
     pub(crate) program: String,
-    /// Test programs, run after the checks.
+    /// Test programs, which run after the checks.
     pub(crate) suites: Vec<Suite>,
-    /// Parts of names; only the tests of the suites whose name has one of them are run. None: all.
+    /// Runs only tests whose names contain one of these parts. Empty: all tests.
     pub(crate) filters: Vec<String>,
-    /// Tests that are not run although they are wanted.
-    pub(crate) left_out: Vec<LeftOut>,
-    /// Seconds without any test's end after which a suite is killed and what has not ended counts as failed.
+    /// Selected tests that the guest cannot run.
+    pub(crate) excluded: Vec<ExcludedTests>,
+    /// Seconds without a finished test after which a suite is killed and its remaining tests fail.
     pub(crate) test_limit: u64,
-    /// Whether the processor is emulated, and everything slow.
+    /// Whether the processor is emulated, and therefore slow.
     pub(crate) emulated: bool,
 }
 
 /// Tests that cannot run in the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LeftOut {
-    /// A part of their names.
+pub(crate) struct ExcludedTests {
+    /// A part of the tests' names.
     pub(crate) part: String,
-    /// What they lack.
+    /// Why they cannot run.
     pub(crate) reason: String,
 }
 
 /// A test program built by `cargo test`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Suite {
-    /// The name of cargo's target.
+    /// Name of the cargo target.
     pub(crate) name: String,
-    /// Where it is.
+    /// Path in the guest.
     pub(crate) path: String,
 }
 
-/// What init found: the guest's word to the host, one JSON object a line.
+/// A message of init to the host: one JSON object a line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Verdict {
-    /// Init runs.
+pub(crate) enum GuestMessage {
+    /// Init has started.
     Booted {
         /// `uname -r`.
         release: String,
         /// `uname -v`.
         version: String,
     },
-    /// Something that is not a failure and may explain one.
+    /// Information that may explain a failure.
     Note {
-        /// For people.
+        /// Text for people.
         text: String,
     },
-    /// A line of `tcptrace-bpf doctor`.
+    /// A check of `tcptrace-bpf doctor`.
     Check {
-        /// What was looked for.
+        /// Name of the check.
         name: String,
-        /// Whether it is there.
+        /// Whether the feature was found.
         found: bool,
-        /// What is there, or why not.
+        /// What was found, or why it is missing.
         detail: String,
     },
-    /// A test has ended.
+    /// The result of a test.
     Test {
-        /// The group it belongs to.
+        /// The test's group.
         suite: String,
         /// Its name within the group.
         name: String,
-        /// How it ended.
-        outcome: Outcome,
-        /// Seconds in the guest from the start of its group to its end.
+        /// Its outcome.
+        outcome: TestOutcome,
+        /// Seconds in the guest from the start of the group to the test's end.
         seconds: f64,
     },
-    /// Everything has been done; without this the guest died on the way.
+    /// Init has finished. Without this message the guest crashed.
     Done,
 }
 
-/// How a test ended.
+/// Outcome of a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// As it should.
+pub(crate) enum TestOutcome {
+    /// The test passed.
     Passed,
-    /// As it should, but not before it was run a second time, with the machine for itself.
-    PassedAlone {
-        /// Its complaint the first time.
+    /// The test failed among others and passed when it was run alone.
+    PassedOnRetry {
+        /// Output of the failed first run.
         reason: String,
     },
-    /// The kernel lacks what it needs.
+    /// The kernel does not support the test.
     NotPossible {
-        /// What that is.
+        /// The missing feature.
         reason: String,
     },
-    /// Not as it should.
+    /// The test failed.
     Failed {
-        /// Its complaint.
+        /// Its output.
         reason: String,
     },
 }

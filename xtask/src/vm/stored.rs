@@ -1,4 +1,4 @@
-//! The outcomes of whole runs, kept so that the kernels need not all be tested in one go.
+//! Stores results of complete runs, so that kernels can be tested one at a time.
 
 use std::{
     fs,
@@ -11,30 +11,30 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     kernel::{SERIES, Series},
-    machine::Run,
-    outcome::Tested,
+    machine::MachineRun,
+    results::TestedKernel,
 };
 use crate::ebpf::sidecar::hex;
 
-/// What a whole run gave, and of which program.
+/// Results of a complete run, and the hash of the tested program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stored {
     /// The kernel's release.
     release: String,
     /// SHA-256 of the program under test.
     program: String,
-    run: Run,
+    run: MachineRun,
 }
 
 impl Stored {
-    /// The outcome of a run of this program.
-    pub(crate) fn new(release: &str, program: &Path, run: &Run) -> Result<Self> {
+    /// Creates the results of a run of a program.
+    pub(crate) fn new(release: &str, program: &Path, run: &MachineRun) -> Result<Self> {
         let bytes = fs::read(program).with_context(|| format!("could not read {}", program.display()))?;
         let program = hex(Sha256::new_with_prefix(bytes));
         Ok(Self { release: release.to_owned(), program, run: run.clone() })
     }
 
-    /// Replaces the outcome of a series.
+    /// Replaces the stored results of a series.
     pub(crate) fn write(&self, folder: &Path, series: Series) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
         let path = path(folder, series);
@@ -42,29 +42,29 @@ impl Stored {
             .with_context(|| format!("could not write {}", path.display()))
     }
 
-    /// The outcomes of all series.
+    /// Reads the stored results of all series.
     ///
     /// # Errors
-    /// When one is missing, or they are of different programs.
-    pub(crate) fn read_all(folder: &Path) -> Result<Vec<Tested>> {
+    /// If results are missing, or belong to different programs.
+    pub(crate) fn read_all(folder: &Path) -> Result<Vec<TestedKernel>> {
         let mut all: Vec<(Series, Self)> = Vec::new();
         for series in SERIES {
             let bytes = fs::read(path(folder, series)).with_context(|| {
-                format!("{series} has not been tested as a whole: run `cargo xtask vm --kernel {series}`")
+                format!("{series} has no complete results: run `cargo xtask vm --kernel {series}`")
             })?;
-            let one: Self = serde_json::from_slice(&bytes).with_context(|| {
-                format!("the outcome of {series} is not understood: run `cargo xtask vm --kernel {series}`")
+            let stored: Self = serde_json::from_slice(&bytes).with_context(|| {
+                format!("could not parse the results of {series}: run `cargo xtask vm --kernel {series}`")
             })?;
             if let Some((other, known)) = all.first() {
                 ensure!(
-                    known.program == one.program,
+                    known.program == stored.program,
                     "{other} and {series} were tested with different programs: run `cargo xtask vm --kernel \
                      {other},{series}`"
                 );
             }
-            all.push((series, one));
+            all.push((series, stored));
         }
-        Ok(all.into_iter().map(|(_, one)| Tested::new(one.release, one.run)).collect())
+        Ok(all.into_iter().map(|(_, stored)| TestedKernel::new(stored.release, stored.run)).collect())
     }
 }
 
@@ -78,18 +78,22 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::super::protocol::{Outcome, Verdict};
+    use super::super::protocol::{GuestMessage, TestOutcome};
 
     fn stored(program: &str) -> Stored {
-        let outcome = Outcome::NotPossible { reason: "no such thing".to_owned() };
+        let outcome = TestOutcome::NotPossible { reason: "no such thing".to_owned() };
         let test =
-            Verdict::Test { suite: "scenarios".to_owned(), name: "a".to_owned(), outcome, seconds: 1.5 };
-        let run = Run { verdicts: vec![test, Verdict::Done], trouble: None, took: Duration::from_secs(1) };
+            GuestMessage::Test { suite: "scenarios".to_owned(), name: "a".to_owned(), outcome, seconds: 1.5 };
+        let run = MachineRun {
+            messages: vec![test, GuestMessage::Done],
+            failure: None,
+            took: Duration::from_secs(1),
+        };
         Stored { release: "1.2".to_owned(), program: program.to_owned(), run }
     }
 
     #[test]
-    fn every_series_must_have_been_tested_with_the_same_program() {
+    fn every_series_must_be_tested_with_the_same_program() {
         let folder = std::env::temp_dir().join(format!("tcptrace-stored-{}", std::process::id()));
         let message = || Stored::read_all(&folder).err().map(|error| error.to_string());
         for series in SERIES {

@@ -1,28 +1,28 @@
-//! A queue whose memory follows its length, but for a few spare pieces.
+//! A FIFO queue that returns unused memory.
 
 use std::collections::VecDeque;
 
-/// Entries of a piece.
-const PIECE: usize = 1_024;
-/// Pieces that are kept for those that come, so that a queue that stays as long as it is obtains no memory.
-const SPARE: usize = 8;
+/// Entries per chunk.
+const CHUNK: usize = 1_024;
+/// Empty chunks kept for reuse, so that a queue of constant length does not allocate.
+const SPARE_CHUNKS: usize = 8;
 
-/// First in, first out, with access by position.
+/// A FIFO queue of fixed-size chunks, with access by position.
 ///
-/// A `VecDeque` goes round all of its memory, up to twice what it holds, and moves all when it grows. This one is made of
-/// pieces: those that have become empty are used again, or given back.
+/// A `VecDeque` keeps up to twice the memory of its entries and copies all of them when it grows. This queue reuses
+/// or frees each chunk that becomes empty.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    /// All are full but the last; of the first, `gone` entries are no more part of the queue.
-    pieces: VecDeque<Vec<T>>,
-    gone: usize,
+    /// All chunks but the last are full. The first `consumed` entries of the first chunk are no longer in the queue.
+    chunks: VecDeque<Vec<T>>,
+    consumed: usize,
     length: usize,
     spare: Vec<Vec<T>>,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { pieces: VecDeque::new(), gone: 0, length: 0, spare: Vec::new() }
+        Self { chunks: VecDeque::new(), consumed: 0, length: 0, spare: Vec::new() }
     }
 }
 
@@ -32,13 +32,13 @@ impl<T: Copy> Queue<T> {
     }
 
     pub(super) fn get(&self, position: usize) -> Option<&T> {
-        let place = self.gone + position;
-        self.pieces.get(place / PIECE)?.get(place % PIECE)
+        let index = self.consumed + position;
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
     }
 
     pub(super) fn get_mut(&mut self, position: usize) -> Option<&mut T> {
-        let place = self.gone + position;
-        self.pieces.get_mut(place / PIECE)?.get_mut(place % PIECE)
+        let index = self.consumed + position;
+        self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
     }
 
     pub(super) fn first(&self) -> Option<&T> {
@@ -50,16 +50,16 @@ impl<T: Copy> Queue<T> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.pieces.iter().flatten().skip(self.gone)
+        self.chunks.iter().flatten().skip(self.consumed)
     }
 
     pub(super) fn push(&mut self, entry: T) {
-        match self.pieces.back_mut() {
-            Some(piece) if piece.len() < PIECE => piece.push(entry),
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK => chunk.push(entry),
             _ => {
-                let mut piece = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE));
-                piece.push(entry);
-                self.pieces.push_back(piece);
+                let mut chunk = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK));
+                chunk.push(entry);
+                self.chunks.push_back(chunk);
             }
         }
         self.length += 1;
@@ -67,19 +67,19 @@ impl<T: Copy> Queue<T> {
 
     pub(super) fn pop(&mut self) -> Option<T> {
         let first = *self.first()?;
-        self.gone += 1;
+        self.consumed += 1;
         self.length -= 1;
-        if self.gone == PIECE || self.length == 0 {
-            self.gone = 0;
-            if let Some(mut piece) = self.pieces.pop_front().filter(|_| self.spare.len() < SPARE) {
-                piece.clear();
-                self.spare.push(piece);
+        if self.consumed == CHUNK || self.length == 0 {
+            self.consumed = 0;
+            if let Some(mut chunk) = self.chunks.pop_front().filter(|_| self.spare.len() < SPARE_CHUNKS) {
+                chunk.clear();
+                self.spare.push(chunk);
             }
         }
         Some(first)
     }
 
-    /// Keeps only those that `keep` wants, in their order.
+    /// Removes the entries for which `keep` returns false; the others keep their order.
     pub(super) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
         let mut kept = Self::default();
         while let Some(entry) = self.pop() {
@@ -99,41 +99,41 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_queue(steps in proptest::collection::vec((0..3 * PIECE, 0..3 * PIECE), 1..8), step in 2..9_u32) {
-            let (mut queue, mut known) = (Queue::default(), VecDeque::new());
+        fn it_behaves_like_a_vec_deque(steps in proptest::collection::vec((0..3 * CHUNK, 0..3 * CHUNK), 1..8), step in 2..9_u32) {
+            let (mut queue, mut expected) = (Queue::default(), VecDeque::new());
             let mut next = 0_u32;
             for (pushes, pops) in steps {
                 for _ in 0..pushes {
                     queue.push(next);
-                    known.push_back(next);
+                    expected.push_back(next);
                     next += 1;
                 }
                 for _ in 0..pops {
-                    prop_assert_eq!(queue.pop(), known.pop_front());
+                    prop_assert_eq!(queue.pop(), expected.pop_front());
                 }
-                prop_assert_eq!((queue.len(), queue.first(), queue.last()), (known.len(), known.front(), known.back()));
-                prop_assert!(queue.iter().eq(&known));
-                for position in [0, pops, PIECE - 1, PIECE, known.len()] {
-                    prop_assert_eq!(queue.get(position), known.get(position));
-                    prop_assert_eq!(queue.get_mut(position), known.get_mut(position));
+                prop_assert_eq!((queue.len(), queue.first(), queue.last()), (expected.len(), expected.front(), expected.back()));
+                prop_assert!(queue.iter().eq(&expected));
+                for position in [0, pops, CHUNK - 1, CHUNK, expected.len()] {
+                    prop_assert_eq!(queue.get(position), expected.get(position));
+                    prop_assert_eq!(queue.get_mut(position), expected.get_mut(position));
                 }
             }
             queue.retain(|entry| entry % step == 0);
-            known.retain(|entry| entry % step == 0);
-            prop_assert!(queue.iter().eq(&known));
+            expected.retain(|entry| entry % step == 0);
+            prop_assert!(queue.iter().eq(&expected));
         }
     }
 
     #[test]
-    fn its_memory_follows_its_length() {
+    fn memory_shrinks_with_the_queue() {
         let mut queue = Queue::default();
-        for entry in 0..100 * PIECE {
+        for entry in 0..100 * CHUNK {
             queue.push(entry);
         }
-        for _ in 0..99 * PIECE {
+        for _ in 0..99 * CHUNK {
             queue.pop();
         }
-        let room = queue.pieces.iter().chain(&queue.spare).map(Vec::capacity).sum::<usize>();
-        assert_eq!(room, (1 + SPARE) * PIECE);
+        let capacity = queue.chunks.iter().chain(&queue.spare).map(Vec::capacity).sum::<usize>();
+        assert_eq!(capacity, (1 + SPARE_CHUNKS) * CHUNK);
     }
 }

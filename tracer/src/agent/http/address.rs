@@ -1,13 +1,13 @@
-//! Where HTTP is served.
+//! Addresses to listen on.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An address and port.
+pub(crate) enum ListenAddress {
+    /// An IP address and port.
     Tcp(SocketAddr),
-    /// A Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_to_listen() {
+    fn addresses_are_parsed_and_errors_name_the_form() {
         assert_eq!("[::1]:1".parse(), Ok(ListenAddress::Tcp("[::1]:1".parse().unwrap())));
         assert_eq!("unix:/run/x".parse(), Ok(ListenAddress::Unix("/run/x".into())));
         for (text, part) in

@@ -1,4 +1,4 @@
-//! Passwords, by HTTP's basic authentication (RFC 7617).
+//! HTTP basic authentication (RFC 7617) with bcrypt hashes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,52 +10,54 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use tokio::{sync::Semaphore, time::timeout};
 
-/// The most that a hash may cost, as its power of two: this one takes some seconds.
-const MOST_COST: u32 = 16;
-/// bcrypt's least (its `MIN_COST`): a hash of less is never right.
-const LEAST_COST: u32 = 4;
-/// How long a password waits for its turn to be compared.
+/// Highest accepted bcrypt cost; verification then takes some seconds.
+const MAX_COST: u32 = 16;
+/// Lowest bcrypt cost (the library's `MIN_COST`); a lower one never verifies.
+const MIN_COST: u32 = 4;
+/// Longest time that a password waits for its verification to start.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a hash cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HashFault {
-    /// It is none.
+    /// It is not a bcrypt hash.
     Malformed,
-    /// It takes too long to compare with.
+    /// Its cost is too high; verification would take too long.
     Costly(u32),
 }
 
-/// Whether somebody may look.
+/// The result of an authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// He may.
+    /// The credentials are valid.
     Granted,
-    /// He may not.
+    /// The credentials are missing or invalid.
     Denied,
-    /// That was not found out in time.
+    /// The verification did not start in time.
     Busy,
 }
 
-/// Who may look.
+/// The users that may access the pages.
 #[derive(Debug)]
 pub(crate) struct Users {
     hashes: HashMap<String, String>,
-    /// Compared with when nobody has the name, so that the time does not tell whether somebody has.
+    /// Verified against for an unknown name, so that the response time does not reveal which names exist.
     decoy: String,
-    /// What has been found right: a hash takes a tenth of a second on purpose. Only the names and passwords
-    /// of the file can come in here.
-    right: Arc<Mutex<HashSet<u64>>>,
+    /// Hashes of verified credentials, because a bcrypt verification takes about 0.1 s. Bounded: only credentials of
+    /// the file get in.
+    verified: Arc<Mutex<HashSet<u64>>>,
     hasher: RandomState,
-    /// One comparison at a time, so that guessing takes no more than one processor. It is the comparison that has
-    /// the turn, not the client, who may be gone before it is over.
-    turn: Arc<Semaphore>,
-    /// How long a password waits for it.
-    patience: Duration,
+    /// Allows one verification at a time, so that guessing uses at most one CPU. The permit belongs to the
+    /// verification, because the client may disconnect before it finishes.
+    permit: Arc<Semaphore>,
+    /// Longest wait for the permit.
+    timeout: Duration,
 }
 
 impl Users {
-    /// Names with the bcrypt hashes of their passwords; else the name whose hash cannot be used.
+    /// Checks the bcrypt hashes of the users. Returns the first user whose hash cannot be used.
+    ///
+    /// The keys are names, the values hashes.
     pub(crate) fn new(hashes: HashMap<String, String>) -> Result<Self, (String, HashFault)> {
         for (user, hash) in &hashes {
             if let Some(fault) = fault_of(hash) {
@@ -63,44 +65,45 @@ impl Users {
             }
         }
         let decoy = hashes.values().next().cloned().unwrap_or_default();
-        let turn = Arc::new(Semaphore::new(1));
-        Ok(Self { hashes, decoy, right: Arc::default(), hasher: RandomState::new(), turn, patience: TIMEOUT })
+        let permit = Arc::new(Semaphore::new(1));
+        let (verified, hasher) = (Arc::default(), RandomState::new());
+        Ok(Self { hashes, decoy, verified, hasher, permit, timeout: TIMEOUT })
     }
 
-    /// Whether the header `Authorization` lets its sender in.
-    pub(crate) async fn admits(&self, header: Option<&str>) -> Admission {
+    /// Verifies the header `Authorization`.
+    pub(crate) async fn authenticate(&self, header: Option<&str>) -> Admission {
         let Some((user, password)) = header.and_then(credentials) else { return Admission::Denied };
         let key = self.hasher.hash_one((&user, &password));
-        if self.right.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+        if self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
             return Admission::Granted;
         }
         let known = self.hashes.get(&user);
         let hash = known.unwrap_or(&self.decoy).clone();
-        let Ok(Ok(turn)) = timeout(self.patience, Arc::clone(&self.turn).acquire_owned()).await else {
+        let Ok(Ok(permit)) = timeout(self.timeout, Arc::clone(&self.permit).acquire_owned()).await else {
             return Admission::Busy;
         };
-        let verified = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+        let verification = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             bcrypt::verify(password, &hash).unwrap_or(false)
         });
-        if verified.await.unwrap_or(false) && known.is_some() {
-            self.right.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        if verification.await.unwrap_or(false) && known.is_some() {
+            self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
             return Admission::Granted;
         }
         Admission::Denied
     }
 }
 
-/// What is wrong with a hash; without comparing anything with it, which takes its time on purpose.
+/// Returns the fault of a hash. Parses it only, because a verification is slow by design.
 fn fault_of(hash: &str) -> Option<HashFault> {
     match hash.parse::<bcrypt::HashParts>().map(|parts| parts.get_cost()) {
-        Ok(LEAST_COST..=MOST_COST) => None,
-        Ok(cost) if cost > MOST_COST => Some(HashFault::Costly(cost)),
+        Ok(MIN_COST..=MAX_COST) => None,
+        Ok(cost) if cost > MAX_COST => Some(HashFault::Costly(cost)),
         Ok(_) | Err(_) => Some(HashFault::Malformed),
     }
 }
 
-/// The name and password in `Basic` and base64.
+/// Decodes the name and password of a `Basic` header.
 fn credentials(header: &str) -> Option<(String, String)> {
     let (scheme, encoded) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -119,7 +122,7 @@ mod tests {
     const ALADDIN: &str = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
 
     #[test]
-    fn the_example_of_the_standard() {
+    fn the_example_of_rfc_7617() {
         assert_eq!(credentials(ALADDIN), Some(("Aladdin".to_owned(), "open sesame".to_owned())));
         for header in ["", "Basic", "Bearer x", "Basic !!", "Basic Zm9v"] {
             assert_eq!(credentials(header), None, "{header}");
@@ -127,21 +130,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_is_let_in() {
+    async fn only_the_right_password_is_accepted() {
         let hash = bcrypt::hash("open sesame", 4).unwrap();
         let users = Users::new(HashMap::from([("Aladdin".to_owned(), hash)])).unwrap();
         for _ in 0..2 {
-            assert_eq!(users.admits(Some(ALADDIN)).await, Admission::Granted);
+            assert_eq!(users.authenticate(Some(ALADDIN)).await, Admission::Granted);
             // Aladdin:wrong, and nobody:open sesame
             for header in ["Basic QWxhZGRpbjp3cm9uZw==", "Basic bm9ib2R5Om9wZW4gc2VzYW1l"] {
-                assert_eq!(users.admits(Some(header)).await, Admission::Denied);
+                assert_eq!(users.authenticate(Some(header)).await, Admission::Denied);
             }
-            assert_eq!(users.admits(None).await, Admission::Denied);
+            assert_eq!(users.authenticate(None).await, Admission::Denied);
         }
     }
 
     #[test]
-    fn a_hash_is_judged_without_a_comparison() {
+    fn a_hash_is_checked_without_a_verification() {
         let cost = |cost: &str| format!("$2y${cost}$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW");
         let begin = std::time::Instant::now();
         for (hash, fault) in [
@@ -155,30 +158,30 @@ mod tests {
             let users = Users::new(HashMap::from([("a".to_owned(), hash)]));
             assert_eq!(users.err(), fault.map(|fault| ("a".to_owned(), fault)));
         }
-        // A single comparison with one of cost 16 takes seconds.
+        // One verification of cost 16 takes seconds.
         assert!(begin.elapsed() < Duration::from_secs(1));
     }
 
     #[tokio::test]
-    async fn guessers_do_not_queue_without_end() {
+    async fn waiting_verifications_time_out() {
         let hash = bcrypt::hash("open sesame", 4).unwrap();
         let mut users = Users::new(HashMap::from([("Aladdin".to_owned(), hash)])).unwrap();
-        users.patience = Duration::from_millis(50);
-        let turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
-        assert_eq!(users.admits(Some(ALADDIN)).await, Admission::Busy);
-        drop(turn);
-        users.patience = TIMEOUT;
-        assert_eq!(users.admits(Some(ALADDIN)).await, Admission::Granted);
+        users.timeout = Duration::from_millis(50);
+        let permit = Arc::clone(&users.permit).acquire_owned().await.unwrap();
+        assert_eq!(users.authenticate(Some(ALADDIN)).await, Admission::Busy);
+        drop(permit);
+        users.timeout = TIMEOUT;
+        assert_eq!(users.authenticate(Some(ALADDIN)).await, Admission::Granted);
     }
 
     #[tokio::test]
-    async fn a_client_who_hangs_up_leaves_the_turn_to_his_comparison() {
-        // Of cost 10, some tens of milliseconds; nothing has to be right.
+    async fn a_disconnect_does_not_release_the_permit() {
+        // Cost 10 takes some tens of milliseconds. The password need not match.
         let hash = "$2y$10$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW".to_owned();
         let users = Users::new(HashMap::from([("Aladdin".to_owned(), hash)])).unwrap();
-        let gone = timeout(Duration::from_millis(1), users.admits(Some(ALADDIN))).await;
-        assert!(gone.is_err(), "the comparison is not that fast");
-        assert_eq!(users.turn.available_permits(), 0);
-        drop(users.turn.acquire().await.unwrap());
+        let gone = timeout(Duration::from_millis(1), users.authenticate(Some(ALADDIN))).await;
+        assert!(gone.is_err(), "the verification is not that fast");
+        assert_eq!(users.permit.available_permits(), 0);
+        drop(users.permit.acquire().await.unwrap());
     }
 }

@@ -1,7 +1,7 @@
-//! Who is connected, and for how long.
+//! Accepts HTTP clients and limits their number and time.
 //!
-//! Nothing that clients do holds the tracing up, because it has a thread of its own; the limits here keep
-//! them from taking memory, descriptors, or the place of the monitor.
+//! Clients cannot delay tracing, which has its own thread. The limits protect memory, file descriptors, and the access
+//! of Prometheus.
 
 use std::{
     collections::VecDeque,
@@ -27,84 +27,85 @@ use tokio_rustls::TlsAcceptor;
 use crate::agent::http::{
     listen::Listener,
     pages,
-    timeouts::{Limits, Stream, WriteTimeout},
+    timeouts::{Stream, WriteLimits, WriteTimeout},
     web_config::Web,
 };
 
-/// Most connections; a new one takes the place of the oldest. A process may usually have 1024 descriptors.
-const MOST: usize = 512;
-/// How long a client may take for a request, or be silent between two.
-const REQUEST: Duration = Duration::from_secs(90);
-/// How long a client may take for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take nothing of what is sent to him, and how long for all of an answer.
-const ANSWER: Limits = Limits { stall: Duration::from_secs(10), whole: Duration::from_secs(30) };
-/// Before another attempt, when no client can be accepted.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Most connections; a new one replaces the oldest. The usual limit of a process is 1024 descriptors.
+const MAX_CLIENTS: usize = 512;
+/// Longest time for a client to send a request, including the idle time before it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest time for a TLS handshake.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest stall and longest total time for sending a response.
+const RESPONSE_LIMITS: WriteLimits =
+    WriteLimits { stall: Duration::from_secs(10), total: Duration::from_secs(30) };
+/// Delay after a failed accept.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Everybody who is connected.
+/// The connected clients.
 #[derive(Clone)]
 pub(crate) struct Clients {
     router: Router,
     web: watch::Receiver<Arc<Web>>,
-    /// The oldest first.
+    /// Tasks of the clients, oldest first.
     connected: Arc<Mutex<VecDeque<AbortHandle>>>,
-    end: Arc<watch::Sender<bool>>,
+    shutdown: Arc<watch::Sender<bool>>,
 }
 
 impl Clients {
-    /// Clients of these pages, who are let in by what `web` holds at the time.
+    /// Serves `router` with the TLS and the users that `web` currently holds.
     pub(crate) fn new(router: Router, web: watch::Receiver<Arc<Web>>) -> Self {
         let router = pages::guarded(router, web.clone());
-        Self { router, web, connected: Arc::default(), end: Arc::new(watch::Sender::new(false)) }
+        Self { router, web, connected: Arc::default(), shutdown: Arc::new(watch::Sender::new(false)) }
     }
 
-    /// Accepts clients from a socket until the end.
+    /// Accepts clients from a listening socket until shutdown.
     pub(crate) fn accept_from(&self, listener: Listener) {
         let clients = self.clone();
-        let mut ends = self.end.subscribe();
+        let mut shutdown = self.shutdown.subscribe();
         tokio::spawn(async move {
             let accepting = async {
                 loop {
                     match listener.accept().await {
                         Ok(stream) => clients.admit(stream),
-                        Err(error) if is_the_clients(&error) => {}
+                        Err(error) if is_client_error(&error) => {}
                         Err(error) => {
                             tracing::warn!("a client could not be accepted: {error}");
-                            sleep(PAUSE).await;
+                            sleep(ACCEPT_RETRY).await;
                         }
                     }
                 }
             };
             tokio::select! {
                 () = accepting => {}
-                () = ended(&mut ends) => {}
+                () = shutdown_requested(&mut shutdown) => {}
             }
         });
     }
 
     fn admit(&self, stream: Box<dyn Stream>) {
-        let (router, mut web, ends) = (self.router.clone(), self.web.clone(), self.end.subscribe());
+        let (router, mut web, shutdown) = (self.router.clone(), self.web.clone(), self.shutdown.subscribe());
         let task = tokio::spawn(async move {
             let tls = web.borrow_and_update().tls.clone();
             let stream = match tls {
                 None => stream,
                 Some(tls) => {
                     let acceptor = TlsAcceptor::from(tls);
-                    match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    match timeout(TLS_TIMEOUT, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => Box::new(stream),
                         Ok(Err(error)) => return tracing::debug!("a TLS handshake failed: {error}"),
-                        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+                        Err(_) => return tracing::debug!("a TLS handshake timed out"),
                     }
                 }
             };
-            converse(stream, router, web, ends).await;
+            serve_client(stream, router, web, shutdown).await;
         });
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        if connected.len() >= MOST {
+        if connected.len() >= MAX_CLIENTS {
             connected.retain(|client| !client.is_finished());
         }
-        if connected.len() >= MOST
+        if connected.len() >= MAX_CLIENTS
             && let Some(oldest) = connected.pop_front()
         {
             oldest.abort();
@@ -112,15 +113,15 @@ impl Clients {
         connected.push_back(task.abort_handle());
     }
 
-    /// Accepts nobody any more, and lets requests come to their end for so long.
-    pub(crate) async fn end(&self, grace: Duration) {
-        self.end.send_replace(true);
-        let others = async {
+    /// Stops accepting clients, and waits up to `grace` for running requests.
+    pub(crate) async fn shut_down(&self, grace: Duration) {
+        self.shutdown.send_replace(true);
+        let drained = async {
             while self.any_left() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        let _ = timeout(grace, others).await;
+        let _ = timeout(grace, drained).await;
     }
 
     fn any_left(&self) -> bool {
@@ -129,48 +130,50 @@ impl Clients {
     }
 }
 
-/// Waits for the end of all.
-async fn ended(ends: &mut watch::Receiver<bool>) {
-    // The sender goes only with the last listener.
-    let _ = ends.wait_for(|ended| *ended).await;
+/// Waits for the shutdown.
+async fn shutdown_requested(shutdown: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the last listener.
+    let _ = shutdown.wait_for(|requested| *requested).await;
 }
 
-/// Waits until the web configuration has been read again.
-async fn renewed(web: &mut watch::Receiver<Arc<Web>>) {
+/// Waits for a reload of the web configuration.
+async fn reloaded(web: &mut watch::Receiver<Arc<Web>>) {
     if web.changed().await.is_err() {
-        // Nobody can read it again any more.
+        // The sender is gone, so no reload can follow.
         std::future::pending::<()>().await;
     }
 }
 
-/// Answers a client until he goes, the server ends, or the web configuration is another one: then he has to come
-/// again, to a certificate that may be new.
-async fn converse(
+/// Serves a client until it disconnects, the server shuts down, or the web configuration is reloaded.
+///
+/// A reload closes keep-alive connections after their current request, so that clients reconnect under the new
+/// configuration.
+async fn serve_client(
     stream: Box<dyn Stream>,
     router: Router,
     mut web: watch::Receiver<Arc<Web>>,
-    mut ends: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<bool>,
 ) {
-    let stream = TokioIo::new(WriteTimeout::new(stream, ANSWER));
+    let stream = TokioIo::new(WriteTimeout::new(stream, RESPONSE_LIMITS));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(16 << 10)
         .serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = &mut connection => outcome,
-        () = ended(&mut ends) => {
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = shutdown_requested(&mut shutdown) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        () = renewed(&mut web) => {
+        () = reloaded(&mut web) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
-    if let Err(error) = outcome {
-        tracing::debug!("a client was given up: {error}");
+    if let Err(error) = result {
+        tracing::debug!("a client connection failed: {error}");
     }
 }
 
@@ -183,8 +186,8 @@ impl Listener {
     }
 }
 
-/// Errors of one client, who was gone before he was accepted.
-fn is_the_clients(error: &io::Error) -> bool {
+/// Returns whether an accept failed because the client disconnected first.
+fn is_client_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused

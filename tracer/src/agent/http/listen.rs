@@ -1,4 +1,4 @@
-//! The sockets that HTTP is served on.
+//! The listening sockets of the HTTP server.
 
 use std::{
     fs, io,
@@ -14,33 +14,33 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::ListenAddress;
 
-/// A socket that is bound and not served yet.
+/// A bound listening socket that is not served yet.
 #[derive(Debug)]
 pub(crate) enum Bound {
     Tcp(std::net::TcpListener, SocketAddr),
     Unix(unix::UnixListener, SocketFile),
 }
 
-/// A socket that clients are accepted from.
+/// A listening socket that accepts clients.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket, which goes with it.
+/// The file of a Unix socket; removed on drop.
 #[derive(Debug)]
 pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // The directory may have been closed to this process; then it stays and is taken over next time.
+        // Without write access to the directory the file stays, and the next start replaces it.
         let _ = fs::remove_file(&self.0);
     }
 }
 
 impl Bound {
-    /// Binds.
+    /// Binds the socket.
     pub(crate) fn new(address: &ListenAddress) -> anyhow::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => {
@@ -60,7 +60,7 @@ impl Bound {
         }
     }
 
-    /// Gives the socket to the runtime that this is called in.
+    /// Registers the socket with the current tokio runtime.
     pub(crate) fn listen(self) -> io::Result<Listener> {
         Ok(match self {
             Self::Tcp(listener, address) => {
@@ -76,8 +76,8 @@ impl Bound {
 }
 
 impl Listener {
-    /// Where it listens, for the log.
-    pub(crate) fn shown(&self) -> String {
+    /// Returns the address for the log.
+    pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
             Self::Unix(_, SocketFile(path)) => format!("unix:{}", path.display()),
@@ -91,11 +91,11 @@ fn tcp_remedy(address: SocketAddr, error: &io::Error) -> String {
         io::ErrorKind::AddrInUse => format!("free port {port}, or choose another --listen"),
         io::ErrorKind::PermissionDenied => {
             format!(
-                "port {port} takes CAP_NET_BIND_SERVICE: grant it, or choose a --listen port from 1024 on"
+                "port {port} needs CAP_NET_BIND_SERVICE: grant it, or choose a --listen port from 1024 on"
             )
         }
         io::ErrorKind::AddrNotAvailable => {
-            "choose a --listen address that this host has, as `ip address` shows them".to_owned()
+            "choose a --listen address of this host; `ip address` lists them".to_owned()
         }
         _ => "choose another --listen".to_owned(),
     }
@@ -105,20 +105,20 @@ fn unix_remedy(path: &Path, error: &io::Error) -> String {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")).display();
     match error.kind() {
         io::ErrorKind::AddrInUse if path.symlink_metadata().is_ok_and(|it| !it.file_type().is_socket()) => {
-            "that is a file and no socket: remove it, or choose another --listen".to_owned()
+            "the path is not a socket: remove the file, or choose another --listen".to_owned()
         }
-        io::ErrorKind::AddrInUse => "end who uses it, or choose another --listen".to_owned(),
+        io::ErrorKind::AddrInUse => "stop the process that uses it, or choose another --listen".to_owned(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             format!("make the directory {folder}, or choose another --listen")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("let this account write to the directory {folder}, or choose another --listen")
+            format!("grant this user write access to the directory {folder}, or choose another --listen")
         }
         _ => "choose another --listen".to_owned(),
     }
 }
 
-/// Takes over the file of a socket that nobody serves any more.
+/// Binds a Unix socket. Replaces a socket file that no process serves any more.
 fn bind_unix(path: &Path) -> io::Result<unix::UnixListener> {
     let listener = match unix::UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
@@ -127,12 +127,13 @@ fn bind_unix(path: &Path) -> io::Result<unix::UnixListener> {
         }
         other => other,
     }?;
-    // The owner and the group, as the directory lets them in.
+    // Read and write for owner and group, subject to the directory's permissions.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 
-/// Whether it is a socket without a server. Any other file refuses a connection, too.
+/// Returns whether a path is a socket without a server. The file type is checked because any other file also refuses
+/// connections.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     is_socket
@@ -160,11 +161,11 @@ mod tests {
         fs::write(&file, "").unwrap();
         let unix = |path: PathBuf| ListenAddress::Unix(path);
         for (address, part) in [
-            // Of the addresses for documentation (RFC 5737) no host has any.
+            // No host has an address from the documentation range (RFC 5737).
             ("192.0.2.1:10793".parse().unwrap(), "`ip address`"),
             (unix(folder.path().join("none/socket")), "make the directory"),
             (unix(file.join("socket")), "make the directory"),
-            (unix(file.clone()), "no socket: remove it"),
+            (unix(file.clone()), "not a socket: remove"),
             (unix(PathBuf::from("x".repeat(200))), "choose another --listen"),
         ] {
             let error = format!("{:#}", Bound::new(&address).unwrap_err());
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_socket_is_taken_over_and_a_used_one_is_not() {
+    fn an_abandoned_socket_is_replaced_and_a_used_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let address = ListenAddress::Unix(path.clone());
@@ -187,10 +188,10 @@ mod tests {
         let bound = Bound::new(&address).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         let error = format!("{:#}", Bound::new(&address).unwrap_err());
-        assert!(error.contains("end who uses it"), "{error}");
+        assert!(error.contains("stop the process that uses it"), "{error}");
         drop(bound);
         assert!(!path.exists());
-        fs::write(&path, "a file of somebody").unwrap();
+        fs::write(&path, "another file").unwrap();
         assert!(Bound::new(&address).is_err() && path.exists());
     }
 }

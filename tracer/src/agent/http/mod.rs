@@ -1,4 +1,4 @@
-//! HTTP.
+//! The HTTP server: listening sockets, TLS, authentication, client limits and pages.
 
 mod address;
 pub(crate) mod auth;
@@ -8,4 +8,4 @@ pub(crate) mod pages;
 pub(crate) mod timeouts;
 pub(crate) mod web_config;
 
-pub use address::ListenAddress;
+pub(crate) use address::ListenAddress;

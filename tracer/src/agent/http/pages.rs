@@ -1,4 +1,4 @@
-//! What is shown under which path.
+//! The pages and their routes.
 
 use std::{
     sync::{Arc, Weak},
@@ -18,19 +18,20 @@ use tokio::sync::{Mutex, watch};
 
 use crate::agent::{
     http::{auth::Admission, web_config::Web},
-    metrics::{Agent, Figures, Format, ProcessFigures, render},
+    metrics::{Agent, Figures, PageFormat, render},
+    process_figures,
     publisher::SnapshotHandle,
-    queue_scan::Listeners,
+    queue_scan::QueueScan,
 };
 
 const INDEX: &str = include_str!("index.html");
 
-/// Most pages that are kept for clients who take their time.
-const MOST_PAGES: usize = 8;
-/// How long a page may be given to others when there are too many.
-const SHARED: Duration = Duration::from_secs(2);
+/// Most metrics pages in memory at once; slow clients keep them alive.
+const MAX_PAGES: usize = 8;
+/// How long a page is shared with other clients at that limit.
+const SHARE_FOR: Duration = Duration::from_secs(2);
 
-/// What the pages are made of.
+/// The data behind the pages.
 #[derive(Clone)]
 pub(crate) struct Site(Arc<Inner>);
 
@@ -38,25 +39,25 @@ struct Inner {
     snapshots: Arc<SnapshotHandle>,
     agent: Agent,
     started: SystemTime,
-    listeners: Listeners,
-    /// The pages that are being sent. When there are too many, a client gets one of those while it is new.
+    queue_scan: QueueScan,
+    /// The pages being sent. At the limit, further clients share a recent page.
     pages: Mutex<Vec<Sent>>,
 }
 
-/// A page that is being sent, as long as somebody holds it.
+/// A page being sent, for as long as a response holds it.
 struct Sent {
-    format: Format,
-    made: Instant,
+    format: PageFormat,
+    made_at: Instant,
     page: Weak<Page>,
 }
 
-/// A page that is being sent to one client or several.
+/// A rendered page, shared by all responses that send it.
 struct Page(Vec<u8>);
 
-/// One client's hold on a page.
-struct Hold(Arc<Page>);
+/// A response's reference to a page.
+struct PageRef(Arc<Page>);
 
-impl AsRef<[u8]> for Hold {
+impl AsRef<[u8]> for PageRef {
     fn as_ref(&self) -> &[u8] {
         &self.0.0
     }
@@ -67,16 +68,16 @@ impl Site {
         snapshots: Arc<SnapshotHandle>,
         agent: Agent,
         started: SystemTime,
-        listeners: Listeners,
+        queue_scan: QueueScan,
     ) -> Self {
-        Self(Arc::new(Inner { snapshots, agent, started, listeners, pages: Mutex::default() }))
+        Self(Arc::new(Inner { snapshots, agent, started, queue_scan, pages: Mutex::default() }))
     }
 
     pub(crate) fn snapshots(&self) -> Arc<SnapshotHandle> {
         Arc::clone(&self.0.snapshots)
     }
 
-    /// Whether a kernel is traced, rather than a recording read.
+    /// Returns whether the source is a live kernel, rather than a recording.
     pub(crate) fn is_live(&self) -> bool {
         self.0.agent.mode.is_some()
     }
@@ -90,39 +91,40 @@ impl Site {
             .with_state(self.clone())
     }
 
-    /// The page of now, or in need one that others have not yet taken and that was made a moment ago.
-    async fn page(&self, format: Format) -> Result<Arc<Page>, String> {
+    /// Renders a page. At the limit of pages, returns a recent one of the same format.
+    async fn page(&self, format: PageFormat) -> Result<Arc<Page>, String> {
         let mut pages = self.0.pages.lock().await;
         pages.retain(|sent| sent.page.strong_count() > 0);
-        if pages.len() >= MOST_PAGES {
-            let new = pages.iter().rev().find(|sent| sent.format == format && sent.made.elapsed() < SHARED);
-            return new.and_then(|sent| sent.page.upgrade()).ok_or_else(|| {
-                "too many clients are reading, each of them slowly: try again in some seconds".to_owned()
-            });
+        if pages.len() >= MAX_PAGES {
+            let recent =
+                pages.iter().rev().find(|sent| sent.format == format && sent.made_at.elapsed() < SHARE_FOR);
+            return recent
+                .and_then(|sent| sent.page.upgrade())
+                .ok_or_else(|| "too many clients are reading slowly: try again in some seconds".to_owned());
         }
-        let counts = self.0.snapshots.counts().await.ok_or("tracing has not begun yet")?;
-        let (listeners, live) = (self.0.listeners.clone(), self.is_live());
-        // The kernel is asked, and may let one wait.
-        let queues = tokio::task::spawn_blocking(move || live.then(|| listeners.queues())).await;
+        let counts = self.0.snapshots.counts().await.ok_or("tracing has not started yet")?;
+        let (queue_scan, live) = (self.0.queue_scan.clone(), self.is_live());
+        // The dump may block.
+        let queues = tokio::task::spawn_blocking(move || live.then(|| queue_scan.queues())).await;
         let figures = Figures {
-            process: ProcessFigures::read(self.0.started),
+            process: process_figures::read(self.0.started),
             queues: queues.ok().flatten().unwrap_or_default(),
-            counts_age: live.then(|| counts.made.elapsed()),
+            counts_age: live.then(|| counts.made_at.elapsed()),
         };
         let page =
             render(counts.snapshot, &self.0.agent, figures, format).map_err(|error| error.to_string())?;
         let page = Arc::new(Page(page));
-        pages.push(Sent { format, made: Instant::now(), page: Arc::downgrade(&page) });
+        pages.push(Sent { format, made_at: Instant::now(), page: Arc::downgrade(&page) });
         Ok(page)
     }
 }
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::negotiate(accept);
+    let format = PageFormat::negotiate(accept);
     match site.page(format).await {
         Ok(page) => {
-            let body = Body::from(Bytes::from_owner(Hold(page)));
+            let body = Body::from(Bytes::from_owner(PageRef(page)));
             ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
         }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
@@ -130,20 +132,20 @@ async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
 }
 
 async fn ready(State(site): State<Site>) -> (StatusCode, String) {
-    match site.0.snapshots.silence() {
-        None => (StatusCode::SERVICE_UNAVAILABLE, "tracing has not begun yet\n".to_owned()),
+    match site.0.snapshots.time_since_read() {
+        None => (StatusCode::SERVICE_UNAVAILABLE, "tracing has not started yet\n".to_owned()),
         Some(_) if site.0.snapshots.has_ended() => {
             (StatusCode::OK, "the recording has been read\n".to_owned())
         }
         Some(_) if site.0.snapshots.is_alive() => (StatusCode::OK, "ready\n".to_owned()),
-        Some(silence) => {
-            let text = format!("no events have been read for {} s\n", silence.as_secs());
+        Some(elapsed) => {
+            let text = format!("no events have been read for {} s\n", elapsed.as_secs());
             (StatusCode::SERVICE_UNAVAILABLE, text)
         }
     }
 }
 
-/// The same pages for those who may look, by what holds at the time of each request.
+/// Adds authentication to the pages. Each request uses the current web configuration.
 pub(crate) fn guarded(router: Router, web: watch::Receiver<Arc<Web>>) -> Router {
     router.layer(middleware::from_fn_with_state(web, guard))
 }
@@ -152,14 +154,14 @@ async fn guard(State(web): State<watch::Receiver<Arc<Web>>>, request: Request, n
     let web = Arc::clone(&web.borrow());
     let Some(users) = &web.users else { return next.run(request).await };
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match users.admits(header).await {
+    match users.authenticate(header).await {
         Admission::Granted => next.run(request).await,
         Admission::Denied => {
             let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"tcptrace-bpf\", charset=\"UTF-8\"")];
-            (StatusCode::UNAUTHORIZED, challenge, "a name and a password are needed\n").into_response()
+            (StatusCode::UNAUTHORIZED, challenge, "a user name and a password are required\n").into_response()
         }
         Admission::Busy => {
-            let text = "too many passwords are being checked: try again in some seconds\n";
+            let text = "too many password checks are pending: try again in some seconds\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
     }
@@ -179,44 +181,46 @@ mod tests {
             publisher::{MetricsConsumer, channel},
         },
         event_loop::{Consumer as _, Progress},
+        sources::Coverage,
     };
 
     #[tokio::test]
-    async fn before_the_tracing_there_is_nothing_to_show() {
+    async fn before_tracing_starts_pages_are_unavailable() {
         let (snapshots, _publisher) = channel();
         let agent = Agent { mode: None, kernel: String::new() };
-        let site = Site::new(snapshots, agent, SystemTime::now(), Listeners::default());
+        let site = Site::new(snapshots, agent, SystemTime::now(), QueueScan::default());
         assert_eq!(ready(State(site.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
-        let answer = metrics(State(site), HeaderMap::new()).await;
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let response = metrics(State(site), HeaderMap::new()).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]
-    async fn a_page_that_is_held_is_given_to_others_only_while_it_is_new() {
+    async fn a_page_is_shared_at_the_limit_only_while_it_is_recent() {
         let (snapshots, publisher) = channel();
-        let mut counting = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
         let tracker = Tracker::new(TrackerOptions::default());
         let source = SourceCounts::default();
-        let progress = Progress { tracker: &tracker, source, run_time_ns: None, now: Timestamp(1) };
-        // At its end a question is answered at once.
-        counting.finish(progress).unwrap();
+        let coverage = Coverage::default();
+        let progress = Progress { tracker: &tracker, source, coverage, run_time: None, now: Timestamp(1) };
+        // After the end of the input, snapshots are available at once.
+        consumer.finish(progress).unwrap();
         let agent = Agent { mode: None, kernel: String::new() };
-        let site = Site::new(snapshots, agent, SystemTime::now(), Listeners::default());
+        let site = Site::new(snapshots, agent, SystemTime::now(), QueueScan::default());
         let mut held = Vec::new();
-        for _ in 0..MOST_PAGES {
-            held.push(site.page(Format::Text).await.ok().unwrap());
+        for _ in 0..MAX_PAGES {
+            held.push(site.page(PageFormat::Text).await.ok().unwrap());
         }
-        let shared = site.page(Format::Text).await.ok().unwrap();
-        assert!(Arc::ptr_eq(&shared, &held[MOST_PAGES - 1]));
-        assert!(site.page(Format::Protobuf).await.is_err(), "none of them is protobuf");
+        let shared = site.page(PageFormat::Text).await.ok().unwrap();
+        assert!(Arc::ptr_eq(&shared, &held[MAX_PAGES - 1]));
+        assert!(site.page(PageFormat::Protobuf).await.is_err(), "none of them is protobuf");
         drop(shared);
         for sent in site.0.pages.lock().await.iter_mut() {
-            sent.made = sent.made.checked_sub(SHARED).unwrap();
+            sent.made_at = sent.made_at.checked_sub(SHARE_FOR).unwrap();
         }
-        let error = site.page(Format::Text).await.err().unwrap();
+        let error = site.page(PageFormat::Text).await.err().unwrap();
         assert!(error.contains("too many clients are reading"), "{error}");
         held.pop();
-        let new = site.page(Format::Text).await.ok().unwrap();
+        let new = site.page(PageFormat::Text).await.ok().unwrap();
         assert!(held.iter().all(|old| !Arc::ptr_eq(old, &new)));
     }
 }

@@ -1,4 +1,4 @@
-//! A stream that gives up on a client who does not take what is written to him.
+//! A stream with timeouts for writes to slow clients.
 
 use std::{
     future::Future as _,
@@ -13,50 +13,55 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Any stream that can be read and written.
+/// A bidirectional byte stream.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A stream whose writes end with an error when nothing has been taken for some time, or when all of them together
-/// have taken too long: a client who takes a byte now and then does not stall.
+/// A stream whose writes fail with `TimedOut` when they stall, or when a response takes too long in total. The total
+/// limit catches a client that reads a byte now and then and so never stalls.
 pub(crate) struct WriteTimeout {
     stream: Box<dyn Stream>,
-    limits: Limits,
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// Until when all that has been written since the last flush has to be taken.
-    end: Option<Pin<Box<Sleep>>>,
+    limits: WriteLimits,
+    /// The deadline of the pending write.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// The deadline for everything written since the last flush.
+    total: Option<Pin<Box<Sleep>>>,
 }
 
-/// How long a client may take.
+/// Time limits for writes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// For any part of what is sent to him.
+pub(crate) struct WriteLimits {
+    /// Longest time without progress.
     pub(crate) stall: Duration,
-    /// For all of it.
-    pub(crate) whole: Duration,
+    /// Longest time for a whole response.
+    pub(crate) total: Duration,
 }
 
 impl WriteTimeout {
-    pub(crate) fn new(stream: Box<dyn Stream>, limits: Limits) -> Self {
-        Self { stream, limits, stalled: None, end: None }
+    pub(crate) fn new(stream: Box<dyn Stream>, limits: WriteLimits) -> Self {
+        Self { stream, limits, stall: None, total: None }
     }
 
-    /// What a write came to, unless it has stalled for too long, or is one of a row that has taken too long.
-    fn judge<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let Limits { stall, whole } = self.limits;
+    /// Returns the result of a write, or `TimedOut` when a limit is exceeded.
+    fn check_limits<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let WriteLimits { stall, total } = self.limits;
         let in_time = |sleep: &mut Option<Pin<Box<Sleep>>>, limit, context: &mut Context<'_>| {
             let sleep =
                 sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
             sleep.as_mut().poll(context).is_pending()
         };
-        let mut patient = in_time(&mut self.end, whole, context);
-        if outcome.is_ready() {
-            self.stalled = None;
+        let mut within_limits = in_time(&mut self.total, total, context);
+        if result.is_ready() {
+            self.stall = None;
         } else {
-            patient &= in_time(&mut self.stalled, stall, context);
+            within_limits &= in_time(&mut self.stall, stall, context);
         }
-        if patient { outcome } else { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) }
+        if within_limits { result } else { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) }
     }
 }
 
@@ -76,8 +81,8 @@ impl AsyncWrite for WriteTimeout {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.judge(context, outcome)
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.check_limits(context, result)
     }
 
     fn poll_write_vectored(
@@ -85,28 +90,28 @@ impl AsyncWrite for WriteTimeout {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.judge(context, outcome)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.check_limits(context, result)
     }
 
-    /// Otherwise hyper makes a copy of the page for each client, of which nobody would know.
+    /// Vectored writes keep hyper from copying the page for each client.
     fn is_write_vectored(&self) -> bool {
         true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_flush(context);
-        let judged = self.judge(context, outcome);
-        // The writer flushes when it has nothing left.
-        if let Poll::Ready(Ok(())) = judged {
-            self.end = None;
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        let result = self.check_limits(context, result);
+        // The writer flushes after the last byte of a response.
+        if let Poll::Ready(Ok(())) = result {
+            self.total = None;
         }
-        judged
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.judge(context, outcome)
+        let result = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.check_limits(context, result)
     }
 }
 
@@ -117,14 +122,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reader_that_takes_nothing_is_given_up() {
+    async fn a_client_that_reads_nothing_times_out() {
         let (near, far) = tokio::net::UnixStream::pair().unwrap();
-        let limits = Limits { stall: Duration::from_millis(50), whole: Duration::from_secs(60) };
-        let mut patient = WriteTimeout::new(Box::new(near), limits);
+        let limits = WriteLimits { stall: Duration::from_millis(50), total: Duration::from_secs(60) };
+        let mut stream = WriteTimeout::new(Box::new(near), limits);
         let (bytes, mut written) = (vec![0; 1 << 16], 0);
         let begin = std::time::Instant::now();
         let error = loop {
-            match poll_fn(|context| Pin::new(&mut patient).poll_write(context, &bytes)).await {
+            match poll_fn(|context| Pin::new(&mut stream).poll_write(context, &bytes)).await {
                 Ok(count) => written += count,
                 Err(error) => break error,
             }
@@ -135,17 +140,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_takes_a_little_now_and_then_is_given_up_in_the_end() {
+    async fn a_client_that_reads_slowly_times_out_in_total() {
         use std::io::Read as _;
         let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let near = tokio::net::UnixStream::from_std(near).unwrap();
-        let limits = Limits { stall: Duration::from_secs(60), whole: Duration::from_millis(200) };
-        let mut patient = WriteTimeout::new(Box::new(near), limits);
-        // What is taken at once begins anew each time.
+        let limits = WriteLimits { stall: Duration::from_secs(60), total: Duration::from_millis(200) };
+        let mut stream = WriteTimeout::new(Box::new(near), limits);
+        // Each flushed response restarts the total limit.
         for _ in 0..3 {
-            poll_fn(|context| Pin::new(&mut patient).poll_write(context, b"answer")).await.unwrap();
-            poll_fn(|context| Pin::new(&mut patient).poll_flush(context)).await.unwrap();
+            poll_fn(|context| Pin::new(&mut stream).poll_write(context, b"answer")).await.unwrap();
+            poll_fn(|context| Pin::new(&mut stream).poll_flush(context)).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let reader = std::thread::spawn(move || {
@@ -157,14 +162,14 @@ mod tests {
         let begin = std::time::Instant::now();
         let bytes = vec![0; 1 << 16];
         let error = loop {
-            let written = poll_fn(|context| Pin::new(&mut patient).poll_write(context, &bytes)).await;
+            let written = poll_fn(|context| Pin::new(&mut stream).poll_write(context, &bytes)).await;
             if let Err(error) = written {
                 break error;
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!((Duration::from_millis(200)..Duration::from_secs(30)).contains(&begin.elapsed()));
-        drop(patient);
+        drop(stream);
         reader.join().unwrap();
     }
 }

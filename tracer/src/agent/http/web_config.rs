@@ -1,4 +1,5 @@
-//! TLS and passwords, from a file in the format of Prometheus's exporters (`--web.config.file`).
+//! Reads TLS and basic authentication settings from a file in the format of Prometheus exporters
+//! (`--web.config.file`).
 
 use std::{
     collections::HashMap,
@@ -17,16 +18,16 @@ use serde::Deserialize;
 
 use crate::agent::http::auth::{HashFault, Users};
 
-/// How clients are let in.
+/// TLS and authentication of the HTTP server.
 #[derive(Debug, Default)]
 pub(crate) struct Web {
-    /// TLS; none for plain HTTP.
+    /// The TLS configuration; `None` for plain HTTP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
-    /// Who may look; none for everybody.
+    /// The users; `None` disables authentication.
     pub(crate) users: Option<Users>,
 }
 
-/// Why the file cannot be used.
+/// A web configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WebError {
     #[error(
@@ -34,26 +35,26 @@ pub(crate) enum WebError {
     )]
     Read { path: String, error: std::io::Error },
     #[error(
-        "the web configuration {path} is wrong: {error}; write it as docs/operating.md shows, which also says what is \
-         not supported"
+        "the web configuration {path} is invalid: {error}; docs/operating.md shows the format and the supported keys"
     )]
     Format { path: String, error: String },
     #[error(
-        "the {what} {path} of the web configuration cannot be used: {error}; it has to be in PEM and readable"
+        "the {what} {path} of the web configuration cannot be used: {error}; it must be readable and in PEM format"
     )]
     Pem { what: &'static str, path: String, error: String },
     #[error(
-        "the certificate {certificate} and the key {key} cannot be used together: {error}; name the key that the \
-         certificate was made for"
+        "the certificate {certificate} and the key {key} cannot be used together: {error}; give the private key of \
+         that certificate"
     )]
     Tls { certificate: String, key: String, error: rustls::Error },
     #[error(
-        "the password of `{user}` in the web configuration is no bcrypt hash; make one with `htpasswd -nBC 10 {user}`"
+        "the password of `{user}` in the web configuration is not a bcrypt hash; create one with \
+         `htpasswd -nBC 10 {user}`"
     )]
     Hash { user: String },
     #[error(
-        "comparing with the password of `{user}` in the web configuration, a bcrypt hash of cost {cost}, would take \
-         too long; make one with `htpasswd -nBC 10 {user}`"
+        "the password of `{user}` in the web configuration has bcrypt cost {cost}, which is too slow to verify; create \
+         a hash with `htpasswd -nBC 10 {user}`"
     )]
     Cost { user: String, cost: u32 },
 }
@@ -82,7 +83,7 @@ enum MinVersion {
 }
 
 impl Web {
-    /// Reads the file and what it names; paths are relative to it.
+    /// Reads the file, its certificate and its key. Paths are relative to the file.
     pub(crate) fn read(path: &Path) -> Result<Self, WebError> {
         let shown = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| WebError::Read { path: shown.clone(), error })?;
@@ -105,7 +106,7 @@ impl Web {
     }
 }
 
-/// A library's reason as a part of a sentence.
+/// Joins a multi-line library error into one line.
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ")
 }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_it_is_nothing_asked_for() {
+    fn an_empty_file_configures_nothing() {
         for text in ["", "# nothing\n", "basic_auth_users: {}\n"] {
             let web = read(text).unwrap();
             assert!(web.tls.is_none() && web.users.is_none(), "{text}");
@@ -157,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_key_and_the_remedy() {
         for (text, parts) in [
             ("tls_server_confg: {}\n", &["tls_server_confg", "tls_server_config"][..]),
             ("tls_server_config: {cert_file: a}\n", &["key_file"]),
             ("tls_server_config: {cert_file: no.crt, key_file: no.key}\n", &["certificate", "no.crt", "PEM"]),
             ("tls_server_config: {cert_file: a, key_file: b, min_version: SSL3}\n", &["SSL3", "TLS12"]),
             ("basic_auth_users: {alice: secret}\n", &["`alice`", "htpasswd"]),
-            ("basic_auth_users: [\n", &["web.yml is wrong", "docs/operating.md"]),
-            ("basic_auth_users: {a: b}\n  x\n:\n", &["web.yml is wrong", "docs/operating.md"]),
+            ("basic_auth_users: [\n", &["web.yml is invalid", "docs/operating.md"]),
+            ("basic_auth_users: {a: b}\n  x\n:\n", &["web.yml is invalid", "docs/operating.md"]),
             (
                 "basic_auth_users: {bob: $2y$31$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n",
                 &["`bob`", "cost 31", "htpasswd -nBC 10 bob"],

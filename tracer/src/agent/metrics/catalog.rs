@@ -1,50 +1,50 @@
-//! Every metric there is, declared once: the page and docs/metrics.md are made from this.
+//! Every metric, declared once. The page and docs/metrics.md are generated from this catalog.
 
-/// What kind of metric it is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows, until the daemon starts anew.
+pub enum MetricKind {
+    /// Only increases, until the agent restarts.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
-    /// A distribution; native buckets too, when it is asked for as protobuf.
+    /// A distribution with classic buckets; as protobuf also with native ones.
     Histogram,
-    /// Always 1; what it says is in its labels.
+    /// Always 1; the labels carry the information.
     Info,
 }
 
-/// A metric.
+/// The declaration of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
-    /// Its name without unit and suffix.
-    pub stem: &'static str,
-    /// Its base unit, a part of the name.
-    pub unit: Option<&'static str>,
-    /// Its kind.
-    pub kind: Kind,
-    /// What it means, one sentence; shown on the page.
+    /// The name without unit and suffix.
+    pub(super) stem: &'static str,
+    /// The base unit, a part of the name.
+    pub(super) unit: Option<&'static str>,
+    /// The type.
+    pub kind: MetricKind,
+    /// The HELP line: one sentence.
     pub help: &'static str,
-    /// Its labels.
+    /// The fixed labels.
     pub labels: &'static [&'static str],
-    /// Whether the opt-in labels are added to it.
-    pub owned: bool,
-    /// What else one has to know, for the documentation.
-    pub note: &'static str,
+    /// Whether the opt-in labels apply.
+    pub(super) owned: bool,
+    /// Details for docs/metrics.md.
+    pub(super) note: &'static str,
 }
 
 impl Description {
-    /// Its name on the page and in PromQL; a histogram's has `_bucket`, `_sum` and `_count` after it.
+    /// Returns the name in PromQL. The series of a histogram append `_bucket`, `_sum` and `_count`.
     pub fn name(&self) -> String {
         let mut name = self.base();
         match self.kind {
-            Kind::Counter => name.push_str("_total"),
-            Kind::Info => name.push_str("_info"),
-            Kind::Gauge | Kind::Histogram => {}
+            MetricKind::Counter => name.push_str("_total"),
+            MetricKind::Info => name.push_str("_info"),
+            MetricKind::Gauge | MetricKind::Histogram => {}
         }
         name
     }
 
-    /// Its name without the suffix of its kind.
+    /// Returns the name without the suffix of its type.
     fn base(&self) -> String {
         match self.unit {
             Some(unit) => format!("{}_{unit}", self.stem),
@@ -56,7 +56,7 @@ impl Description {
 const fn metric(
     stem: &'static str,
     unit: Option<&'static str>,
-    kind: Kind,
+    kind: MetricKind,
     help: &'static str,
 ) -> Description {
     Description { stem, unit, kind, help, labels: &[], owned: false, note: "" }
@@ -68,233 +68,249 @@ const BYTES: Option<&str> = Some("bytes");
 pub(super) const HANDSHAKE_DURATION: Description = Description {
     labels: &["role", "network_type"],
     owned: true,
-    note: "A client's is what its application waited, lost SYNs included. A server's is the kernel's own measurement, \
-           not the microseconds of SYN_RECV; where the kernel cannot say (docs/handshakes.md) the handshake is in \
-           `tcptrace_handshakes_total` and not here. The boundaries .95, 1.5, 2.5, 3.5, 7.5, 15.5, 31.5, 67.5 and 131 \
-           bracket the steps at which SYNs are sent again: what is above .95 has lost at least one.",
+    note: "Client: the time the application waited, including lost SYNs. Server: the kernel's measurement from \
+           SYN-ACK to ACK, not the microseconds in SYN_RECV. A handshake whose duration is unknown \
+           (docs/handshake-durations.md) counts only in `tcptrace_handshakes_total`. The bounds .95, 1.5, 2.5, 3.5, \
+           7.5, 15.5, 31.5, 67.5 and 131 bracket the SYN retransmission steps: a handshake above .95 lost at least \
+           one SYN or SYN-ACK.",
     ..metric(
         "tcptrace_handshake_duration",
         SECONDS,
-        Kind::Histogram,
-        "How long openings took that succeeded.",
+        MetricKind::Histogram,
+        "Duration of completed handshakes.",
     )
 };
 pub(super) const HANDSHAKE_RTT: Description = Description {
     labels: &["role"],
-    note: "Compare with `tcptrace_handshake_duration_seconds`: a long handshake over a short round trip has lost a SYN.",
+    note: "Compare with `tcptrace_handshake_duration_seconds`: a long handshake with a short round trip lost a SYN.",
     ..metric(
         "tcptrace_handshake_rtt",
         SECONDS,
-        Kind::Histogram,
-        "The network's part of openings: the round trip of the segment that was answered.",
+        MetricKind::Histogram,
+        "Round-trip time of the answered handshake segment.",
     )
 };
 pub(super) const HANDSHAKES: Description = Description {
     labels: &["role", "result"],
     owned: true,
-    note: "`abandoned` are handshakes that this host answered and the client never completed; they show when the \
-           SYN-ACK has been sent again, which takes the hook `tcp_retransmit_synack`. A connection that existed before \
-           the daemon has no opening.",
-    ..metric("tcptrace_handshakes", None, Kind::Counter, "Openings that came to an end.")
+    note: "`abandoned`: this host sent a SYN-ACK and the client never completed the handshake. Visible once the SYN-ACK \
+           was retransmitted, which requires the hook `tcp_retransmit_synack`. Connections that existed before the \
+           agent started are not counted.",
+    ..metric("tcptrace_handshakes", None, MetricKind::Counter, "Finished handshakes by result.")
 };
 pub(super) const SYN_RETRANSMITS: Description = Description {
     labels: &["role"],
     owned: true,
-    note: "For a server, SYN-ACKs. Counted when the opening has ended.",
-    ..metric("tcptrace_syn_retransmits", None, Kind::Counter, "SYNs that were sent again.")
+    note: "Client: SYNs. Server: SYN-ACKs. Counted when the handshake has finished, also when it failed.",
+    ..metric("tcptrace_syn_retransmits", None, MetricKind::Counter, "Retransmitted SYNs and SYN-ACKs.")
 };
 pub(super) const STATE_DURATION: Description = Description {
     labels: &["state"],
-    note: "A server's `syn_received` is its handshake. `time_wait` and a `fin_wait_2` without a socket are counted where \
-           the hook `inet_twsk_kill` tells of their end (docs/modes.md).",
+    note: "`syn_received` of a server is the duration of its handshake. `time_wait`, and `fin_wait_2` after the \
+           application closed the socket, require the hook `inet_twsk_kill` (docs/modes.md).",
     ..metric(
         "tcptrace_state_duration",
         SECONDS,
-        Kind::Histogram,
-        "Time spent in a state, counted when it is left.",
+        MetricKind::Histogram,
+        "Time in a state, counted when the state is left.",
     )
 };
 pub(super) const TRANSITIONS: Description = Description {
     labels: &["from", "to"],
-    note: "The kernel's transitions, so nothing enters `time_wait`.",
-    ..metric("tcptrace_transitions", None, Kind::Counter, "Changes of state.")
+    note: "As reported by the kernel, which reports no transition to `time_wait`.",
+    ..metric("tcptrace_transitions", None, MetricKind::Counter, "State transitions.")
 };
 pub(super) const CONNECTIONS: Description = Description {
     labels: &["state"],
     owned: true,
-    note: "What `ss -tan` counts, with these differences: a table of more than 8,192 connections (512 with opt-in labels) \
-           is looked through in parts, one with every batch of events, so with a million the figure is some seconds \
-           old (with labels up to a minute), and one with fewer is of the moment; half-open handshakes on a server are no \
-           sockets yet and missing in `syn_received`; `time_wait` begins with what closed after the daemon started, and \
-           where no hook tells of its end lasts the 67 s that the kernel's timer may take; a `fin_wait_2` that its application \
-           has left may be a `time_wait` by now, of which the kernel tells nothing, so it is their sum that agrees; listeners of one process on one \
-           address that existed before count once. With opt-in labels, what belongs to nobody (`listen`, `time_wait`, a \
-           `fin_wait_2` that its application has left) is in the series of `~other`, so that the sum by state is the same.",
-    ..metric("tcptrace_connections", None, Kind::Gauge, "Connections by state.")
+    note: "Corresponds to `ss -tan`, with these differences. Age: up to 8,192 connections (512 with opt-in labels) the \
+           value is current; a larger table is scanned in parts, so with a million connections the value is some seconds \
+           old (with labels up to a minute). `syn_received`: half-open handshakes of a server are missing. `time_wait`: \
+           only connections that closed after the agent started; without the hook that reports its end, an entry is \
+           kept for 67 s, the longest time of the kernel's timer. `fin_wait_2` after the application closed the socket: \
+           the kernel does not report its change to `time_wait`, so only the sum of both states agrees. `listen`: \
+           listeners that existed before the start and share process and address count once. With opt-in labels, `listen`, \
+           `time_wait` and `fin_wait_2` without a socket count under `~other`, so the sums by state stay the same.",
+    ..metric("tcptrace_connections", None, MetricKind::Gauge, "Connections by state.")
 };
 pub(super) const CONNECTION_DURATION: Description = Description {
     labels: &["role"],
-    note: "Without TIME_WAIT. Connections that existed before the daemon are not in it: their beginning is unknown.",
+    note: "Excludes TIME_WAIT, and connections that existed before the agent started.",
     ..metric(
         "tcptrace_connection_duration",
         SECONDS,
-        Kind::Histogram,
-        "How long connections lasted that ended.",
+        MetricKind::Histogram,
+        "Duration of closed connections.",
     )
 };
 pub(super) const CONNECTIONS_CLOSED: Description = Description {
     labels: &["role", "reason"],
     owned: true,
-    note: "The reasons are those of docs/close-reasons.md.",
-    ..metric("tcptrace_connections_closed", None, Kind::Counter, "Connections that ended, by why.")
+    note: "docs/close-reasons.md explains the reasons.",
+    ..metric("tcptrace_connections_closed", None, MetricKind::Counter, "Closed connections by reason.")
 };
 pub(super) const STUCK: Description = Description {
     labels: &["state"],
     owned: true,
-    note: "The limits are those of `tcptrace-bpf stuck`, and `--threshold` changes them. A connection that existed before \
-           the daemon counts from when it was certainly in its state.",
+    note: "The thresholds are those of `tcptrace-bpf stuck`; `--threshold` changes them. For a connection that existed \
+           before the agent, the time is a lower bound.",
     ..metric(
         "tcptrace_stuck_connections",
         None,
-        Kind::Gauge,
-        "Connections that have been in a passing state for longer than its limit.",
+        MetricKind::Gauge,
+        "Connections beyond the threshold of their state.",
     )
 };
 pub(super) const BYTES_SENT: Description = Description {
     owned: true,
-    note: "Payload, without what was sent again. Needs mode `btf`. Traffic of connections that are still open is not in it.",
-    ..metric("tcptrace_bytes_sent", None, Kind::Counter, "Bytes that closed connections had sent.")
+    note: "Payload without retransmissions. Excludes open connections. Requires mode `btf`.",
+    ..metric("tcptrace_bytes_sent", None, MetricKind::Counter, "Bytes sent by closed connections.")
 };
 pub(super) const BYTES_RECEIVED: Description = Description {
     owned: true,
-    note: "Payload in order. Needs mode `btf`. Traffic of connections that are still open is not in it.",
-    ..metric("tcptrace_bytes_received", None, Kind::Counter, "Bytes that closed connections had received.")
+    note: "Payload received in order. Excludes open connections. Requires mode `btf`.",
+    ..metric("tcptrace_bytes_received", None, MetricKind::Counter, "Bytes received by closed connections.")
 };
 pub(super) const ACCEPT_QUEUE: Description = Description {
     labels: &["port"],
-    note: "As the listener has it at the scrape, at most a second ago; of several on one port the one that is fullest \
-           for its limit. Listeners in other network namespaces cannot be looked at: theirs is what the last connection \
-           of the last 60 s found, itself not counted, in mode `btf`. The 100 fullest ports.",
+    note: "Read from the kernel at the scrape, at most once a second. Several listeners on a port: the fullest relative \
+           to its limit. Other network namespaces: the length at the last arrival of the last 60 s, in mode `btf`. \
+           Limited to the 100 fullest ports.",
     ..metric(
         "tcptrace_listener_accept_queue",
         None,
-        Kind::Gauge,
-        "Connections that waited for accept() on a listening port.",
+        MetricKind::Gauge,
+        "Connections waiting for accept() on a port.",
     )
 };
 pub(super) const ACCEPT_QUEUE_LIMIT: Description = Description {
     labels: &["port"],
-    note: "The backlog of `listen()`, capped by `net.core.somaxconn`, of the same listener.",
-    ..metric(
-        "tcptrace_listener_accept_queue_limit",
-        None,
-        Kind::Gauge,
-        "The most connections that may wait there.",
-    )
+    note: "The backlog of `listen()` of the same listener, capped by `net.core.somaxconn`.",
+    ..metric("tcptrace_listener_accept_queue_limit", None, MetricKind::Gauge, "Limit of the accept queue.")
 };
 pub(super) const ACCEPT_QUEUE_PEAK: Description = Description {
     labels: &["port"],
-    note: "Of the last one to two minutes, itself not counted; in mode `btf`. It shows bursts between two scrapes. The 100 \
-           ports used last, each until nothing has arrived for the time of `--label-expiry`.",
+    note: "Covers the last one to two minutes, so it shows bursts between scrapes. The arriving connection is not \
+           counted. Requires mode `btf`. Limited to the 100 most recently used ports; a port without arrivals for \
+           `--label-expiry` is dropped.",
     ..metric(
         "tcptrace_listener_accept_queue_peak",
         None,
-        Kind::Gauge,
-        "The most connections that one which arrived found waiting for accept().",
+        MetricKind::Gauge,
+        "Longest accept queue seen by an arriving connection.",
     )
 };
 pub(super) const EVENTS: Description = Description {
     labels: &["type"],
-    ..metric("tcptrace_events", None, Kind::Counter, "Events that the tracer took in.")
+    ..metric("tcptrace_events", None, MetricKind::Counter, "Events received by the tracer.")
 };
 pub(super) const EVENTS_LOST: Description = Description {
     labels: &["where"],
-    note: "`ring`: transitions that found the buffer full, remedied by a larger `--buffer`; `ring_other`: other \
-           records that did; `kernel`: times the kernel skipped the program (docs/modes.md), absent where it does \
-           not count them: before 5.12, in mode `tracepoint` before 6.7 or without BTF; `malformed`: records that could not be understood.",
-    ..metric("tcptrace_events_lost", None, Kind::Counter, "Events that were lost.")
+    note: "`ring`: transitions dropped because the buffer was full; raise `--buffer`. `ring_other`: other records \
+           dropped because their buffer was full. `kernel`: runs of the program that the kernel skipped \
+           (docs/modes.md); absent where the kernel does not count them: before 5.12, and in mode `tracepoint` before \
+           6.7 or without BTF. `malformed`: records that could not be decoded.",
+    ..metric("tcptrace_events_lost", None, MetricKind::Counter, "Lost events.")
+};
+pub(super) const COVERAGE_GAPS: Description = Description {
+    labels: &["gap"],
+    note: "Set by the socket dump at the start, except for the last four values, which increase while the agent runs. \
+           `unreadable_processes` and `unreadable_namespaces`: grant `CAP_SYS_PTRACE`, `CAP_DAC_READ_SEARCH` and \
+           `CAP_SYS_ADMIN`. `omitted_processes`: more than 131,072 processes, 8,388,608 descriptors or 2,097,152 sockets, so \
+           owners of existing sockets are missing. `omitted_namespaces`: processes and mounts beyond 4,096 namespaces or \
+           131,072 processes. `namespaces_without_resync`: namespaces beyond 256. `undecoded_sockets`: existing sockets in \
+           messages that could not be decoded. `unresolved_cgroups`: lookups of a cgroup id without a path. \
+           `evicted_cgroups`: cgroups dropped from a full cache. `truncated_cgroup_walks`: walks of the cgroup tree that \
+           stopped at 32,768 cgroups. `listener_dumps`: dumps of the accept queues that failed or were incomplete.",
+    ..metric(
+        "tcptrace_coverage_gaps",
+        None,
+        MetricKind::Gauge,
+        "Items on this host that could not be read, by kind.",
+    )
 };
 pub(super) const TRACKED: Description =
-    metric("tcptrace_connections_tracked", None, Kind::Gauge, "Connections in the table.");
+    metric("tcptrace_connections_tracked", None, MetricKind::Gauge, "Connections in the connection table.");
 pub(super) const EVICTED: Description = Description {
-    note: "Remedied by a larger `--max-connections`.",
+    note: "Raise `--max-connections`.",
     ..metric(
         "tcptrace_connections_evicted",
         None,
-        Kind::Counter,
-        "Connections that were forgotten because the table was full.",
+        MetricKind::Counter,
+        "Connections dropped because the table was full.",
     )
 };
 pub(super) const UNMATCHED: Description = metric(
     "tcptrace_transitions_unmatched",
     None,
-    Kind::Counter,
-    "Transitions of sockets whose beginning was not seen.",
+    MetricKind::Counter,
+    "Transitions of sockets whose start was not seen.",
 );
 pub(super) const GAPS: Description = metric(
     "tcptrace_transition_gaps",
     None,
-    Kind::Counter,
-    "Transitions that did not follow from the one before: one was missed.",
+    MetricKind::Counter,
+    "Transitions that do not continue the previous state: at least one was missed.",
 );
 pub(super) const UNFOLLOWED: Description = metric(
     "tcptrace_unfollowed",
     None,
-    Kind::Counter,
-    "Half-open handshakes and timewait_sockets of connections that were too many to follow.",
+    MetricKind::Counter,
+    "Half-open handshakes and timewait sockets beyond the tracking limits.",
 );
 pub(super) const TIME_WAIT_REUSED: Description = metric(
     "tcptrace_time_wait_reused",
     None,
-    Kind::Counter,
-    "Connections that took the ends of one in TIME_WAIT before its time was over.",
+    MetricKind::Counter,
+    "Connections that reused the 4-tuple of a TIME_WAIT socket before its timer expired.",
 );
 pub(super) const LABEL_OVERFLOW: Description = Description {
     labels: &["label"],
-    note: "`series` are combinations that found the page full. `port` is the label of `tcptrace_listener_accept_queue`.",
+    note: "`series`: label combinations beyond the limit of the page. `port`: ports beyond the limit of \
+           `tcptrace_listener_accept_queue`.",
     ..metric(
         "tcptrace_label_overflow",
         None,
-        Kind::Counter,
-        "Times that a label's value was one too many, and `~other` stood for it.",
+        MetricKind::Counter,
+        "Label values replaced by `~other` because of a limit.",
     )
 };
 pub(super) const COUNTS_AGE: Description = Description {
-    note: "Some milliseconds, unless the thread that reads events hangs or gets no processor: then everything else here \
-           is as old. Absent for a recording.",
-    ..metric("tcptrace_counts_age", SECONDS, Kind::Gauge, "Time since the counts of this page were made.")
+    note: "Normally some milliseconds. Higher when the tracing thread hangs or gets no CPU time; then all other values \
+           are equally old. Absent for a recording.",
+    ..metric("tcptrace_counts_age", SECONDS, MetricKind::Gauge, "Age of the counts on this page.")
 };
 pub(super) const MODE: Description = Description {
     labels: &["mode", "kernel"],
-    ..metric("tcptrace_mode", None, Kind::Info, "How the kernel is traced, and its release.")
+    ..metric("tcptrace_mode", None, MetricKind::Info, "Tracing mode and kernel release.")
 };
 pub(super) const BUILD: Description = Description {
     labels: &["version"],
-    ..metric("tcptrace_build", None, Kind::Info, "The program's version.")
+    ..metric("tcptrace_build", None, MetricKind::Info, "Version of tcptrace-bpf.")
 };
 pub(super) const BPF_RUN: Description = Description {
-    note: "Of the program at every transition. Absent unless the kernel keeps BPF statistics, which cost time \
-           themselves (`sysctl kernel.bpf_stats_enabled=1`).",
-    ..metric("tcptrace_bpf_run", SECONDS, Kind::Counter, "Processor time that the eBPF program took.")
+    note: "Covers the program that runs at every transition. Absent unless BPF statistics are enabled \
+           (`sysctl kernel.bpf_stats_enabled=1`), which add overhead.",
+    ..metric("tcptrace_bpf_run", SECONDS, MetricKind::Counter, "CPU time of the eBPF program.")
 };
 pub(super) const PROCESS_CPU: Description =
-    metric("process_cpu", SECONDS, Kind::Counter, "Processor time of this process, user and system.");
+    metric("process_cpu", SECONDS, MetricKind::Counter, "CPU time of this process, user and system.");
 pub(super) const PROCESS_RESIDENT: Description =
-    metric("process_resident_memory", BYTES, Kind::Gauge, "Resident memory of this process.");
+    metric("process_resident_memory", BYTES, MetricKind::Gauge, "Resident memory of this process.");
 pub(super) const PROCESS_VIRTUAL: Description =
-    metric("process_virtual_memory", BYTES, Kind::Gauge, "Virtual memory of this process.");
+    metric("process_virtual_memory", BYTES, MetricKind::Gauge, "Virtual memory of this process.");
 pub(super) const PROCESS_OPEN_FDS: Description =
-    metric("process_open_fds", None, Kind::Gauge, "File descriptors that this process has open.");
-pub(super) const PROCESS_MAX_FDS: Description = metric(
-    "process_max_fds",
-    None,
-    Kind::Gauge,
-    "The most file descriptors that this process may have open.",
+    metric("process_open_fds", None, MetricKind::Gauge, "Open file descriptors of this process.");
+pub(super) const PROCESS_MAX_FDS: Description =
+    metric("process_max_fds", None, MetricKind::Gauge, "Limit of open file descriptors of this process.");
+pub(super) const PROCESS_START: Description = metric(
+    "process_start_time",
+    SECONDS,
+    MetricKind::Gauge,
+    "Start time of this process since the Unix epoch.",
 );
-pub(super) const PROCESS_START: Description =
-    metric("process_start_time", SECONDS, Kind::Gauge, "When this process started, since the epoch.");
 
-/// Every metric, in the order of the page.
+/// Every metric, in page order.
 pub const CATALOG: &[Description] = &[
     HANDSHAKE_DURATION,
     HANDSHAKE_RTT,
@@ -313,6 +329,7 @@ pub const CATALOG: &[Description] = &[
     ACCEPT_QUEUE_PEAK,
     EVENTS,
     EVENTS_LOST,
+    COVERAGE_GAPS,
     TRACKED,
     EVICTED,
     UNMATCHED,

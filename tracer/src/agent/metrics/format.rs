@@ -1,4 +1,4 @@
-//! The formats of the page, and which one is asked for.
+//! The formats of the page, and their negotiation.
 
 use prometheus_client::{
     encoding::{prometheus_protobuf, text as openmetrics},
@@ -9,32 +9,32 @@ use crate::agent::metrics::text;
 
 /// A format of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Prometheus's text format, which people read.
+pub enum PageFormat {
+    /// Prometheus's text format.
     Text,
     /// OpenMetrics text.
     OpenMetrics,
-    /// Prometheus's protobuf, the only one with native histograms.
+    /// Prometheus's protobuf, the only format with native histograms.
     Protobuf,
 }
 
-/// Why a page could not be made.
+/// A page that could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// The text encoder's.
+    /// The text encoder failed.
     #[error("the page could not be written as text: {0}")]
     Text(#[from] std::fmt::Error),
-    /// The protobuf encoder's.
+    /// The protobuf encoder failed.
     #[error("the page could not be written as protobuf: {0}")]
     Protobuf(#[from] prometheus_protobuf::EncodeError),
 }
 
-impl Format {
+impl PageFormat {
     /// Every format.
     pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
 
-    /// The format that the header `Accept` prefers; plain text for whoever does not say.
-    pub fn negotiate(accept: Option<&str>) -> Self {
+    /// Returns the format that the header `Accept` prefers; plain text when there is no preference.
+    pub(crate) fn negotiate(accept: Option<&str>) -> Self {
         let mut best: Option<(f32, Self)> = None;
         for range in accept.unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -56,7 +56,7 @@ impl Format {
             let quality = parameters
                 .find(|(key, _)| key.trim() == "q")
                 .map_or(1.0, |(_, value)| value.trim().parse().unwrap_or(0.0));
-            // Of equals the first.
+            // Among equals, the first wins.
             if quality > 0.0 && best.is_none_or(|(before, _)| quality > before) {
                 best = Some((quality, format));
             }
@@ -64,8 +64,8 @@ impl Format {
         best.map_or(Self::Text, |(_, format)| format)
     }
 
-    /// The header `Content-Type`.
-    pub const fn content_type(self) -> &'static str {
+    /// Returns the value of the header `Content-Type`.
+    pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -93,33 +93,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_monitors_send() {
+    fn accept_headers_select_a_format() {
         for (accept, format) in [
-            (None, Format::Text),
-            (Some(""), Format::Text),
-            (Some("*/*"), Format::Text),
-            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), Format::Text),
+            (None, PageFormat::Text),
+            (Some(""), PageFormat::Text),
+            (Some("*/*"), PageFormat::Text),
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), PageFormat::Text),
             // Prometheus 2.42, without and with native histograms.
             (
                 Some(
                     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                      text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
                 ),
-                Format::OpenMetrics,
+                PageFormat::OpenMetrics,
             ),
             (
                 Some(
                     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
                      application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
                 ),
-                Format::Protobuf,
+                PageFormat::Protobuf,
             ),
-            (Some("application/vnd.google.protobuf;proto=x;encoding=text,text/plain;q=0.1"), Format::Text),
-            (Some("application/openmetrics-text;q=0,text/plain"), Format::Text),
-            (Some("text/plain;q=0.2, application/openmetrics-text;q=0.9"), Format::OpenMetrics),
-            (Some(";;;=,q=,\u{1}"), Format::Text),
+            (
+                Some("application/vnd.google.protobuf;proto=x;encoding=text,text/plain;q=0.1"),
+                PageFormat::Text,
+            ),
+            (Some("application/openmetrics-text;q=0,text/plain"), PageFormat::Text),
+            (Some("text/plain;q=0.2, application/openmetrics-text;q=0.9"), PageFormat::OpenMetrics),
+            (Some(";;;=,q=,\u{1}"), PageFormat::Text),
         ] {
-            assert_eq!(Format::negotiate(accept), format, "{accept:?}");
+            assert_eq!(PageFormat::negotiate(accept), format, "{accept:?}");
         }
     }
 }

@@ -1,20 +1,20 @@
-//! MetricsConsumer who is there by going through the table of connections, a part at a time.
+//! Counts live and stuck connections by scanning the connection table in parts.
 
 use tracer_core::{
-    event::Timestamp,
-    lifecycle::{Connection, Thresholds, Tracker},
+    event::{Nanos, Timestamp},
+    lifecycle::{Age, Thresholds, Tracker},
 };
 
-use crate::agent::metrics::owners::{LabelInputs, Owners};
+use crate::agent::metrics::{label_sources::LabelInputs, owners::Owners};
 
-/// Places of the table that are looked at in one go: well below a millisecond, also of the largest table.
+/// Table slots scanned per batch of events; takes well under a millisecond.
 const PART: usize = 8192;
-/// The same with opt-in labels, each of which is looked up.
+/// The same with opt-in labels, whose values have to be resolved.
 const LABELLED_PART: usize = 512;
-/// How often it is begun anew at most, nanoseconds.
-const INTERVAL_NS: u64 = 1_000_000_000;
+/// Shortest time between the starts of two scans.
+const INTERVAL: Nanos = Nanos::from_secs(1);
 
-/// A look at every connection that may be under way.
+/// The progress of the scan.
 #[derive(Debug, Default)]
 pub(super) struct GaugeScan {
     next: Option<usize>,
@@ -22,7 +22,7 @@ pub(super) struct GaugeScan {
 }
 
 impl GaugeScan {
-    /// Goes on with the look, or begins one when it is time.
+    /// Scans the next part, or starts a scan when one is due.
     pub(super) fn advance(
         &mut self,
         tracker: &Tracker,
@@ -30,7 +30,7 @@ impl GaugeScan {
         thresholds: &Thresholds,
         now: Timestamp,
     ) {
-        if self.next.is_none() && now.since(self.begun) >= INTERVAL_NS {
+        if self.next.is_none() && now.since(self.begun) >= INTERVAL {
             self.begin(owners, now);
         }
         if self.next.is_some() {
@@ -38,7 +38,7 @@ impl GaugeScan {
         }
     }
 
-    /// Makes the counts as new as possible: a table that can be looked through in one go is.
+    /// Rescans a table that fits into one part, so that its counts are current.
     pub(super) fn refresh(
         &mut self,
         tracker: &Tracker,
@@ -46,7 +46,7 @@ impl GaugeScan {
         thresholds: &Thresholds,
         now: Timestamp,
     ) {
-        if tracker.places() <= part_of(owners) {
+        if tracker.slots() <= part_of(owners) {
             self.begin(owners, now);
             self.part(tracker, owners, thresholds, now);
         }
@@ -63,7 +63,7 @@ impl GaugeScan {
     fn part(&mut self, tracker: &Tracker, owners: &mut Owners, thresholds: &Thresholds, now: Timestamp) {
         let Some(from) = self.next else { return };
         self.next = tracker.walk(from, part_of(owners), &mut |connection| {
-            let stuck = is_stuck(connection, thresholds, now);
+            let stuck = thresholds.is_exceeded(connection.state(), Age::of(connection, now));
             owners.gauge_slot(LabelInputs::of(connection), now).next_gauges.add(connection.state(), stuck);
         });
         if self.next.is_none() {
@@ -76,11 +76,4 @@ impl GaugeScan {
 
 fn part_of(owners: &Owners) -> usize {
     if owners.labelled() { LABELLED_PART } else { PART }
-}
-
-fn is_stuck(connection: &Connection, thresholds: &Thresholds, now: Timestamp) -> bool {
-    let Some(limit) = thresholds.of(connection.state()) else { return false };
-    // Of one that was there before it is known since when it is certainly in its state; after a gap nothing is.
-    let since = connection.history.since().or((!connection.gap).then_some(connection.first_seen));
-    since.is_some_and(|since| now.since(since) >= limit)
 }

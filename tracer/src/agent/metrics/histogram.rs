@@ -1,78 +1,80 @@
-//! A distribution of durations in fixed arrays: classic buckets, and native ones of schema 3.
+//! A histogram of durations in fixed arrays, with classic buckets and native buckets of schema 3.
 //!
-//! The native buckets are those of Prometheus's standard exponential schemas: bucket `i` holds what is
-//! above `2^((i-1)/8)` seconds and at most `2^(i/8)`, so each is 9 % wide.
+//! Native bucket `i` counts durations above `2^((i-1)/8)` and up to `2^(i/8)` seconds, so each bucket is 9 % wide.
+//! This is Prometheus's standard exponential schema.
 
-/// Upper bounds for openings and round trips, nanoseconds. Those from 0.95 s on bracket the moments at which
-/// Linux sends a SYN again (1, 3, 7, 15, 31, 63 s after the first) and gives up (127 s).
-pub const HANDSHAKE_BOUNDS: &[u64] = &[
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    150_000_000,
-    250_000_000,
-    500_000_000,
-    950_000_000,
-    1_500_000_000,
-    2_500_000_000,
-    3_500_000_000,
-    7_500_000_000,
-    15_500_000_000,
-    31_500_000_000,
-    67_500_000_000,
-    131_000_000_000,
+use tracer_core::event::Nanos;
+
+/// Upper bounds for handshakes and round trips. From 0.95 s on they bracket the times at which Linux
+/// retransmits a SYN (1, 3, 7, 15, 31, 63 s after the first) and gives up (127 s).
+pub(super) const HANDSHAKE_BOUNDS: &[Nanos] = &[
+    Nanos::from_micros(50),
+    Nanos::from_micros(100),
+    Nanos::from_micros(250),
+    Nanos::from_micros(500),
+    Nanos::from_millis(1),
+    Nanos::from_micros(2_500),
+    Nanos::from_millis(5),
+    Nanos::from_millis(10),
+    Nanos::from_millis(25),
+    Nanos::from_millis(50),
+    Nanos::from_millis(100),
+    Nanos::from_millis(150),
+    Nanos::from_millis(250),
+    Nanos::from_millis(500),
+    Nanos::from_millis(950),
+    Nanos::from_millis(1_500),
+    Nanos::from_millis(2_500),
+    Nanos::from_millis(3_500),
+    Nanos::from_millis(7_500),
+    Nanos::from_millis(15_500),
+    Nanos::from_millis(31_500),
+    Nanos::from_millis(67_500),
+    Nanos::from_secs(131),
 ];
 
-/// Upper bounds for states and whole connections, nanoseconds: from 100 µs to a day.
-pub const LIFETIME_BOUNDS: &[u64] = &[
-    100_000,
-    1_000_000,
-    5_000_000,
-    10_000_000,
-    50_000_000,
-    100_000_000,
-    500_000_000,
-    1_000_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    30_000_000_000,
-    61_000_000_000,
-    120_000_000_000,
-    300_000_000_000,
-    900_000_000_000,
-    3_600_000_000_000,
-    14_400_000_000_000,
-    86_400_000_000_000,
+/// Upper bounds for states and connections: 100 µs to 1 day.
+pub(super) const LIFETIME_BOUNDS: &[Nanos] = &[
+    Nanos::from_micros(100),
+    Nanos::from_millis(1),
+    Nanos::from_millis(5),
+    Nanos::from_millis(10),
+    Nanos::from_millis(50),
+    Nanos::from_millis(100),
+    Nanos::from_millis(500),
+    Nanos::from_secs(1),
+    Nanos::from_secs(5),
+    Nanos::from_secs(10),
+    Nanos::from_secs(30),
+    Nanos::from_secs(61),
+    Nanos::from_secs(120),
+    Nanos::from_secs(300),
+    Nanos::from_secs(900),
+    Nanos::from_secs(3_600),
+    Nanos::from_secs(14_400),
+    Nanos::from_secs(86_400),
 ];
 
-/// The resolution of the native buckets: 2^3 in each doubling.
+/// The resolution of the native buckets: 2^3 buckets per doubling.
 pub(super) const SCHEMA: i32 = 3;
-/// What is not above this, 2^-20 s (954 ns), is in the native zero bucket.
+/// The native zero bucket counts durations up to 2^-20 s (954 ns).
 pub(super) const ZERO_THRESHOLD: f64 = 1.0 / 1_048_576.0;
 /// The first native bucket, above the threshold.
 const FIRST: i32 = -20 * 8 + 1;
-/// The last one, up to 2^26 s (two years); what is longer is in it too.
+/// The last native bucket, up to 2^26 s (two years); it also counts longer durations.
 const LAST: i32 = 26 * 8;
 const NATIVE: usize = (LAST - FIRST + 1) as usize;
-/// The most classic buckets, the one without an upper bound included.
+/// Most classic buckets, including the unbounded one.
 const CLASSIC: usize = 24;
 
 const _: () = assert!(HANDSHAKE_BOUNDS.len() < CLASSIC && LIFETIME_BOUNDS.len() < CLASSIC);
 
-/// A distribution of durations.
+/// A histogram of durations.
 #[derive(Clone, Debug)]
-pub struct Histogram {
-    bounds: &'static [u64],
-    /// By the number of a duration's binary digits: the first bound that it may be below. Between it and the one that it
-    /// is below lie two at most.
+pub(super) struct Histogram {
+    bounds: &'static [Nanos],
+    /// The index of the first bound to compare with, by the number of a duration's binary digits. At most two bounds
+    /// follow before the right one.
     first_bounds: [u8; 65],
     classic: [u64; CLASSIC],
     native: [u64; NATIVE],
@@ -82,58 +84,58 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// An empty one with these classic upper bounds, nanoseconds, ascending, at most 23.
-    pub fn new(bounds: &'static [u64]) -> Self {
+    /// Creates an empty histogram. The classic upper bounds are ascending, at most 23.
+    pub(super) fn new(bounds: &'static [Nanos]) -> Self {
         debug_assert!(bounds.len() < CLASSIC);
         let first_bounds = std::array::from_fn(|digits| {
-            let least = digits.checked_sub(1).map_or(0, |place| 1 << place);
+            let least = Nanos(digits.checked_sub(1).map_or(0, |bit| 1 << bit));
             u8::try_from(bounds.partition_point(|&bound| bound < least)).unwrap_or(0)
         });
         let (classic, native) = ([0; CLASSIC], [0; NATIVE]);
         Self { bounds, first_bounds, classic, native, native_zero: 0, count: 0, sum_ns: 0 }
     }
 
-    /// Takes in a duration, nanoseconds.
-    pub fn observe(&mut self, nanoseconds: u64) {
+    /// Counts a duration.
+    pub(super) fn observe(&mut self, duration: Nanos) {
         self.count += 1;
-        self.sum_ns += u128::from(nanoseconds);
-        let digits = (u64::BITS - nanoseconds.leading_zeros()) as usize;
+        self.sum_ns += u128::from(duration.0);
+        let digits = (u64::BITS - duration.0.leading_zeros()) as usize;
         let first = usize::from(self.first_bounds[digits]);
-        let further = self.bounds[first..].iter().take_while(|&&bound| bound < nanoseconds).count();
+        let further = self.bounds[first..].iter().take_while(|&&bound| bound < duration).count();
         self.classic[(first + further).min(CLASSIC - 1)] += 1;
-        match native_index(nanoseconds) {
+        match native_index(duration) {
             None => self.native_zero += 1,
             Some(index) => {
-                let place = usize::try_from(index.clamp(FIRST, LAST) - FIRST).unwrap_or(0);
-                self.native[place] += 1;
+                let bucket = usize::try_from(index.clamp(FIRST, LAST) - FIRST).unwrap_or(0);
+                self.native[bucket] += 1;
             }
         }
     }
 
-    /// How many durations there were.
-    pub fn count(&self) -> u64 {
+    /// Returns the number of durations.
+    pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Their sum, seconds.
-    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
-    pub fn sum_seconds(&self) -> f64 {
+    /// Returns the sum of the durations, seconds.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are f64")]
+    pub(super) fn sum_seconds(&self) -> f64 {
         self.sum_ns as f64 / 1e9
     }
 
-    /// Each classic upper bound in seconds with the count of its bucket alone; the last is infinite.
-    pub fn buckets(&self) -> Vec<(f64, u64)> {
+    /// Returns each classic upper bound in seconds with its bucket's own count. The last bound is infinite.
+    pub(super) fn buckets(&self) -> Vec<(f64, u64)> {
         let bounds = self.bounds.iter().map(|&bound| seconds(bound)).chain([f64::INFINITY]);
         bounds.zip(self.classic).collect()
     }
 
-    /// The count of the native zero bucket.
+    /// Returns the count of the native zero bucket.
     pub(super) fn native_zero(&self) -> u64 {
         self.native_zero
     }
 
-    /// The native buckets as Prometheus takes them: runs of buckets as the distance from the run before
-    /// and a length, and the difference of each bucket's count to the one before.
+    /// Returns the native buckets in Prometheus's encoding: spans as (offset from the previous span, length), and each
+    /// bucket's count as the difference from the previous bucket.
     pub(super) fn native_buckets(&self) -> (Vec<(i32, u32)>, Vec<i64>) {
         let mut spans: Vec<(i32, u32)> = Vec::new();
         let mut deltas = Vec::new();
@@ -152,15 +154,15 @@ impl Histogram {
             last = count;
         }
         if spans.is_empty() {
-            // By this Prometheus knows an empty native histogram from one without native buckets.
+            // An empty span marks a native histogram without observations.
             spans.push((0, 0));
         }
         (spans, deltas)
     }
 }
 
-/// Which native bucket a duration belongs to; none for the zero bucket.
-fn native_index(nanoseconds: u64) -> Option<i32> {
+/// Returns the native bucket of a duration, or `None` for the zero bucket.
+fn native_index(duration: Nanos) -> Option<i32> {
     /// 2^(k/8)
     #[expect(clippy::unreadable_literal, reason = "the digits are not read")]
     const STEPS: [f64; 8] = [
@@ -173,7 +175,7 @@ fn native_index(nanoseconds: u64) -> Option<i32> {
         1.681792830507429,
         1.8340080864093424,
     ];
-    let value = seconds(nanoseconds);
+    let value = seconds(duration);
     if value <= ZERO_THRESHOLD {
         return None;
     }
@@ -184,9 +186,9 @@ fn native_index(nanoseconds: u64) -> Option<i32> {
     Some(exponent * 8 + i32::try_from(step).unwrap_or(0))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
-pub(super) fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
+#[expect(clippy::cast_precision_loss, reason = "Prometheus values are f64")]
+pub(super) fn seconds(duration: Nanos) -> f64 {
+    duration.0 as f64 / 1e9
 }
 
 #[cfg(test)]
@@ -201,10 +203,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_on_a_bound_is_in_its_bucket() {
+    fn an_upper_bound_is_inclusive() {
         let mut histogram = Histogram::new(HANDSHAKE_BOUNDS);
         for duration in [50_000, 50_001, 950_000_000, 950_000_001, 131_000_000_001] {
-            histogram.observe(duration);
+            histogram.observe(Nanos(duration));
         }
         let filled: Vec<_> = histogram.buckets().into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, [(5e-5, 1), (1e-4, 1), (0.95, 1), (1.5, 1), (f64::INFINITY, 1)]);
@@ -213,38 +215,44 @@ mod tests {
     }
 
     #[test]
-    fn longer_than_the_last_native_bucket_is_in_it() {
+    fn the_last_native_bucket_takes_longer_durations() {
         let mut histogram = Histogram::new(LIFETIME_BOUNDS);
-        histogram.observe(u64::MAX);
+        histogram.observe(Nanos::MAX);
         assert_eq!(histogram.native_buckets(), (vec![(LAST, 1)], vec![1]));
         assert_eq!(Histogram::new(LIFETIME_BOUNDS).native_buckets(), (vec![(0, 0)], vec![]));
     }
 
     #[test]
-    fn every_duration_is_in_the_first_bucket_that_it_fits() {
+    fn a_duration_is_in_the_first_bucket_that_fits() {
         for bounds in [HANDSHAKE_BOUNDS, LIFETIME_BOUNDS] {
-            let powers = (0..64).map(|place| 1_u64 << place);
-            for duration in powers.chain(bounds.iter().copied()).flat_map(|at| [at - 1, at, at + 1]) {
+            let powers = (0..64).map(|bit| 1_u64 << bit);
+            for duration in
+                powers.chain(bounds.iter().map(|bound| bound.0)).flat_map(|at| [at - 1, at, at + 1])
+            {
                 let mut histogram = Histogram::new(bounds);
-                histogram.observe(duration);
-                let place = histogram.classic.iter().position(|&count| count == 1);
-                assert_eq!(place, Some(bounds.partition_point(|&bound| bound < duration)), "{duration}");
+                histogram.observe(Nanos(duration));
+                let bucket = histogram.classic.iter().position(|&count| count == 1);
+                assert_eq!(
+                    bucket,
+                    Some(bounds.partition_point(|&bound| bound < Nanos(duration))),
+                    "{duration}"
+                );
             }
         }
     }
 
     proptest! {
-        /// Any set of durations gives the very buckets that the library's own histogram makes.
+        /// The native buckets equal those of the library's histogram.
         #[test]
-        fn the_native_buckets_are_the_librarys(
+        fn the_native_buckets_match_the_library(
             durations in prop::collection::vec(prop_oneof![0..100_000_u64, 0..1_000_000_000_000_u64, 0..1_u64 << 55], 1..60),
         ) {
             let config = NativeHistogramConfig::with_schema(3).zero_threshold(ZERO_THRESHOLD);
             let reference = Reference::new_native(config);
             let mut histogram = Histogram::new(HANDSHAKE_BOUNDS);
             for &duration in &durations {
-                reference.observe(seconds(duration));
-                histogram.observe(duration);
+                reference.observe(seconds(Nanos(duration)));
+                histogram.observe(Nanos(duration));
             }
             let mut registry = Registry::default();
             registry.register("a", "A", reference);

@@ -1,39 +1,39 @@
-//! The values of one opt-in label, of which there are never more than its limit.
+//! The bounded set of values of one opt-in label.
 //!
-//! A value beyond the limit is counted under [`OTHER`]. Once a minute those that were used most among
-//! them take the places of admitted values that were used less. A series that ends that way, or because
-//! its owner has been gone for long, ends with the count it had: adding that to `~other` would show a
-//! monitor the same events a second time, as a rate that never was.
+//! A value beyond the limit is counted under [`OTHER`]. Once a minute, the most used of those candidates replace
+//! admitted values with less use. A replaced or expired series is dropped with its count. Adding that count to
+//! `~other` would report the same events twice, as a rate that never happened.
 
 use hashbrown::HashMap;
-use tracer_core::event::Timestamp;
+use tracer_core::event::{Nanos, Timestamp};
 
-/// The value that stands for all that are one too many.
-pub const OTHER: &str = "~other";
+/// The value that stands for all values beyond the limit.
+pub(super) const OTHER: &str = "~other";
 
-/// No value: the label is left empty.
+/// No value: the page omits the label.
 pub(super) const NO_VALUE: u16 = 0;
 /// [`OTHER`].
 pub(super) const OTHER_VALUE: u16 = 1;
+/// The number of the first admitted value.
 const FIRST: u16 = 2;
 
-/// The longest value, bytes; of a longer one the end is kept.
-const LONGEST: usize = 64;
+/// The longest value, bytes. Longer values keep their end.
+const MAX_BYTES: usize = 64;
 
 /// An opt-in label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label {
-    /// The port that a server listens on.
+    /// The server's listening port.
     LocalPort,
-    /// The name of the owner's process.
+    /// The process name of the owner.
     Process,
-    /// The first twelve digits of the container's id.
+    /// The first 12 digits of the container id.
     Container,
-    /// The path of the cgroup.
+    /// The cgroup path.
     Cgroup,
-    /// The network of the remote address, from a list.
+    /// The network that contains the remote address, from a list.
     RemoteCidr,
-    /// The service by the server's port, from a list.
+    /// The service on the server's port, from a list.
     Service,
 }
 
@@ -42,8 +42,8 @@ impl Label {
     pub const ALL: [Self; 6] =
         [Self::LocalPort, Self::Process, Self::Container, Self::Cgroup, Self::RemoteCidr, Self::Service];
 
-    /// Its name.
-    pub const fn name(self) -> &'static str {
+    /// The label name.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::LocalPort => "local_port",
             Self::Process => "process",
@@ -55,55 +55,55 @@ impl Label {
     }
 }
 
-/// How much of it there may be.
+/// Limits of the opt-in labels.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelLimits {
-    /// Most values of each label, [`OTHER`] not counted.
+    /// Most values of each label, without [`OTHER`].
     pub values: u16,
-    /// How long a value lasts that nothing uses, nanoseconds.
-    pub expiry_ns: u64,
+    /// How long an unused value is kept.
+    pub expiry: Nanos,
 }
 
 impl Default for LabelLimits {
-    /// A hundred values, an hour.
+    /// 100 values, 1 hour.
     fn default() -> Self {
-        Self { values: 100, expiry_ns: 3_600_000_000_000 }
+        Self { values: 100, expiry: Nanos::from_secs(3_600) }
     }
 }
 
-/// Why a value is looked up.
+/// The reason for resolving a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Something happened that is counted under it.
+    /// An event is counted under the value. Raises the value's rank.
     Counted,
-    /// It is there: it lasts, and is worth no more for that.
+    /// A live connection has the value. Prevents expiry, without raising the rank.
     Seen,
 }
 
 #[derive(Debug)]
 struct Entry {
     value: Box<str>,
-    /// In this minute.
+    /// Counted events in the current minute.
     uses: u32,
     last_used: Timestamp,
 }
 
 /// The values of one label.
 #[derive(Debug)]
-pub struct LabelTable {
+pub(super) struct LabelTable {
     limits: LabelLimits,
     index: HashMap<Box<str>, u16, foldhash::fast::RandomState>,
     entries: Vec<Option<Entry>>,
-    /// Places among them that are empty.
+    /// Indices of empty entries.
     free: Vec<usize>,
-    /// Those that did not fit, with their uses in this minute; at most as many as there are places.
+    /// Values beyond the limit with their uses in the current minute; at most as many as the limit.
     candidates: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     overflow: u64,
 }
 
 impl LabelTable {
-    /// An empty one.
-    pub fn new(limits: LabelLimits) -> Self {
+    /// Creates an empty table. The limit is at least 1.
+    pub(super) fn new(limits: LabelLimits) -> Self {
         let values = limits.values.clamp(1, u16::MAX - FIRST);
         Self {
             limits: LabelLimits { values, ..limits },
@@ -115,7 +115,7 @@ impl LabelTable {
         }
     }
 
-    /// The number of a value, which is used now.
+    /// Returns the number of a value and records its use.
     pub(super) fn resolve(&mut self, value: &str, now: Timestamp, use_: Use) -> u16 {
         let uses = u32::from(use_ == Use::Counted);
         let value = tail(value);
@@ -149,17 +149,17 @@ impl LabelTable {
 
     fn admit(&mut self, value: &str, uses: u32, now: Timestamp) -> u16 {
         let entry = Some(Entry { value: value.into(), uses, last_used: now });
-        let place = self.free.pop().unwrap_or_else(|| {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
-        self.entries[place] = entry;
-        let number = FIRST + u16::try_from(place).expect("there are no more places than the limit, a u16");
+        self.entries[index] = entry;
+        let number = FIRST + u16::try_from(index).expect("the limit of the entries is a u16");
         self.index.insert(value.into(), number);
         number
     }
 
-    /// The value of a number.
+    /// Returns the value of a number; [`OTHER`] when the value has ended.
     pub(super) fn value(&self, number: u16) -> &str {
         match number {
             NO_VALUE => "",
@@ -172,43 +172,33 @@ impl LabelTable {
         }
     }
 
-    /// How many values there are.
-    pub fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
-    /// How often a value was one too many.
-    pub fn overflow(&self) -> u64 {
+    /// Returns how many uses exceeded the limit.
+    pub(super) fn overflow(&self) -> u64 {
         self.overflow
     }
 
-    /// A minute is over. Gives the numbers of the values that end; another may have taken one already.
+    /// Ends a minute: expires and replaces values. Returns the numbers of the ended values, which may be reused already.
     pub(super) fn tick(&mut self, now: Timestamp) -> Vec<u16> {
         let mut ended = Vec::new();
-        for place in 0..self.entries.len() {
-            let idle = |entry: &Entry| now.since(entry.last_used) > self.limits.expiry_ns;
-            if self.entries[place].as_ref().is_some_and(idle) {
-                ended.extend(self.end(place));
+        for index in 0..self.entries.len() {
+            let idle = |entry: &Entry| now.since(entry.last_used) > self.limits.expiry;
+            if self.entries[index].as_ref().is_some_and(idle) {
+                ended.extend(self.end(index));
             }
         }
         let mut candidates: Vec<_> = self.candidates.drain().collect();
         candidates.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
-        // One that was admitted here never goes again: those after it are used less.
+        // A value admitted here is never replaced here: the remaining candidates have fewer uses.
         let mut least: Vec<(u32, usize)> = (0..self.entries.len())
-            .filter_map(|place| Some((self.entries[place].as_ref()?.uses, place)))
+            .filter_map(|index| Some((self.entries[index].as_ref()?.uses, index)))
             .collect();
         least.sort_unstable();
         let mut least = least.into_iter();
         for (value, uses) in candidates {
             if self.index.len() >= usize::from(self.limits.values) {
-                // Twice as much, so that equals do not take turns.
-                let Some((_, place)) = least.next().filter(|(least, _)| uses / 2 > *least) else { break };
-                ended.extend(self.end(place));
+                // Twice the uses, so that equally used values do not alternate.
+                let Some((_, index)) = least.next().filter(|(least, _)| uses / 2 > *least) else { break };
+                ended.extend(self.end(index));
             }
             self.admit(&value, uses, now);
         }
@@ -218,19 +208,19 @@ impl LabelTable {
         ended
     }
 
-    fn end(&mut self, place: usize) -> Option<u16> {
-        let entry = self.entries[place].take()?;
-        self.free.push(place);
+    fn end(&mut self, index: usize) -> Option<u16> {
+        let entry = self.entries[index].take()?;
+        self.free.push(index);
         self.index.remove(&entry.value)
     }
 }
 
-/// The end of a value, no longer than the longest.
+/// Returns the last [`MAX_BYTES`] bytes of a value, cut at a character.
 fn tail(value: &str) -> &str {
-    if value.len() <= LONGEST {
+    if value.len() <= MAX_BYTES {
         return value;
     }
-    let mut from = value.len() - LONGEST;
+    let mut from = value.len() - MAX_BYTES;
     while !value.is_char_boundary(from) {
         from += 1;
     }
@@ -246,11 +236,11 @@ mod tests {
     const MINUTE: u64 = 60_000_000_000;
 
     fn table(values: u16) -> LabelTable {
-        LabelTable::new(LabelLimits { values, expiry_ns: 10 * MINUTE })
+        LabelTable::new(LabelLimits { values, expiry: Nanos(10 * MINUTE) })
     }
 
     #[test]
-    fn beyond_the_limit_it_is_other() {
+    fn a_value_beyond_the_limit_is_other() {
         let mut table = table(2);
         let numbers: Vec<u16> = ["a", "b", "c", "a", "", "~other"]
             .iter()
@@ -262,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_values_take_no_more_room_than_the_limit() {
+    fn a_million_values_stay_within_the_limit() {
         let mut table = table(100);
         for value in 0..1_000_000_u64 {
             table.resolve(
@@ -271,12 +261,12 @@ mod tests {
                 Use::Counted,
             );
         }
-        assert_eq!((table.len(), table.entries.len(), table.candidates.len()), (100, 100, 100));
+        assert_eq!((table.index.len(), table.entries.len(), table.candidates.len()), (100, 100, 100));
         assert_eq!(table.overflow(), 999_900);
     }
 
     #[test]
-    fn the_least_used_makes_room_for_one_that_is_used_more() {
+    fn a_more_used_value_replaces_the_least_used() {
         let mut table = table(2);
         let now = Timestamp(MINUTE);
         for _ in 0..100 {
@@ -293,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_do_not_take_turns() {
+    fn equally_used_values_do_not_alternate() {
         let mut table = table(1);
         table.resolve("a", Timestamp(0), Use::Counted);
         table.resolve("b", Timestamp(0), Use::Counted);
@@ -301,18 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_uses_ends() {
+    fn an_unused_value_expires() {
         let mut table = table(2);
         let gone = table.resolve("gone", Timestamp(0), Use::Counted);
         table.resolve("there", Timestamp(0), Use::Counted);
         table.resolve("there", Timestamp(9 * MINUTE), Use::Counted);
         assert!(table.tick(Timestamp(10 * MINUTE)).is_empty());
         assert_eq!(table.tick(Timestamp(11 * MINUTE)), [gone]);
-        assert_eq!(table.len(), 1);
+        assert_eq!(table.index.len(), 1);
     }
 
     #[test]
-    fn what_is_only_there_has_a_value_when_there_is_room_and_is_kept() {
+    fn a_seen_value_is_admitted_below_the_limit_and_kept() {
         let mut table = table(1);
         let there = table.resolve("there", Timestamp(0), Use::Seen);
         assert_eq!(table.value(there), "there");
@@ -325,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_takes_over_at_once() {
+    fn a_full_table_is_replaced_in_one_tick() {
         let mut table = table(5000);
         for value in 0..5000 {
             table.resolve(&format!("idle{value}"), Timestamp(0), Use::Counted);
@@ -336,23 +326,23 @@ mod tests {
             }
         }
         assert_eq!(table.tick(Timestamp(MINUTE)).len(), 5000);
-        assert_eq!((table.len(), table.entries.len(), table.free.len()), (5000, 5000, 0));
+        assert_eq!((table.index.len(), table.entries.len(), table.free.len()), (5000, 5000, 0));
         let busy = table.resolve("busy4999", Timestamp(MINUTE), Use::Seen);
         assert_eq!(table.value(busy), "busy4999");
     }
 
     #[test]
-    fn of_a_long_value_the_end_is_kept() {
+    fn a_long_value_keeps_its_end() {
         let mut table = table(2);
         let long = format!("/kubepods.slice/{}é.scope", "x".repeat(100));
         let number = table.resolve(&long, Timestamp(0), Use::Counted);
-        assert!(table.value(number).len() <= LONGEST);
+        assert!(table.value(number).len() <= MAX_BYTES);
         assert!(table.value(number).ends_with("xé.scope"));
     }
 
     proptest! {
         #[test]
-        fn never_more_than_the_limit_and_every_number_has_its_value(
+        fn the_limit_holds_and_every_number_has_its_value(
             limit in 1..20_u16,
             steps in prop::collection::vec((0..40_u32, 0..3_u64, any::<bool>()), 1..400),
         ) {
@@ -367,7 +357,7 @@ mod tests {
                 let number = table.resolve(&value, Timestamp(now), Use::Counted);
                 let shown = table.value(number);
                 prop_assert!(shown == value || shown == OTHER);
-                prop_assert!(table.len() <= usize::from(limit));
+                prop_assert!(table.index.len() <= usize::from(limit));
                 prop_assert!(table.candidates.len() <= usize::from(limit));
             }
         }

@@ -1,70 +1,71 @@
-//! docs/metrics.md, made from the catalogue.
+//! Generates docs/metrics.md from the catalog.
 
 use std::fmt::Write as _;
 
 use tracer_core::{event::TcpState, lifecycle::CloseReason};
 
-use crate::agent::metrics::{
-    CATALOG, HANDSHAKE_BOUNDS, Kind, LIFETIME_BOUNDS, Lost, OutcomeLabel,
-    histogram::seconds,
-    labels::Label,
-    names::{EVENT_TYPES, NETWORK_TYPES, ROLES},
+use crate::{
+    agent::metrics::{
+        CATALOG, Label, MetricKind,
+        histogram::{HANDSHAKE_BOUNDS, LIFETIME_BOUNDS, seconds},
+        names::{EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
+    },
+    sources::Coverage,
 };
 
 const HEAD: &str = "\
 # Metrics
 
-What `tcptrace-bpf serve` shows under `/metrics`. This page is made from the code: `UPDATE_DOCS=1 cargo test -p \
+The metrics of `tcptrace-bpf serve` under `/metrics`. This page is generated: `UPDATE_DOCS=1 cargo test -p \
 tcptrace-bpf --test metrics` writes it, and without that variable the test compares.
 
-Names have the prefix `tcptrace_`, units are seconds and bytes, states have OpenTelemetry's names. The page comes as
-Prometheus text, as OpenMetrics, or as protobuf, whichever the monitor prefers; as protobuf every histogram has
-native buckets too (schema 3, 9 % wide). A Prometheus that keeps those leaves the classic ones out unless it is told to
-keep both, and the rules and the dashboard of this repository ask for the classic ones: see [native \
-histograms](operating.md#native-histograms) before you turn them on.
+Names start with `tcptrace_`, units are seconds and bytes, and states have OpenTelemetry's names. The format is
+Prometheus text, OpenMetrics or protobuf, negotiated by the `Accept` header. In protobuf, every histogram also has
+native buckets (schema 3, 9 % wide). A Prometheus that ingests native buckets drops the classic ones by default, but the
+rules and the dashboard of this repository query the classic ones. Read [native \
+histograms](operating.md#native-histograms) before you enable them.
 
-All counts begin at 0 with the daemon and are of the whole host, or with `--netns` of one network namespace.
+All counters start at 0 with the agent. They cover the whole host, or with `--netns` one network namespace.
 
 ";
 
 const LABELS: &str = "\
 ## Opt-in labels
 
-By default no label has a value from outside: no address, no port of a client, no process. `--label` adds labels to
-the metrics marked with `+`, and then those metrics show only series in which something was counted.
+By default, all label values come from fixed sets: there are no addresses, client ports or processes. `--label` adds
+labels to the metrics marked with `+`. Those metrics then show only series with a count above 0.
 
 | option | label | value |
 |---|---|---|
-| `--label local_port` | `local_port` | The port that a server listens on; clients have none |
-| `--label process` | `process` | The owner's process name |
-| `--label container` | `container` | The first twelve digits of the container's id |
-| `--label cgroup` | `cgroup` | The path of the cgroup; of a long one the last 64 bytes |
-| `--label remote_cidr=FILE` | `remote_cidr` | The narrowest network of FILE that holds the remote address. A line of FILE is a network and, if wanted, a name: `10.0.0.0/8 office` |
-| `--label service=FILE` | `service` | The service of FILE that has the server's port. A line of FILE is a name and ports: `web 80,443` |
+| `--label local_port` | `local_port` | The server's listening port; absent for clients |
+| `--label process` | `process` | The process name of the owner |
+| `--label container` | `container` | The first 12 digits of the container id |
+| `--label cgroup` | `cgroup` | The cgroup path; the last 64 bytes of a longer path |
+| `--label remote_cidr=FILE` | `remote_cidr` | The narrowest network in FILE that contains the remote address. A line of FILE is a network and an optional name: `10.0.0.0/8 office` |
+| `--label service=FILE` | `service` | The service in FILE that lists the server's port. A line of FILE is a name and ports: `web 80,443` |
 
-In both lists `#` begins a comment, and there may be 1000 entries. What has no value has no label.
+In both lists, `#` starts a comment and the limit is 1000 entries. A label without a value is omitted.
 
-Each label has at most `--label-limit` values. What is beyond it is counted under the value `~other`, and in
-`tcptrace_label_overflow_total`. Once a minute the least used values give their places to those of `~other` that were
-used more than twice as much. All series together take no more than 850 kB of the page; beyond that the least used
-combinations of values end, and new ones are counted under `~other`. A series that nothing has used for
-`--label-expiry` ends.
+Each label has at most `--label-limit` values. Further values count as `~other`, and in
+`tcptrace_label_overflow_total`. Once a minute, a value counted under `~other` replaces the least used value if it was
+used more than twice as often. All labelled series together take at most 850 kB of the page. Beyond that, the least used
+combinations are dropped and new ones count under `~other`. A series without use for `--label-expiry` is dropped.
 
-A series that ends takes its count with it: `~other` does not jump, so a `rate()` or `increase()` over all series never
-counts an event twice. It also means that only `increase()`, and not the sum of the values, is the number of events.
+A dropped series takes its count with it, and `~other` does not jump. So `rate()` and `increase()` over all series never
+count an event twice. For the same reason, use `increase()` for the number of events, not the sum of the values.
 
 ";
 
-/// The text of docs/metrics.md.
+/// Returns the text of docs/metrics.md.
 pub fn markdown() -> String {
     let mut text = HEAD.to_owned();
-    text.push_str("## All of them\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    text.push_str("## All metrics\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for description in CATALOG {
         let kind = match description.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-            Kind::Info => "info",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
+            MetricKind::Info => "info",
         };
         let labels: Vec<_> = description.labels.iter().map(|label| format!("`{label}`")).collect();
         let mut labels = labels.join(", ");
@@ -75,11 +76,11 @@ pub fn markdown() -> String {
         let meaning = format!("{} {note}", description.help);
         let _ = writeln!(text, "| `{}` | {kind} | {labels} | {} |", description.name(), meaning.trim_end());
     }
-    text.push_str("\n## Values of the labels\n\n| label | values |\n|---|---|\n");
+    text.push_str("\n## Label values\n\n| label | values |\n|---|---|\n");
     let states = |without: &[TcpState]| {
         TcpState::ALL.into_iter().filter(|state| !without.contains(state)).map(TcpState::name).collect()
     };
-    let rows: [(&str, Vec<&str>); 9] = [
+    let rows: [(&str, Vec<&str>); 10] = [
         ("`role`", ROLES.iter().map(|role| role.name()).collect()),
         ("`network_type`", NETWORK_TYPES.to_vec()),
         ("`result`", OutcomeLabel::ALL.iter().map(|outcome| outcome.name()).collect()),
@@ -87,6 +88,7 @@ pub fn markdown() -> String {
         ("`state`", states(&[TcpState::Closed])),
         ("`from`, `to`", states(&[])),
         ("`where`", Lost::ALL.iter().map(|lost| lost.name()).collect()),
+        ("`gap`", Coverage::NAMES.into_iter().chain([LISTENER_DUMPS]).collect()),
         ("`type`", EVENT_TYPES.to_vec()),
         ("`label`", Label::ALL.iter().map(|label| label.name()).chain(["series", "port"]).collect()),
     ];
@@ -95,10 +97,10 @@ pub fn markdown() -> String {
         let _ = writeln!(text, "| {label} | {} |", values.join(", "));
     }
     text.push_str(
-        "\nOpenings have no role `unknown`. `port` is a listening port, `mode` is `btf` or `tracepoint`.\n\n",
+        "\nHandshakes never have the role `unknown`. `port` is a listening port, `mode` is `btf` or `tracepoint`.\n\n",
     );
     text.push_str(LABELS);
-    text.push_str("## Boundaries\n\nUpper bounds of the classic buckets, seconds.\n\n");
+    text.push_str("## Bucket bounds\n\nUpper bounds of the classic buckets, seconds.\n\n");
     for (title, bounds) in [
         ("`tcptrace_handshake_duration_seconds`, `tcptrace_handshake_rtt_seconds`", HANDSHAKE_BOUNDS),
         ("`tcptrace_state_duration_seconds`, `tcptrace_connection_duration_seconds`", LIFETIME_BOUNDS),

@@ -1,20 +1,22 @@
-//! What a daemon counts, and the page it shows the counts on. Pure: no HTTP, no thread, no kernel.
+//! The metrics of `serve`: counting, and rendering of the `/metrics` page. Does no I/O and reads no clock.
 //!
-//! The thread that traces writes into a [`Recorder`]'s plain arrays: no lock, no allocation and no hashing
-//! for an event, unless an opt-in label asks for one. When somebody wants to look, it copies them into
-//! a [`MetricsSnapshot`], and the one who looks makes a page of that in his own time.
+//! The tracing thread counts into the plain arrays of a [`Recorder`]. Without opt-in labels, an event takes no lock,
+//! no allocation and no hashing. For a scrape, the tracing thread copies the counts into a [`MetricsSnapshot`];
+//! [`render`] turns it into a page off the tracing thread.
+//!
+//! Everything that takes I/O comes from outside: the text of the lists, the [`CgroupLookup`], and the [`Figures`].
 
 mod catalog;
 mod format;
 mod gauge_scan;
 mod histogram;
+mod label_sources;
 mod labels;
 mod lists;
 mod markdown;
 mod names;
 mod owners;
 mod page;
-mod process;
 mod queues;
 mod recorder;
 mod snapshot;
@@ -22,16 +24,14 @@ mod tally;
 mod text;
 mod totals;
 
-pub use catalog::{CATALOG, Description, Kind};
-pub use format::{Format, PageError};
-pub use histogram::{HANDSHAKE_BOUNDS, Histogram, LIFETIME_BOUNDS};
-pub use labels::{Label, LabelLimits, LabelTable, OTHER};
-pub use lists::{ListError, Networks, Services};
+pub use catalog::{CATALOG, Description, MetricKind};
+pub use format::{PageError, PageFormat};
+pub(crate) use label_sources::CgroupLookup;
+pub use label_sources::LabelSources;
+pub use labels::{Label, LabelLimits};
+pub use lists::{LineError, Networks, Services};
 pub use markdown::markdown;
-pub use names::{Lost, OutcomeLabel};
-pub use owners::{LabelSources, Owners};
-pub use page::{Agent, Figures, render};
-pub use process::ProcessFigures;
+pub use page::{Agent, Figures, ProcessFigures, render};
 pub use queues::LiveQueues;
 pub use recorder::{Recorder, RecorderOptions};
 pub use snapshot::MetricsSnapshot;

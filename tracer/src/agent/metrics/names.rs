@@ -1,31 +1,31 @@
-//! Values of labels that are no names of the core, and the places of enumerations in fixed arrays.
+//! Label values that the core does not define, and the array indices of enumerations.
 
 use tracer_core::lifecycle::{CloseReason, Role};
 
-/// How an opening ended.
+/// The outcome of a handshake, the label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutcomeLabel {
-    /// It succeeded.
+pub(super) enum OutcomeLabel {
+    /// The handshake completed.
     Established,
     /// The peer refused.
     Refused,
     /// Nothing answered.
     TimedOut,
-    /// The network said that the peer cannot be reached.
+    /// ICMP reported the peer unreachable.
     Unreachable,
     /// The application gave up.
     Cancelled,
     /// No local port was free.
     NoLocalPort,
-    /// The client never completed it; seen only where the kernel sent its SYN-ACK again.
+    /// The client never sent its ACK. Visible only when the kernel retransmitted its SYN-ACK.
     Abandoned,
-    /// Anything else: killed, reset, or untold.
+    /// Anything else: killed, reset, or unknown.
     Other,
 }
 
 impl OutcomeLabel {
     /// Every outcome.
-    pub const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Established,
         Self::Refused,
         Self::TimedOut,
@@ -37,7 +37,7 @@ impl OutcomeLabel {
     ];
 
     /// The value of the label `result`.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Established => "established",
             Self::Refused => "refused",
@@ -50,8 +50,8 @@ impl OutcomeLabel {
         }
     }
 
-    /// Of a connection that ended before it was established.
-    pub const fn of_failure(reason: CloseReason) -> Self {
+    /// Returns the outcome of a connection that closed before it was established.
+    pub(super) const fn of_failure(reason: CloseReason) -> Self {
         match reason {
             CloseReason::Refused => Self::Refused,
             CloseReason::TimedOut => Self::TimedOut,
@@ -63,25 +63,25 @@ impl OutcomeLabel {
     }
 }
 
-/// Where an event was lost.
+/// Where an event was lost, the label `where`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// A transition found the buffer full.
+pub(super) enum Lost {
+    /// A transition was dropped because the buffer was full.
     Ring,
-    /// Another record, such as a resent SYN-ACK, found it full.
+    /// Another record, such as a SYN-ACK retransmit, was dropped because its buffer was full.
     RingOther,
     /// The kernel skipped the program (docs/modes.md).
     Kernel,
-    /// A record could not be understood.
+    /// A record could not be decoded.
     Malformed,
 }
 
 impl Lost {
-    /// Every place.
-    pub const ALL: [Self; 4] = [Self::Ring, Self::RingOther, Self::Kernel, Self::Malformed];
+    /// Every value.
+    pub(super) const ALL: [Self; 4] = [Self::Ring, Self::RingOther, Self::Kernel, Self::Malformed];
 
     /// The value of the label `where`.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
             Self::RingOther => "ring_other",
@@ -91,10 +91,10 @@ impl Lost {
     }
 }
 
-/// The roles in the order of their arrays; openings have the first three.
+/// The roles in array order. Handshakes have the first three.
 pub(super) const ROLES: [Role; 4] = [Role::Client, Role::Server, Role::Simultaneous, Role::Unknown];
 
-/// The place of a role in an array.
+/// Returns the array index of a role.
 pub(super) const fn role_index(role: Role) -> usize {
     match role {
         Role::Client => 0,
@@ -104,9 +104,14 @@ pub(super) const fn role_index(role: Role) -> usize {
     }
 }
 
-/// Values of the label `network_type`, in the order of their arrays.
+/// Values of the label `network_type`, in array order.
 pub(super) const NETWORK_TYPES: [&str; 2] = ["ipv4", "ipv6"];
 
-/// Values of the label `type` of `tcptrace_events_total`, in the order of their array.
+/// The value of the label `gap` for dumps of the accept queues. The other values are [`Coverage::NAMES`].
+///
+/// [`Coverage::NAMES`]: crate::sources::Coverage::NAMES
+pub(super) const LISTENER_DUMPS: &str = "listener_dumps";
+
+/// Values of the label `type` of `tcptrace_events_total`, in array order.
 pub(super) const EVENT_TYPES: [&str; 5] =
     ["transition", "existing", "syn_ack_retransmit", "first_read", "mini_socket_end"];

@@ -1,4 +1,4 @@
-//! The page: a snapshot in one of the formats that a monitor may ask for.
+//! Renders a snapshot as a metrics page.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,46 +13,66 @@ use prometheus_client::{
 };
 use tracer_core::{event::TcpState, lifecycle::CloseReason};
 
-use crate::agent::metrics::{
-    Format, Histogram, Kind, LiveQueues, Lost, MetricsSnapshot, OutcomeLabel, PageError, ProcessFigures,
-    catalog::{self, Description},
-    histogram::{HANDSHAKE_BOUNDS, SCHEMA, ZERO_THRESHOLD, seconds},
-    names::{EVENT_TYPES, NETWORK_TYPES, ROLES},
-    queues::{PortQueue, join},
-    snapshot::OwnerCounts,
-    tally::HANDSHAKE_ROLES,
+use crate::{
+    agent::metrics::{
+        LiveQueues, MetricKind, MetricsSnapshot, PageError, PageFormat,
+        catalog::{self, Description},
+        histogram::{HANDSHAKE_BOUNDS, Histogram, SCHEMA, ZERO_THRESHOLD, seconds},
+        names::{EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
+        queues::{PortQueue, join},
+        snapshot::OwnerCounts,
+        tally::HANDSHAKE_ROLES,
+    },
+    sources::Coverage,
 };
 
-/// What does not change while the daemon runs.
+/// Properties that stay constant while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Agent {
-    /// The mode it traces in; none for a recording.
+    /// The tracing mode; `None` for a recording.
     pub mode: Option<&'static str>,
-    /// The kernel's release.
+    /// The kernel release.
     pub kernel: String,
 }
 
-/// What is found at the moment of the page, rather than counted.
+/// Values that are read when the page is made, instead of counted.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// What this process takes.
+    /// Resource usage of this process.
     pub process: ProcessFigures,
-    /// The accept queues of listeners that can be looked at.
+    /// The accept queues from the last listener dump.
     pub queues: LiveQueues,
-    /// How old the counts are; none for a recording, whose counts have no age.
+    /// The age of the counts; `None` for a recording.
     pub counts_age: Option<Duration>,
 }
 
-/// Makes the page.
+/// Resource usage of this process; a field is `None` where `/proc` does not provide it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessFigures {
+    /// CPU time, user and system, seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Resident memory, bytes.
+    pub resident_bytes: Option<u64>,
+    /// Virtual memory, bytes.
+    pub virtual_bytes: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// Limit of open file descriptors.
+    pub max_fds: Option<u64>,
+    /// Start time, seconds since 1970.
+    pub start_seconds: Option<f64>,
+}
+
+/// Renders the page in a format.
 ///
 /// # Errors
 ///
-/// Never for what the daemon makes; the encoders' interface allows for it.
+/// When the encoder fails, which no snapshot is known to cause.
 pub fn render(
     snapshot: Arc<MetricsSnapshot>,
     agent: &Agent,
     figures: Figures,
-    format: Format,
+    format: PageFormat,
 ) -> Result<Vec<u8>, PageError> {
     let mut registry = Registry::default();
     let page = Page { snapshot, agent: agent.clone(), figures };
@@ -67,7 +87,7 @@ struct Page {
     figures: Figures,
 }
 
-/// Labels of one series, in order; values that are empty are left out.
+/// The labels of one series, in order.
 struct Labels<'a>(Vec<(&'a str, &'a str)>);
 
 impl EncodeLabelSet for Labels<'_> {
@@ -76,14 +96,14 @@ impl EncodeLabelSet for Labels<'_> {
     }
 }
 
-/// One metric's series, as they are written.
+/// The series of one metric during encoding.
 struct Family<'a> {
     encoder: MetricEncoder<'a>,
     description: &'static Description,
 }
 
 impl Family<'_> {
-    fn each(
+    fn series(
         &mut self,
         values: &[&str],
         owner: &[(&'static str, String)],
@@ -107,11 +127,11 @@ impl Family<'_> {
         owner: &[(&'static str, String)],
         value: u64,
     ) -> fmt::Result {
-        self.each(values, owner, |encoder| encoder.encode_counter::<NoLabelSet, _, u64>(&value, None))
+        self.series(values, owner, |encoder| encoder.encode_counter::<NoLabelSet, _, u64>(&value, None))
     }
 
     fn seconds(&mut self, value: f64) -> fmt::Result {
-        self.each(&[], &[], |encoder| encoder.encode_counter::<NoLabelSet, _, u64>(&value, None))
+        self.series(&[], &[], |encoder| encoder.encode_counter::<NoLabelSet, _, u64>(&value, None))
     }
 
     fn gauge(&mut self, values: &[&str], value: u64) -> fmt::Result {
@@ -119,7 +139,7 @@ impl Family<'_> {
     }
 
     fn owned_gauge(&mut self, values: &[&str], owner: &[(&'static str, String)], value: u64) -> fmt::Result {
-        self.each(values, owner, |encoder| encoder.encode_gauge(&value))
+        self.series(values, owner, |encoder| encoder.encode_gauge(&value))
     }
 
     fn info(&mut self, values: &[&str]) -> fmt::Result {
@@ -142,7 +162,7 @@ impl Family<'_> {
             positive: NativeHistogramBuckets { spans: &spans, deltas: &deltas },
             created: None,
         };
-        self.each(values, owner, |encoder| {
+        self.series(values, owner, |encoder| {
             encoder.encode_histogram_with_native::<NoLabelSet>(
                 histogram.sum_seconds(),
                 histogram.count(),
@@ -160,10 +180,10 @@ fn family(
     write: impl FnOnce(&mut Family<'_>) -> fmt::Result,
 ) -> fmt::Result {
     let kind = match description.kind {
-        Kind::Counter => MetricType::Counter,
-        Kind::Gauge => MetricType::Gauge,
-        Kind::Histogram => MetricType::Histogram,
-        Kind::Info => MetricType::Info,
+        MetricKind::Counter => MetricType::Counter,
+        MetricKind::Gauge => MetricType::Gauge,
+        MetricKind::Histogram => MetricType::Histogram,
+        MetricKind::Info => MetricType::Info,
     };
     let unit = description.unit.map(|unit| match unit {
         "seconds" => Unit::Seconds,
@@ -177,23 +197,23 @@ fn family(
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
-        self.openings(encoder)?;
+        self.handshakes(encoder)?;
         self.states(encoder)?;
-        self.ends(encoder)?;
+        self.closed(encoder)?;
         self.queues(encoder)?;
-        self.account(encoder)?;
+        self.tracer(encoder)?;
         self.process(encoder)
     }
 }
 
-/// Whether a series is shown: one that belongs to an owner is when there is something to show, the others
-/// are always there, so that a monitor sees them rise from 0.
-fn shown(labelled: bool, count: u64) -> bool {
+/// Returns whether to write a series. With opt-in labels, only non-zero series are written. Without them, a series is
+/// always present, so that Prometheus sees its increase from 0.
+fn is_shown(labelled: bool, count: u64) -> bool {
     !labelled || count > 0
 }
 
 impl Page {
-    fn openings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn handshakes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let MetricsSnapshot { totals, owners, labelled, .. } = &*self.snapshot;
         let empty = Histogram::new(HANDSHAKE_BOUNDS);
         family(encoder, &catalog::HANDSHAKE_DURATION, |family| {
@@ -219,7 +239,7 @@ impl Page {
             for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, counts) in ROLES.iter().zip(&tally.handshakes) {
                     for (outcome, &count) in OutcomeLabel::ALL.iter().zip(counts) {
-                        if shown(*labelled, count) {
+                        if is_shown(*labelled, count) {
                             family.owned_counter(&[role.name(), outcome.name()], owner, count)?;
                         }
                     }
@@ -230,7 +250,7 @@ impl Page {
         family(encoder, &catalog::SYN_RETRANSMITS, |family| {
             for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, &count) in ROLES[..HANDSHAKE_ROLES].iter().zip(&tally.syn_retransmits) {
-                    if shown(*labelled, count) {
+                    if is_shown(*labelled, count) {
                         family.owned_counter(&[role.name()], owner, count)?;
                     }
                 }
@@ -259,12 +279,12 @@ impl Page {
             Ok(())
         })?;
         family(encoder, &catalog::CONNECTIONS, |family| {
-            for (place, OwnerCounts { labels: owner, gauges, .. }) in owners.iter().enumerate() {
+            for (index, OwnerCounts { labels: owner, gauges, .. }) in owners.iter().enumerate() {
                 for state in TcpState::ALL.into_iter().filter(|&state| state != TcpState::Closed) {
-                    // The first is the one that always exists: the only one, or `~other`.
-                    let unowned = if place == 0 { self.unowned(state) } else { 0 };
+                    // The first combination is the permanent one: the only one, or `~other`.
+                    let unowned = if index == 0 { self.unowned(state) } else { 0 };
                     let count = u64::from(gauges.connections[state as usize]) + unowned;
-                    if shown(*labelled, count) {
+                    if is_shown(*labelled, count) {
                         family.owned_gauge(&[state.name()], owner, count)?;
                     }
                 }
@@ -275,7 +295,7 @@ impl Page {
             for OwnerCounts { labels: owner, gauges, .. } in owners {
                 for state in TcpState::ALL.into_iter().filter(|&state| thresholds.of(state).is_some()) {
                     let count = u64::from(gauges.stuck[state as usize]);
-                    if shown(*labelled, count) {
+                    if is_shown(*labelled, count) {
                         family.owned_gauge(&[state.name()], owner, count)?;
                     }
                 }
@@ -284,7 +304,7 @@ impl Page {
         })
     }
 
-    /// What is in a state and belongs to nobody: it has no connection in the table any more, or is none.
+    /// Returns the sockets in a state that are not in the connection table: listeners and timewait sockets.
     fn unowned(&self, state: TcpState) -> u64 {
         let count = match state {
             TcpState::Listen => self.snapshot.listeners,
@@ -295,7 +315,7 @@ impl Page {
         count as u64
     }
 
-    fn ends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn closed(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let MetricsSnapshot { totals, owners, labelled, .. } = &*self.snapshot;
         family(encoder, &catalog::CONNECTION_DURATION, |family| {
             for (role, histogram) in ROLES.iter().zip(&totals.connection_durations) {
@@ -307,7 +327,7 @@ impl Page {
             for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, counts) in ROLES.iter().zip(&tally.closed) {
                     for (reason, &count) in CloseReason::ALL.iter().zip(counts) {
-                        if shown(*labelled, count) {
+                        if is_shown(*labelled, count) {
                             family.owned_counter(&[role.name(), reason.name()], owner, count)?;
                         }
                     }
@@ -319,7 +339,7 @@ impl Page {
             family(encoder, description, |family| {
                 for OwnerCounts { labels: owner, tally, .. } in owners {
                     let bytes = if received { tally.bytes_received } else { tally.bytes_sent };
-                    if shown(*labelled, bytes) {
+                    if is_shown(*labelled, bytes) {
                         family.owned_counter(&[], owner, bytes)?;
                     }
                 }
@@ -346,7 +366,7 @@ impl Page {
         each(&catalog::ACCEPT_QUEUE_PEAK, |queue| queue.peak)
     }
 
-    fn account(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn tracer(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let MetricsSnapshot { totals, source, tracker, .. } = &*self.snapshot;
         family(encoder, &catalog::EVENTS, |family| {
             EVENT_TYPES
@@ -368,6 +388,12 @@ impl Page {
             }
             Ok(())
         })?;
+        family(encoder, &catalog::COVERAGE_GAPS, |family| {
+            for (name, count) in Coverage::NAMES.into_iter().zip(self.snapshot.coverage.counts()) {
+                family.gauge(&[name], count)?;
+            }
+            family.gauge(&[LISTENER_DUMPS], self.figures.queues.failures())
+        })?;
         family(encoder, &catalog::TRACKED, |family| family.gauge(&[], self.snapshot.live as u64))?;
         for (description, count) in [
             (&catalog::EVICTED, tracker.evicted),
@@ -387,14 +413,14 @@ impl Page {
         })?;
         if let Some(age) = self.figures.counts_age {
             family(encoder, &catalog::COUNTS_AGE, |family| {
-                family.each(&[], &[], |encoder| encoder.encode_gauge(&age.as_secs_f64()))
+                family.series(&[], &[], |encoder| encoder.encode_gauge(&age.as_secs_f64()))
             })?;
         }
         if let Some(mode) = self.agent.mode {
             family(encoder, &catalog::MODE, |family| family.info(&[mode, &self.agent.kernel]))?;
         }
         family(encoder, &catalog::BUILD, |family| family.info(&[env!("CARGO_PKG_VERSION")]))?;
-        if let Some(time) = self.snapshot.bpf_run_ns {
+        if let Some(time) = self.snapshot.bpf_run_time {
             family(encoder, &catalog::BPF_RUN, |family| family.seconds(seconds(time)))?;
         }
         Ok(())
@@ -418,14 +444,14 @@ impl Page {
         }
         if let Some(start) = start_seconds {
             family(encoder, &catalog::PROCESS_START, |family| {
-                family.each(&[], &[], |encoder| encoder.encode_gauge(&start))
+                family.series(&[], &[], |encoder| encoder.encode_gauge(&start))
             })?;
         }
         Ok(())
     }
 }
 
-/// The changes of state of ordinary lives (RFC 9293, section 3.3.2, as Linux makes them).
+/// Returns whether a transition is part of a regular connection (RFC 9293, section 3.3.2, as implemented by Linux).
 fn is_usual(from: TcpState, to: TcpState) -> bool {
     use TcpState as S;
     matches!(

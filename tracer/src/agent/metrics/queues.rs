@@ -1,41 +1,41 @@
-//! The accept queues of listening ports: as a look at the kernel's sockets finds them now, and as arriving
-//! connections found them.
+//! The accept queues of listening ports, from listener dumps and from the events of arriving connections.
 
 use hashbrown::HashMap;
-use tracer_core::event::{AcceptQueue, Timestamp};
+use tracer_core::event::{AcceptQueue, Nanos, Netns, Timestamp};
 
-/// Most listening ports of a network namespace whose accept queue is shown.
-const MOST_PORTS: usize = 100;
-/// How long what a connection found stands for what is there, nanoseconds.
-const FRESH_NS: u64 = 60_000_000_000;
-/// How long a peak is collected, nanoseconds; the larger of two such windows is shown.
-const WINDOW_NS: u64 = 60_000_000_000;
+/// Most ports in each of the two sets.
+const MAX_PORTS: usize = 100;
+/// How long the queue length of an event is current.
+const FRESH: Nanos = Nanos::from_secs(60);
+/// Length of a peak window. The page shows the maximum of the current and the previous window.
+const WINDOW: Nanos = Nanos::from_secs(60);
 
-/// Whether the first queue is fuller, as a share of its limit. A limit of 0 lets one in.
+/// Returns whether the first queue is fuller relative to its limit. A limit of 0 admits one connection.
 fn is_fuller(queue: AcceptQueue, than: AcceptQueue) -> bool {
     let share = |it: AcceptQueue, other: AcceptQueue| u64::from(it.length) * u64::from(other.limit.max(1));
     share(queue, than) > share(than, queue)
 }
 
-/// What a look at the listening sockets of one network namespace found, by port.
+/// The accept queues of one network namespace's listeners by port, from a listener dump.
 ///
-/// It also works where nothing arrives any more: a full listener, whose application hangs, has no events.
+/// A dump also covers a full listener whose application hangs and which has no events any more.
 #[derive(Clone, Debug, Default)]
 pub struct LiveQueues {
-    netns: Option<u32>,
-    /// Of several listeners on one port, the fullest.
+    netns: Option<Netns>,
+    /// The fullest listener of each port.
     ports: HashMap<u16, AcceptQueue, foldhash::fast::RandomState>,
     overflow: u64,
+    failures: u64,
 }
 
 impl LiveQueues {
-    /// Begins a look at the namespace with this inode; none when nobody can look.
-    pub fn begin(&mut self, netns: Option<u32>) {
+    /// Starts a dump of the namespace with this inode; `None` when no dump is possible.
+    pub fn begin(&mut self, netns: Option<Netns>) {
         self.netns = netns;
         self.ports.clear();
     }
 
-    /// Takes in a listener.
+    /// Adds a listener.
     pub fn see(&mut self, port: u16, queue: AcceptQueue) {
         if let Some(found) = self.ports.get_mut(&port) {
             if is_fuller(queue, *found) {
@@ -46,11 +46,11 @@ impl LiveQueues {
         }
     }
 
-    /// Ends a look: beyond the limit of ports the emptiest are left out, and counted.
-    pub fn end(&mut self) {
-        let Some(over) = self.ports.len().checked_sub(MOST_PORTS).filter(|over| *over > 0) else { return };
+    /// Ends a dump. Drops and counts the emptiest ports beyond the limit.
+    pub(crate) fn end(&mut self) {
+        let Some(over) = self.ports.len().checked_sub(MAX_PORTS).filter(|over| *over > 0) else { return };
         let mut ports: Vec<_> = self.ports.iter().map(|(port, queue)| (*port, *queue)).collect();
-        // Of equals the highest port goes, so that the same ones stay.
+        // Among equals the highest port is dropped, so that the selection is stable.
         ports.sort_unstable_by(|a, b| (is_fuller(a.1, b.1), b.0).cmp(&(is_fuller(b.1, a.1), a.0)));
         for (port, _) in ports.into_iter().take(over) {
             self.ports.remove(&port);
@@ -58,42 +58,53 @@ impl LiveQueues {
         self.overflow += over as u64;
     }
 
-    /// How often a port was one too many.
+    /// Counts a dump that failed or is incomplete.
+    pub fn fail(&mut self) {
+        self.failures += 1;
+    }
+
+    /// Returns how many dumps failed or were incomplete.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Returns how many ports exceeded the limit.
     pub(super) fn overflow(&self) -> u64 {
         self.overflow
     }
 }
 
-/// What arriving connections found at the listeners of one port in one network namespace.
+/// The accept queue of one port in one network namespace, as reported by arriving connections.
 #[derive(Clone, Copy, Debug)]
 struct Arrivals {
-    /// At the last arrival.
+    /// The queue at the last arrival.
     queue: AcceptQueue,
     seen: Timestamp,
-    /// The most in the window that goes on, and in the one before.
+    /// The maximum in the current window.
     peak: u32,
+    /// The maximum in the previous window.
     peak_before: u32,
 }
 
-/// What arriving connections found.
+/// The accept queues reported by arriving connections.
 #[derive(Debug, Default)]
 pub(super) struct ArrivalQueues {
-    ports: HashMap<(Option<u32>, u16), Arrivals, foldhash::fast::RandomState>,
+    ports: HashMap<(Option<Netns>, u16), Arrivals, foldhash::fast::RandomState>,
     overflow: u64,
     window: Timestamp,
 }
 
 impl ArrivalQueues {
-    /// A connection arrived and found this.
-    pub(super) fn see(&mut self, netns: Option<u32>, port: u16, queue: AcceptQueue, now: Timestamp) {
-        // Its own window, not that of before a pause.
+    /// Records the queue that an arriving connection reported.
+    pub(super) fn see(&mut self, netns: Option<Netns>, port: u16, queue: AcceptQueue, now: Timestamp) {
+        // After a pause, the arrival belongs to a new window.
         self.advance(now);
         if let Some(arrivals) = self.ports.get_mut(&(netns, port)) {
             (arrivals.queue, arrivals.seen) = (queue, now);
             arrivals.peak = arrivals.peak.max(queue.length);
             return;
         }
-        if self.ports.len() >= MOST_PORTS {
+        if self.ports.len() >= MAX_PORTS {
             self.overflow += 1;
             let oldest = self.ports.iter().min_by_key(|(key, arrivals)| (arrivals.seen, **key));
             if let Some(oldest) = oldest.map(|(key, _)| *key) {
@@ -104,30 +115,30 @@ impl ArrivalQueues {
         self.ports.insert((netns, port), arrivals);
     }
 
-    /// Lets time pass: what was a peak is one for two windows at most.
+    /// Starts a new window when one is due. A peak lasts for two windows at most.
     pub(super) fn advance(&mut self, now: Timestamp) {
         let passed = now.since(self.window);
-        if passed < WINDOW_NS {
+        if passed < WINDOW {
             return;
         }
         self.window = now;
         for arrivals in self.ports.values_mut() {
-            arrivals.peak_before = if passed < 2 * WINDOW_NS { arrivals.peak } else { 0 };
+            arrivals.peak_before = if passed < WINDOW.saturating_mul(2) { arrivals.peak } else { 0 };
             arrivals.peak = 0;
         }
     }
 
-    /// Forgets ports where nothing has arrived for so long.
-    pub(super) fn expire(&mut self, expiry_ns: u64, now: Timestamp) {
-        self.ports.retain(|_, arrivals| now.since(arrivals.seen) <= expiry_ns);
+    /// Removes ports without an arrival for `expiry`.
+    pub(super) fn expire(&mut self, expiry: Nanos, now: Timestamp) {
+        self.ports.retain(|_, arrivals| now.since(arrivals.seen) <= expiry);
     }
 
-    /// How often a port was one too many.
+    /// Returns how many ports exceeded the limit.
     pub(super) fn overflow(&self) -> u64 {
         self.overflow
     }
 
-    /// A copy, in the order of ports.
+    /// Copies the ports in ascending order.
     pub(super) fn copy(&self, now: Timestamp) -> Vec<ArrivedAt> {
         let mut copy: Vec<_> = self
             .ports
@@ -136,7 +147,7 @@ impl ArrivalQueues {
                 netns,
                 port,
                 queue: arrivals.queue,
-                fresh: now.since(arrivals.seen) < FRESH_NS,
+                fresh: now.since(arrivals.seen) < FRESH,
                 peak: arrivals.peak.max(arrivals.peak_before),
             })
             .collect();
@@ -145,30 +156,30 @@ impl ArrivalQueues {
     }
 }
 
-/// What arriving connections found at a port, copied out.
+/// A copy of one port's arrivals.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ArrivedAt {
-    netns: Option<u32>,
+    netns: Option<Netns>,
     port: u16,
     queue: AcceptQueue,
-    /// The last arrival was a moment ago.
+    /// The last arrival is less than [`FRESH`] old.
     fresh: bool,
     peak: u32,
 }
 
-/// What is shown of a port.
+/// The accept queue of a port, as shown on the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PortQueue {
     pub(super) port: u16,
-    /// Connections that wait; none when that is unknown.
+    /// Waiting connections; `None` when unknown.
     pub(super) length: Option<u32>,
     /// The limit of the same listener.
     pub(super) limit: u32,
-    /// The most that an arrival found; none when nothing has arrived.
+    /// The longest queue at an arrival; `None` without arrivals.
     pub(super) peak: Option<u32>,
 }
 
-/// Joins both: what is there, else what the last arrival found, and that only while it is fresh.
+/// Merges both sets. A dumped queue takes precedence; otherwise the last arrival counts while it is fresh.
 pub(super) fn join(live: &LiveQueues, arrived: &[ArrivedAt]) -> Vec<PortQueue> {
     struct Joined {
         now: Option<AcceptQueue>,
@@ -183,10 +194,10 @@ pub(super) fn join(live: &LiveQueues, arrived: &[ArrivedAt]) -> Vec<PortQueue> {
     for it in arrived {
         let joined = ports.entry(it.port).or_insert(Joined { now: None, last: it.queue, peak: None });
         joined.peak = joined.peak.max(Some(it.peak));
-        // Where one has looked, the look is right, also when it found no listener.
-        let looked_at = it.netns.is_some() && it.netns == live.netns
+        // In a dumped namespace the dump is authoritative, even when it found no listener.
+        let dumped = it.netns.is_some() && it.netns == live.netns
             || it.netns.is_none() && live.ports.contains_key(&it.port);
-        if it.fresh && !looked_at && joined.now.is_none_or(|found| is_fuller(it.queue, found)) {
+        if it.fresh && !dumped && joined.now.is_none_or(|found| is_fuller(it.queue, found)) {
             joined.now = Some(it.queue);
         }
     }
@@ -218,9 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn of_several_listeners_the_fullest_is_shown_with_its_own_limit() {
+    fn the_fullest_listener_of_a_port_is_shown_with_its_own_limit() {
         let mut live = LiveQueues::default();
-        live.begin(Some(1));
+        live.begin(Some(Netns(1)));
         for (length, limit) in [(100, 4096), (3, 4), (0, 0)] {
             live.see(80, queue(length, limit));
         }
@@ -234,9 +245,9 @@ mod tests {
     }
 
     #[test]
-    fn what_arrivals_found_counts_where_nobody_has_looked_and_for_a_minute() {
+    fn arrivals_count_for_a_minute_where_there_is_no_dump() {
         let mut live = LiveQueues::default();
-        live.begin(Some(1));
+        live.begin(Some(Netns(1)));
         live.see(80, queue(0, 128));
         let mut arrivals = ArrivalQueues::default();
         let now = Timestamp(1000 * SECOND);
@@ -244,7 +255,7 @@ mod tests {
         for (netns, port, length) in
             [(Some(1), 80, 120), (Some(1), 81, 120), (Some(2), 82, 60), (Some(2), 80, 1), (None, 80, 128)]
         {
-            arrivals.see(netns, port, queue(length, 128), now);
+            arrivals.see(netns.map(Netns), port, queue(length, 128), now);
         }
         let join_at =
             |arrivals: &ArrivalQueues, seconds: u64| join(&live, &arrivals.copy(Timestamp(seconds * SECOND)));
@@ -252,7 +263,7 @@ mod tests {
             join_at(&arrivals, 1059),
             [
                 shown(80, Some(1), 128, Some(128)),
-                // Nobody listens there any more.
+                // The dump found no listener.
                 shown(81, None, 128, Some(120)),
                 shown(82, Some(60), 128, Some(60)),
             ]
@@ -280,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_have_a_limit_that_is_counted() {
+    fn ports_beyond_the_limit_are_counted() {
         let (mut live, mut arrivals) = (LiveQueues::default(), ArrivalQueues::default());
         for port in 1..=150 {
             live.see(port, queue(u32::from(port == 150), 128));
@@ -291,7 +302,7 @@ mod tests {
         assert_eq!(ports, (1..100).chain([150]).collect::<Vec<_>>());
         assert_eq!((live.overflow(), arrivals.overflow()), (50, 50));
         assert_eq!(arrivals.copy(Timestamp(0))[0].port, 51);
-        arrivals.expire(10, Timestamp(150));
+        arrivals.expire(Nanos(10), Timestamp(150));
         assert_eq!(arrivals.copy(Timestamp(0)).len(), 11);
     }
 }

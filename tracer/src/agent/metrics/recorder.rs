@@ -1,36 +1,40 @@
-//! What the thread that traces writes into.
+//! Counts events and observations on the tracing thread.
 
 use tracer_core::{
-    event::{Event, SourceCounts, TcpState, Timestamp, Transition},
+    event::{Event, Nanos, SourceCounts, TcpState, Timestamp, Transition},
     lifecycle::{ClosedConnection, Connection, Handshake, Observation, Role, Thresholds, Tracker},
 };
 
-use crate::agent::metrics::{
-    Histogram, LabelLimits, LabelSources, MetricsSnapshot, OutcomeLabel, Owners,
-    gauge_scan::GaugeScan,
-    histogram::{HANDSHAKE_BOUNDS, LIFETIME_BOUNDS},
-    names::{EVENT_TYPES, role_index},
-    owners::LabelInputs,
-    queues::ArrivalQueues,
-    totals::Totals,
+use crate::{
+    agent::metrics::{
+        LabelLimits, LabelSources, MetricsSnapshot,
+        gauge_scan::GaugeScan,
+        histogram::{HANDSHAKE_BOUNDS, Histogram, LIFETIME_BOUNDS},
+        label_sources::LabelInputs,
+        names::{EVENT_TYPES, OutcomeLabel, role_index},
+        owners::Owners,
+        queues::ArrivalQueues,
+        totals::Totals,
+    },
+    sources::Coverage,
 };
 
-/// How to count.
+/// Options of a [`Recorder`].
 #[derive(Debug, Default)]
 pub struct RecorderOptions {
-    /// From when on a connection is stuck.
+    /// When a connection counts as stuck.
     pub thresholds: Thresholds,
-    /// How many values opt-in labels have.
+    /// Limits of the opt-in labels.
     pub limits: LabelLimits,
     /// The opt-in labels.
     pub labels: LabelSources,
 }
 
-/// Counts what the core reports.
+/// Counts the events of a source and the observations of the core.
 #[derive(Debug)]
 pub struct Recorder {
     thresholds: Thresholds,
-    expiry_ns: u64,
+    expiry: Nanos,
     totals: Box<Totals>,
     owners: Owners,
     queues: ArrivalQueues,
@@ -38,12 +42,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Everything at 0.
+    /// Creates a recorder with all counts at 0.
     pub fn new(options: RecorderOptions) -> Self {
         let lifetime = || Histogram::new(LIFETIME_BOUNDS);
         Self {
             thresholds: options.thresholds,
-            expiry_ns: options.limits.expiry_ns,
+            expiry: options.limits.expiry,
             totals: Box::new(Totals {
                 transitions: [[0; 12]; 12],
                 state_durations: std::array::from_fn(|_| lifetime()),
@@ -75,16 +79,16 @@ impl Recorder {
             }
             Event::FirstRead(_) => 3,
             Event::TimewaitEnd(_) => 4,
-            Event::SnapshotScope { .. } | Event::SnapshotEnd { .. } | Event::Time(_) => return,
+            Event::DumpScope { .. } | Event::DumpEnd { .. } | Event::Time(_) => return,
         };
         self.totals.events[place] += 1;
     }
 
-    /// Counts what follows from it.
+    /// Counts an observation.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         match observation {
-            Observation::Transition { transition, duration_ns, connection } => {
-                self.transition(transition, *duration_ns, *connection);
+            Observation::Transition { transition, duration, connection } => {
+                self.transition(transition, *duration, *connection);
             }
             Observation::Closed(closed) => self.closed(closed),
             Observation::Abandoned(half_open) => {
@@ -93,7 +97,7 @@ impl Recorder {
                 tally.handshake(Role::Server, OutcomeLabel::Abandoned);
                 tally.retransmits(Role::Server, half_open.retransmits);
             }
-            Observation::TimewaitEnd { end, .. } => self.state(end.state, end.duration_ns),
+            Observation::TimewaitEnd { end, .. } => self.state(end.state, end.duration),
             Observation::Evicted { .. } => {}
         }
     }
@@ -101,7 +105,7 @@ impl Recorder {
     fn transition(
         &mut self,
         transition: &Transition,
-        duration_ns: Option<u64>,
+        duration: Option<Nanos>,
         connection: Option<&Connection>,
     ) {
         let (from, to) = (transition.from, transition.to);
@@ -109,15 +113,14 @@ impl Recorder {
         let handshake = connection.and_then(|connection| connection.handshake);
         // `close()` after `shutdown()` does not leave the state.
         if from != to && from != TcpState::Closed {
-            let duration_ns = match handshake {
-                Some(handshake) if handshake.replaces(from) => handshake.duration_ns,
-                _ => duration_ns,
+            let duration = match handshake {
+                Some(handshake) if handshake.replaces(from) => handshake.duration,
+                _ => duration,
             };
-            // A FIN_WAIT2 may go on without a socket; its end tells.
-            if let Some(duration_ns) =
-                duration_ns.filter(|_| (from, to) != (TcpState::FinWait2, TcpState::Closed))
+            // FIN_WAIT2 may continue without a socket, so its duration is counted when the timewait socket ends.
+            if let Some(duration) = duration.filter(|_| (from, to) != (TcpState::FinWait2, TcpState::Closed))
             {
-                self.state(from, duration_ns);
+                self.state(from, duration);
             }
         }
         let Some(connection) = connection else { return };
@@ -135,11 +138,11 @@ impl Recorder {
         let slot = self.owners.slot(LabelInputs::of(connection), now);
         slot.tally.handshake(role, OutcomeLabel::Established);
         slot.tally.retransmits(role, handshake.retransmits.unwrap_or(0));
-        if let Some(duration_ns) = handshake.duration_ns {
-            slot.tally.duration(role, connection.local.address.is_ipv4(), duration_ns);
+        if let Some(duration) = handshake.duration {
+            slot.tally.duration(role, connection.local.address.is_ipv4(), duration);
         }
-        if let (Some(rtt_us), Some(rtts)) = (handshake.rtt_us, self.totals.rtts.get_mut(role_index(role))) {
-            rtts.observe(u64::from(rtt_us) * 1000);
+        if let (Some(rtt), Some(rtts)) = (handshake.rtt, self.totals.rtts.get_mut(role_index(role))) {
+            rtts.observe(rtt.into());
         }
     }
 
@@ -152,8 +155,8 @@ impl Recorder {
                 self.state(TcpState::FinWait2, closed.closed.since(since));
             }
         }
-        if let Some(duration_ns) = closed.duration_ns() {
-            self.totals.connection_durations[role_index(role)].observe(duration_ns);
+        if let Some(duration) = closed.duration() {
+            self.totals.connection_durations[role_index(role)].observe(duration);
         }
         let tally = &mut self.owners.slot(LabelInputs::of(connection), closed.closed).tally;
         tally.closed(role, closed.close_cause.reason);
@@ -168,28 +171,28 @@ impl Recorder {
         }
     }
 
-    fn state(&mut self, state: TcpState, duration_ns: u64) {
-        self.totals.state_durations[state as usize].observe(duration_ns);
+    fn state(&mut self, state: TcpState, duration: Nanos) {
+        self.totals.state_durations[state as usize].observe(duration);
     }
 
-    /// Does what is due now and then; called after each batch of events.
+    /// Runs the periodic work: gauge scan and expiry. Call it after each batch of events.
     pub fn advance(&mut self, tracker: &Tracker, now: Timestamp) {
         self.gauge_scan.advance(tracker, &mut self.owners, &self.thresholds, now);
         self.owners.advance(now);
         self.queues.advance(now);
     }
 
-    /// Copies the counts for somebody who wants to look.
+    /// Copies the counts for a page.
     pub fn snapshot(
         &mut self,
         tracker: &Tracker,
         source: SourceCounts,
-        bpf_run_ns: Option<u64>,
+        bpf_run_time: Option<Nanos>,
         now: Timestamp,
     ) -> MetricsSnapshot {
         self.gauge_scan.refresh(tracker, &mut self.owners, &self.thresholds, now);
         self.owners.fit();
-        self.queues.expire(self.expiry_ns, now);
+        self.queues.expire(self.expiry, now);
         let mut overflows = self.owners.overflows();
         overflows.push(("port", self.queues.overflow()));
         let (time_wait, fin_wait_2) = tracker.timewait_counts();
@@ -204,9 +207,10 @@ impl Recorder {
             queues: self.queues.copy(now),
             overflows,
             source,
+            coverage: Coverage::default(),
             tracker: tracker.counts(),
             live: tracker.live(),
-            bpf_run_ns,
+            bpf_run_time,
         }
     }
 }

@@ -1,14 +1,17 @@
-//! The counts of one moment, copied out of the thread that makes them.
+//! A copy of the counts for one scrape.
 
 use tracer_core::{
-    event::SourceCounts,
+    event::{Nanos, SourceCounts},
     lifecycle::{Thresholds, TrackerCounts},
 };
 
-use crate::agent::metrics::{
-    queues::ArrivedAt,
-    tally::{Gauges, Tally},
-    totals::Totals,
+use crate::{
+    agent::metrics::{
+        queues::ArrivedAt,
+        tally::{Gauges, Tally},
+        totals::Totals,
+    },
+    sources::Coverage,
 };
 
 /// The counts of one combination of opt-in labels.
@@ -19,7 +22,7 @@ pub(super) struct OwnerCounts {
     pub(super) gauges: Gauges,
 }
 
-/// The counts of one moment.
+/// A copy of the counts at one moment, for [`render`](super::render).
 #[derive(Clone, Debug)]
 pub struct MetricsSnapshot {
     pub(super) totals: Box<Totals>,
@@ -32,7 +35,16 @@ pub struct MetricsSnapshot {
     pub(super) queues: Vec<ArrivedAt>,
     pub(super) overflows: Vec<(&'static str, u64)>,
     pub(super) source: SourceCounts,
+    pub(super) coverage: Coverage,
     pub(super) tracker: TrackerCounts,
     pub(super) live: usize,
-    pub(super) bpf_run_ns: Option<u64>,
+    pub(super) bpf_run_time: Option<Nanos>,
+}
+
+impl MetricsSnapshot {
+    /// Returns the snapshot with this coverage, which is all 0 otherwise.
+    #[must_use]
+    pub fn with_coverage(self, coverage: Coverage) -> Self {
+        Self { coverage, ..self }
+    }
 }

@@ -1,5 +1,6 @@
-//! Prometheus's text format 0.0.4, which the library does not write: its own text is OpenMetrics, where a
-//! counter's family has another name than its series.
+//! Writes Prometheus's text format 0.0.4.
+//!
+//! The library only writes OpenMetrics text, in which a counter's family name lacks the `_total` of its series.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
     LabelPair, MetricFamily, MetricType,
 };
 
-/// Writes the families.
+/// Writes metric families as text.
 pub(super) fn write(families: &[MetricFamily]) -> String {
     let mut page = String::with_capacity(1 << 16);
     for family in families {
@@ -31,12 +32,12 @@ pub(super) fn write(families: &[MetricFamily]) -> String {
             }
             if let Some(histogram) = &metric.histogram {
                 for bucket in &histogram.bucket {
-                    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
+                    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are f64")]
                     let count = bucket.cumulative_count as f64;
                     line(&mut page, name, "_bucket", labels, Some(bucket.upper_bound), count);
                 }
                 line(&mut page, name, "_sum", labels, None, histogram.sample_sum);
-                #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
+                #[expect(clippy::cast_precision_loss, reason = "Prometheus values are f64")]
                 let count = histogram.sample_count as f64;
                 line(&mut page, name, "_count", labels, None, count);
             }

@@ -1,11 +1,11 @@
-//! The counts that belong to nobody.
+//! The counts without opt-in labels.
 
-use crate::agent::metrics::{Histogram, names::EVENT_TYPES, tally::HANDSHAKE_ROLES};
+use crate::agent::metrics::{histogram::Histogram, names::EVENT_TYPES, tally::HANDSHAKE_ROLES};
 
-/// The counts that belong to nobody.
+/// The counts without opt-in labels.
 #[derive(Clone, Debug)]
 pub(super) struct Totals {
-    /// By the kernel's numbers of the states left and entered.
+    /// Indexed by the kernel's numbers of the state left and the state entered.
     pub(super) transitions: [[u64; 12]; 12],
     pub(super) state_durations: [Histogram; 12],
     pub(super) rtts: [Histogram; HANDSHAKE_ROLES],

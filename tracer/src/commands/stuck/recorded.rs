@@ -1,9 +1,9 @@
-//! What stood still when a recording ended, from what the recording told.
+//! Stuck connections at the end of a recording.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tracer_core::{
-    event::{Process, TcpState, Timestamp},
+    event::{Netns, Process, TcpState, Timestamp},
     lifecycle::{Age, Connection, StuckConnection, Tracker},
 };
 
@@ -30,24 +30,24 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     report(shared, arguments, stuck, resolver, &of)
 }
 
-/// The connections in the table, the mini-sockets, and the half-open handshakes.
+/// Returns the connections in the table, the timewait sockets and the half-open handshakes.
 fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
-    let listeners: HashMap<(Option<u32>, u16), Process> = tracker
+    let listeners: HashMap<(Option<Netns>, u16), Process> = tracker
         .listeners()
         .filter_map(|(netns, local, process)| Some(((netns, local.port), process?)))
         .collect();
     let connections = tracker.connections().map(|(_, connection)| of_connection(connection, now));
-    let timewait_sockets = tracker.timewait_sockets().map(|remain| StuckConnection {
-        state: remain.state,
-        age: Age::Observed(now.since(remain.since)),
-        local: remain.local,
-        remote: remain.remote,
-        netns: remain.netns,
+    let timewait_sockets = tracker.timewait_sockets().map(|socket| StuckConnection {
+        state: socket.state,
+        age: Age::Observed(now.since(socket.since)),
+        local: socket.local,
+        remote: socket.remote,
+        netns: socket.netns,
         cgroup_id: None,
         process: None,
         unread_bytes: None,
         unacked_bytes: None,
-        ends_in_ns: Some(remain.deadline.since(now)),
+        ends_in: Some(socket.deadline.since(now)),
     });
     let half_opens = tracker.half_opens().map(|half_open| {
         let age = now.since(half_open.answered);
@@ -61,22 +61,16 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
             process: listeners.get(&(half_open.netns, half_open.local.port)).copied(),
             unread_bytes: None,
             unacked_bytes: None,
-            ends_in_ns: None,
+            ends_in: None,
         }
     });
     connections.chain(timewait_sockets).chain(half_opens).collect()
 }
 
 fn of_connection(connection: &Connection, now: Timestamp) -> StuckConnection {
-    let age = match connection.history.since() {
-        Some(since) => Age::Observed(now.since(since)),
-        // It was found in this state, and has not moved since.
-        None if !connection.gap => Age::AtLeast(now.since(connection.first_seen)),
-        None => Age::AtLeast(0),
-    };
     StuckConnection {
         state: connection.state(),
-        age,
+        age: Age::of(connection, now),
         local: connection.local,
         remote: connection.remote,
         netns: connection.netns,
@@ -84,6 +78,6 @@ fn of_connection(connection: &Connection, now: Timestamp) -> StuckConnection {
         process: connection.owner.process,
         unread_bytes: None,
         unacked_bytes: None,
-        ends_in_ns: None,
+        ends_in: None,
     }
 }

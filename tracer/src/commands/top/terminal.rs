@@ -1,4 +1,4 @@
-//! The terminal while `top` has it, and what gives it back.
+//! Takes over the terminal for `top`, and restores it.
 
 use std::{
     io::{self, Stdout},
@@ -16,24 +16,24 @@ use crossterm::{
 };
 use ratatui::{Frame, Terminal, backend::CrosstermBackend};
 
-/// Whether the terminal is ours now. A panic on any thread gives it back, and then nobody may draw on it any more.
+/// Whether `top` has the terminal. A panic on any thread restores the terminal; after that, nothing is drawn.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal while it is ours; given back when dropped.
+/// The terminal in raw mode on the alternate screen; restored on drop.
 pub(super) struct OwnTerminal {
-    /// Never dropped: that complains on stderr about a terminal that has gone, and panics when stderr has gone with
-    /// it. What it would do, [`give_back`] does.
+    /// Never dropped. Its `drop` prints an error when the terminal has hung up, and panics when stderr has too.
+    /// [`restore`] does its work instead.
     terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl OwnTerminal {
-    /// Takes it, and has it given back before a panic says anything.
+    /// Takes the terminal. A panic hook restores it before the panic message is printed.
     pub(super) fn take() -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let before = panic::take_hook();
             panic::set_hook(Box::new(move |panic| {
-                give_back();
+                restore();
                 before(panic);
             }));
         });
@@ -41,13 +41,13 @@ impl OwnTerminal {
         match Terminal::new(CrosstermBackend::new(io::stdout())) {
             Ok(terminal) => Ok(Self { terminal: ManuallyDrop::new(terminal) }),
             Err(error) => {
-                give_back();
+                restore();
                 Err(error)
             }
         }
     }
 
-    /// Draws, unless it has been given back meanwhile.
+    /// Draws, unless the terminal has been restored meanwhile.
     pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         if TAKEN.load(Ordering::Acquire) {
             self.terminal.draw(render)?;
@@ -55,16 +55,16 @@ impl OwnTerminal {
         Ok(())
     }
 
-    /// Gives it back, stops the whole program as the shell's Ctrl-Z does, and takes it again once that goes on.
+    /// Restores the terminal, stops the program as the shell's Ctrl-Z does, and takes the terminal again after SIGCONT.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
-        if !give_back() {
+        if !restore() {
             return Ok(());
         }
-        // SAFETY: plain numbers. To this thread, which so does not go on before the program is stopped.
+        // SAFETY: `raise` takes a number. It signals this thread, so the thread does not continue before the stop.
         unsafe { libc::raise(libc::SIGSTOP) };
         enter()?;
-        // Nothing of what was drawn before is there any more: what it is compared with is emptied. `clear` would ask
-        // the terminal where the cursor is, and wait for the answer among the keys.
+        // The screen is blank, so the buffer to compare with is emptied. `clear` would query the cursor position and
+        // wait for the response among the key presses.
         self.terminal.swap_buffers();
         Ok(())
     }
@@ -72,23 +72,24 @@ impl OwnTerminal {
 
 impl Drop for OwnTerminal {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
 fn enter() -> io::Result<()> {
     enable_raw_mode()?;
-    // From here on whatever happens gives it back.
+    // From here on, every error and panic restores the terminal.
     TAKEN.store(true, Ordering::Release);
     let entered = execute!(io::stdout(), EnterAlternateScreen, event::EnableMouseCapture, cursor::Hide);
     if entered.is_err() {
-        give_back();
+        restore();
     }
     entered
 }
 
-/// Gives the terminal back, if it is ours; whether it was. Does not fail: a terminal that is gone needs nothing.
-pub(super) fn give_back() -> bool {
+/// Restores the terminal if `top` has it, and returns whether it had. Ignores errors: a terminal that has hung up needs
+/// no restoring.
+pub(super) fn restore() -> bool {
     let taken = TAKEN.swap(false, Ordering::AcqRel);
     if taken {
         let _ = execute!(io::stdout(), event::DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
@@ -113,35 +114,35 @@ mod tests {
 
     use super::*;
 
-    /// Set for the process that panics.
+    /// Set in the child process that panics.
     const PANICS: &str = "TCPTRACE_TEST_PANICS_ON_ITS_TERMINAL";
 
     fn pty() -> (File, File) {
         let (mut master, mut terminal) = (-1, -1);
         let none = std::ptr::null_mut();
         let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the numbers and the size outlive the call, and the other arguments may be null.
+        // SAFETY: the descriptors and the size outlive the call, and the other arguments may be null.
         let made = unsafe {
             libc::openpty(&raw mut master, &raw mut terminal, none, std::ptr::null(), &raw const size)
         };
         assert_eq!(made, 0, "{}", io::Error::last_os_error());
-        // SAFETY: the call has just made both, and nothing else has them.
+        // SAFETY: the call created both descriptors, and nothing else owns them.
         unsafe { (File::from_raw_fd(master), File::from_raw_fd(terminal)) }
     }
 
-    /// Its input, output and local modes.
+    /// Returns the input, output and local modes.
     fn modes(of: &File) -> [libc::tcflag_t; 3] {
-        // SAFETY: plain numbers, which the call fills in.
+        // SAFETY: all-zero bytes are a valid `termios`.
         let mut termios = unsafe { std::mem::zeroed::<libc::termios>() };
         // SAFETY: the file is open, and the structure outlives the call.
         assert_eq!(unsafe { libc::tcgetattr(of.as_raw_fd(), &raw mut termios) }, 0);
         [termios.c_iflag, termios.c_oflag, termios.c_lflag]
     }
 
-    /// A process of this very test panics on a terminal of its own, on another thread than the one that has taken
-    /// it, which tries to draw once more.
+    /// Runs this test in a child process with its own terminal. There, a thread panics that did not take the terminal,
+    /// and the thread that did draws again.
     #[test]
-    fn a_panic_gives_the_terminal_back_before_it_speaks() {
+    fn a_panic_restores_the_terminal_before_its_message() {
         if std::env::var_os(PANICS).is_some() {
             let mut terminal = OwnTerminal::take().unwrap();
             terminal.draw(|frame| frame.render_widget("drawn", frame.area())).unwrap();
@@ -172,16 +173,16 @@ mod tests {
                 Some(status) => break status,
                 None if begun.elapsed() > Duration::from_secs(60) => {
                     let _ = child.kill();
-                    panic!("it does not end");
+                    panic!("the child does not end");
                 }
                 None => thread::sleep(Duration::from_millis(5)),
             }
         };
         assert!(!status.success());
-        assert_eq!(modes(&terminal), before, "lines and echo are as before");
+        assert_eq!(modes(&terminal), before, "line mode and echo are restored");
         drop((command, terminal));
         let mut written = Vec::new();
-        // The other end is gone: what was written is read, and then an error comes.
+        // The other end is closed, so the read ends with an error after the last byte.
         let _ = master.read_to_end(&mut written);
         let written = String::from_utf8_lossy(&written);
         let at = |what: &str| {

@@ -1,4 +1,4 @@
-//! Cgroups: from an id or a process to a path.
+//! Resolves cgroup ids and processes to cgroup paths.
 
 mod handle;
 mod of_process;
@@ -7,8 +7,9 @@ mod recorded;
 mod resolver;
 mod subtree;
 
-pub use of_process::{cgroup_of_process, parse_process_cgroup};
-pub use paths::{Cgroup, CgroupCounts, CgroupError, CgroupLimits, CgroupPaths};
+pub use of_process::cgroup_of_process;
+pub use paths::{Cgroup, CgroupLimits, CgroupPaths};
+pub(crate) use paths::{CgroupCounters, CgroupCounts};
 pub use recorded::RecordedCgroups;
 pub use resolver::CgroupResolver;
 pub use subtree::CgroupSubtree;

@@ -1,16 +1,15 @@
-//! The cgroup of a process, from `/proc/PID/cgroup`: the only way on hosts without cgroup v2.
+//! Reads the cgroup of a process from `/proc/PID/cgroup`, the only source on hosts without cgroup v2.
 
 use std::path::Path;
 
 use crate::host::process::files;
 
-/// Controllers whose v1 hierarchy every runtime puts its containers in; the first wins a tie.
+/// Controllers in whose v1 hierarchies every runtime creates its containers, in order of preference.
 const CONTROLLERS: [&[u8]; 4] = [b"pids", b"memory", b"cpu", b"name=systemd"];
 
-/// The cgroup path of process `pid`, or `None` when the process is gone or may not be looked at.
+/// Returns the cgroup path of process `pid`, or `None` when the process does not exist or cannot be read.
 ///
-/// `proc_root` is a mounted procfs, usually `/proc`. See [`parse_process_cgroup`] for the choice
-/// among several hierarchies.
+/// `proc_root` is a mounted procfs, usually `/proc`. [`parse_process_cgroup`] selects one of several hierarchies.
 pub fn cgroup_of_process(proc_root: &Path, pid: u32) -> Option<String> {
     let path = std::ffi::CString::new(format!("{pid}/cgroup")).ok()?;
     let root = rustix::fs::open(
@@ -24,13 +23,13 @@ pub fn cgroup_of_process(proc_root: &Path, pid: u32) -> Option<String> {
     parse_process_cgroup(&text)
 }
 
-/// Chooses a path from the content of `/proc/PID/cgroup` (cgroups(7)).
+/// Selects a path from the content of `/proc/PID/cgroup` (cgroups(7)).
 ///
-/// The v2 path, unless it is `/`; on v1 and hybrid hosts processes stay in the v2 root while their
-/// containers live in the v1 hierarchies. Then the deepest path among the controllers pids, memory,
-/// cpu and `name=systemd`, on a tie the first of them; `/` when they all say so. A ` (deleted)`
-/// behind the path of a removed cgroup is taken off; bytes that are not UTF-8 become U+FFFD.
-pub fn parse_process_cgroup(text: &[u8]) -> Option<String> {
+/// Returns the v2 path unless it is `/`. On v1 and hybrid hosts, processes stay in the v2 root and their containers are
+/// in the v1 hierarchies. There, the result is the deepest path among the controllers pids, memory, cpu and
+/// `name=systemd`; the first controller wins a tie. The result is `/` when all paths are `/`. The suffix ` (deleted)` of a
+/// removed cgroup is stripped. Bytes that are not UTF-8 become U+FFFD.
+fn parse_process_cgroup(text: &[u8]) -> Option<String> {
     let mut best: Option<(usize, usize, &[u8])> = None;
     for (controllers, path) in text.split(|&byte| byte == b'\n').filter_map(split_line) {
         let rank = if controllers.is_empty() {
@@ -53,8 +52,8 @@ pub fn parse_process_cgroup(text: &[u8]) -> Option<String> {
     best.map(|(.., path)| String::from_utf8_lossy(path).into_owned())
 }
 
-/// Controllers and path of `hierarchy:controllers:path`; v2 has no controllers there. A v1 hierarchy
-/// always names something, so an empty list is v2's.
+/// Splits `hierarchy:controllers:path` into controllers and path. The controllers are empty only for v2: a v1 hierarchy
+/// always has at least a name.
 fn split_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut fields = line.splitn(3, |&byte| byte == b':');
     let (_hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_telling_path_is_chosen() {
+    fn the_most_specific_path_is_selected() {
         let cases: &[(&[u8], Option<&str>)] = &[
             (b"0::/system.slice/nginx.service\n", Some("/system.slice/nginx.service")),
             (b"0::/\n", Some("/")),
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn own_process_has_a_cgroup() {
+    fn this_process_has_a_cgroup() {
         let path = cgroup_of_process(Path::new("/proc"), std::process::id()).unwrap();
         assert!(path.starts_with('/'), "{path}");
         assert_eq!(cgroup_of_process(Path::new("/proc"), u32::MAX), None);
@@ -101,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken(text in any::<Vec<u8>>()) {
+        fn any_bytes_parse_without_a_panic(text in any::<Vec<u8>>()) {
             if let Some(path) = parse_process_cgroup(&text) {
                 prop_assert!(path.starts_with('/'));
             }

@@ -1,8 +1,8 @@
-//! From a cgroup id to its path.
+//! Resolves cgroup ids to paths.
 //!
-//! The id that the kernel reports with a socket (`cgroup->kn->id`) is the inode number of the cgroup's
-//! directory in the cgroup v2 hierarchy (5.5+, on 64-bit hosts). Ids are not reused: kernfs puts a
-//! generation into their upper half. cgroup v2 knows no renaming, so a path once known stays right.
+//! The cgroup id of a socket (`cgroup->kn->id`) is the inode number of the cgroup's directory in the cgroup v2 hierarchy
+//! (5.5+, on 64-bit hosts). Ids are not reused, because kernfs stores a generation in their upper half. A cgroup v2
+//! directory cannot be renamed, so a cached path stays valid.
 
 use std::{
     ffi::OsStr,
@@ -11,7 +11,10 @@ use std::{
         fs::{DirEntryExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use rustix::{
     fd::OwnedFd,
     fs::{FsWord, Mode, OFlags},
 };
+use tracer_core::event::CgroupId;
 
 use crate::host::{
     cgroup::handle::{self, HandleError},
@@ -33,25 +37,24 @@ const CGROUP2_SUPER_MAGIC: FsWord = 0x6367_7270;
 /// Why cgroup ids cannot be resolved on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// The list of mounts cannot be read.
+    /// The mount table cannot be read.
     #[error("cannot read /proc/self/mountinfo: {0}; mount procfs at /proc to see cgroups and containers")]
     Mounts(#[source] std::io::Error),
-    /// The host has no cgroup v2 hierarchy that this process can see.
+    /// No cgroup v2 hierarchy is visible to this process.
     #[error(
-        "no cgroup v2 hierarchy is mounted here, so sockets cannot be matched to containers by their \
-         cgroup; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or make the host's visible in this container"
+        "sockets cannot be matched to containers because no cgroup v2 hierarchy is mounted here; mount one with `mount -t \
+         cgroup2 none /sys/fs/cgroup/unified`, or make the host's visible in this container"
     )]
     NotMounted,
 }
 
-/// Bounds of [`CgroupPaths`].
+/// Limits of [`CgroupPaths`].
 #[derive(Clone, Copy, Debug)]
 pub struct CgroupLimits {
-    /// Cgroups remembered, removed ones included. When it is reached, the half that was not asked
-    /// for or seen for the longest time is forgotten. A walk visits at most half as many.
+    /// Size of the cache in cgroups, including removed ones. A full cache evicts the least recently used half. A walk
+    /// visits at most half as many cgroups.
     pub cgroups: usize,
-    /// The shortest time between two walks of the tree, and until an id that was not found is looked
-    /// up again.
+    /// Minimum time between two walks of the tree, and between two lookups of an id without a path.
     pub retry_interval: Duration,
 }
 
@@ -62,78 +65,109 @@ impl Default for CgroupLimits {
     }
 }
 
-/// What [`CgroupPaths`] did.
+/// Counts of [`CgroupPaths`] since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupCounts {
-    /// Cgroups whose path is known now, removed ones included.
-    pub known: usize,
-    /// Cgroups forgotten because the limit was reached.
+    /// Cache entries dropped because the cache was full.
     pub evicted: u64,
     /// Walks over the whole tree.
     pub walks: u64,
-    /// Walks that stopped early because the tree has more cgroups than the limit allows.
+    /// Walks that stopped at the limit on cgroups.
     pub truncated_walks: u64,
     /// Ids resolved by a file handle, without a walk.
     pub by_handle: u64,
-    /// Questions that got no answer.
+    /// Lookups of an id that found no path.
     pub unresolved: u64,
 }
 
-/// A cgroup, and what its path says.
+/// The counters behind [`CgroupCounts`]. The tracing source reads them while a consumer owns the resolver.
+#[derive(Debug, Default)]
+pub struct CgroupCounters {
+    evicted: AtomicU64,
+    walks: AtomicU64,
+    truncated_walks: AtomicU64,
+    by_handle: AtomicU64,
+    unresolved: AtomicU64,
+}
+
+impl CgroupCounters {
+    /// Returns the current counts.
+    pub fn counts(&self) -> CgroupCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CgroupCounts {
+            evicted: load(&self.evicted),
+            walks: load(&self.walks),
+            truncated_walks: load(&self.truncated_walks),
+            by_handle: load(&self.by_handle),
+            unresolved: load(&self.unresolved),
+        }
+    }
+
+    /// Counts cache entries that were dropped because a cache was full.
+    pub(super) fn count_evicted(&self, entries: usize) {
+        self.evicted.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+}
+
+fn increment(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A cgroup and the owner that its path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
-    /// The path within the hierarchy, `/` for its root; bytes that are not UTF-8 are U+FFFD.
+    /// The path within the hierarchy, `/` for its root. Bytes that are not UTF-8 become U+FFFD.
     pub path: String,
-    /// Container, pod and unit.
+    /// The container, pod and unit.
     pub owner: CgroupOwner,
 }
 
-/// Resolves cgroup ids, and remembers them beyond the cgroup's end: a connection's last event often
-/// comes after its container is gone.
+/// Resolves cgroup ids and caches them, including removed cgroups: the last event of a connection often follows the end
+/// of its container.
 ///
-/// A miss costs one `open_by_handle_at` with `CAP_DAC_READ_SEARCH` in the initial user namespace, else
-/// a walk of the tree, at most one in [`CgroupLimits::retry_interval`].
+/// A cache miss costs one `open_by_handle_at` with `CAP_DAC_READ_SEARCH` in the initial user namespace. Otherwise it costs
+/// a walk of the tree, at most one per [`CgroupLimits::retry_interval`].
 #[derive(Debug)]
 pub struct CgroupPaths {
     hierarchy: OwnedFd,
     point: PathBuf,
-    /// The part of the hierarchy above the mount, without a `/` at its end.
+    /// The path of the mounted directory within the hierarchy, without a trailing `/`.
     prefix: String,
     limits: CgroupLimits,
-    by_id: HashMap<u64, Entry, foldhash::fast::RandomState>,
-    /// Orders the entries by their last use.
+    by_id: HashMap<CgroupId, Entry, foldhash::fast::RandomState>,
+    /// A counter that orders the entries by their last use.
     uses: u64,
     handles: bool,
     last_walk: Duration,
-    counts: CgroupCounts,
+    counters: Arc<CgroupCounters>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// None: looked for and not found.
+    /// `None` if the lookup found no path.
     cgroup: Option<Arc<Cgroup>>,
     checked: Duration,
     used: u64,
 }
 
-enum Known {
-    /// None: it was looked for a moment ago and not found.
-    Answer(Option<Arc<Cgroup>>),
-    /// It has to be looked up.
-    Nothing,
+/// The result of a cache lookup.
+enum Cached {
+    /// `None` if a recent lookup found no path.
+    Hit(Option<Arc<Cgroup>>),
+    /// The id must be looked up.
+    Miss,
 }
 
 impl CgroupPaths {
-    /// Finds the hierarchy and walks it once. `now` is any clock that does not go back, the same for
-    /// all calls.
+    /// Finds the hierarchy and walks it once. `now` is the time of a monotonic clock, the same one for all calls.
     ///
     /// # Errors
     ///
-    /// [`CgroupError`] when there is no cgroup v2 hierarchy to be seen.
+    /// [`CgroupError`] when no cgroup v2 hierarchy is visible.
     pub fn new(limits: CgroupLimits, now: Duration) -> Result<Self, CgroupError> {
         let mut mounts = mountinfo::own_mounts().map_err(CgroupError::Mounts)?;
         mounts.retain(|mount| mount.file_system == b"cgroup2");
-        // One that shows the whole hierarchy serves better than a part bound elsewhere.
+        // A mount of the whole hierarchy is preferred over a bind mount of a part.
         mounts.sort_by_key(|mount| mount.root != b"/");
         let (hierarchy, mount) = mounts
             .into_iter()
@@ -160,60 +194,65 @@ impl CgroupPaths {
             uses: 0,
             handles,
             last_walk: now,
-            counts: CgroupCounts::default(),
+            counters: Arc::default(),
         };
         paths.walk(now);
         paths
     }
 
-    /// Does without file handles from now on, for a process that gave up `CAP_DAC_READ_SEARCH`. Nothing
-    /// breaks without this call: the first refusal has the same effect.
+    /// Stops using file handles, for a process that dropped `CAP_DAC_READ_SEARCH`. Optional: the first refused call has the
+    /// same effect.
     pub fn disable_handles(&mut self) {
         self.handles = false;
     }
 
-    /// The cgroup with this id, or `None` when there is none, or none that was found yet.
-    pub fn resolve(&mut self, id: u64, now: Duration) -> Option<Arc<Cgroup>> {
-        let found = match self.known(id, now) {
-            Known::Answer(cgroup) => cgroup,
-            Known::Nothing => self.look_up(id, now),
+    /// Returns the cgroup with this id, or `None` if it has not been found.
+    pub fn resolve(&mut self, id: CgroupId, now: Duration) -> Option<Arc<Cgroup>> {
+        let found = match self.cached(id, now) {
+            Cached::Hit(cgroup) => cgroup,
+            Cached::Miss => self.look_up(id, now),
         };
         if found.is_none() {
-            self.counts.unresolved += 1;
+            increment(&self.counters.unresolved);
         }
         found
     }
 
-    /// What was done so far.
+    /// Returns the current counts.
     pub fn counts(&self) -> CgroupCounts {
-        let known = self.by_id.values().filter(|entry| entry.cgroup.is_some()).count();
-        CgroupCounts { known, ..self.counts }
+        self.counters.counts()
     }
 
-    /// What the cache says.
-    fn known(&mut self, id: u64, now: Duration) -> Known {
+    /// Returns the counters, to read them from elsewhere.
+    pub(super) fn counters(&self) -> Arc<CgroupCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    fn cached(&mut self, id: CgroupId, now: Duration) -> Cached {
         let Some(entry) = self.by_id.get_mut(&id) else {
-            return Known::Nothing;
+            return Cached::Miss;
         };
         self.uses += 1;
         entry.used = self.uses;
         let age = now.saturating_sub(entry.checked);
         if entry.cgroup.is_none() && age >= self.limits.retry_interval {
-            return Known::Nothing;
+            return Cached::Miss;
         }
-        Known::Answer(entry.cgroup.clone())
+        Cached::Hit(entry.cgroup.clone())
     }
 
-    fn look_up(&mut self, id: u64, now: Duration) -> Option<Arc<Cgroup>> {
+    fn look_up(&mut self, id: CgroupId, now: Duration) -> Option<Arc<Cgroup>> {
         if self.handles {
             match handle::directory_of(&self.hierarchy, id) {
                 Ok(directory) => {
-                    // Outside of the mount when that shows a part of the hierarchy only.
+                    // A mount of a part of the hierarchy does not contain every directory.
                     let path = directory.strip_prefix(&self.point).ok().map(|path| self.path_of(path));
-                    self.counts.by_handle += u64::from(path.is_some());
-                    return self.remember(id, path, now);
+                    if path.is_some() {
+                        increment(&self.counters.by_handle);
+                    }
+                    return self.insert(id, path, now);
                 }
-                Err(HandleError::Gone) => return self.remember(id, None, now),
+                Err(HandleError::NotFound) => return self.insert(id, None, now),
                 Err(HandleError::Unavailable) => self.handles = false,
             }
         }
@@ -224,21 +263,21 @@ impl CgroupPaths {
         self.by_id.get(&id)?.cgroup.clone()
     }
 
-    /// Takes in the whole tree as it is now.
+    /// Adds all cgroups of the current tree to the cache.
     fn walk(&mut self, now: Duration) {
         self.last_walk = now;
-        self.counts.walks += 1;
+        increment(&self.counters.walks);
         let Ok(root) = self.point.metadata() else {
             return;
         };
         let limit = self.limits.cgroups / 2;
-        let mut open = vec![(root.ino(), PathBuf::new())];
+        let mut open = vec![(CgroupId(root.ino()), PathBuf::new())];
         let mut visited = 0;
         while let Some((id, below)) = open.pop() {
             let directory = self.point.join(&below);
-            self.see(id, &below, now);
+            self.insert_walked(id, &below, now);
             visited += 1;
-            // Removed meanwhile, or not for our eyes.
+            // The directory was removed meanwhile or is not readable.
             let Ok(entries) = directory.read_dir() else {
                 continue;
             };
@@ -247,23 +286,23 @@ impl CgroupPaths {
                     continue;
                 }
                 if visited + open.len() >= limit {
-                    self.counts.truncated_walks += 1;
-                    // What is in `open` already still fits.
-                    return open.into_iter().for_each(|(id, below)| self.see(id, &below, now));
+                    increment(&self.counters.truncated_walks);
+                    // The directories in `open` are within the limit.
+                    return open.into_iter().for_each(|(id, below)| self.insert_walked(id, &below, now));
                 }
-                open.push((entry.ino(), below.join(entry.file_name())));
+                open.push((CgroupId(entry.ino()), below.join(entry.file_name())));
             }
         }
     }
 
-    /// A walk found `id` at `below`, a path relative to the mount point.
-    fn see(&mut self, id: u64, below: &Path, now: Duration) {
+    /// Adds a cgroup that a walk found at `below`, a path relative to the mount point.
+    fn insert_walked(&mut self, id: CgroupId, below: &Path, now: Duration) {
         self.uses += 1;
         match self.by_id.get_mut(&id) {
             Some(entry) if entry.cgroup.is_some() => entry.used = self.uses,
             _ => {
                 let path = self.path_of(below);
-                self.remember(id, Some(path), now);
+                self.insert(id, Some(path), now);
             }
         }
     }
@@ -275,9 +314,9 @@ impl CgroupPaths {
         format!("{}/{}", self.prefix, below.to_string_lossy())
     }
 
-    fn remember(&mut self, id: u64, path: Option<String>, now: Duration) -> Option<Arc<Cgroup>> {
+    fn insert(&mut self, id: CgroupId, path: Option<String>, now: Duration) -> Option<Arc<Cgroup>> {
         if self.by_id.len() >= self.limits.cgroups {
-            self.forget_half();
+            self.evict_half();
         }
         let cgroup = path.map(|path| Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path }));
         self.uses += 1;
@@ -285,19 +324,21 @@ impl CgroupPaths {
         cgroup
     }
 
-    fn forget_half(&mut self) {
+    fn evict_half(&mut self) {
         let mut uses: Vec<u64> = self.by_id.values().map(|entry| entry.used).collect();
         let middle = uses.len() / 2;
         let (_, &mut oldest_kept, _) = uses.select_nth_unstable(middle);
+        let mut evicted = 0;
         self.by_id.retain(|_, entry| {
             let keep = entry.used >= oldest_kept;
-            self.counts.evicted += u64::from(!keep && entry.cgroup.is_some());
+            evicted += usize::from(!keep && entry.cgroup.is_some());
             keep
         });
+        self.counters.count_evicted(evicted);
     }
 }
 
-/// The mount's directory, if it is cgroup v2 and nothing is mounted over it.
+/// Opens the mount's directory; `None` if it is not cgroup v2 or is hidden by another mount.
 fn open_hierarchy(point: &Path) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(point, flags, Mode::empty()).ok()?;
@@ -305,8 +346,8 @@ fn open_hierarchy(point: &Path) -> Option<OwnedFd> {
     (kind == CGROUP2_SUPER_MAGIC).then_some(directory)
 }
 
-/// What to put before the paths below a mount. A root above this process's cgroup namespace
-/// (`/../..`) has no name here.
+/// Returns the prefix of the paths below a mount: empty for the root of the hierarchy, and for a root outside this
+/// process's cgroup namespace (`/../..`), which has no name here.
 fn prefix(mount: &Mount) -> String {
     let root = Path::new(OsStr::from_bytes(&mount.root));
     if root == Path::new("/") || root.components().any(|part| part.as_os_str() == "..") {

@@ -1,59 +1,61 @@
-//! The cgroups of a recorded host, as far as its recording has told them.
+//! The cgroups of a recorded host, as read from the recording so far.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tracer_core::event::CgroupId;
+
 use crate::host::Cgroup;
 
-/// Most ids remembered, and most processes; beyond it all are forgotten and told again by later rows.
-const MAX_KNOWN: usize = 65_536;
+/// Most ids, and most processes. A full map is cleared, and later rows fill it again.
+const MAX_ENTRIES: usize = 65_536;
 
-/// What a recording has told of cgroups so far: written by the reader, asked by
-/// [`CgroupResolver`](super::CgroupResolver).
+/// The cgroups that a recording has named so far. The reader writes them, and [`CgroupResolver`](super::CgroupResolver)
+/// reads them.
 #[derive(Clone, Debug, Default)]
-pub struct RecordedCgroups(Arc<Mutex<Known>>);
+pub struct RecordedCgroups(Arc<Mutex<Maps>>);
 
 #[derive(Debug, Default)]
-struct Known {
-    by_id: HashMap<u64, Arc<Cgroup>>,
+struct Maps {
+    by_id: HashMap<CgroupId, Arc<Cgroup>>,
     by_process: HashMap<u32, Arc<Cgroup>>,
 }
 
 impl RecordedCgroups {
-    /// A row names the path of a socket's cgroup.
-    pub fn tell_id(&self, id: u64, cgroup: Arc<Cgroup>) {
-        insert(&mut self.known().by_id, id, cgroup);
+    /// Sets the cgroup of an id.
+    pub fn insert_id(&self, id: CgroupId, cgroup: Arc<Cgroup>) {
+        insert(&mut self.maps().by_id, id, cgroup);
     }
 
-    /// A row names the path of a process's cgroup, or that it has none.
-    pub fn tell_process(&self, pid: u32, cgroup: Option<Arc<Cgroup>>) {
-        let known = &mut self.known().by_process;
+    /// Sets the cgroup of a process; `None` removes it.
+    pub fn set_process(&self, pid: u32, cgroup: Option<Arc<Cgroup>>) {
+        let by_process = &mut self.maps().by_process;
         match cgroup {
-            Some(cgroup) => insert(known, pid, cgroup),
+            Some(cgroup) => insert(by_process, pid, cgroup),
             None => {
-                known.remove(&pid);
+                by_process.remove(&pid);
             }
         }
     }
 
-    pub(super) fn of_id(&self, id: u64) -> Option<Arc<Cgroup>> {
-        self.known().by_id.get(&id).cloned()
+    pub(super) fn of_id(&self, id: CgroupId) -> Option<Arc<Cgroup>> {
+        self.maps().by_id.get(&id).cloned()
     }
 
     pub(super) fn of_process(&self, pid: u32) -> Option<Arc<Cgroup>> {
-        self.known().by_process.get(&pid).cloned()
+        self.maps().by_process.get(&pid).cloned()
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn maps(&self) -> MutexGuard<'_, Maps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn insert<K: Eq + std::hash::Hash>(known: &mut HashMap<K, Arc<Cgroup>>, key: K, cgroup: Arc<Cgroup>) {
-    if known.len() >= MAX_KNOWN && !known.contains_key(&key) {
-        known.clear();
+fn insert<K: Eq + std::hash::Hash>(map: &mut HashMap<K, Arc<Cgroup>>, key: K, cgroup: Arc<Cgroup>) {
+    if map.len() >= MAX_ENTRIES && !map.contains_key(&key) {
+        map.clear();
     }
-    known.insert(key, cgroup);
+    map.insert(key, cgroup);
 }

@@ -1,71 +1,90 @@
-//! The cgroup, and with it the container, of a connection; kept beyond the end of either.
+//! Resolves the cgroup of a connection, and caches it beyond the end of the connection and the cgroup.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
-use tracer_core::event::Process;
+use tracer_core::event::{CgroupId, Process};
 
-use crate::host::{Cgroup, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups, cgroup_of_process};
+use crate::host::{
+    Cgroup, CgroupCounters, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups, cgroup_of_process,
+};
 
-/// Most processes whose cgroup is remembered, on hosts where it has to be asked of the process.
+/// Most processes in the cache, which is used where the cgroup id has no useful path. A full cache is cleared.
 const MAX_PROCESSES: usize = 16_384;
 
-/// How long what was asked of a process is believed. Process ids come round no faster, and asking again for
-/// each connection of a busy client would cost more than all else.
-const BELIEVED: Duration = Duration::from_secs(1);
+/// How long the cgroup of a process is cached at least. A process id is not reused faster. A read for each connection of a
+/// busy client would dominate the cost of tracing.
+const PROCESS_TTL: Duration = Duration::from_secs(1);
 
-/// Finds cgroups by their id, or by a process where the id says nothing.
+/// Resolves cgroups by their id, or by a process if the id has no useful path.
 ///
-/// On hosts with cgroup v1 every socket is in the root of the v2 hierarchy, and only its process knows
-/// the v1 path. That is asked when the connection begins, because later the process may be gone.
+/// On hosts with cgroup v1, every socket is in the root of the v2 hierarchy, and only `/proc/PID/cgroup` has the v1 path.
+/// It is read when the connection starts, because the process may exit before the connection closes.
 #[derive(Debug)]
 pub struct CgroupResolver(Lookups);
 
 #[derive(Debug)]
 enum Lookups {
-    /// This host's.
-    Live { paths: Option<Box<CgroupPaths>>, by_process: HashMap<u32, Asked, foldhash::fast::FixedState> },
-    /// A recording's.
+    /// The cgroups of this host.
+    Live {
+        paths: Option<Box<CgroupPaths>>,
+        by_process: HashMap<u32, ProcessCgroup, foldhash::fast::FixedState>,
+        counters: Arc<CgroupCounters>,
+    },
+    /// The cgroups of a recording.
     Recorded(RecordedCgroups),
 }
 
-/// What a process answered, and when.
+/// The cgroup of a process and the time when it was read.
 #[derive(Debug)]
-struct Asked {
+struct ProcessCgroup {
     cgroup: Option<Arc<Cgroup>>,
-    at: Duration,
+    read_at: Duration,
 }
 
 impl CgroupResolver {
-    /// Walks the cgroup hierarchy once. `now` is the time of a clock that does not go back.
+    /// Walks the cgroup hierarchy once. `now` is the time of a monotonic clock.
     pub fn new(now: Duration) -> Self {
+        Self::live(CgroupPaths::new(CgroupLimits::default(), now).ok())
+    }
+
+    fn live(paths: Option<CgroupPaths>) -> Self {
         Self(Lookups::Live {
-            paths: CgroupPaths::new(CgroupLimits::default(), now).ok().map(Box::new),
+            counters: paths.as_ref().map_or_else(Arc::default, CgroupPaths::counters),
+            paths: paths.map(Box::new),
             by_process: HashMap::default(),
         })
     }
 
-    /// What a recording tells as it goes on; nothing of this host is looked at.
+    /// Resolves cgroups from a recording, as far as it has been read. Reads nothing from this host.
     pub fn recorded(cgroups: RecordedCgroups) -> Self {
         Self(Lookups::Recorded(cgroups))
     }
 
-    /// A connection has begun: looks its cgroup up while it certainly exists.
-    pub fn note(&mut self, cgroup_id: Option<u64>, process: Option<&Process>, now: Duration) {
+    /// Returns the counters of the lookups; all 0 for a recording.
+    pub fn counters(&self) -> Arc<CgroupCounters> {
+        match &self.0 {
+            Lookups::Live { counters, .. } => Arc::clone(counters),
+            Lookups::Recorded(_) => Arc::default(),
+        }
+    }
+
+    /// Caches the cgroup of a connection that starts, while the cgroup certainly exists.
+    pub fn note(&mut self, cgroup_id: Option<CgroupId>, process: Option<&Process>, now: Duration) {
         if let Lookups::Recorded(_) = self.0 {
             return;
         }
         if let Some(process) = process {
-            // The number may have belonged to another process before.
+            // The process id may have belonged to another process before.
             self.forget_process(process.pid, now);
         }
         let _ = self.cgroup(cgroup_id, process, now);
     }
 
-    /// The cgroup of a connection; none when neither its id nor its process leads to one.
+    /// Returns the cgroup of a connection; `None` if neither its id nor its process has one.
     pub fn cgroup(
         &mut self,
-        cgroup_id: Option<u64>,
+        cgroup_id: Option<CgroupId>,
         process: Option<&Process>,
         now: Duration,
     ) -> Option<Arc<Cgroup>> {
@@ -76,36 +95,37 @@ impl CgroupResolver {
         process.and_then(|process| self.of_process(process.pid, now)).or(by_id)
     }
 
-    /// The cgroup with this id.
-    pub fn of_id(&mut self, id: u64, now: Duration) -> Option<Arc<Cgroup>> {
+    /// Returns the cgroup with this id.
+    pub fn of_id(&mut self, id: CgroupId, now: Duration) -> Option<Arc<Cgroup>> {
         match &mut self.0 {
             Lookups::Live { paths, .. } => paths.as_mut()?.resolve(id, now),
             Lookups::Recorded(cgroups) => cgroups.of_id(id),
         }
     }
 
-    /// The cgroup of a process, remembered from the first question on.
+    /// Returns the cgroup of a process, cached from the first call on.
     pub fn of_process(&mut self, pid: u32, now: Duration) -> Option<Arc<Cgroup>> {
-        let by_process = match &mut self.0 {
-            Lookups::Live { by_process, .. } => by_process,
+        let (by_process, counters) = match &mut self.0 {
+            Lookups::Live { by_process, counters, .. } => (by_process, counters),
             Lookups::Recorded(cgroups) => return cgroups.of_process(pid),
         };
-        if let Some(known) = by_process.get(&pid) {
-            return known.cgroup.clone();
+        if let Some(cached) = by_process.get(&pid) {
+            return cached.cgroup.clone();
         }
         if by_process.len() >= MAX_PROCESSES {
+            counters.count_evicted(by_process.len());
             by_process.clear();
         }
         let cgroup = cgroup_of_process(Path::new("/proc"), pid)
             .map(|path| Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path }));
-        by_process.insert(pid, Asked { cgroup: cgroup.clone(), at: now });
+        by_process.insert(pid, ProcessCgroup { cgroup: cgroup.clone(), read_at: now });
         cgroup
     }
 
-    /// The number may belong to another process now, unless it was asked a moment ago.
+    /// Drops the cached cgroup of a process id that may have been reused: one read more than [`PROCESS_TTL`] ago.
     pub fn forget_process(&mut self, pid: u32, now: Duration) {
         if let Lookups::Live { by_process, .. } = &mut self.0
-            && by_process.get(&pid).is_some_and(|asked| now.saturating_sub(asked.at) >= BELIEVED)
+            && by_process.get(&pid).is_some_and(|cached| now.saturating_sub(cached.read_at) >= PROCESS_TTL)
         {
             by_process.remove(&pid);
         }
@@ -117,8 +137,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_leads_to_its_cgroup_and_a_vanished_one_to_what_was_noted() {
-        let mut resolver = CgroupResolver(Lookups::Live { paths: None, by_process: HashMap::default() });
+    fn the_cgroup_of_a_process_is_read_and_that_of_an_exited_one_is_cached() {
+        let mut resolver = CgroupResolver::live(None);
         let own = Process { pid: std::process::id(), uid: 0, comm: [0; 16] };
         let now = Duration::ZERO;
         let found = resolver.cgroup(None, Some(&own), now).unwrap();
@@ -127,11 +147,11 @@ mod tests {
         let gone = Process { pid: u32::MAX, ..own };
         assert_eq!(resolver.cgroup(None, Some(&gone), now), None);
         let Lookups::Live { by_process, .. } = &mut resolver.0 else { unreachable!() };
-        by_process.insert(u32::MAX, Asked { cgroup: Some(Arc::clone(&found)), at: now });
+        by_process.insert(u32::MAX, ProcessCgroup { cgroup: Some(Arc::clone(&found)), read_at: now });
         assert_eq!(resolver.cgroup(None, Some(&gone), now), Some(Arc::clone(&found)));
-        resolver.note(None, Some(&gone), now + BELIEVED / 2);
+        resolver.note(None, Some(&gone), now + PROCESS_TTL / 2);
         assert_eq!(resolver.cgroup(None, Some(&gone), now), Some(found), "the same process connects again");
-        resolver.note(None, Some(&gone), now + BELIEVED);
-        assert_eq!(resolver.cgroup(None, Some(&gone), now), None, "a new process with an old number");
+        resolver.note(None, Some(&gone), now + PROCESS_TTL);
+        assert_eq!(resolver.cgroup(None, Some(&gone), now), None, "a new process with a reused id");
     }
 }

@@ -1,27 +1,27 @@
-//! A cgroup and everything below it, as `--cgroup` names it.
+//! A cgroup and its descendants, the value of `--cgroup`.
 
 use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use crate::host::mountinfo::own_mounts;
 
-/// A cgroup with its descendants.
+/// A cgroup and its descendants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupSubtree(String);
 
 impl CgroupSubtree {
-    /// Reads the path of a cgroup's directory, such as `/sys/fs/cgroup/system.slice`, or the path within
-    /// the hierarchy, such as `/system.slice/nginx.service`. It need not exist yet.
+    /// Parses the path of a cgroup's directory, such as `/sys/fs/cgroup/system.slice`, or a path within the hierarchy,
+    /// such as `/system.slice/nginx.service`. The cgroup may be created later.
     ///
     /// # Errors
     ///
-    /// A sentence, when the path is not absolute.
+    /// Returns a sentence for the user when the path is not absolute.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with('/') {
             return Err(format!(
-                "`{text}` is not the path of a cgroup: use /system.slice/nginx.service or /sys/fs/cgroup/system.slice"
+                "`{text}` is not an absolute cgroup path; give one such as /system.slice/nginx.service or /sys/fs/cgroup/system.slice"
             ));
         }
-        // Of several mounts above the directory the innermost is its hierarchy.
+        // The innermost mount above the directory is its hierarchy.
         let mounts = own_mounts().unwrap_or_default();
         let within = mounts
             .iter()
@@ -35,7 +35,7 @@ impl CgroupSubtree {
         Ok(Self(path.trim_end_matches('/').to_owned()))
     }
 
-    /// Whether the cgroup with this path is in it.
+    /// Returns whether the subtree contains the cgroup with this path.
     pub fn contains(&self, path: &str) -> bool {
         path.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subtree_holds_itself_and_what_is_below() {
+    fn a_subtree_contains_itself_and_its_descendants() {
         let slice = CgroupSubtree::parse("/system.slice/").unwrap();
         assert!(slice.contains("/system.slice"));
         assert!(slice.contains("/system.slice/nginx.service"));
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_taken_by_its_place_in_the_hierarchy() {
+    fn a_directory_becomes_a_path_in_its_hierarchy() {
         let mounts = own_mounts().unwrap();
         let mount = mounts.iter().find(|mount| mount.file_system == b"cgroup2").expect("cgroup2 is mounted");
         let text = mount.point.join("some.slice/unit.service");

@@ -8,11 +8,10 @@ const UID: &str = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed";
 
 type Case = (&'static str, Option<(Runtime, &'static str)>, Option<&'static str>, Option<&'static str>);
 
-/// Path (`$A`, `$B`: container ids; `$P`: a pod uid; `$S`: the same as a slice writes it),
-/// container, pod, unit.
+/// Path (`$A`, `$B`: container ids; `$P`: a pod uid; `$S`: the uid in slice form), container, pod, unit.
 #[rustfmt::skip]
 const CASES: &[Case] = &[
-    // Docker: cgroupfs driver, systemd driver, rootless, a parent of its own, the Kubernetes shim.
+    // Docker: cgroupfs driver, systemd driver, rootless, a custom parent, the Kubernetes shim.
     ("/docker/$A", Some((Runtime::Docker, A)), None, None),
     ("/docker/$A/init", Some((Runtime::Docker, A)), None, None),
     ("/system.slice/docker-$A.scope", Some((Runtime::Docker, A)), None, None),
@@ -52,7 +51,7 @@ const CASES: &[Case] = &[
     ("/lxc.monitor.web-1", None, None, None),
     ("/lxc/100/ns/init.scope", Some((Runtime::Lxc, "100")), None, Some("init.scope")),
     (r"/machine.slice/machine-lxc\x2d4711\x2dbox.scope/init.scope", Some((Runtime::Lxc, "box")), None, Some("init.scope")),
-    // systemd-nspawn; a virtual machine is no container.
+    // systemd-nspawn; a virtual machine is not a container.
     (r"/machine.slice/machine-debian\x2dtest.scope", Some((Runtime::Nspawn, "debian-test")), None, None),
     ("/machine.slice/machine-build.scope/payload/system.slice/cron.service", Some((Runtime::Nspawn, "build")), None, Some("cron.service")),
     ("/machine.slice/systemd-nspawn@build.service/payload", Some((Runtime::Nspawn, "build")), None, None),
@@ -68,19 +67,19 @@ const CASES: &[Case] = &[
     ("/system.slice/_cpu.service", None, None, Some("cpu.service")),
     ("/init.scope", None, None, Some("init.scope")),
     ("/system.slice", None, None, None),
-    // Nested: the innermost wins.
+    // Nested: the innermost is reported.
     ("/docker/$A/docker/$B", Some((Runtime::Docker, B)), None, None),
     ("/system.slice/docker-$A.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod$S.slice/cri-containerd-$B.scope", Some((Runtime::Containerd, B)), Some(UID), None),
     ("/docker/$A/kubelet/kubepods/besteffort/pod$P/$B", Some((Runtime::Unnamed, B)), Some(UID), None),
     ("/docker/$A/system.slice/kubelet.service", Some((Runtime::Docker, A)), None, Some("kubelet.service")),
     ("/lxc.payload.outer/lxc.payload.inner/init.scope", Some((Runtime::Lxc, "inner")), None, Some("init.scope")),
     ("/lxc.payload.host/system.slice/docker-$A.scope", Some((Runtime::Docker, A)), None, None),
-    // Seen from inside another cgroup namespace, and nothing at all.
+    // From another cgroup namespace, and empty paths.
     ("/../../docker/$A", Some((Runtime::Docker, A)), None, None),
     ("/", None, None, None),
     ("", None, None, None),
     ("//docker//$A/", Some((Runtime::Docker, A)), None, None),
-    // Almost.
+    // Similar to a container, but none.
     ("/docker/3f4e8c1d9a7b", None, None, None),
     ("/docker", None, None, None),
     ("/lxc", None, None, None),
@@ -95,7 +94,7 @@ fn fill(text: &str) -> String {
 }
 
 #[test]
-fn every_layout_is_recognised() {
+fn every_layout_is_recognized() {
     for &(path, container, pod, unit) in CASES {
         let path = fill(path);
         let owner = CgroupOwner::from_path(&path);
@@ -107,12 +106,12 @@ fn every_layout_is_recognised() {
 }
 
 #[test]
-fn ids_are_lower_case() {
+fn upper_case_ids_are_ignored() {
     let path = format!("/docker/{}", A.to_uppercase());
     assert_eq!(CgroupOwner::from_path(&path), CgroupOwner::default());
 }
 
-/// Strings that come close to real ones, so that the parsers get past their first test.
+/// Strings similar to real paths, so that the parsers reach their later checks.
 fn path_like() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         Just(A.to_owned()),
@@ -129,7 +128,7 @@ fn path_like() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn ids_hold_only_what_they_may(path in prop_oneof![path_like(), any::<String>()]) {
+    fn ids_contain_only_allowed_characters(path in prop_oneof![path_like(), any::<String>()]) {
         let owner = CgroupOwner::from_path(&path);
         if let Some(container) = owner.container {
             match container.runtime {

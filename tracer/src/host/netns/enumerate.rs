@@ -1,8 +1,8 @@
-//! The network namespaces of the host.
+//! Enumerates the network namespaces of the host.
 //!
-//! The kernel has no list of them. They show as `/proc/PID/ns/net` of the processes inside, and as
-//! bind mounts of nsfs that keep them alive without any. A namespace held open only by a descriptor,
-//! by a thread unlike its process, or by a mount in another mount namespace is not found.
+//! The kernel has no list of network namespaces. They are found through `/proc/PID/ns/net` and through nsfs bind mounts,
+//! which keep a namespace alive without a process. A namespace is not found if only a file descriptor, a thread in another
+//! namespace than its process, or a mount in another mount namespace refers to it.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,7 @@ use rustix::{
     fs::{AtFlags, CWD, FsWord, Mode, OFlags},
     io::{self, Errno},
 };
+use tracer_core::event::Netns;
 
 use crate::host::{
     mountinfo::{self, Mount, netns_inode},
@@ -23,12 +24,12 @@ use crate::host::{
 /// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
 
-/// Bounds of [`enumerate_netns`].
+/// Limits of [`enumerate_netns`].
 #[derive(Clone, Copy, Debug)]
 pub struct NetnsLimits {
-    /// Namespaces listed.
+    /// Most namespaces.
     pub namespaces: usize,
-    /// Processes looked at.
+    /// Most processes that are read.
     pub processes: usize,
 }
 
@@ -41,59 +42,56 @@ impl Default for NetnsLimits {
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetNs {
-    /// Its inode: the number that events carry and `readlink /proc/PID/ns/net` shows.
-    /// The kernel gives it to another namespace once this one has ended.
-    pub inode: u32,
-    /// A file that stands for it: a mount if there is one, since that outlives processes. Use
-    /// [`Self::open`], which makes sure that it still does.
+pub struct HostNetns {
+    /// The inode, as in events and in `readlink /proc/PID/ns/net`. The kernel reuses it after the namespace is removed.
+    pub netns: Netns,
+    /// A file that refers to the namespace: a mount if there is one, because mounts outlive processes. [`Self::open`]
+    /// checks that the file still refers to this namespace.
     pub path: PathBuf,
-    /// The name that `ip netns` gave it; bytes that are not UTF-8 are U+FFFD.
+    /// The name in `ip netns`. Bytes that are not UTF-8 become U+FFFD.
     pub name: Option<String>,
-    /// The lowest pid inside, if any process is.
+    /// The lowest pid in the namespace; `None` without a process.
     pub pid: Option<u32>,
 }
 
-impl NetNs {
+impl HostNetns {
     /// Opens the namespace for `setns`.
     ///
     /// # Errors
     ///
-    /// What `open` says, or `ENOENT` when the path stands for something else by now.
+    /// The error of `open`, or `ENOENT` when the path now refers to another namespace.
     pub fn open(&self) -> io::Result<OwnedFd> {
         let (descriptor, inode) = open_namespace(&self.path)?;
-        if inode == self.inode { Ok(descriptor) } else { Err(Errno::NOENT) }
+        if inode == self.netns { Ok(descriptor) } else { Err(Errno::NOENT) }
     }
 }
 
 /// The network namespaces found by [`enumerate_netns`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetNamespaces {
-    /// In the order of their inodes, each once.
-    pub namespaces: Vec<NetNs>,
-    /// Processes whose namespace may not be seen: those of other users need `CAP_SYS_PTRACE`.
+    /// The namespaces, ordered by inode, each once.
+    pub namespaces: Vec<HostNetns>,
+    /// Processes whose namespace could not be read. Those of other users require `CAP_SYS_PTRACE`.
     pub unreadable_processes: usize,
-    /// Processes and mounts that were gone when they were looked at.
-    pub vanished: usize,
-    /// A limit was reached, and the rest was left out.
-    pub truncated: bool,
+    /// Processes and mounts whose namespace is missing because a limit was reached.
+    pub omitted: usize,
 }
 
-/// Lists the network namespaces of the processes below `proc_root`, a mounted procfs, and those
-/// mounted where this process can see them (`/run/netns`, `/run/docker/netns`, …).
+/// Lists the network namespaces of the processes in `proc_root`, a mounted procfs, and those that are mounted in this
+/// process's mount namespace (`/run/netns`, `/run/docker/netns`, …). Skips processes that exit meanwhile.
 ///
 /// # Errors
 ///
-/// When `proc_root` cannot be read. Everything that vanishes meanwhile is counted.
+/// When `proc_root` cannot be read.
 pub fn enumerate_netns(proc_root: &Path, limits: NetnsLimits) -> io::Result<NetNamespaces> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, proc_root, flags, Mode::empty())?;
     let mut found = Found { limit: limits.namespaces, ..Found::default() };
-    // Without the mounts the processes' namespaces are still worth having.
+    // The namespaces of the processes are useful without the mounts.
     for mount in mountinfo::own_mounts().unwrap_or_default() {
         found.add_mount(&mount);
     }
-    let mut pids = process_ids(&root, limits.processes, &mut found.result.truncated)?;
+    let mut pids = process_ids(&root, limits.processes, &mut found.result.omitted)?;
     pids.sort_unstable();
     for pid in pids {
         found.add_process(&root, proc_root, pid);
@@ -106,8 +104,8 @@ pub fn enumerate_netns(proc_root: &Path, limits: NetnsLimits) -> io::Result<NetN
 #[derive(Default)]
 struct Found {
     limit: usize,
-    /// By inode. All namespaces live in one nsfs, so the device adds nothing.
-    by_id: BTreeMap<u32, NetNs>,
+    /// The namespaces by inode. There is only one nsfs, so the inode alone identifies a namespace.
+    by_id: BTreeMap<Netns, HostNetns>,
     result: NetNamespaces,
 }
 
@@ -120,8 +118,7 @@ impl Found {
             return;
         };
         if !matches!(open_namespace(&mount.point), Ok((_, found)) if found == inode) {
-            // Unmounted meanwhile, or hidden below another mount.
-            self.result.vanished += 1;
+            // It was unmounted meanwhile, or another mount hides it.
             return;
         }
         let name = ip_netns_name(&mount.point);
@@ -132,7 +129,7 @@ impl Found {
             }
             return;
         }
-        self.add(NetNs { inode, path: mount.point.clone(), name, pid: None });
+        self.add(HostNetns { netns: inode, path: mount.point.clone(), name, pid: None });
     }
 
     fn add_process(&mut self, root: &OwnedFd, proc_root: &Path, pid: u32) {
@@ -142,16 +139,14 @@ impl Found {
                 self.result.unreadable_processes += 1;
                 return;
             }
-            Err(_) => {
-                self.result.vanished += 1;
-                return;
-            }
+            // The process has exited.
+            Err(_) => return,
         };
-        let Ok(inode) = inode else { return };
+        let Ok(inode) = inode.map(Netns) else { return };
         match self.by_id.get_mut(&inode) {
             Some(known) => known.pid = known.pid.or(Some(pid)),
-            None => self.add(NetNs {
-                inode,
+            None => self.add(HostNetns {
+                netns: inode,
                 path: proc_root.join(format!("{pid}/ns/net")),
                 name: None,
                 pid: Some(pid),
@@ -159,16 +154,16 @@ impl Found {
         }
     }
 
-    fn add(&mut self, namespace: NetNs) {
+    fn add(&mut self, namespace: HostNetns) {
         if self.by_id.len() >= self.limit {
-            self.result.truncated = true;
+            self.result.omitted += 1;
             return;
         }
-        self.by_id.insert(namespace.inode, namespace);
+        self.by_id.insert(namespace.netns, namespace);
     }
 }
 
-/// The file name, for mounts where `ip netns add` makes them.
+/// Returns the file name of a mount in the folder of `ip netns`.
 fn ip_netns_name(point: &Path) -> Option<String> {
     let parent = point.parent()?;
     if parent != Path::new("/run/netns") && parent != Path::new("/var/run/netns") {
@@ -177,9 +172,9 @@ fn ip_netns_name(point: &Path) -> Option<String> {
     Some(point.file_name()?.to_string_lossy().into_owned())
 }
 
-/// Opens a file for `setns` and gives its inode; `EINVAL` if it is no network namespace.
-pub(super) fn open_namespace(path: &Path) -> io::Result<(OwnedFd, u32)> {
-    // First without opening what it stands for: a path from outside may name a device or a pipe.
+/// Opens a file for `setns` and returns its inode; `EINVAL` if it is not a network namespace.
+pub(super) fn open_namespace(path: &Path) -> io::Result<(OwnedFd, Netns)> {
+    // O_PATH first, because a user's path may be a device or a pipe, which must not be opened.
     let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if rustix::fs::fstatfs(&file)?.f_type != NSFS_MAGIC {
         return Err(Errno::INVAL);
@@ -192,7 +187,7 @@ pub(super) fn open_namespace(path: &Path) -> io::Result<(OwnedFd, u32)> {
         return Err(Errno::INVAL);
     }
     let inode = u32::try_from(rustix::fs::fstat(&file)?.st_ino).map_err(|_| Errno::OVERFLOW)?;
-    Ok((file, inode))
+    Ok((file, Netns(inode)))
 }
 
 #[cfg(test)]
@@ -202,28 +197,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_the_namespace_it_runs_in() {
-        let own = u32::try_from(std::fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap();
+    fn the_namespace_of_this_process_is_listed() {
+        let own = Netns(u32::try_from(std::fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap());
         let found = enumerate_netns(Path::new("/proc"), NetnsLimits::default()).unwrap();
-        let namespace = found.namespaces.iter().find(|namespace| namespace.inode == own).unwrap();
+        let namespace = found.namespaces.iter().find(|namespace| namespace.netns == own).unwrap();
         assert!(namespace.pid.is_some_and(|pid| pid <= std::process::id()));
         assert!(namespace.open().is_ok());
-        assert!(found.namespaces.is_sorted_by(|a, b| a.inode < b.inode));
-        assert!(!found.truncated);
+        assert!(found.namespaces.is_sorted_by(|a, b| a.netns < b.netns));
+        assert_eq!(found.omitted, 0);
     }
 
     #[test]
-    fn limits_hold_and_show() {
+    fn limits_hold_and_are_counted() {
         let limits = NetnsLimits { namespaces: 0, ..NetnsLimits::default() };
         let found = enumerate_netns(Path::new("/proc"), limits).unwrap();
-        assert_eq!((found.namespaces.len(), found.truncated), (0, true));
+        assert!(found.namespaces.is_empty() && found.omitted > 0, "{found:?}");
+        let limits = NetnsLimits { processes: 1, ..NetnsLimits::default() };
+        assert!(enumerate_netns(Path::new("/proc"), limits).unwrap().omitted > 0);
         assert!(enumerate_netns(Path::new("/nonexistent"), limits).is_err());
     }
 
     #[test]
-    fn a_path_that_changed_its_meaning_does_not_open() {
+    fn a_path_to_another_namespace_does_not_open() {
         let path = PathBuf::from("/proc/self/ns/net");
-        let namespace = NetNs { inode: 1, path, name: None, pid: None };
+        let namespace = HostNetns { netns: Netns(1), path, name: None, pid: None };
         assert_eq!(namespace.open().unwrap_err(), Errno::NOENT);
         for path in ["/proc/self/ns/mnt", "/dev/null", "/"] {
             assert_eq!(open_namespace(Path::new(path)).unwrap_err(), Errno::INVAL, "{path}");
@@ -231,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn vanished_and_hidden_mounts_are_left_out() {
+    fn unmounted_and_hidden_mounts_are_skipped() {
         let mut found = Found { limit: 9, ..Found::default() };
         let mount = |root: &str, point: &str, kind: &str| Mount {
             root: root.as_bytes().to_vec(),
@@ -242,11 +239,11 @@ mod tests {
         found.add_mount(&mount("net:[4026532000]", "/proc/self/ns/net", "nsfs"));
         found.add_mount(&mount("mnt:[4026532000]", "/proc/self/ns/mnt", "nsfs"));
         found.add_mount(&mount("/", "/proc", "proc"));
-        assert_eq!((found.by_id.len(), found.result.vanished), (0, 2));
+        assert!(found.by_id.is_empty());
     }
 
     #[test]
-    fn names_come_from_where_ip_netns_puts_them() {
+    fn names_come_from_the_folder_of_ip_netns() {
         let name = |path: &str| ip_netns_name(Path::new(path));
         assert_eq!(name("/run/netns/blue").as_deref(), Some("blue"));
         assert_eq!(name("/var/run/netns/a b").as_deref(), Some("a b"));

@@ -1,7 +1,7 @@
-//! Network namespaces: listing them, and naming one.
+//! Network namespaces: enumeration, and the value of `--netns`.
 
 mod enumerate;
 mod spec;
 
-pub use enumerate::{NetNamespaces, NetNs, NetnsLimits, enumerate_netns};
-pub use spec::{NetnsError, NetnsSpec, parse_spec};
+pub use enumerate::{HostNetns, NetnsLimits, enumerate_netns};
+pub use spec::parse_spec;

@@ -1,4 +1,4 @@
-//! `--netns PATH|INODE|self`.
+//! The value of `--netns PATH|INODE|self`.
 
 use std::{
     convert::Infallible,
@@ -7,21 +7,22 @@ use std::{
 };
 
 use rustix::io::Errno;
+use tracer_core::event::Netns;
 
 use super::enumerate::open_namespace;
 
-/// A network namespace as a user names it.
+/// A network namespace as given by the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsSpec {
-    /// `self`: the one this program runs in.
+    /// `self`: the namespace of this process.
     Own,
-    /// By its inode, as output shows it.
-    Inode(u32),
-    /// By a file, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    /// An inode, as shown in the output.
+    Inode(Netns),
+    /// A file, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
     Path(PathBuf),
 }
 
-/// Why a [`NetnsSpec`] names no network namespace.
+/// Why a [`NetnsSpec`] does not identify a network namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
     /// The path cannot be opened.
@@ -29,30 +30,30 @@ pub enum NetnsError {
         "cannot open the network namespace {path:?}: {cause}; give a file such as /run/netns/NAME or /proc/PID/ns/net, an inode, or `self`"
     )]
     Open {
-        /// As given.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         cause: std::io::Error,
     },
-    /// The path is something else.
+    /// The path is not a network namespace.
     #[error(
         "{path:?} is not a network namespace; give a file such as /run/netns/NAME or /proc/PID/ns/net, an inode, or `self`"
     )]
     NotANamespace {
-        /// As given.
+        /// The path.
         path: PathBuf,
     },
 }
 
-/// Takes `self`, a decimal number of at most 32 bits as an inode, and anything else as a path; a file
-/// named like one of the first two is `./self`. Whether it exists, [`NetnsSpec::inode`] finds out.
+/// Parses `self`, an inode (a decimal number of at most 32 bits), or a path (anything else). A file named `self` is
+/// `./self`. [`NetnsSpec::inode`] checks that the namespace exists.
 pub fn parse_spec(text: &str) -> NetnsSpec {
     if text == "self" {
         return NetnsSpec::Own;
     }
     match crate::host::process::files::number(text.as_bytes()) {
-        Some(inode) => NetnsSpec::Inode(inode),
+        Some(inode) => NetnsSpec::Inode(Netns(inode)),
         None => NetnsSpec::Path(text.into()),
     }
 }
@@ -66,13 +67,13 @@ impl FromStr for NetnsSpec {
 }
 
 impl NetnsSpec {
-    /// The inode of the namespace. One that is given as a number is taken as it is: it may belong to
-    /// a namespace that comes later, or to a recording.
+    /// Returns the inode of the namespace. A number is returned unchecked: it may refer to a future namespace or to a
+    /// recording.
     ///
     /// # Errors
     ///
-    /// [`NetnsError`] when the path is no network namespace.
-    pub fn inode(&self) -> Result<u32, NetnsError> {
+    /// [`NetnsError`] when the path is not a network namespace.
+    pub fn inode(&self) -> Result<Netns, NetnsError> {
         let path = match self {
             Self::Own => Path::new("/proc/self/ns/net"),
             Self::Inode(inode) => return Ok(*inode),
@@ -95,24 +96,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_ways_to_name_one() {
+    fn self_inodes_and_paths_are_distinguished() {
         assert_eq!(parse_spec("self"), NetnsSpec::Own);
-        assert_eq!(parse_spec("4026531840"), NetnsSpec::Inode(4_026_531_840));
+        assert_eq!(parse_spec("4026531840"), NetnsSpec::Inode(Netns(4_026_531_840)));
         for path in ["/run/netns/a", "./self", "99999999999", "-1", "", "blue"] {
             assert_eq!(parse_spec(path), NetnsSpec::Path(path.into()));
         }
     }
 
     #[test]
-    fn resolves_to_the_inode() {
-        let own = u32::try_from(std::fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap();
+    fn a_namespace_resolves_to_its_inode() {
+        let own = Netns(u32::try_from(std::fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap());
         assert_eq!(parse_spec("self").inode().unwrap(), own);
         assert_eq!(parse_spec("/proc/thread-self/ns/net").inode().unwrap(), own);
-        assert_eq!(parse_spec("7").inode().unwrap(), 7);
+        assert_eq!(parse_spec("7").inode().unwrap(), Netns(7));
     }
 
     #[test]
-    fn errors_say_what_why_and_what_to_do() {
+    fn errors_name_the_path_the_cause_and_the_remedy() {
         let error = |text: &str| parse_spec(text).inode().unwrap_err().to_string();
         let remedy = "; give a file such as /run/netns/NAME or /proc/PID/ns/net, an inode, or `self`";
         assert_eq!(
@@ -129,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken(text in any::<String>()) {
+        fn any_text_parses(text in any::<String>()) {
             let _ = parse_spec(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! The files of one process under `/proc`, read as bytes: a process chooses much of their content.
+//! Reads the files of a process in `/proc` as bytes, because the process controls parts of their content.
 
 use std::ffi::CStr;
 
@@ -11,15 +11,15 @@ use rustix::{
 /// `PF_KTHREAD` of `include/linux/sched.h`: the task is a kernel thread.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// The most that is read of one file. `stat`, `status` and `comm` stay far below it.
+/// Most bytes read from a file. `stat`, `status` and `comm` are much smaller.
 const FILE_LIMIT: usize = 16 << 10;
 
-/// Opens a directory for reading its entries or as a base for `openat`.
+/// Opens a directory, to read its entries or as a base for `openat`.
 pub(in crate::host) fn open_directory(base: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
     rustix::fs::openat(base, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Reads a file of at most [`FILE_LIMIT`] bytes into `buffer`, which it clears first.
+/// Replaces the content of `buffer` with that of a file. Stops reading after [`FILE_LIMIT`] bytes.
 pub(in crate::host) fn read(base: impl AsFd, path: &CStr, buffer: &mut Vec<u8>) -> io::Result<()> {
     let file = rustix::fs::openat(base, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     buffer.clear();
@@ -35,23 +35,23 @@ pub(in crate::host) fn read(base: impl AsFd, path: &CStr, buffer: &mut Vec<u8>) 
     Ok(())
 }
 
-/// What `/proc/PID/stat` tells (`proc_pid_stat(5)`).
+/// The parsed fields of `/proc/PID/stat` (`proc_pid_stat(5)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) struct Stat {
-    /// Process id of the parent; 0 for the first process and for kernel threads' root.
+    /// Process id of the parent; 0 for the first process and for the root of the kernel threads.
     pub(in crate::host) parent: u32,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub(in crate::host) kernel_thread: bool,
-    /// When it started: clock ticks since boot.
+    /// Start time, clock ticks since boot.
     pub(in crate::host) start_time_ticks: u64,
 }
 
 impl Stat {
     pub(in crate::host) fn parse(text: &[u8]) -> Option<Self> {
-        // The name stands in parentheses and may hold some itself; what follows it cannot.
+        // The name is in parentheses and may contain parentheses. The fields after it do not.
         let end = text.iter().rposition(|&byte| byte == b')')?;
         let mut fields = text[end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-        // Field 3 (state) is the first; `nth` counts on from where the last one ended.
+        // The first field is field 3 (state). `nth` counts from the position after the previous call.
         let parent = number(fields.nth(1)?)?;
         let flags: u64 = number(fields.nth(4)?)?;
         let start_time_ticks = number(fields.nth(12)?)?;
@@ -59,31 +59,27 @@ impl Stat {
     }
 }
 
-/// What `/proc/PID/status` tells (`proc_pid_status(5)`).
+/// The parsed fields of `/proc/PID/status` (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) struct Status {
     /// Real user id in the reader's user namespace.
     pub(in crate::host) uid: u32,
-    /// Process id in the innermost pid namespace, when that is not the reader's.
-    pub(in crate::host) namespaced_pid: Option<u32>,
 }
 
 impl Status {
     pub(in crate::host) fn parse(text: &[u8]) -> Option<Self> {
         let uid = field(text, b"Uid:")?.next().and_then(number)?;
-        // Missing before 4.1 and in kernels without pid namespaces. One number for each nesting level.
-        let namespaced_pid = field(text, b"NSpid:").and_then(|pids| pids.skip(1).last()).and_then(number);
-        Some(Self { uid, namespaced_pid })
+        Some(Self { uid })
     }
 }
 
-/// The values of a line of `status`. The kernel escapes newlines in `Name:`, so no name can forge one.
+/// Returns the values of a line of `status`. The kernel escapes newlines in `Name:`, so a process cannot forge a line.
 fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<impl Iterator<Item = &'a [u8]>> {
     let values = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
     Some(values.split(u8::is_ascii_whitespace).filter(|value| !value.is_empty()))
 }
 
-/// The name in `/proc/PID/comm`, NUL-padded; bytes as the process set them, at most 15.
+/// Parses `/proc/PID/comm` into a NUL-padded name of at most 15 bytes of any value.
 pub(in crate::host) fn parse_comm(text: &[u8]) -> [u8; 16] {
     let name = text.strip_suffix(b"\n").unwrap_or(text);
     let mut comm = [0; 16];
@@ -93,7 +89,7 @@ pub(in crate::host) fn parse_comm(text: &[u8]) -> [u8; 16] {
     comm
 }
 
-/// A decimal number and nothing else.
+/// Parses a decimal number without a sign.
 pub(in crate::host) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -111,7 +107,7 @@ mod tests {
         "S 77 1 1 0 -1 4194560 5 6 7 8 9 10 11 12 20 0 3 0 98765 1000 20 18446744073709551615\n";
 
     #[test]
-    fn stat_survives_any_name() {
+    fn stat_parses_with_any_name() {
         for name in ["sh", "", "a b", ") R 1 2 3", "((", "x\ny", ")"] {
             let text = format!("123 ({name}) {REST}");
             let stat = Stat { parent: 77, kernel_thread: false, start_time_ticks: 98_765 };
@@ -124,11 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn status_gives_real_uid_and_inner_pid() {
+    fn status_has_the_real_uid() {
         let text = b"Name:\tUid:\\nUid:\nPPid:\t1\nUid:\t1000\t0\t0\t0\nNSpid:\t300\t20\t1\n";
-        assert_eq!(Status::parse(text), Some(Status { uid: 1000, namespaced_pid: Some(1) }));
-        let outer = b"Name:\tx\nUid:\t0\t0\t0\t0\nNSpid:\t300\n";
-        assert_eq!(Status::parse(outer), Some(Status { uid: 0, namespaced_pid: None }));
+        assert_eq!(Status::parse(text), Some(Status { uid: 1000 }));
         assert_eq!(Status::parse(b"Name:\tx\n"), None);
     }
 
@@ -142,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn own_process_reads_as_itself() {
+    fn this_process_is_read() {
         let mut buffer = Vec::new();
         read(rustix::fs::CWD, c"/proc/self/stat", &mut buffer).unwrap();
         let stat = Stat::parse(&buffer).unwrap();
@@ -153,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_digits_only() {
+    fn numbers_contain_only_digits() {
         assert_eq!(number::<u32>(b"42"), Some(42));
         for text in ["", "+1", "-1", "4294967296", "1 ", "0x1"] {
             assert_eq!(number::<u32>(text.as_bytes()), None, "{text:?}");
@@ -162,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsers_take_any_bytes(text in any::<Vec<u8>>()) {
+        fn any_bytes_parse_without_a_panic(text in any::<Vec<u8>>()) {
             let _ = Stat::parse(&text);
             let _ = Status::parse(&text);
             let comm = parse_comm(&text);

@@ -1,4 +1,4 @@
-//! Whose socket it is when several processes hold it.
+//! Selects the owner among several processes that hold a socket.
 
 use std::{cmp::Reverse, collections::HashMap, ffi::CString};
 
@@ -9,10 +9,10 @@ use super::{
     info::ProcessInfo,
 };
 
-/// Ancestors looked at to tell parents from children. Real trees are not nearly as deep.
+/// Most ancestors that are followed. Real process trees are much shallower.
 const ANCESTRY_LIMIT: usize = 64;
 
-/// The index of the owner among several holders; [`SocketOwners::owner_of`](super::SocketOwners::owner_of) has the rule.
+/// Returns the index of the owner. [`SocketOwners::owner_of`](super::SocketOwners::owner_of) documents the rule.
 pub(super) fn choose(holders: &[ProcessInfo], ancestry: &mut Ancestry<'_>) -> usize {
     let only_managers = holders.iter().all(ProcessInfo::is_service_manager);
     let eligible = |process: &ProcessInfo| only_managers || !process.is_service_manager();
@@ -29,7 +29,7 @@ pub(super) fn choose(holders: &[ProcessInfo], ancestry: &mut Ancestry<'_>) -> us
         .map_or(0, |(at, _)| at)
 }
 
-/// Who is whose parent, read only as far as somebody asks.
+/// The parents of processes, read on demand.
 pub(super) struct Ancestry<'a> {
     root: BorrowedFd<'a>,
     parents: HashMap<u32, u32>,
@@ -37,7 +37,7 @@ pub(super) struct Ancestry<'a> {
 }
 
 impl<'a> Ancestry<'a> {
-    /// `root` is the procfs; what is known of `processes` need not be read again.
+    /// `root` is the procfs. The parents of `processes` are already known.
     pub(super) fn new(root: BorrowedFd<'a>, processes: &[ProcessInfo], text: &'a mut Vec<u8>) -> Self {
         let parents = processes.iter().map(|process| (process.pid, process.parent)).collect();
         Self { root, parents, text }
@@ -58,10 +58,10 @@ impl<'a> Ancestry<'a> {
         Some(Stat::parse(self.text)?.parent)
     }
 
-    /// Whether an ancestor of `pid` is among `others`.
+    /// Returns whether an ancestor of `pid` is among `others`.
     fn descends_from_any(&mut self, pid: u32, others: &[u32]) -> bool {
         let mut at = pid;
-        // The bound also ends a circle, which reading at different moments can show.
+        // The limit also ends a cycle, which reads at different times can produce.
         for _ in 0..ANCESTRY_LIMIT {
             at = self.parent(at);
             if at == 0 {

@@ -1,9 +1,9 @@
-//! Processes: which holds a socket, and what `/proc` says of it.
+//! The processes that hold sockets, from `/proc`.
 
 pub(super) mod files;
 mod holder;
 mod info;
 pub(super) mod scan;
 
-pub use info::ProcessInfo;
-pub use scan::{ScanCounts, ScanLimits, SocketOwners, scan};
+pub(crate) use info::ProcessInfo;
+pub use scan::{ScanLimits, SocketOwners, scan};

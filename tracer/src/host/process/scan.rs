@@ -1,6 +1,6 @@
-//! Which process holds which socket: one pass over `/proc/*/fd`.
+//! Finds the processes that hold sockets, in one pass over `/proc/*/fd`.
 //!
-//! Costs one `readlink` for each open file of the host, and nothing else for processes without a socket.
+//! The pass costs one `readlink` per open file of the host, plus a few reads per process with a socket.
 
 use std::{collections::HashMap, ffi::CStr, mem::MaybeUninit, path::Path};
 
@@ -16,14 +16,14 @@ use super::{
     info::ProcessInfo,
 };
 
-/// Bounds of one [`scan`].
+/// Limits of a [`scan`].
 #[derive(Clone, Copy, Debug)]
 pub struct ScanLimits {
-    /// Processes looked at; bounds the time.
+    /// Most processes; limits the time.
     pub processes: usize,
-    /// Descriptors looked at, of all processes together; bounds the time.
+    /// Most descriptors of all processes; limits the time.
     pub descriptors: usize,
-    /// Pairs of socket and holder remembered, 16 bytes each; bounds the memory.
+    /// Most pairs of socket and holder, 16 bytes each; limits the memory.
     pub sockets: usize,
 }
 
@@ -34,27 +34,21 @@ impl Default for ScanLimits {
     }
 }
 
-/// What a [`scan`] saw and could not see.
+/// The processes whose sockets a [`scan`] misses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanCounts {
-    /// Processes whose descriptors were read; to root kernel threads look like processes that have none.
-    pub processes: usize,
-    /// Descriptors read.
-    pub descriptors: usize,
-    /// Processes whose descriptors could not be read, mostly because they may not be: those of other users need `CAP_SYS_PTRACE` and
+    /// Processes whose descriptors could not be read. Those of other users require `CAP_SYS_PTRACE` and
     /// `CAP_DAC_READ_SEARCH`.
     pub unreadable_processes: usize,
-    /// Processes that ended while they were looked at.
-    pub vanished_processes: usize,
-    /// A limit was reached, and the rest was left out.
-    pub truncated: bool,
+    /// Processes left out, or read only in part, because a limit was reached.
+    pub omitted_processes: usize,
 }
 
-/// The sockets of a host and who holds them, as of one [`scan`].
+/// The sockets of a host and the processes that hold them, as found by a [`scan`].
 #[derive(Debug, Default)]
 pub struct SocketOwners {
     processes: Vec<ProcessInfo>,
-    /// Sorted by inode; of several holders of one socket the owner comes first.
+    /// Sorted by inode. The owner of a socket comes before its other holders.
     holders: Vec<Holder>,
     counts: ScanCounts,
 }
@@ -67,66 +61,57 @@ struct Holder {
 }
 
 impl SocketOwners {
-    /// The most plausible owner of the socket with this inode (as `sock_diag` and `stat` of the
-    /// descriptor give it); `None` when no process that could be read holds it.
+    /// Returns the most plausible owner of the socket with this inode, the number in `sock_diag` and in `stat` of a
+    /// descriptor; `None` when no readable process holds it.
     ///
-    /// Several processes hold one socket when it was inherited over `fork` or passed on. Then the
-    /// owner is, in this order:
+    /// Several processes hold a socket after `fork`, or when the socket was passed on. The owner is then, in this order:
     ///
-    /// 1. anyone rather than a service manager (pid 1, `systemd --user`): socket activation keeps a
-    ///    descriptor in the manager while the service does the work;
-    /// 2. a process none of whose ancestors hold the socket: the one that made it. So the listener of
-    ///    a pre-forking server belongs to the master, and a descriptor that leaked into a helper
-    ///    stays with the program that opened it;
-    /// 3. the one that started last: of two unrelated holders the younger is the one that was handed
-    ///    the socket, as in an upgrade without downtime;
-    /// 4. the lowest pid.
+    /// 1. any process except a service manager (pid 1, `systemd --user`): with socket activation the manager keeps a
+    ///    descriptor, but the service uses the socket;
+    /// 2. a process without an ancestor that holds the socket, which is the process that created it. So the master owns the
+    ///    listener of a pre-forking server, and a descriptor that leaks into a helper does not change the owner;
+    /// 3. the process that started last: of two unrelated holders, the younger one received the socket, for example in an
+    ///    upgrade without downtime;
+    /// 4. the process with the lowest pid.
     ///
-    /// Wrong for a server that forks for each connection and whose parent does not close its copy:
-    /// the child does the work, the parent is named. [`Self::holders_of`] shows when to doubt, and
-    /// an event of the connection itself (a read, a close) is better evidence than any scan.
+    /// The result is wrong for a server that forks per connection if the parent keeps its copy open: the child uses the
+    /// socket, and the parent is returned. An event of the connection (a read, a close) is more reliable than a scan.
     pub fn owner_of(&self, inode: u64) -> Option<&ProcessInfo> {
         self.holders_of(inode).next()
     }
 
-    /// All processes that hold the socket, the owner first, the others by pid.
+    /// Returns all processes that hold the socket: the owner first, then the others by pid.
     pub fn holders_of(&self, inode: u64) -> impl ExactSizeIterator<Item = &ProcessInfo> {
         let start = self.holders.partition_point(|holder| holder.inode < inode);
         let count = self.holders[start..].partition_point(|holder| holder.inode == inode);
         self.holders[start..start + count].iter().map(|holder| &self.processes[holder.process as usize])
     }
 
-    /// The processes that hold at least one socket, by pid.
-    pub fn processes(&self) -> &[ProcessInfo] {
-        &self.processes
-    }
-
-    /// What was seen, and what was not.
+    /// Returns the counts of missing processes.
     pub fn counts(&self) -> ScanCounts {
         self.counts
     }
 }
 
-/// Reads the descriptors of every process below `proc_root`, a mounted procfs.
+/// Reads the descriptors of every process in `proc_root`, a mounted procfs. Processes that cannot be read are counted.
 ///
-/// A process whose threads do not share their descriptors (`CLONE_FILES` off) shows only those of its
-/// first thread.
+/// If the threads of a process do not share their descriptors (no `CLONE_FILES`), only those of its first thread are found.
 ///
 /// # Errors
 ///
-/// When `proc_root` itself cannot be read. Processes that cannot are counted.
+/// When `proc_root` itself cannot be read.
 pub fn scan(proc_root: &Path, limits: ScanLimits) -> io::Result<SocketOwners> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, proc_root, flags, Mode::empty())?;
-    let mut scan = Scan { limits, owners: SocketOwners::default(), text: Vec::new() };
-    let mut pids = process_ids(&root, limits.processes, &mut scan.owners.counts.truncated)?;
+    let mut scan = Scan { limits, owners: SocketOwners::default(), descriptors: 0, text: Vec::new() };
+    let mut pids = process_ids(&root, limits.processes, &mut scan.owners.counts.omitted_processes)?;
     pids.sort_unstable();
     for pid in pids {
         if scan.is_full() {
-            scan.owners.counts.truncated = true;
-            break;
+            scan.owners.counts.omitted_processes += 1;
+        } else {
+            scan.process(root.as_fd(), pid);
         }
-        scan.process(root.as_fd(), pid);
     }
     let Scan { mut owners, mut text, .. } = scan;
     let mut ancestry = Ancestry::new(root.as_fd(), &owners.processes, &mut text);
@@ -134,22 +119,22 @@ pub fn scan(proc_root: &Path, limits: ScanLimits) -> io::Result<SocketOwners> {
     Ok(owners)
 }
 
-/// The numbers among the names in `/proc`, at most `limit`.
+/// Returns the process ids in `/proc`, at most `limit`, and adds the number of the others to `omitted`.
 pub(in crate::host) fn process_ids(
     root: &OwnedFd,
     limit: usize,
-    truncated: &mut bool,
+    omitted: &mut usize,
 ) -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); 8 << 10];
     let mut entries = RawDir::new(root, &mut buffer);
     while let Some(entry) = entries.next() {
         if let Some(pid) = number(entry?.file_name().to_bytes()) {
-            if pids.len() >= limit {
-                *truncated = true;
-                break;
+            if pids.len() < limit {
+                pids.push(pid);
+            } else {
+                *omitted += 1;
             }
-            pids.push(pid);
         }
     }
     Ok(pids)
@@ -158,18 +143,18 @@ pub(in crate::host) fn process_ids(
 struct Scan {
     limits: ScanLimits,
     owners: SocketOwners,
+    /// Descriptors read so far.
+    descriptors: usize,
     text: Vec<u8>,
 }
 
 impl Scan {
     fn is_full(&self) -> bool {
-        self.owners.holders.len() >= self.limits.sockets
-            || self.owners.counts.descriptors >= self.limits.descriptors
+        self.owners.holders.len() >= self.limits.sockets || self.descriptors >= self.limits.descriptors
     }
 
     fn process(&mut self, root: BorrowedFd<'_>, pid: u32) {
-        // Everything is opened relative to this directory, which never stands for a later process
-        // with the same pid.
+        // All files are opened relative to this directory, which never refers to a later process with the same pid.
         let mut name = itoa::Buffer::new();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = match rustix::fs::openat(root, name.format(pid), flags, Mode::empty()) {
@@ -177,7 +162,7 @@ impl Scan {
             Err(error) => return self.count_failure(error),
         };
         let before = self.owners.holders.len();
-        let outcome = self.descriptors(&directory).and_then(|()| {
+        let outcome = self.sockets(&directory).and_then(|()| {
             if self.owners.holders.len() == before {
                 return Ok(());
             }
@@ -185,27 +170,23 @@ impl Scan {
             self.owners.processes.push(process);
             Ok(())
         });
-        let Err(error) = outcome else {
-            self.owners.counts.processes += 1;
-            return;
-        };
+        let Err(error) = outcome else { return };
         self.owners.holders.truncate(before);
-        // A kernel thread has no descriptors that one could miss.
+        // A kernel thread has no descriptors.
         if !self.is_kernel_thread(&directory) {
             self.count_failure(error);
         }
     }
 
     fn count_failure(&mut self, error: Errno) {
-        let counts = &mut self.owners.counts;
-        match error {
-            Errno::NOENT | Errno::SRCH => counts.vanished_processes += 1,
-            _ => counts.unreadable_processes += 1,
+        // The process has exited when the error is NOENT or SRCH.
+        if !matches!(error, Errno::NOENT | Errno::SRCH) {
+            self.owners.counts.unreadable_processes += 1;
         }
     }
 
-    /// Notes the sockets among the descriptors of a process, for the next index of `processes`.
-    fn descriptors(&mut self, directory: &OwnedFd) -> io::Result<()> {
+    /// Adds the sockets of a process, with the next index of `processes`.
+    fn sockets(&mut self, directory: &OwnedFd) -> io::Result<()> {
         let descriptors = files::open_directory(directory, c"fd")?;
         let Ok(process) = u32::try_from(self.owners.processes.len()) else {
             return Err(Errno::OVERFLOW);
@@ -218,10 +199,10 @@ impl Scan {
                 continue;
             }
             if self.is_full() {
-                self.owners.counts.truncated = true;
+                self.owners.counts.omitted_processes += 1;
                 break;
             }
-            self.owners.counts.descriptors += 1;
+            self.descriptors += 1;
             if let Some(inode) = socket_inode(&descriptors, entry.file_name())? {
                 self.owners.holders.push(Holder { inode, process });
             }
@@ -237,7 +218,6 @@ impl Scan {
         files::read(directory, c"comm", &mut self.text)?;
         Ok(ProcessInfo {
             pid,
-            namespaced_pid: status.namespaced_pid,
             uid: status.uid,
             comm: parse_comm(&self.text),
             start_time_ticks: stat.start_time_ticks,
@@ -251,28 +231,29 @@ impl Scan {
     }
 }
 
-/// The inode in `socket:[INODE]`, if the descriptor is a socket; fails when all would.
+/// Returns the inode in `socket:[INODE]`, if the descriptor is a socket. Fails only if the links of all descriptors are
+/// unreadable.
 fn socket_inode(directory: &OwnedFd, name: &CStr) -> io::Result<Option<u64>> {
-    // Longer targets are cut off; no socket's is.
+    // A longer target is truncated, but that of a socket always fits.
     let mut buffer = [0; 40];
     let length = match rustix::fs::readlinkat_raw(directory, name, &mut buffer) {
         Ok(length) => length,
-        // With CAP_DAC_READ_SEARCH and without CAP_SYS_PTRACE the directory opens, its links do not.
+        // With CAP_DAC_READ_SEARCH but without CAP_SYS_PTRACE, the directory is readable and its links are not.
         Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(error),
-        // Closed meanwhile.
+        // It was closed meanwhile.
         Err(_) => return Ok(None),
     };
     let digits = buffer[..length].strip_prefix(b"socket:[").and_then(|rest| rest.strip_suffix(b"]"));
     Ok(digits.and_then(number))
 }
 
-/// Sorts by inode, and puts the owner in front where there are several holders.
+/// Sorts the holders by inode, and moves the owner of each socket before its other holders.
 fn sort_holders(owners: &mut SocketOwners, ancestry: &mut Ancestry<'_>) {
     owners.holders.sort_unstable();
-    // A process may hold a socket under several descriptors.
+    // A process may have several descriptors of a socket.
     owners.holders.dedup();
     let SocketOwners { holders, processes, .. } = owners;
-    // Workers share all their listeners, so the same group of holders comes again and again.
+    // Workers share all their listeners, so the same group of holders occurs many times.
     let mut decided: HashMap<Vec<u32>, usize> = HashMap::default();
     for group in holders.chunk_by_mut(|a, b| a.inode == b.inode).filter(|group| group.len() > 1) {
         let members: Vec<u32> = group.iter().map(|holder| holder.process).collect();

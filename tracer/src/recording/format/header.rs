@@ -1,53 +1,53 @@
-//! What a recording says about itself: the metadata of its schema.
+//! The header of a recording: the metadata of its schema.
 
 use arrow_schema::Metadata;
 use tracer_core::{
-    event::{ClockOffset, Timestamp},
+    event::{ClockOffset, Nanos, Timestamp},
     lifecycle::TimeWaitModel,
 };
 
 use crate::{host::HostNames, recording::FORMAT_VERSION};
 
-/// Where and how a recording was made.
+/// The origin of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The program that wrote it, by its version.
+    /// The version of the program that wrote it.
     pub tool_version: String,
-    /// The version of the kernel side's records behind it.
+    /// The version of the eBPF programs' record format.
     pub wire_version: u32,
     /// The recorded host.
     pub host: HostNames,
-    /// How the host's monotonic clock stands to UTC.
+    /// The offset between the host's monotonic clock and UTC.
     pub clock: ClockOffset,
-    /// How long its kernel keeps what timewait_sockets of a closed connection.
+    /// How long the host's kernel keeps timewait sockets.
     pub time_wait: TimeWaitModel,
-    /// When this file begins.
+    /// The start of this file.
     pub started: Timestamp,
-    /// The same for all files of one run.
+    /// The id of the run, the same for all its files.
     pub run: String,
-    /// Which file of the run this is, from 1.
+    /// The number of this file in the run, from 1.
     pub part: u32,
 }
 
-/// Why metadata is not a recording's.
+/// Why metadata is not that of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// An Arrow stream of something else.
-    #[error("it is an Arrow stream without `{0}` in its metadata: no recording of tcptrace-bpf")]
+    /// The stream has other content.
+    #[error("its Arrow metadata has no `{0}`; pass a file from `tcptrace-bpf record`")]
     Missing(&'static str),
-    /// Damaged metadata.
-    #[error("`{name}` in its metadata is `{value}`, which cannot be understood: the file is damaged")]
-    Odd {
+    /// A value is invalid.
+    #[error("`{name}` in its metadata has the invalid value `{value}`; record again")]
+    Invalid {
         /// The key.
         name: &'static str,
         /// Its value, escaped.
         value: String,
     },
-    /// Written by a later version.
+    /// A later version wrote the file.
     #[error(
-        "it has format version {0}, and this program reads up to {FORMAT_VERSION}: use a tcptrace-bpf as new as the \
-         one that recorded it"
+        "it has format version {0}, and this version reads up to {FORMAT_VERSION}; use the version of tcptrace-bpf that \
+         recorded it, or a later one"
     )]
     Newer(u32),
 }
@@ -69,7 +69,7 @@ impl Header {
     pub const KEYS: [&'static str; 11] =
         [FORMAT, TOOL, WIRE, HOST, KERNEL, MODE, CLOCK, FIN_TIMEOUT, STARTED, RUN, PART];
 
-    /// As metadata of a schema.
+    /// Encodes the header as metadata of a schema.
     pub fn to_metadata(&self) -> Metadata {
         let values = [
             FORMAT_VERSION.to_string(),
@@ -79,7 +79,7 @@ impl Header {
             self.host.kernel.clone(),
             self.host.mode.clone(),
             self.clock.to_utc_ns.to_string(),
-            self.time_wait.fin_timeout_ns.to_string(),
+            self.time_wait.fin_timeout.0.to_string(),
             self.started.0.to_string(),
             self.run.clone(),
             self.part.to_string(),
@@ -87,11 +87,11 @@ impl Header {
         Self::KEYS.iter().map(|key| (*key).to_owned()).zip(values).collect()
     }
 
-    /// Reads the metadata of a schema.
+    /// Decodes the metadata of a schema.
     ///
     /// # Errors
     ///
-    /// [`HeaderError`]: of something else, damaged, or of a later version.
+    /// [`HeaderError`]: the stream has other content, is damaged, or has a later version.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, HeaderError> {
         let version = number(metadata, FORMAT)?;
         if version > FORMAT_VERSION {
@@ -106,7 +106,7 @@ impl Header {
                 mode: text(metadata, MODE)?,
             },
             clock: ClockOffset { to_utc_ns: number(metadata, CLOCK)? },
-            time_wait: TimeWaitModel { fin_timeout_ns: number(metadata, FIN_TIMEOUT)? },
+            time_wait: TimeWaitModel { fin_timeout: Nanos(number(metadata, FIN_TIMEOUT)?) },
             started: Timestamp(number(metadata, STARTED)?),
             run: text(metadata, RUN)?,
             part: number(metadata, PART)?,
@@ -120,7 +120,9 @@ fn text(metadata: &Metadata, name: &'static str) -> Result<String, HeaderError> 
 
 fn number<T: std::str::FromStr>(metadata: &Metadata, name: &'static str) -> Result<T, HeaderError> {
     let value = metadata.get(name).ok_or(HeaderError::Missing(name))?;
-    value.parse().map_err(|_| HeaderError::Odd { name, value: tracer_core::escape::escape(value.as_bytes()) })
+    value
+        .parse()
+        .map_err(|_| HeaderError::Invalid { name, value: tracer_core::escape::escape(value.as_bytes()) })
 }
 
 #[cfg(test)]
@@ -133,7 +135,7 @@ mod tests {
             wire_version: 1,
             host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
             clock: ClockOffset { to_utc_ns: -5 },
-            time_wait: TimeWaitModel { fin_timeout_ns: 7 },
+            time_wait: TimeWaitModel { fin_timeout: Nanos(7) },
             started: Timestamp(u64::MAX),
             run: "r".into(),
             part: 2,
@@ -141,16 +143,16 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_read_back() {
+    fn metadata_round_trips() {
         assert_eq!(Header::from_metadata(&header().to_metadata()), Ok(header()));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_key() {
         let mut metadata = header().to_metadata();
         metadata.insert(PART, "\u{1b}");
-        let odd = Header::from_metadata(&metadata).unwrap_err().to_string();
-        assert!(odd.contains("`tcptrace.part`") && odd.contains("\\x1b"), "{odd}");
+        let error = Header::from_metadata(&metadata).unwrap_err().to_string();
+        assert!(error.contains("`tcptrace.part`") && error.contains("\\x1b"), "{error}");
         metadata.remove(RUN);
         assert_eq!(Header::from_metadata(&metadata), Err(HeaderError::Missing(RUN)));
         metadata.insert(FORMAT, "2");

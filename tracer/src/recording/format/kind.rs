@@ -1,6 +1,6 @@
-//! What a row of a recording tells.
+//! The kinds of rows.
 
-/// What a row of a recording tells; the `kind` column.
+/// The kind of a row, the `kind` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -8,19 +8,19 @@ pub enum Kind {
     Transition = 0,
     /// A socket existed before its first transition in this file.
     Existing = 1,
-    /// Every socket that existed has been told.
+    /// The end of a socket dump.
     SnapshotEnd = 2,
-    /// A SYN-ACK was sent again.
+    /// A SYN-ACK was retransmitted.
     SynAckRetransmit = 3,
-    /// A process read from an accepted connection for the first time.
+    /// The first read of a process from an accepted connection.
     FirstRead = 4,
-    /// What the kernel kept of a closed connection has ended.
+    /// A timewait socket ended.
     TimewaitEnd = 5,
-    /// Time has passed.
+    /// Time passed without events.
     Time = 6,
-    /// What was seen and what was missed since the file began.
+    /// The counts of seen and missed events since the file began.
     Counts = 7,
-    /// The look that is being told is of one network namespace.
+    /// The socket dump covers this network namespace.
     SnapshotScope = 8,
 }
 
@@ -38,7 +38,7 @@ impl Kind {
         Self::SnapshotScope,
     ];
 
-    /// The name in the `kind` column; part of the contract.
+    /// Returns the name in the `kind` column, which is part of the contract.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Transition => "transition",
@@ -53,7 +53,7 @@ impl Kind {
         }
     }
 
-    /// The kind with this name; none for those of later versions.
+    /// Returns the kind with this name; `None` for kinds of later versions.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }

@@ -1,4 +1,4 @@
-//! What a recording file is made of: its schema, its metadata, its kinds of row.
+//! The format of a recording file: schema, metadata and kinds of rows.
 
 mod header;
 mod kind;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Metadata, Schema, SchemaRef, TimeUnit};
 
-/// How a column is stored.
+/// The storage type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
-    /// One of a few fixed names: a dictionary of UTF-8 with 8-bit indices.
+    /// A fixed name: a dictionary of UTF-8 with 8-bit indices.
     Name,
-    /// Text that repeats: a dictionary of UTF-8 with 32-bit indices.
+    /// Repeated text: a dictionary of UTF-8 with 32-bit indices.
     Text,
     /// 16 bytes.
     Bytes16,
-    /// A moment: nanoseconds since 1970-01-01T00:00:00Z, marked as UTC.
+    /// A time: nanoseconds since 1970-01-01T00:00:00Z, marked as UTC.
     Time,
     /// An unsigned integer of 64 bits.
     U64,
@@ -28,7 +28,7 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
-    /// Arrow's name for it.
+    /// Returns the Arrow type.
     pub fn data_type(self) -> DataType {
         let dictionary = |keys| DataType::Dictionary(Box::new(keys), Box::new(DataType::Utf8));
         match self {
@@ -44,7 +44,7 @@ impl ColumnType {
         }
     }
 
-    /// The name in the documentation.
+    /// Returns the name in the documentation.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Name | Self::Text => "text",
@@ -59,16 +59,16 @@ impl ColumnType {
     }
 }
 
-/// A column: its contract.
+/// The contract of a column.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// How it is stored.
+    /// The storage type.
     pub kind: ColumnType,
-    /// The unit of its numbers, empty where there is none.
+    /// The unit of numbers; empty without a unit.
     pub unit: &'static str,
-    /// What it means.
+    /// The meaning.
     pub about: &'static str,
 }
 
@@ -76,14 +76,13 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
     Column { name, kind, unit, about }
 }
 
-/// The columns, in their order. Every column but the first two is null where it does not apply or is not
-/// known.
+/// The columns, in their order. All except the first two are null where they do not apply or are unknown.
 pub const COLUMNS: [Column; 51] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
-        column("kind", Name, "", "what the row tells"),
-        column("time", Time, "ns", "when; of a look at the host, when the look began"),
-        column("socket", U64, "", "identity of the socket, of the listener for a SYN-ACK"),
+        column("kind", Name, "", "kind of event"),
+        column("time", Time, "ns", "time of the event; of a socket dump, its start"),
+        column("socket", U64, "", "identity of the socket; for a SYN-ACK, of the listener"),
         column("cookie", U64, "", "the kernel's socket cookie"),
         column("from_state", Name, "", "the state left"),
         column("to_state", Name, "", "the state entered; of an existing socket, the state it is in"),
@@ -93,14 +92,14 @@ pub const COLUMNS: [Column; 51] = {
         column("remote_port", U16, "", "the remote port"),
         column("pid", U32, "", "process id in the initial pid namespace"),
         column("uid", U32, "", "user id of the process"),
-        column("process", Text, "", "name of the process, odd bytes escaped"),
-        column("process_raw", Bytes16, "", "name of the process, where `process` had to escape something"),
+        column("process", Text, "", "process name, unsafe bytes escaped"),
+        column("process_raw", Bytes16, "", "raw process name, set only if `process` has escapes"),
         column("netns", U32, "", "inode of the network namespace"),
         column("cgroup_id", U64, "", "id of the socket's cgroup"),
         column("cgroup", Text, "", "path of the socket's cgroup, looked up while recording"),
-        column("process_cgroup", Text, "", "path of the process's cgroup, where the socket's says nothing"),
-        column("accept_queue", U32, "connections", "connections that wait for accept()"),
-        column("accept_queue_limit", U32, "connections", "the most that may wait"),
+        column("process_cgroup", Text, "", "path of the process's cgroup, if the socket's is uninformative"),
+        column("accept_queue", U32, "connections", "connections waiting for accept()"),
+        column("accept_queue_limit", U32, "connections", "limit of the accept queue"),
         column("error", U16, "", "errno of the socket, 0 for none"),
         column("shutdown_receive", Bool, "", "the application shut down receiving"),
         column("shutdown_send", Bool, "", "the application shut down sending"),
@@ -112,7 +111,7 @@ pub const COLUMNS: [Column; 51] = {
         column("segments_sent", U32, "segments", "segments sent"),
         column("segments_received", U32, "segments", "segments received"),
         column("data_segments_received", U32, "segments", "segments with payload received"),
-        column("retransmits", U32, "segments", "segments sent again"),
+        column("retransmits", U32, "segments", "segments retransmitted"),
         column("srtt_us", U32, "us", "smoothed round-trip time"),
         column("min_rtt_us", U32, "us", "minimum round-trip time"),
         column("mss", U32, "bytes", "maximum segment size in use"),
@@ -120,22 +119,22 @@ pub const COLUMNS: [Column; 51] = {
         column("unacked_bytes", U32, "bytes", "written and not yet acknowledged"),
         column("unread_bytes", U32, "bytes", "received and not yet read"),
         column("segments_in_flight", U32, "segments", "segments in flight"),
-        column("pending_retransmits", U8, "segments", "resends of the segment that waits"),
-        column("probes", U8, "probes", "keepalive or zero-window probes unanswered"),
-        column("soft_error", U16, "", "errno of an ICMP error that was only noted, 0 for none"),
-        column("state_age_ns", U64, "ns", "how long an existing socket has at least been in its state"),
-        column("attempts", U8, "", "how often the SYN-ACK has been sent again"),
-        column("first_sent", Time, "ns", "when the SYN-ACK was first sent"),
-        column("seen", U64, "transitions", "transitions since the file began"),
-        column("lost", U64, "transitions", "found the buffer full since the file began"),
+        column("pending_retransmits", U8, "segments", "retransmissions of the pending segment"),
+        column("probes", U8, "probes", "unanswered keepalive or zero-window probes"),
+        column("soft_error", U16, "", "errno of a soft error from ICMP, 0 for none"),
+        column("state_age_ns", U64, "ns", "minimum time an existing socket has been in its state"),
+        column("attempts", U8, "", "number of SYN-ACK retransmissions"),
+        column("first_sent", Time, "ns", "time of the first SYN-ACK"),
+        column("seen", U64, "transitions", "transitions seen since the file began"),
+        column("lost", U64, "transitions", "transitions lost in a full buffer since the file began"),
         column("skipped", U64, "", "times the kernel skipped the program since the file began"),
-        column("others_lost", U64, "events", "other events that found it full since the file began"),
-        column("renewed", U64, "", "looks at the sockets after events were missed, since the file began"),
-        column("malformed", U64, "records", "records that could not be understood since the file began"),
+        column("others_lost", U64, "events", "other events lost in a full buffer since the file began"),
+        column("renewed", U64, "", "resyncs after missed events since the file began"),
+        column("malformed", U64, "records", "records that could not be decoded since the file began"),
     ]
 };
 
-/// The schema with this metadata.
+/// Returns the schema with this metadata.
 pub fn arrow_schema(metadata: Metadata) -> SchemaRef {
     let fields: Vec<Field> = COLUMNS
         .iter()

@@ -1,20 +1,20 @@
-//! What is checked of a message before arrow reads it, which takes lengths and counts on trust.
+//! Validates a message before arrow decodes it, because arrow trusts its lengths and counts.
 
 use arrow_ipc::{DictionaryBatch, RecordBatch};
 use arrow_schema::{DataType, Schema};
 
-/// More rows than a batch of this program has.
+/// Most rows of a batch. More than this program writes.
 const MAX_ROWS: i64 = 1 << 20;
-/// More than a column of a batch takes when it is unpacked, bytes.
+/// Maximum uncompressed size of a column, bytes.
 const MAX_COLUMN: i64 = 64 << 20;
-/// More than all columns of a batch take when they are unpacked, and all dictionaries, bytes.
+/// Maximum uncompressed size of all columns of a batch, and of all dictionaries, bytes.
 pub(super) const MAX_ALL: i64 = 256 << 20;
-/// More columns than a recording has: 52 when this was written.
+/// Most columns of a file. This version writes 51.
 pub(super) const MAX_COLUMNS: usize = 1_000;
-/// LZ4 makes at most 255 bytes of one; the rest is for the shortest.
+/// Maximum compression ratio. LZ4 reaches 255; the difference allows for very short columns.
 const MAX_RATIO: i64 = 256;
 
-/// How many buffers a column of this type has in a batch; none for types that no recording has.
+/// Returns how many buffers a column of this type has in a batch; `None` for types that no recording has.
 pub(super) fn buffers(kind: &DataType) -> Option<usize> {
     match kind {
         DataType::Utf8 | DataType::Binary => Some(3),
@@ -28,7 +28,7 @@ pub(super) fn buffers(kind: &DataType) -> Option<usize> {
     }
 }
 
-/// Checks a batch of the schema's columns.
+/// Validates a batch with the columns of the schema.
 pub(super) fn batch(batch: &RecordBatch<'_>, schema: &Schema, body: &[u8]) -> Result<(), &'static str> {
     let buffers: Vec<Content> =
         schema.fields().iter().flat_map(|field| contents(field.data_type())).collect();
@@ -38,7 +38,7 @@ pub(super) fn batch(batch: &RecordBatch<'_>, schema: &Schema, body: &[u8]) -> Re
     if same { Ok(()) } else { Err("its columns have different lengths") }
 }
 
-/// Checks a dictionary of text.
+/// Validates a dictionary of text.
 pub(super) fn dictionary(dictionary: &DictionaryBatch<'_>, body: &[u8]) -> Result<(), &'static str> {
     if dictionary.isDelta() {
         return Err("it adds to a dictionary");
@@ -47,13 +47,12 @@ pub(super) fn dictionary(dictionary: &DictionaryBatch<'_>, body: &[u8]) -> Resul
     check(&data, 1, &contents(&DataType::Utf8), body)
 }
 
-/// What a buffer holds, as far as its length depends on it.
+/// The content of a buffer, as far as its length depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// Numbers of so many bytes that lead elsewhere: where a text begins, or which one it is. Arrow takes their bytes for
-    /// whole numbers before it has counted them.
+    /// Offsets or indices of this many bytes each. Arrow casts the buffer before it checks that its length is a multiple.
     Numbers(i64),
-    /// Anything else, whose length arrow checks.
+    /// Other content, whose length arrow checks.
     Other,
 }
 
@@ -83,16 +82,16 @@ fn check(
         return Err("its columns are not those of the schema");
     }
     if !(0..=MAX_ROWS).contains(&batch.length()) {
-        return Err("its number of rows is not plausible");
+        return Err("its number of rows is invalid");
     }
     for node in nodes {
         if !(0..=MAX_ROWS).contains(&node.length()) || !(0..=node.length()).contains(&node.null_count()) {
-            return Err("the length of a column is not plausible");
+            return Err("the length of a column is invalid");
         }
     }
     let mut all: i64 = 0;
     for (buffer, content) in buffers.iter().zip(wanted) {
-        // Arrow takes the numbers from where they are.
+        // Arrow reads the numbers in place.
         if buffer.offset() % 8 != 0 {
             return Err("a column is not aligned");
         }
@@ -103,15 +102,16 @@ fn check(
             .ok_or("a column is outside of it")?;
         let mut length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         if batch.compression().is_some() && !bytes.is_empty() {
-            let (prefix, packed) = bytes.split_first_chunk().ok_or("a packed column has no length")?;
-            let unpacked = i64::from_le_bytes(*prefix);
-            let packed = i64::try_from(packed.len()).unwrap_or(i64::MAX);
-            let most = packed.saturating_mul(MAX_RATIO).min(MAX_COLUMN);
-            if !(-1..=most).contains(&unpacked) {
-                return Err("the length of a packed column is not plausible");
+            let (prefix, compressed) =
+                bytes.split_first_chunk().ok_or("a compressed column has no length")?;
+            let uncompressed = i64::from_le_bytes(*prefix);
+            let compressed = i64::try_from(compressed.len()).unwrap_or(i64::MAX);
+            let limit = compressed.saturating_mul(MAX_RATIO).min(MAX_COLUMN);
+            if !(-1..=limit).contains(&uncompressed) {
+                return Err("the uncompressed length of a column is invalid");
             }
-            // -1 stands for bytes that are not packed after all.
-            length = if unpacked < 0 { packed } else { unpacked };
+            // -1 means that the bytes are not compressed.
+            length = if uncompressed < 0 { compressed } else { uncompressed };
         }
         all = all.saturating_add(length);
         if all > MAX_ALL {

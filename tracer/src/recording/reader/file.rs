@@ -1,4 +1,4 @@
-//! One file of a recording, batch by batch.
+//! Reads a recording file batch by batch.
 
 use std::{
     collections::HashMap,
@@ -17,59 +17,59 @@ use crate::recording::{
     },
 };
 
-/// Why a file is not read as a recording.
+/// Why a file is not a recording.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotARecording {
     /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// It has not even a whole schema.
-    #[error("it ends before the first event: it was cut off at once, or nothing was recorded")]
+    /// It ends inside the schema.
+    #[error("it ends before the first event; record again")]
     Cut,
-    /// Something else.
-    #[error("it is no Arrow stream, so no recording of tcptrace-bpf")]
+    /// It is not an Arrow stream.
+    #[error("it is not an Arrow stream; pass a file from `tcptrace-bpf record`")]
     NotArrow,
-    /// A schema that is not a recording's.
-    #[error(
-        "its column `{0}` is missing or of another type: it is no recording, or was written by another program"
-    )]
+    /// A column is missing or has another type.
+    #[error("its column `{0}` is missing or has another type; pass a file from `tcptrace-bpf record`")]
     Column(&'static str),
-    /// RowColumns of types that no recording has.
+    /// A column has a type that no recording has.
     #[error(
-        "it has a column of type {0}, which no recording has: use a tcptrace-bpf as new as the one that wrote it"
+        "it has a column of the unsupported type {0}; use the version of tcptrace-bpf that recorded it, or a later one"
     )]
     ColumnType(DataType),
-    /// More columns than any recording has.
-    #[error("it has {0} columns, more than any recording: it was written by another program")]
-    RowColumns(usize),
-    /// Metadata that is not a recording's.
+    /// It has more columns than any recording.
+    #[error(
+        "it has {0} columns, more than a recording of tcptrace-bpf; pass a file from `tcptrace-bpf record`"
+    )]
+    TooManyColumns(usize),
+    /// Its metadata is not that of a recording.
     #[error(transparent)]
     Header(#[from] HeaderError),
 }
 
-/// What a file lacks at its end.
+/// What is missing at the end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The end marker, and nothing else.
+    /// Only the end marker.
     EndMarker,
     /// The rest of a batch.
     RestOfBatch {
-        /// Bytes after the last whole batch.
+        /// Bytes after the last complete batch.
         unused: u64,
     },
-    /// Everything after a place that cannot be understood.
+    /// Everything after an invalid message.
     Damaged {
-        /// Where the last whole batch ends.
+        /// The position after the last complete batch.
         at: u64,
-        /// What is wrong there.
+        /// What is invalid.
         why: String,
-        /// Bytes from there on.
+        /// Bytes after that position.
         unused: u64,
     },
-    /// Something follows the end marker.
+    /// Other bytes follow the end marker.
     AfterEnd {
-        /// Its bytes.
+        /// Bytes after the end marker.
         unused: u64,
     },
 }
@@ -96,17 +96,17 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// Reads one file of a recording from a stream of bytes, however it ends and whatever it holds.
+/// Reads a recording file from a stream of bytes. Handles truncated and damaged files.
 #[derive(Debug)]
 pub struct Reader<R> {
     frames: Frames<R>,
     schema: SchemaRef,
-    /// Where each of [`COLUMNS`] is.
-    places: Vec<usize>,
+    /// The index of each of [`COLUMNS`] in the file.
+    column_indices: Vec<usize>,
     header: Header,
     dictionaries: HashMap<i64, ArrayRef>,
-    /// Where the last whole batch ended.
-    whole: u64,
+    /// The position after the last complete batch.
+    complete_end: u64,
     ended: bool,
     missing: Option<Missing>,
 }
@@ -126,14 +126,14 @@ impl<R: Read> Reader<R> {
         };
         let schema = schema(&metadata)?;
         if schema.fields().len() > check::MAX_COLUMNS {
-            return Err(NotARecording::RowColumns(schema.fields().len()));
+            return Err(NotARecording::TooManyColumns(schema.fields().len()));
         }
         if let Some(field) = schema.fields().iter().find(|field| check::buffers(field.data_type()).is_none())
         {
             return Err(NotARecording::ColumnType(field.data_type().clone()));
         }
         let header = Header::from_metadata(schema.metadata())?;
-        let place = |column: &crate::recording::Column| {
+        let index_of = |column: &crate::recording::Column| {
             schema
                 .fields()
                 .iter()
@@ -142,48 +142,48 @@ impl<R: Read> Reader<R> {
                 })
                 .ok_or(NotARecording::Column(column.name))
         };
-        let places = COLUMNS.iter().map(place).collect::<Result<_, _>>()?;
-        let whole = frames.position();
+        let column_indices = COLUMNS.iter().map(index_of).collect::<Result<_, _>>()?;
+        let complete_end = frames.position();
         Ok(Self {
             frames,
             schema,
-            places,
+            column_indices,
             header,
             dictionaries: HashMap::new(),
-            whole,
+            complete_end,
             ended: false,
             missing: None,
         })
     }
 
-    /// What the file says about itself.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes read so far.
     pub fn position(&self) -> u64 {
         self.frames.position()
     }
 
-    /// What is missing, once the end has been reached; none for a file that ended cleanly.
+    /// Returns what is missing, after the end was reached; `None` if the file ended cleanly.
     pub fn missing(&self) -> Option<&Missing> {
         self.missing.as_ref()
     }
 
-    /// The next batch, its columns in the order of [`COLUMNS`]; none at the end.
+    /// Returns the next batch, with its columns in the order of [`COLUMNS`]; `None` at the end.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read. What it holds is never an error: it ends where it cannot be
-    /// understood, and [`missing`](Self::missing) says so.
+    /// When the file cannot be read. Invalid content is not an error: the recording ends before it, and
+    /// [`missing`](Self::missing) reports it.
     pub fn next_batch(&mut self) -> io::Result<Option<RecordBatch>> {
         while !self.ended {
             match self.message()? {
                 Step::Dictionary => {}
                 Step::Batch(batch) => {
-                    self.whole = self.frames.position();
-                    match batch.project(&self.places) {
+                    self.complete_end = self.frames.position();
+                    match batch.project(&self.column_indices) {
                         Ok(batch) => return Ok(Some(batch)),
                         Err(error) => self.damaged(error.to_string())?,
                     }
@@ -197,7 +197,7 @@ impl<R: Read> Reader<R> {
                 }
                 Step::Cut => {
                     self.ended = true;
-                    let unused = self.frames.position() - self.whole;
+                    let unused = self.frames.position() - self.complete_end;
                     self.missing = Some(match unused {
                         0 => Missing::EndMarker,
                         unused => Missing::RestOfBatch { unused },
@@ -212,8 +212,8 @@ impl<R: Read> Reader<R> {
     fn damaged(&mut self, why: String) -> io::Result<()> {
         self.ended = true;
         self.frames.rest()?;
-        let unused = self.frames.position() - self.whole;
-        self.missing = Some(Missing::Damaged { at: self.whole, why, unused });
+        let unused = self.frames.position() - self.complete_end;
+        self.missing = Some(Missing::Damaged { at: self.complete_end, why, unused });
         Ok(())
     }
 
@@ -225,23 +225,23 @@ impl<R: Read> Reader<R> {
             Frame::Damaged(why) => return Ok(Step::Damaged(why.to_owned())),
         };
         let Ok(message) = root_as_message(&metadata) else {
-            return Ok(Step::Damaged("a message is none".to_owned()));
+            return Ok(Step::Damaged("a message is invalid".to_owned()));
         };
         let length = match u64::try_from(message.bodyLength()) {
             Ok(length) if length <= MAX_BODY => length,
-            _ => return Ok(Step::Damaged("the length of a message is not plausible".to_owned())),
+            _ => return Ok(Step::Damaged("the length of a message is invalid".to_owned())),
         };
         let Some(body) = self.frames.body(length)? else { return Ok(Step::Cut) };
-        Ok(self.understand(&message, body))
+        Ok(self.decode(&message, body))
     }
 
-    fn understand(&mut self, message: &Message<'_>, body: Vec<u8>) -> Step {
+    fn decode(&mut self, message: &Message<'_>, body: Vec<u8>) -> Step {
         let version = message.version();
         let outcome = match message.header_type() {
             MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().map(|dictionary| {
                 check::dictionary(&dictionary, &body)?;
                 if !self.is_dictionary(dictionary.id()) {
-                    return Err("a dictionary is of no column".to_owned());
+                    return Err("a dictionary belongs to no column".to_owned());
                 }
                 let known = &mut self.dictionaries;
                 reader::read_dictionary(&body.into(), dictionary, &self.schema, known, &version)
@@ -265,11 +265,11 @@ impl<R: Read> Reader<R> {
         match outcome {
             Some(Ok(step)) => step,
             Some(Err(why)) => Step::Damaged(why),
-            None => Step::Damaged("a message is of another kind".to_owned()),
+            None => Step::Damaged("a message has an unexpected type".to_owned()),
         }
     }
 
-    #[expect(deprecated, reason = "the ids of the stream's dictionaries have no other home")]
+    #[expect(deprecated, reason = "the ids of a stream's dictionaries are only here")]
     fn is_dictionary(&self, id: i64) -> bool {
         self.schema.fields().iter().any(|field| field.dict_id() == Some(id))
     }
@@ -292,7 +292,7 @@ fn schema(metadata: &[u8]) -> Result<SchemaRef, NotARecording> {
     arrow_ipc::convert::try_fb_to_schema(schema).map(SchemaRef::new).map_err(|_| NotARecording::NotArrow)
 }
 
-/// Arrow's errors hold what the file says; a sentence takes one printable line of it.
+/// Escapes and truncates an arrow error, which may contain bytes of the file.
 fn one_line(error: &ArrowError) -> String {
     tracer_core::escape::escape(error.to_string().as_bytes()).chars().take(160).collect()
 }

@@ -1,29 +1,29 @@
-//! The messages of an Arrow IPC stream, whole or not at all.
+//! Splits an Arrow IPC stream into complete messages.
 
 use std::io::{self, Read};
 
-/// More than the metadata of any message that this program writes, bytes.
+/// Maximum size of a message's metadata, bytes. Larger than any that this program writes.
 const MAX_METADATA: u64 = 4 << 20;
-/// More than any batch that this program writes, bytes.
+/// Maximum size of a message's body, bytes. Larger than any that this program writes.
 pub(super) const MAX_BODY: u64 = 128 << 20;
 
-/// What comes next in the stream.
+/// The next part of the stream.
 #[derive(Debug)]
 pub(super) enum Frame {
-    /// A message: its metadata, and where its body begins in the bytes behind it.
+    /// A message. Its body follows in the stream.
     Message {
         /// The metadata, a flatbuffer.
         metadata: Vec<u8>,
     },
     /// The end marker.
     End,
-    /// The stream ends, at the end of a message or inside one.
+    /// The stream ends without an end marker, after or inside a message.
     Cut,
-    /// What comes is no message.
+    /// The bytes are not a message.
     Damaged(&'static str),
 }
 
-/// Reads messages, and counts the bytes.
+/// Reads messages and counts the bytes.
 #[derive(Debug)]
 pub(super) struct Frames<R> {
     input: R,
@@ -35,48 +35,48 @@ impl<R: Read> Frames<R> {
         Self { input, position: 0 }
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes read so far.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// The metadata of the next message. Nothing is allocated that is not there.
+    /// Reads the metadata of the next message. Allocates only for bytes that exist.
     pub(super) fn next(&mut self) -> io::Result<Frame> {
         let mut prefix = Vec::with_capacity(8);
         if !self.fill(&mut prefix, 8)? {
-            let begins = prefix.iter().take(4).all(|&byte| byte == 0xff);
-            return Ok(if begins { Frame::Cut } else { Frame::Damaged("no message begins there") });
+            let is_prefix = prefix.iter().take(4).all(|&byte| byte == 0xff);
+            return Ok(if is_prefix { Frame::Cut } else { Frame::Damaged("no message starts there") });
         }
         let Some((&[0xff, 0xff, 0xff, 0xff], &[a, b, c, d])) = split(&prefix) else {
-            return Ok(Frame::Damaged("no message begins there"));
+            return Ok(Frame::Damaged("no message starts there"));
         };
         let length = u64::from(u32::from_le_bytes([a, b, c, d]));
         if length == 0 {
             return Ok(Frame::End);
         }
         if length > MAX_METADATA {
-            return Ok(Frame::Damaged("the length of its metadata is not plausible"));
+            return Ok(Frame::Damaged("the length of its metadata is invalid"));
         }
         let mut metadata = Vec::new();
-        let whole = self.fill(&mut metadata, length)?;
-        Ok(if whole { Frame::Message { metadata } } else { Frame::Cut })
+        let complete = self.fill(&mut metadata, length)?;
+        Ok(if complete { Frame::Message { metadata } } else { Frame::Cut })
     }
 
-    /// The body of the message; none when the stream ends before it does.
+    /// Reads the body of the message; `None` if the stream ends inside it.
     pub(super) fn body(&mut self, length: u64) -> io::Result<Option<Vec<u8>>> {
         let mut body = Vec::new();
         Ok(self.fill(&mut body, length)?.then_some(body))
     }
 
-    /// Reads what is left and counts it.
+    /// Reads and counts the rest of the stream.
     pub(super) fn rest(&mut self) -> io::Result<()> {
         let read = io::copy(&mut self.input, &mut io::sink())?;
         self.position += read;
         Ok(())
     }
 
-    /// Reads `length` bytes; false when there are fewer. The buffer grows with what is there, so that a
-    /// length that is a lie costs nothing.
+    /// Reads `length` bytes. Returns false if the stream has fewer. The buffer grows with the data, so a wrong length
+    /// allocates nothing.
     fn fill(&mut self, buffer: &mut Vec<u8>, length: u64) -> io::Result<bool> {
         const STEP: u64 = 1 << 20;
         buffer.reserve(usize::try_from(length.min(STEP)).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Reads the files of a recording.
+//! Reads recording files.
 
 mod check;
 mod file;

@@ -1,4 +1,4 @@
-//! From the rows of a batch to events.
+//! Decodes the rows of a batch into events.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,8 +12,9 @@ use arrow_array::{
 };
 use hashbrown::HashSet;
 use tracer_core::event::{
-    AcceptQueue, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SocketId,
-    SourceCounts, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Micros, Millis, Nanos,
+    Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
+    Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -21,14 +22,14 @@ use crate::{
     recording::{Kind, from_utc},
 };
 
-/// What a row tells.
+/// The decoded content of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RowContent {
     /// An event.
     Event(Event),
-    /// The source's account since the file began.
+    /// The counts of the source since the file began.
     Counts(SourceCounts),
-    /// Nothing that this version understands.
+    /// Content that this version cannot decode.
     Unknown,
 }
 
@@ -41,7 +42,7 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
     }
 }
 
-/// A column whose values have been understood once for the batch.
+/// A dictionary column with values that are decoded once per batch.
 struct Values<K: ArrowDictionaryKeyType, V> {
     keys: PrimitiveArray<K>,
     values: Vec<Option<V>>,
@@ -59,7 +60,7 @@ where
     }
 }
 
-/// Takes the columns of a batch one after another.
+/// Iterates over the columns of a batch.
 struct RowColumns<'a>(std::slice::Iter<'a, ArrayRef>);
 
 impl RowColumns<'_> {
@@ -120,12 +121,12 @@ pub struct Rows {
     attempts: Numbers<UInt8Type>,
     first_sent: Numbers<TimestampNanosecondType>,
     counts: [Numbers<UInt64Type>; 6],
-    /// The ids and processes whose cgroups this batch has told.
-    told: HashSet<(Option<u64>, Option<u32>), foldhash::fast::FixedState>,
+    /// The ids and processes whose cgroups were already taken from this batch.
+    recorded: HashSet<(Option<CgroupId>, Option<u32>), foldhash::fast::FixedState>,
 }
 
 impl Rows {
-    /// The rows of a batch whose columns are [`COLUMNS`](crate::recording::COLUMNS); none when they are not.
+    /// Wraps a batch with the columns [`COLUMNS`](crate::recording::COLUMNS); `None` if it has others.
     pub fn new(batch: &RecordBatch, clock: ClockOffset) -> Option<Self> {
         let cgroup = |path: &str| {
             Some(Arc::new(Cgroup { path: path.to_owned(), owner: CgroupOwner::from_path(path) }))
@@ -164,28 +165,28 @@ impl Rows {
             attempts: columns.numbers()?,
             first_sent: columns.numbers()?,
             counts: columns.several(RowColumns::numbers)?,
-            told: HashSet::default(),
+            recorded: HashSet::default(),
         })
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// What a row below [`len`](Self::len) tells; what it tells of cgroups goes to `cgroups`.
+    /// Decodes a row below [`len`](Self::len), and adds its cgroups to `cgroups`.
     pub fn content(&mut self, row: usize, cgroups: &RecordedCgroups) -> RowContent {
         let content = match self.kind.get(row) {
             None => None,
             Some(Kind::Transition) => self.transition(row, cgroups).map(Event::Transition),
             Some(Kind::Existing) => self.existing(row, cgroups).map(Event::Existing),
-            Some(Kind::SnapshotScope) => self.snapshot_scope(row),
-            Some(Kind::SnapshotEnd) => self.time(row).map(|started| Event::SnapshotEnd { started }),
+            Some(Kind::SnapshotScope) => self.dump_scope(row),
+            Some(Kind::SnapshotEnd) => self.time(row).map(|started| Event::DumpEnd { started }),
             Some(Kind::SynAckRetransmit) => self.syn_ack_retransmit(row).map(Event::SynAckRetransmit),
             Some(Kind::FirstRead) => self.first_read(row, cgroups).map(Event::FirstRead),
             Some(Kind::TimewaitEnd) => self.timewait_end(row).map(Event::TimewaitEnd),
@@ -197,15 +198,15 @@ impl Rows {
         content.map_or(RowContent::Unknown, RowContent::Event)
     }
 
-    fn snapshot_scope(&self, row: usize) -> Option<Event> {
-        Some(Event::SnapshotScope { started: self.time(row)?, netns: self.netns.get(row)? })
+    fn dump_scope(&self, row: usize) -> Option<Event> {
+        Some(Event::DumpScope { started: self.time(row)?, netns: Netns(self.netns.get(row)?) })
     }
 
     fn time(&self, row: usize) -> Option<Timestamp> {
         self.time.get(row).map(|utc| from_utc(utc, self.clock))
     }
 
-    fn ends(&self, row: usize) -> Option<(Endpoint, Endpoint)> {
+    fn endpoints(&self, row: usize) -> Option<(Endpoint, Endpoint)> {
         let local = *self.local_address.get(row)?;
         let remote = match self.remote_address.get(row) {
             Some(address) => *address,
@@ -226,41 +227,42 @@ impl Rows {
         Some(Process { pid, uid: self.uid.get(row)?, comm })
     }
 
-    /// Passes on what the row says about cgroups, once a batch.
-    fn tell(&mut self, row: usize, process: Option<&Process>, cgroups: &RecordedCgroups) {
-        let id = self.cgroup_id.get(row);
+    /// Adds the cgroups of the row to `cgroups`, once per batch.
+    fn record_cgroups(&mut self, row: usize, process: Option<&Process>, cgroups: &RecordedCgroups) {
+        let id = self.cgroup_id.get(row).map(CgroupId);
         let pid = process.map(|process| process.pid);
         let by_process = self.process_cgroup.get(row);
         let by_id = self.cgroup.get(row);
-        let final_word = by_process.is_none() && (by_id.is_some() || id.is_none());
-        if final_word && !self.told.insert((id, pid)) {
+        // A later row cannot add more for the same id and process.
+        let complete = by_process.is_none() && (by_id.is_some() || id.is_none());
+        if complete && !self.recorded.insert((id, pid)) {
             return;
         }
         if let (Some(id), Some(cgroup)) = (id, by_id) {
-            cgroups.tell_id(id, Arc::clone(cgroup));
+            cgroups.insert_id(id, Arc::clone(cgroup));
         }
         if let Some(pid) = pid
             && (by_process.is_some() || by_id.is_none_or(|cgroup| cgroup.path == "/"))
         {
-            cgroups.tell_process(pid, by_process.cloned());
+            cgroups.set_process(pid, by_process.cloned());
         }
     }
 
     fn transition(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<Transition> {
-        let (local, remote) = self.ends(row)?;
+        let (local, remote) = self.endpoints(row)?;
         let process = self.process(row);
-        self.tell(row, process.as_ref(), cgroups);
+        self.record_cgroups(row, process.as_ref(), cgroups);
         Some(Transition {
             time: self.time(row)?,
             socket: SocketId(self.socket.get(row)?),
-            cookie: self.cookie.get(row),
+            cookie: self.cookie.get(row).map(SocketCookie),
             from: *self.from.get(row)?,
             to: *self.to.get(row)?,
             local,
             remote,
             process,
-            netns: self.netns.get(row),
-            cgroup_id: self.cgroup_id.get(row),
+            netns: self.netns.get(row).map(Netns),
+            cgroup_id: self.cgroup_id.get(row).map(CgroupId),
             accept_queue: self.accept_queue(row),
             flags: self.flags(row),
             info: self.info(row),
@@ -268,31 +270,31 @@ impl Rows {
     }
 
     fn existing(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<ExistingSocket> {
-        let (local, remote) = self.ends(row)?;
+        let (local, remote) = self.endpoints(row)?;
         let process = self.process(row);
-        self.tell(row, process.as_ref(), cgroups);
+        self.record_cgroups(row, process.as_ref(), cgroups);
         Some(ExistingSocket {
             time: self.time(row)?,
-            cookie: self.cookie.get(row)?,
+            cookie: SocketCookie(self.cookie.get(row)?),
             state: *self.to.get(row)?,
-            state_age_ns: self.state_age.get(row),
+            state_age: self.state_age.get(row).map(Nanos),
             local,
             remote,
             process,
-            netns: self.netns.get(row),
-            cgroup_id: self.cgroup_id.get(row),
+            netns: self.netns.get(row).map(Netns),
+            cgroup_id: self.cgroup_id.get(row).map(CgroupId),
             info: self.info(row),
         })
     }
 
     fn syn_ack_retransmit(&self, row: usize) -> Option<SynAckRetransmit> {
-        let (local, remote) = self.ends(row)?;
+        let (local, remote) = self.endpoints(row)?;
         Some(SynAckRetransmit {
             time: self.time(row)?,
             listener: SocketId(self.socket.get(row)?),
             local,
             remote,
-            netns: self.netns.get(row),
+            netns: self.netns.get(row).map(Netns),
             attempts: self.attempts.get(row)?,
             first_sent: self.first_sent.get(row).map(|utc| from_utc(utc, self.clock)),
             accept_queue: self.accept_queue(row),
@@ -301,14 +303,20 @@ impl Rows {
 
     fn first_read(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<FirstRead> {
         let process = self.process(row)?;
-        self.tell(row, Some(&process), cgroups);
+        self.record_cgroups(row, Some(&process), cgroups);
         Some(FirstRead { time: self.time(row)?, socket: SocketId(self.socket.get(row)?), process })
     }
 
     fn timewait_end(&self, row: usize) -> Option<TimewaitEnd> {
-        let (local, remote) = self.ends(row)?;
+        let (local, remote) = self.endpoints(row)?;
         let state = *self.from.get(row)?;
-        Some(TimewaitEnd { time: self.time(row)?, state, local, remote, netns: self.netns.get(row) })
+        Some(TimewaitEnd {
+            time: self.time(row)?,
+            state,
+            local,
+            remote,
+            netns: self.netns.get(row).map(Netns),
+        })
     }
 
     fn accept_queue(&self, row: usize) -> Option<AcceptQueue> {
@@ -347,10 +355,10 @@ impl Rows {
             segments_received: segments_received?,
             data_segments_received: data_segments_received?,
             retransmits: retransmits?,
-            srtt_us,
-            min_rtt_us,
+            srtt: srtt_us.map(Micros),
+            min_rtt: min_rtt_us.map(Micros),
             mss: mss?,
-            user_timeout_ms,
+            user_timeout: user_timeout_ms.map(Millis),
             unacked_bytes: unacked_bytes?,
             unread_bytes: unread_bytes?,
             segments_in_flight: segments_in_flight?,
@@ -361,14 +369,14 @@ impl Rows {
     }
 
     fn counts(&self, row: usize) -> Option<SourceCounts> {
-        let [seen, lost, skipped, others_lost, renewed, malformed] =
+        let [seen, lost, skipped, others_lost, resyncs, malformed] =
             self.counts.each_ref().map(|column| column.get(row));
         Some(SourceCounts {
             seen: seen?,
             lost: lost?,
             skipped,
             others_lost: others_lost?,
-            renewed: renewed?,
+            resyncs: resyncs?,
             malformed: malformed?,
         })
     }
@@ -378,7 +386,7 @@ fn state(name: &str) -> Option<TcpState> {
     TcpState::ALL.into_iter().find(|state| state.name() == name)
 }
 
-/// A name as the kernel has it, cut if a file has a longer one.
+/// Pads a name with NUL to the kernel's 16 bytes, and truncates a longer one.
 fn padded(name: &str) -> [u8; 16] {
     let mut comm = [0; 16];
     for (byte, &from) in comm.iter_mut().zip(name.as_bytes()) {

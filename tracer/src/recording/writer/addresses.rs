@@ -1,4 +1,4 @@
-//! Addresses of a batch, each written as text once.
+//! The address dictionaries of a batch.
 
 use std::{
     io::Write as _,
@@ -9,8 +9,8 @@ use hashbrown::HashMap;
 
 use crate::recording::writer::{batches::Batches, interner::Dictionary};
 
-/// As [`Interner`](super::interner::Interner), for addresses: the two families have tables of their own,
-/// which are small and quick to search.
+/// Like [`Interner`](super::interner::Interner), but with one hash table per address family, because small keys hash
+/// faster.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     last: Option<(IpAddr, i32)>,
@@ -20,10 +20,10 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// The index of an address.
+    /// Returns the index of an address, and adds it if it is new.
     pub(super) fn index(&mut self, address: IpAddr) -> i32 {
         let Self { last, four, six, dictionary } = self;
-        // Most hosts have few addresses of their own.
+        // Consecutive rows often have the same address.
         if let Some((known, index)) = *last
             && known == address
         {
@@ -34,7 +34,7 @@ impl Addresses {
                 *four.entry(address.to_bits()).or_insert_with(|| dictionary.push(|to| write(address, to)))
             }
             IpAddr::V6(address) => *six.entry(address.to_bits()).or_insert_with(|| {
-                // Into memory, which takes everything.
+                // A write into memory cannot fail.
                 dictionary.push(|to| drop(write!(to, "{address}")))
             }),
         };
@@ -42,7 +42,7 @@ impl Addresses {
         index
     }
 
-    /// Writes the dictionary where it has changed; the next batch begins empty.
+    /// Writes the dictionary if it has changed, and clears it.
     pub(super) fn write(&mut self, id: i64, to: &mut Batches, out: &mut Vec<u8>) {
         self.last = None;
         self.four.clear();
@@ -51,7 +51,7 @@ impl Addresses {
     }
 }
 
-/// As its `Display`, which takes several times as long.
+/// Writes an address like its `Display`, several times faster.
 fn write(address: Ipv4Addr, to: &mut Vec<u8>) {
     let mut text = [b'.'; 16];
     let mut end = 0;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_octet_is_written_as_the_standard_library_does() {
+    fn every_octet_is_written_like_in_the_standard_library() {
         for octet in 0..=u8::MAX {
             let address = Ipv4Addr::new(octet, 255 - octet, octet ^ 0x55, octet / 3);
             let mut text = Vec::new();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_another_one() {
+    fn a_mapped_address_has_its_own_index() {
         let four: IpAddr = "192.0.2.1".parse().unwrap();
         let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
         let mut addresses = Addresses::default();

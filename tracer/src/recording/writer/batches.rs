@@ -1,4 +1,4 @@
-//! Record batches and dictionaries as messages of an Arrow IPC stream.
+//! Encodes record batches and dictionaries as messages of an Arrow IPC stream.
 
 use arrow_ipc::{
     BodyCompressionBuilder, BodyCompressionMethod, Buffer, CompressionType, DictionaryBatchBuilder,
@@ -7,30 +7,30 @@ use arrow_ipc::{
 use flatbuffers::FlatBufferBuilder;
 
 use crate::recording::writer::{
-    packing::{Effort, Packer},
-    validity::{Place, Validity},
+    compression::{Backoff, Compressor},
+    validity::{BodyRange, Validity},
 };
 
-/// Where messages and the buffers in them begin, bytes.
+/// Alignment of messages and their buffers, bytes.
 const ALIGNMENT: usize = 8;
 
-/// Makes messages, one after the other. A message is made of columns, and each of those of its validity and then its
-/// values.
+/// Encodes one message after another. A message has columns, and a column has a validity buffer followed by its values.
 #[derive(Default)]
 pub(super) struct Batches {
     rows: usize,
     nodes: Vec<FieldNode>,
     buffers: Vec<Buffer>,
     body: Vec<u8>,
-    /// The zeros that the body has already, and how many they are unpacked.
-    zeros: Vec<(usize, Place)>,
-    nothing: Vec<u8>,
-    packer: Packer,
+    /// The buffers of zeros in the body, by their uncompressed length.
+    zeros: Vec<(usize, BodyRange)>,
+    /// Zeros to compress.
+    zero_bytes: Vec<u8>,
+    compressor: Compressor,
     builder: FlatBufferBuilder<'static>,
 }
 
 impl Batches {
-    /// Begins a message of so many rows.
+    /// Starts a message with this number of rows.
     pub(super) fn begin(&mut self, rows: usize) {
         self.rows = rows;
         self.nodes.clear();
@@ -39,83 +39,83 @@ impl Batches {
         self.zeros.clear();
     }
 
-    /// How many rows the message has.
+    /// Returns the number of rows of the message.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Begins a column in which every row has a value.
+    /// Starts a column in which every row has a value.
     pub(super) fn all_valid(&mut self) {
         self.node(self.rows);
-        self.place(self.body.len());
+        self.end_buffer(self.body.len());
     }
 
-    /// Begins a column in which these rows have values.
+    /// Starts a column with this validity.
     pub(super) fn validity(&mut self, validity: &mut Validity) {
-        self.node(validity.present());
-        if validity.present() == 0 {
+        self.node(validity.valid_rows());
+        if validity.valid_rows() == 0 {
             self.zeros(self.rows.div_ceil(8));
-        } else if let Some(place) = validity.place {
-            self.again(place);
+        } else if let Some(range) = validity.range {
+            self.copy(range);
         } else {
             let bitmap = validity.bitmap(self.rows);
-            let place = self.pack(bitmap, &mut Effort::default());
-            validity.place = Some(place);
+            let range = self.add(bitmap, &mut Backoff::default());
+            validity.range = Some(range);
         }
     }
 
     /// Adds a buffer.
-    pub(super) fn pack(&mut self, buffer: &[u8], effort: &mut Effort) -> Place {
+    pub(super) fn add(&mut self, buffer: &[u8], backoff: &mut Backoff) -> BodyRange {
         let at = self.body.len();
         if !buffer.is_empty() {
-            self.packer.pack(buffer, effort, &mut self.body);
+            self.compressor.compress(buffer, backoff, &mut self.body);
         }
-        self.place(at)
+        self.end_buffer(at)
     }
 
-    /// Adds a buffer of so many zeros.
+    /// Adds a buffer of `length` zeros.
     pub(super) fn zeros(&mut self, length: usize) {
-        if let Some(&(_, place)) = self.zeros.iter().find(|(known, _)| *known == length) {
-            self.again(place);
+        if let Some(&(_, range)) = self.zeros.iter().find(|(known, _)| *known == length) {
+            self.copy(range);
             return;
         }
-        let mut nothing = std::mem::take(&mut self.nothing);
-        if nothing.len() < length {
-            nothing.resize(length, 0);
+        let mut zero_bytes = std::mem::take(&mut self.zero_bytes);
+        if zero_bytes.len() < length {
+            zero_bytes.resize(length, 0);
         }
-        let place = self.pack(&nothing[..length], &mut Effort::default());
-        self.nothing = nothing;
-        self.zeros.push((length, place));
+        let range = self.add(&zero_bytes[..length], &mut Backoff::default());
+        self.zero_bytes = zero_bytes;
+        self.zeros.push((length, range));
     }
 
-    /// Appends the message to `out` as a batch.
+    /// Appends the message to `out` as a record batch.
     pub(super) fn finish_batch(&mut self, out: &mut Vec<u8>) {
         self.finish(None, out);
     }
 
-    /// Appends the message to `out` as the dictionary with this number, which replaces the one before.
+    /// Appends the message to `out` as the dictionary `id`, which replaces the previous one.
     pub(super) fn finish_dictionary(&mut self, id: i64, out: &mut Vec<u8>) {
         self.finish(Some(id), out);
     }
 
-    fn node(&mut self, present: usize) {
-        self.nodes.push(FieldNode::new(number(self.rows), number(self.rows - present)));
+    fn node(&mut self, valid_rows: usize) {
+        self.nodes.push(FieldNode::new(number(self.rows), number(self.rows - valid_rows)));
     }
 
-    /// Copies a buffer that the body has already. Both could be the same bytes; but no writer does that, and
-    /// what other readers make of it is not known.
-    fn again(&mut self, Place { at, length }: Place) {
-        let begin = self.body.len();
+    /// Copies a buffer of the body. Two buffers could also share their bytes, but no other writer does this, and readers may
+    /// not support it.
+    fn copy(&mut self, BodyRange { at, length }: BodyRange) {
+        let start = self.body.len();
         self.body.extend_from_within(at..at + length);
-        self.place(begin);
+        self.end_buffer(start);
     }
 
-    /// Notes the buffer that the body ends with.
-    fn place(&mut self, at: usize) -> Place {
+    /// Registers the buffer from `at` to the end of the body, and pads the body.
+    fn end_buffer(&mut self, at: usize) -> BodyRange {
         let length = self.body.len() - at;
         self.buffers.push(Buffer::new(number(at), number(length)));
         self.body.resize(self.body.len().next_multiple_of(ALIGNMENT), 0);
-        Place { at, length }
+        BodyRange { at, length }
     }
 
     fn finish(&mut self, dictionary: Option<i64>, out: &mut Vec<u8>) {
@@ -161,7 +161,7 @@ impl Batches {
     }
 }
 
-/// Lengths of what is in memory.
+/// Converts a length in memory.
 fn number(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }

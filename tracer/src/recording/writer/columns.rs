@@ -1,10 +1,10 @@
-//! The rows of a batch while they are collected.
+//! Collects the rows of a batch in columns.
 
 use std::time::Duration;
 
 use tracer_core::event::{
-    AcceptQueue, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Process, SocketFlags, SourceCounts,
-    SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Netns, Process,
+    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         writer::{
             addresses::Addresses,
             batches::Batches,
-            figures::Figures,
+            info::InfoColumns,
             owners::Owners,
             sparse::{Flag, Names, Sparse, Values},
             validity::Validity,
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// The rows of a batch while they are collected.
+/// The columns of a batch that is being collected.
 #[derive(Debug)]
 pub(super) struct BatchColumns {
     clock: ClockOffset,
@@ -48,7 +48,7 @@ pub(super) struct BatchColumns {
     flagged: Validity,
     error: Values<u16>,
     flags: [Flag; 5],
-    figures: Figures,
+    info: InfoColumns,
     state_age: Sparse<u64>,
     attempts: Sparse<u8>,
     first_sent: Sparse<i64>,
@@ -82,7 +82,7 @@ impl BatchColumns {
             flagged: Validity::default(),
             error: Values::default(),
             flags: Default::default(),
-            figures: Figures::default(),
+            info: InfoColumns::default(),
             state_age: Sparse::default(),
             attempts: Sparse::default(),
             first_sent: Sparse::default(),
@@ -90,21 +90,21 @@ impl BatchColumns {
         }
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Adds an event, with what `resolver` knows of its cgroups.
+    /// Adds an event, with the cgroup paths from `resolver`.
     pub(super) fn event(&mut self, event: &Event, resolver: &mut CgroupResolver) {
         match event {
             Event::Transition(transition) => self.transition(transition, resolver),
             Event::Existing(socket) => self.existing(socket, resolver),
-            Event::SnapshotScope { started, netns } => {
+            Event::DumpScope { started, netns } => {
                 self.begin(Kind::SnapshotScope, *started);
-                self.netns.put(self.rows, *netns);
+                self.netns.put(self.rows, netns.0);
             }
-            Event::SnapshotEnd { started } => self.begin(Kind::SnapshotEnd, *started),
+            Event::DumpEnd { started } => self.begin(Kind::SnapshotEnd, *started),
             Event::SynAckRetransmit(event) => self.syn_ack_retransmit(event),
             Event::FirstRead(event) => self.first_read(event, resolver),
             Event::TimewaitEnd(event) => self.timewait_end(event),
@@ -113,13 +113,13 @@ impl BatchColumns {
         self.rows += 1;
     }
 
-    /// Adds the source's account.
+    /// Adds the counts of the source.
     pub(super) fn counts(&mut self, time: Timestamp, counts: &SourceCounts) {
-        let SourceCounts { seen, lost, skipped, others_lost, renewed, malformed } = *counts;
+        let SourceCounts { seen, lost, skipped, others_lost, resyncs, malformed } = *counts;
         self.begin(Kind::Counts, time);
-        let values = [Some(seen), Some(lost), skipped, Some(others_lost), Some(renewed), Some(malformed)];
+        let values = [Some(seen), Some(lost), skipped, Some(others_lost), Some(resyncs), Some(malformed)];
         for (column, value) in self.counts.iter_mut().zip(values) {
-            column.put_known(self.rows, value);
+            column.put_optional(self.rows, value);
         }
         self.rows += 1;
     }
@@ -148,10 +148,10 @@ impl BatchColumns {
         let row = self.rows;
         self.begin(Kind::Transition, *time);
         self.socket.put(row, socket.0);
-        self.cookie.put_known(row, *cookie);
-        self.from.put(row, place(*from));
-        self.to.put(row, place(*to));
-        self.ends(*local, *remote, *netns);
+        self.cookie.put_optional(row, cookie.map(|cookie| cookie.0));
+        self.from.put(row, state_index(*from));
+        self.to.put(row, state_index(*to));
+        self.endpoints(*local, *remote, *netns);
         let begins = matches!((from, to), (TcpState::Closed, TcpState::SynSent | TcpState::Listen));
         self.owner(process.as_ref(), *cgroup_id, begins, *time, resolver);
         self.accept_queue(*accept_queue);
@@ -159,32 +159,22 @@ impl BatchColumns {
             self.flags(*flags);
         }
         if let Some(info) = info {
-            self.figures.put(row, info);
+            self.info.put(row, info);
         }
     }
 
     fn existing(&mut self, socket: &ExistingSocket, resolver: &mut CgroupResolver) {
-        let ExistingSocket {
-            time,
-            cookie,
-            state,
-            state_age_ns,
-            local,
-            remote,
-            process,
-            netns,
-            cgroup_id,
-            info,
-        } = socket;
+        let ExistingSocket { time, cookie, state, state_age, local, remote, process, netns, cgroup_id, info } =
+            socket;
         let row = self.rows;
         self.begin(Kind::Existing, *time);
-        self.cookie.put(row, *cookie);
-        self.to.put(row, place(*state));
-        self.state_age.put_known(row, *state_age_ns);
-        self.ends(*local, *remote, *netns);
+        self.cookie.put(row, cookie.0);
+        self.to.put(row, state_index(*state));
+        self.state_age.put_optional(row, state_age.map(|age| age.0));
+        self.endpoints(*local, *remote, *netns);
         self.owner(process.as_ref(), *cgroup_id, false, *time, resolver);
         if let Some(info) = info {
-            self.figures.put(row, info);
+            self.info.put(row, info);
         }
     }
 
@@ -193,9 +183,9 @@ impl BatchColumns {
             event;
         self.begin(Kind::SynAckRetransmit, *time);
         self.socket.put(self.rows, listener.0);
-        self.ends(*local, *remote, *netns);
+        self.endpoints(*local, *remote, *netns);
         self.attempts.put(self.rows, *attempts);
-        self.first_sent.put_known(self.rows, first_sent.map(|time| to_utc(time, self.clock)));
+        self.first_sent.put_optional(self.rows, first_sent.map(|time| to_utc(time, self.clock)));
         self.accept_queue(*accept_queue);
     }
 
@@ -209,27 +199,26 @@ impl BatchColumns {
     fn timewait_end(&mut self, event: &TimewaitEnd) {
         let TimewaitEnd { time, state, local, remote, netns } = event;
         self.begin(Kind::TimewaitEnd, *time);
-        self.from.put(self.rows, place(*state));
-        self.ends(*local, *remote, *netns);
+        self.from.put(self.rows, state_index(*state));
+        self.endpoints(*local, *remote, *netns);
     }
 
-    fn ends(&mut self, local: Endpoint, remote: Endpoint, netns: Option<u32>) {
+    fn endpoints(&mut self, local: Endpoint, remote: Endpoint, netns: Option<Netns>) {
         let row = self.rows;
         self.local_address.put(row, self.local_addresses.index(local.address));
-        self.local_port.put_known(row, known(local.port));
-        // Absent stands for the unspecified address of the local end's family, which is what the kernel
-        // has where there is no remote end.
+        self.local_port.put_optional(row, nonzero(local.port));
+        // Null means the unspecified address of the local address family, the kernel's value without a remote endpoint.
         if !remote.address.is_unspecified() || remote.address.is_ipv4() != local.address.is_ipv4() {
             self.remote_address.put(row, self.remote_addresses.index(remote.address));
         }
-        self.remote_port.put_known(row, known(remote.port));
-        self.netns.put_known(row, netns);
+        self.remote_port.put_optional(row, nonzero(remote.port));
+        self.netns.put_optional(row, netns.map(|netns| netns.0));
     }
 
     fn owner(
         &mut self,
         process: Option<&Process>,
-        cgroup_id: Option<u64>,
+        cgroup_id: Option<CgroupId>,
         begins: bool,
         time: Timestamp,
         resolver: &mut CgroupResolver,
@@ -237,10 +226,10 @@ impl BatchColumns {
         let row = self.rows;
         let now = Duration::from_nanos(time.0);
         let owners = &mut self.owners;
-        let telling = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, now, resolver));
+        let informative = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, now, resolver));
         let Some(process) = process else { return };
         owners.put_process(row, process);
-        if telling {
+        if informative {
             return;
         }
         if begins {
@@ -270,7 +259,7 @@ impl BatchColumns {
         }
     }
 
-    /// Appends the rows to `out` as a batch, with the dictionaries that it needs; the next begins empty.
+    /// Appends the rows to `out` as a batch with its dictionaries, and clears the columns.
     pub(super) fn write(&mut self, batches: &mut Batches, out: &mut Vec<u8>) {
         self.write_dictionaries(batches, out);
         batches.begin(std::mem::take(&mut self.rows));
@@ -278,7 +267,7 @@ impl BatchColumns {
         batches.finish_batch(out);
     }
 
-    /// The dictionaries have numbers in the order of their columns.
+    /// Writes the dictionaries, numbered in the order of their columns.
     fn write_dictionaries(&mut self, batches: &mut Batches, out: &mut Vec<u8>) {
         let [from, to] = &mut self.states;
         self.kinds.write(0, batches, out);
@@ -289,7 +278,7 @@ impl BatchColumns {
         self.owners.write_dictionaries(5, batches, out);
     }
 
-    /// In the order of [`COLUMNS`](super::COLUMNS).
+    /// Writes the columns in the order of [`COLUMNS`](crate::recording::COLUMNS).
     fn write_columns(&mut self, to: &mut Batches) {
         self.kind.write(to);
         self.time.write(to);
@@ -313,7 +302,7 @@ impl BatchColumns {
             column.write(&mut self.flagged, to);
         }
         self.flagged.clear();
-        self.figures.write(to);
+        self.info.write(to);
         self.state_age.write(to);
         self.attempts.write(to);
         self.first_sent.write(to);
@@ -323,12 +312,12 @@ impl BatchColumns {
     }
 }
 
-fn known(port: u16) -> Option<u16> {
+fn nonzero(port: u16) -> Option<u16> {
     (port != 0).then_some(port)
 }
 
-/// The index of a state in the dictionary.
-fn place(state: TcpState) -> i8 {
+/// Returns the index of a state in the dictionary.
+fn state_index(state: TcpState) -> i8 {
     match state {
         TcpState::Closed => 0,
         TcpState::Listen => 1,
@@ -351,7 +340,7 @@ mod tests {
     #[test]
     fn states_are_in_the_order_of_their_dictionary() {
         for (index, state) in TcpState::ALL.into_iter().enumerate() {
-            assert_eq!(usize::try_from(place(state)), Ok(index));
+            assert_eq!(usize::try_from(state_index(state)), Ok(index));
         }
         for (index, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, index);

@@ -1,29 +1,29 @@
-//! Texts of a batch, each stored once.
+//! The text dictionaries of a batch.
 
 use std::{borrow::Borrow, hash::Hash};
 
 use arrow_buffer::ToByteSlice as _;
 use hashbrown::HashMap;
 
-use crate::recording::writer::{batches::Batches, packing::Effort};
+use crate::recording::writer::{batches::Batches, compression::Backoff};
 
-/// Texts, one behind the other.
+/// Concatenated texts.
 #[derive(Debug)]
 pub(super) struct Texts {
-    /// Where each ends, behind a 0.
+    /// 0, followed by the end of each text.
     ends: Vec<i32>,
     bytes: Vec<u8>,
-    efforts: [Effort; 2],
+    backoffs: [Backoff; 2],
 }
 
 impl Default for Texts {
     fn default() -> Self {
-        Self { ends: vec![0], bytes: Vec::new(), efforts: Default::default() }
+        Self { ends: vec![0], bytes: Vec::new(), backoffs: Default::default() }
     }
 }
 
 impl Texts {
-    /// Adds what `write` writes, and gives its index.
+    /// Adds the text that `write` appends, and returns its index.
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> i32 {
         let index = bounded(self.ends.len() - 1);
         write(&mut self.bytes);
@@ -31,13 +31,13 @@ impl Texts {
         index
     }
 
-    /// Writes them as the dictionary with this number.
+    /// Writes the texts as dictionary `id`.
     pub(super) fn write(&mut self, id: i64, to: &mut Batches, out: &mut Vec<u8>) {
-        let [ends, bytes] = &mut self.efforts;
+        let [ends, bytes] = &mut self.backoffs;
         to.begin(self.ends.len() - 1);
         to.all_valid();
-        to.pack(self.ends.to_byte_slice(), ends);
-        to.pack(&self.bytes, bytes);
+        to.add(self.ends.to_byte_slice(), ends);
+        to.add(&self.bytes, bytes);
         to.finish_dictionary(id, out);
     }
 
@@ -47,26 +47,26 @@ impl Texts {
     }
 }
 
-/// A batch has no more than some 100 MB of text: 16,384 paths of a cgroup at their longest.
+/// Converts a length. The text of a batch is at most about 100 MB: 16,384 cgroup paths of maximum length.
 fn bounded(length: usize) -> i32 {
     i32::try_from(length).unwrap_or(i32::MAX)
 }
 
-/// Texts of which each batch tells those that it has, unless the one before has told the same.
+/// The dictionary of a column. A batch writes it only if it differs from that of the previous batch.
 #[derive(Debug, Default)]
 pub(super) struct Dictionary {
     texts: Texts,
-    /// The ends and bytes of the last one that was written; none in a new file.
+    /// The ends and bytes of the last written dictionary; `None` in a new file.
     written: Option<(Vec<i32>, Vec<u8>)>,
 }
 
 impl Dictionary {
-    /// Adds what `write` writes, and gives its index.
+    /// Adds the text that `write` appends, and returns its index.
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> i32 {
         self.texts.push(write)
     }
 
-    /// Writes it where it has changed; the next batch begins empty.
+    /// Writes the dictionary if it has changed, and clears it.
     pub(super) fn write(&mut self, id: i64, to: &mut Batches, out: &mut Vec<u8>) {
         let Texts { ends, bytes, .. } = &self.texts;
         let same = self.written.as_ref().is_some_and(|(old_ends, old)| old_ends == ends && old == bytes);
@@ -83,9 +83,9 @@ impl Dictionary {
     }
 }
 
-/// The dictionary of a column while its batch is collected: from what a value is known by to its index.
+/// Maps the keys of a column's values to their indices in the dictionary.
 ///
-/// It starts anew with each batch, so it is bounded by the rows of one.
+/// It is cleared with each batch, so the rows of a batch limit its size.
 #[derive(Debug)]
 pub(super) struct Interner<K> {
     indices: HashMap<K, i32, foldhash::fast::FixedState>,
@@ -99,7 +99,7 @@ impl<K: Hash + Eq> Default for Interner<K> {
 }
 
 impl<K: Hash + Eq> Interner<K> {
-    /// The index of a value that has been seen in this batch.
+    /// Returns the index of a value that is already in this batch.
     pub(super) fn known<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<i32>
     where
         K: Borrow<Q>,
@@ -107,13 +107,13 @@ impl<K: Hash + Eq> Interner<K> {
         self.indices.get(key).copied()
     }
 
-    /// The index of a value, which `write` writes when it is new.
+    /// Returns the index of a value. If it is new, `write` appends its text.
     pub(super) fn index(&mut self, key: K, write: impl FnOnce(&mut Vec<u8>)) -> i32 {
         let Self { indices, dictionary } = self;
         *indices.entry(key).or_insert_with(|| dictionary.push(write))
     }
 
-    /// Writes the dictionary where it has changed; the next batch begins empty.
+    /// Writes the dictionary if it has changed, and clears it.
     pub(super) fn write(&mut self, id: i64, to: &mut Batches, out: &mut Vec<u8>) {
         self.indices.clear();
         self.dictionary.write(id, to, out);

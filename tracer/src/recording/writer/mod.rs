@@ -1,19 +1,18 @@
-//! Events into a stream of record batches.
+//! Encodes events into a stream of record batches.
 
 mod addresses;
 mod batches;
 mod columns;
-mod figures;
+mod compression;
+mod info;
 mod interner;
 mod owners;
-mod packing;
 mod sparse;
 mod synced;
 mod target;
 mod validity;
 
-pub(crate) use target::create_new;
-pub use target::{Output, Rotation, Target, TargetError};
+pub(crate) use target::{Output, Rotation, Target, create_new};
 
 use std::io::{self, Write};
 
@@ -29,20 +28,19 @@ use crate::{
     },
 };
 
-/// Most rows of a batch: some tens of milliseconds at the highest rates, some 0.5 MB.
+/// Most rows of a batch: some tens of milliseconds at the highest rates, about 0.5 MB.
 pub const BATCH_ROWS: usize = 16_384;
 
-/// Writes one file.
+/// Writes a recording file.
 ///
-/// A batch reaches the file by one `write`, so a file that was cut off ends at the end of a batch or
-/// inside the last one.
+/// Each batch is written with one `write`, so a truncated file ends after a batch or inside the last one.
 pub struct Writer<W: Write> {
     file: W,
-    /// Writes the schema and the end marker; the batches between them are made by `batches`.
+    /// Encodes the schema and the end marker. `batches` encodes the batches between them.
     stream: StreamWriter<Vec<u8>>,
     batches: Batches,
     columns: BatchColumns,
-    /// Time that has passed, not written yet: only the last of several in a row tells anything.
+    /// The last [`Event::Time`] that has not been written. Of several in a row, only the last matters.
     time: Option<Timestamp>,
     last_time: Timestamp,
     counts: SourceCounts,
@@ -50,14 +48,14 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins the file with its schema.
+    /// Starts the file with its schema.
     ///
     /// # Errors
     ///
-    /// When the file does not take it.
+    /// When the write fails.
     pub fn new(file: W, header: &Header) -> io::Result<Self> {
         let schema = arrow_schema(header.to_metadata());
-        let stream = StreamWriter::try_new(Vec::new(), &schema).map_err(not_written)?;
+        let stream = StreamWriter::try_new(Vec::new(), &schema).map_err(encoding_error)?;
         let mut writer = Self {
             file,
             stream,
@@ -68,17 +66,17 @@ impl<W: Write> Writer<W> {
             counts: SourceCounts::default(),
             bytes: 0,
         };
-        writer.pass_on()?;
+        writer.write_encoded()?;
         Ok(writer)
     }
 
-    /// Takes in an event; a full batch is written.
+    /// Adds an event, and writes a full batch.
     ///
-    /// Of several [`Event::Time`] in a row only the last is kept.
+    /// Of several [`Event::Time`] in a row, only the last is kept.
     ///
     /// # Errors
     ///
-    /// When the file does not take it.
+    /// When the write fails.
     pub fn event(&mut self, event: &Event, resolver: &mut CgroupResolver) -> io::Result<()> {
         if let Event::Time(time) = event {
             self.time = Some(*time);
@@ -90,21 +88,21 @@ impl<W: Write> Writer<W> {
         if self.columns.rows() >= BATCH_ROWS { self.write_batch() } else { Ok(()) }
     }
 
-    /// How many rows wait to be written, not counting that time has passed.
+    /// Returns the number of unwritten rows, without a pending [`Event::Time`].
     pub fn pending(&self) -> usize {
         self.columns.rows()
     }
 
-    /// How many bytes the file has.
+    /// Returns the size of the file, bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Writes what is pending, with the source's account if that has changed.
+    /// Writes the pending rows, and the counts of the source if they have changed.
     ///
     /// # Errors
     ///
-    /// When the file does not take it.
+    /// When the write fails.
     pub fn flush(&mut self, counts: &SourceCounts, resolver: &mut CgroupResolver) -> io::Result<()> {
         self.put_time(resolver);
         if *counts != self.counts {
@@ -114,15 +112,15 @@ impl<W: Write> Writer<W> {
         self.write_batch()
     }
 
-    /// Writes the end marker, after which nothing is missing.
+    /// Writes the pending rows, the final counts and the end marker.
     ///
     /// # Errors
     ///
-    /// When the file does not take it.
+    /// When the write fails.
     pub fn finish(mut self, counts: &SourceCounts, resolver: &mut CgroupResolver) -> io::Result<W> {
         self.flush(counts, resolver)?;
-        self.stream.finish().map_err(not_written)?;
-        self.pass_on()?;
+        self.stream.finish().map_err(encoding_error)?;
+        self.write_encoded()?;
         self.file.flush()?;
         Ok(self.file)
     }
@@ -139,10 +137,10 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         self.columns.write(&mut self.batches, self.stream.get_mut());
-        self.pass_on()
+        self.write_encoded()
     }
 
-    fn pass_on(&mut self) -> io::Result<()> {
+    fn write_encoded(&mut self) -> io::Result<()> {
         let encoded = self.stream.get_mut();
         self.file.write_all(encoded)?;
         self.bytes += encoded.len() as u64;
@@ -151,7 +149,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Encoding into memory fails only on a mistake of this program.
-fn not_written(error: ArrowError) -> io::Error {
+/// Converts an encoding error. Encoding into memory fails only because of a bug.
+fn encoding_error(error: ArrowError) -> io::Error {
     io::Error::other(error)
 }

@@ -1,8 +1,11 @@
-//! The columns of the process and of the cgroups.
+//! The columns of the process and the cgroups.
 
 use std::time::Duration;
 
-use tracer_core::{escape::escape, event::Process};
+use tracer_core::{
+    escape::escape,
+    event::{CgroupId, Process},
+};
 
 use crate::{
     host::CgroupResolver,
@@ -14,7 +17,7 @@ use crate::{
     },
 };
 
-/// The columns of the process and of the cgroups.
+/// The columns of the process and the cgroups.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     owned: Validity,
@@ -22,30 +25,30 @@ pub(super) struct Owners {
     uid: Values<u32>,
     process: Values<i32>,
     processes: Interner<u128>,
-    /// Of each of them, whether its text is not the name itself.
-    odd_processes: Vec<bool>,
+    /// Whether the text of each process name differs from its bytes.
+    escaped_processes: Vec<bool>,
     process_raw: Rare,
     cgroup_id: Sparse<u64>,
     cgroup: Sparse<i32>,
-    cgroups: Interner<u64>,
-    /// The last cgroup whose path was told, and its index.
-    last_cgroup: Option<(u64, i32)>,
-    /// The cgroup at the top of the hierarchy, which says nothing about a socket in it.
-    root_id: Option<u64>,
+    cgroups: Interner<CgroupId>,
+    /// The last cgroup and its index.
+    last_cgroup: Option<(CgroupId, i32)>,
+    /// The root of the hierarchy, which says nothing about the owner of a socket.
+    root_id: Option<CgroupId>,
     process_cgroup: Sparse<i32>,
     process_cgroups: Interner<String>,
 }
 
 impl Owners {
-    /// Adds the cgroup of a socket. Whether its path says anything about the socket.
+    /// Adds the cgroup of a socket. Returns whether it has a path other than the root.
     pub(super) fn put_cgroup(
         &mut self,
         row: usize,
-        id: u64,
+        id: CgroupId,
         now: Duration,
         resolver: &mut CgroupResolver,
     ) -> bool {
-        self.cgroup_id.put(row, id);
+        self.cgroup_id.put(row, id.0);
         let last = self.last_cgroup.and_then(|(last, index)| (last == id).then_some(index));
         let index = if let Some(index) = last.or_else(|| self.cgroups.known(&id)) {
             index
@@ -63,21 +66,21 @@ impl Owners {
     }
 
     pub(super) fn put_process(&mut self, row: usize, process: &Process) {
-        let Self { processes, odd_processes, .. } = self;
+        let Self { processes, escaped_processes, .. } = self;
         let index = processes.index(u128::from_le_bytes(process.comm), |to| {
             to.extend_from_slice(escape(process.name()).as_bytes());
-            odd_processes.push(!is_plain(process));
+            escaped_processes.push(!is_plain(process));
         });
         self.owned.put(row);
         self.pid.put(process.pid);
         self.uid.put(process.uid);
         self.process.put(index);
-        if usize::try_from(index).is_ok_and(|index| self.odd_processes.get(index) == Some(&true)) {
+        if usize::try_from(index).is_ok_and(|index| self.escaped_processes.get(index) == Some(&true)) {
             self.process_raw.put(row, process.comm);
         }
     }
 
-    /// Adds the cgroup of a process by its path.
+    /// Adds the cgroup path of a process.
     pub(super) fn put_process_cgroup(&mut self, row: usize, path: &str) {
         let cgroups = &mut self.process_cgroups;
         let index = cgroups
@@ -86,16 +89,16 @@ impl Owners {
         self.process_cgroup.put(row, index);
     }
 
-    /// Writes the dictionaries, whose numbers begin with `first`.
+    /// Writes the dictionaries, numbered from `first`.
     pub(super) fn write_dictionaries(&mut self, first: i64, to: &mut Batches, out: &mut Vec<u8>) {
         self.processes.write(first, to, out);
         self.cgroups.write(first + 1, to, out);
         self.process_cgroups.write(first + 2, to, out);
-        self.odd_processes.clear();
+        self.escaped_processes.clear();
         self.last_cgroup = None;
     }
 
-    /// Writes the columns from `pid` to `process_raw`; the next batch begins empty.
+    /// Writes the columns from `pid` to `process_raw`, and clears them.
     pub(super) fn write_processes(&mut self, to: &mut Batches) {
         self.pid.write(&mut self.owned, to);
         self.uid.write(&mut self.owned, to);
@@ -104,7 +107,7 @@ impl Owners {
         self.owned.clear();
     }
 
-    /// Writes the columns from `cgroup_id` to `process_cgroup`; the next batch begins empty.
+    /// Writes the columns from `cgroup_id` to `process_cgroup`, and clears them.
     pub(super) fn write_cgroups(&mut self, to: &mut Batches) {
         self.cgroup_id.write(to);
         self.cgroup.write(to);
@@ -112,7 +115,7 @@ impl Owners {
     }
 }
 
-/// Whether the name's text gives its 16 bytes back.
+/// Returns whether the text of the name is equal to its bytes.
 fn is_plain(process: &Process) -> bool {
     let name = process.name();
     name.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')

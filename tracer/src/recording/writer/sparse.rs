@@ -1,58 +1,58 @@
-//! The values of single columns while their batch is collected.
+//! Collects the values of single columns.
 
 use arrow_buffer::{ArrowNativeType, ToByteSlice as _};
 
 use crate::recording::writer::{
     batches::Batches,
+    compression::Backoff,
     interner::Texts,
-    packing::Effort,
     validity::{self, Validity},
 };
 
-/// The values of a column, without gaps. They are given their places when the batch is written: a batch often has one
-/// value and no other.
+/// The values of a column, without gaps. [`write`](Self::write) spreads them over the rows only if they differ, because
+/// batches often have only one distinct value.
 #[derive(Debug, Default)]
 pub(super) struct Values<T> {
-    known: Vec<T>,
-    placed: Vec<T>,
-    effort: Effort,
+    dense: Vec<T>,
+    spread: Vec<T>,
+    backoff: Backoff,
 }
 
 impl<T: ArrowNativeType> Values<T> {
     #[inline]
     pub(super) fn put(&mut self, value: T) {
-        self.known.push(value);
+        self.dense.push(value);
     }
 
-    /// Writes the column; the next batch begins empty. `validity` is as it was when the values came.
+    /// Writes the column and clears it. `validity` has the rows of the values.
     pub(super) fn write(&mut self, validity: &mut Validity, to: &mut Batches) {
-        let Self { known, placed, effort } = self;
+        let Self { dense, spread, backoff } = self;
         let rows = to.rows();
         to.validity(validity);
-        let first = known.first().copied().unwrap_or_default();
-        if known.iter().all(|&value| value == first) {
+        let first = dense.first().copied().unwrap_or_default();
+        if dense.iter().all(|&value| value == first) {
             if first == T::default() {
                 to.zeros(rows * size_of::<T>());
             } else {
-                placed.resize(rows, first);
-                to.pack(placed.to_byte_slice(), effort);
+                spread.resize(rows, first);
+                to.add(spread.to_byte_slice(), backoff);
             }
-        } else if known.len() == rows {
-            to.pack(known.to_byte_slice(), effort);
+        } else if dense.len() == rows {
+            to.add(dense.to_byte_slice(), backoff);
         } else {
-            // Nobody sees what is in the rows without a value. A value that others have packs best.
-            placed.resize(rows, first);
-            for (row, &value) in validity.rows().zip(&*known) {
-                placed[row] = value;
+            // Rows without a value may contain anything. An existing value compresses best.
+            spread.resize(rows, first);
+            for (row, &value) in validity.rows().zip(&*dense) {
+                spread[row] = value;
             }
-            to.pack(placed.to_byte_slice(), effort);
+            to.add(spread.to_byte_slice(), backoff);
         }
-        known.clear();
-        placed.clear();
+        dense.clear();
+        spread.clear();
     }
 }
 
-/// A column that rows may leave out.
+/// A column in which rows may be null.
 #[derive(Debug, Default)]
 pub(super) struct Sparse<T> {
     validity: Validity,
@@ -67,7 +67,7 @@ impl<T: ArrowNativeType> Sparse<T> {
     }
 
     #[inline]
-    pub(super) fn put_known(&mut self, row: usize, value: Option<T>) {
+    pub(super) fn put_optional(&mut self, row: usize, value: Option<T>) {
         if let Some(value) = value {
             self.put(row, value);
         }
@@ -79,11 +79,11 @@ impl<T: ArrowNativeType> Sparse<T> {
     }
 }
 
-/// A column of 16 bytes that hardly any row has.
+/// A column of 16 bytes in which nearly all rows are null.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     values: Vec<(usize, [u8; 16])>,
-    effort: Effort,
+    backoff: Backoff,
 }
 
 impl Rare {
@@ -99,21 +99,21 @@ impl Rare {
             to.zeros(to.rows() * 16);
             return;
         }
-        let mut placed = vec![0; to.rows() * 16];
-        let places = placed.as_chunks_mut().0;
+        let mut spread = vec![0; to.rows() * 16];
+        let rows = spread.as_chunks_mut().0;
         for (row, value) in self.values.drain(..) {
-            places[row] = value;
+            rows[row] = value;
         }
-        to.pack(&placed, &mut self.effort);
+        to.add(&spread, &mut self.backoff);
     }
 }
 
-/// A column of true and false: the rows in which it is true.
+/// A boolean column: the rows in which it is true.
 #[derive(Debug, Default)]
 pub(super) struct Flag {
     rows: Vec<usize>,
     bits: Vec<u8>,
-    effort: Effort,
+    backoff: Backoff,
 }
 
 impl Flag {
@@ -124,7 +124,7 @@ impl Flag {
         }
     }
 
-    /// Writes the column; `validity` is as it was when the values came.
+    /// Writes the column and clears it. `validity` has the rows of the values.
     pub(super) fn write(&mut self, validity: &mut Validity, to: &mut Batches) {
         let length = to.rows().div_ceil(8);
         to.validity(validity);
@@ -134,12 +134,12 @@ impl Flag {
         }
         self.bits.resize(length, 0);
         self.rows.drain(..).for_each(|row| validity::set(&mut self.bits, row));
-        to.pack(&self.bits, &mut self.effort);
+        to.add(&self.bits, &mut self.backoff);
         self.bits.clear();
     }
 }
 
-/// The names that a column has for its numbers, written once in a file.
+/// The fixed dictionary of a column, which is written once per file.
 #[derive(Debug)]
 pub(super) struct Names {
     names: Option<Texts>,

@@ -1,4 +1,4 @@
-//! A file that reaches the disk soon, without its writer waiting for that.
+//! Syncs a file to disk in the background.
 
 use std::{
     fs::File,
@@ -8,38 +8,38 @@ use std::{
     thread,
 };
 
-/// Writes at once, and has another thread call `fdatasync` after each write, one call at a time: when the
-/// disk is slower than the writes, one call serves several.
+/// A file that a second thread syncs with `fdatasync` after each write. If the disk is slower than the writes, one call
+/// covers several writes.
 pub(super) struct SyncedFile {
     file: File,
     path: PathBuf,
-    /// None before the first write, or where no thread can be had.
-    written: Option<SyncSender<()>>,
-    begun: bool,
+    /// Requests a sync. `None` before the first write, or if the thread could not be started.
+    requests: Option<SyncSender<()>>,
+    started: bool,
 }
 
 impl SyncedFile {
     pub(super) fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, written: None, begun: false }
+        Self { file, path, requests: None, started: false }
     }
 
-    /// The thread begins with the first write: the file is made while the process still has its
-    /// capabilities, and a thread keeps those that it is started with.
-    fn begin(&mut self) {
-        if std::mem::replace(&mut self.begun, true) {
+    /// Starts the thread at the first write. The file is created before the capabilities are dropped, and a thread started
+    /// then would keep them.
+    fn start(&mut self) {
+        if std::mem::replace(&mut self.started, true) {
             return;
         }
-        let (written, seen) = sync_channel(1);
-        let synced = self.file.try_clone().ok().and_then(|copy| {
+        let (sender, receiver) = sync_channel(1);
+        let thread = self.file.try_clone().ok().and_then(|copy| {
             let sync = move || {
-                while seen.recv().is_ok() {
-                    // What the disk refuses is told by the next write.
+                while receiver.recv().is_ok() {
+                    // The next write reports an error.
                     let _ = copy.sync_data();
                 }
             };
             thread::Builder::new().name("sync".to_owned()).spawn(sync).ok()
         });
-        self.written = synced.map(|_| written);
+        self.requests = thread.map(|_| sender);
     }
 }
 
@@ -49,21 +49,21 @@ impl Write for SyncedFile {
             io::Error::new(
                 error.kind(),
                 format!(
-                    "{}: {error}: what was recorded before reads up to its last batch",
+                    "cannot write the recording {}: {error}; the file is readable up to its last complete batch",
                     self.path.display()
                 ),
             )
         })?;
-        self.begin();
-        if let Some(sender) = &self.written {
-            // Full: a call is due already, and will include this write.
+        self.start();
+        if let Some(sender) = &self.requests {
+            // If the channel is full, the pending sync includes this write.
             let _ = sender.try_send(());
         }
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // At the end of a file; what is not a disk has nothing to sync.
+        // Called at the end of a file. Pipes and devices do not support a sync.
         match self.file.sync_data() {
             Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Where a recording goes: stdout, a file, or a set of files that are rotated.
+//! The target of a recording: stdout, a file, or rotated files.
 
 use std::{
     collections::VecDeque,
@@ -9,128 +9,128 @@ use std::{
 };
 
 use rustix::fs::{Gid, Uid};
+use tracer_core::event::Nanos;
 
 use crate::recording::writer::synced::SyncedFile;
 
-/// When another file is begun, and how many are kept.
+/// When to start a new file, and how many files to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rotation {
-    /// When a file has this many bytes.
+pub(crate) struct Rotation {
+    /// Maximum size of a file, bytes.
     pub bytes: Option<u64>,
-    /// When a file is this old, nanoseconds.
-    pub age_ns: Option<u64>,
-    /// How many files are kept; the oldest are removed.
+    /// When a file is this old.
+    pub age: Option<Nanos>,
+    /// Most files to keep. The oldest are removed.
     pub max_files: Option<usize>,
 }
 
 impl Rotation {
-    /// Whether there is more than one file.
-    pub fn is_on(&self) -> bool {
-        self.bytes.is_some() || self.age_ns.is_some()
+    /// Returns whether rotation is enabled.
+    pub(crate) fn is_on(&self) -> bool {
+        self.bytes.is_some() || self.age.is_some()
     }
 
-    /// Whether a file of this size and age is full.
-    pub fn is_due(&self, bytes: u64, age_ns: u64) -> bool {
-        self.bytes.is_some_and(|most| bytes >= most) || self.age_ns.is_some_and(|most| age_ns >= most)
+    /// Returns whether a file of this size and age is full.
+    pub(crate) fn is_due(&self, bytes: u64, age: Nanos) -> bool {
+        self.bytes.is_some_and(|most| bytes >= most) || self.age.is_some_and(|most| age >= most)
     }
 }
 
 /// Why a recording cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TargetError {
-    /// It is there already.
-    #[error("{} exists already: choose another name, or overwrite it with --force", .0.display())]
+pub(crate) enum TargetError {
+    /// The file exists.
+    #[error("{} exists already; choose another name, or overwrite it with --force", .0.display())]
     Exists(PathBuf),
-    /// It cannot be made.
+    /// The file cannot be created.
     #[error("cannot create the recording {}: {cause}", path.display())]
     Create {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A recording is not for people.
-    #[error("a recording is not written to a terminal: redirect stdout, or name a file")]
+    /// Stdout is a terminal.
+    #[error("a recording is binary and cannot be written to a terminal; redirect stdout, or name a file")]
     Terminal,
 }
 
-/// Where a recording goes.
+/// The target of a recording.
 #[derive(Debug)]
-pub struct Target {
-    /// None: stdout.
+pub(crate) struct Target {
+    /// `None` for stdout.
     path: Option<PathBuf>,
     rotation: Rotation,
-    /// The files that are kept, oldest first.
+    /// The files of this run that are kept, oldest first.
     files: VecDeque<PathBuf>,
     made: u32,
 }
 
 /// A file of a recording, or stdout.
-pub type Output = Box<dyn Write + Send>;
+pub(crate) type Output = Box<dyn Write + Send>;
 
 impl Target {
-    /// A file, several files, or stdout for `-`. Files that are there already are refused unless `force`
-    /// allows to overwrite them.
+    /// Creates a target for a path; `-` is stdout. With `force`, existing files are overwritten.
     ///
     /// # Errors
     ///
     /// [`TargetError`].
-    pub fn new(path: &Path, rotation: Rotation, force: bool) -> Result<Self, TargetError> {
+    pub(crate) fn new(path: &Path, rotation: Rotation, force: bool) -> Result<Self, TargetError> {
         if path == Path::new("-") {
             if io::stdout().is_terminal() {
                 return Err(TargetError::Terminal);
             }
             return Ok(Self { path: None, rotation, files: VecDeque::new(), made: 0 });
         }
-        let there: Vec<PathBuf> = if rotation.is_on() {
+        let existing: Vec<PathBuf> = if rotation.is_on() {
             parts_of(path)
-        } else if path.try_exists().is_ok_and(|there| there) {
+        } else if path.try_exists().is_ok_and(|exists| exists) {
             vec![path.to_owned()]
         } else {
             Vec::new()
         };
-        for path in there {
-            // A device or a pipe is written to as it is.
+        for path in existing {
+            // Devices and pipes are not replaced.
             if !fs::metadata(&path).is_ok_and(|it| it.is_file()) {
                 continue;
             }
             if !force {
                 return Err(TargetError::Exists(path));
             }
-            // A new file, with its own mode, rather than the old one emptied under whoever reads it.
+            // Removed instead of truncated, so that the new file has its own mode and readers of the old one keep it.
             fs::remove_file(&path).map_err(|cause| TargetError::Create { path, cause })?;
         }
         Ok(Self { path: Some(path.to_owned()), rotation, files: VecDeque::new(), made: 0 })
     }
 
-    /// When another file is begun.
-    pub fn rotation(&self) -> Rotation {
+    /// Returns the rotation.
+    pub(crate) fn rotation(&self) -> Rotation {
         self.rotation
     }
 
-    /// The files that are there, oldest first.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
+    /// Returns the files that are kept, oldest first.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(PathBuf::as_path)
     }
 
-    /// How many files were begun.
-    pub fn made(&self) -> u32 {
+    /// Returns how many files were started.
+    pub(crate) fn made(&self) -> u32 {
         self.made
     }
 
-    /// Whether it is stdout.
-    pub fn is_stdout(&self) -> bool {
+    /// Returns whether the target is stdout.
+    pub(crate) fn is_stdout(&self) -> bool {
         self.path.is_none()
     }
 
-    /// Begins the next file, readable by its owner only, and removes those that are too many.
+    /// Starts the next file, which only its owner can read, and removes the oldest files beyond the limit.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
-    pub fn next_file(&mut self) -> Result<Output, TargetError> {
+    /// When the file cannot be created.
+    pub(crate) fn next_file(&mut self) -> Result<Output, TargetError> {
         self.made += 1;
         let Some(path) = &self.path else { return Ok(Box::new(io::stdout())) };
         let path = if self.rotation.is_on() { part_name(path, self.made) } else { path.clone() };
@@ -139,7 +139,7 @@ impl Target {
         if let Some(most) = self.rotation.max_files {
             while self.files.len() > most.max(1) {
                 if let Some(oldest) = self.files.pop_front() {
-                    // Gone already, or not ours to remove any more: the recording goes on.
+                    // The recording continues if the file cannot be removed.
                     let _ = fs::remove_file(oldest);
                 }
             }
@@ -155,28 +155,28 @@ fn create(path: &Path) -> io::Result<File> {
     create_new(path, 0o600)
 }
 
-/// Makes a file that is not there yet, with this mode; under sudo it is the caller's.
+/// Creates a new file with this mode. Under sudo, the file belongs to the caller of sudo.
 ///
 /// # Errors
 ///
-/// When it is there, or cannot be made.
+/// When the file exists or cannot be created.
 pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     if let Some((user, group)) = caller() {
-        // Without the capability the file stays root's, as any that root makes.
+        // Without the capability, root stays the owner.
         let _ = rustix::fs::fchown(&file, Some(user), Some(group));
     }
     Ok(file)
 }
 
-/// Who called sudo: recording takes root, reading the file does not.
+/// Returns the user and group that called sudo.
 fn caller() -> Option<(Uid, Gid)> {
     let id = |name| std::env::var(name).ok()?.parse::<u32>().ok().filter(|&id| id != u32::MAX);
     let ids = (Uid::from_raw(id("SUDO_UID")?), Gid::from_raw(id("SUDO_GID")?));
     rustix::process::geteuid().is_root().then_some(ids)
 }
 
-/// The name of a part: `web.arrows` becomes `web.0001.arrows`.
+/// Returns the name of a part: `web.arrows` becomes `web.0001.arrows`.
 fn part_name(path: &Path, number: u32) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(format!(".{number:04}"));
@@ -187,7 +187,7 @@ fn part_name(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The parts that an earlier run has left under this name.
+/// Returns the existing parts of an earlier run with this name.
 fn parts_of(path: &Path) -> Vec<PathBuf> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -211,10 +211,10 @@ mod tests {
 
     use super::*;
 
-    const EVERY: Rotation = Rotation { bytes: Some(1), age_ns: None, max_files: Some(2) };
+    const EVERY: Rotation = Rotation { bytes: Some(1), age: None, max_files: Some(2) };
 
     #[test]
-    fn a_file_is_its_owners_and_not_overwritten() {
+    fn a_file_is_private_and_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.arrows");
         let mut target = Target::new(&path, Rotation::default(), false).unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_named() {
+    fn the_error_names_a_missing_folder() {
         let path = Path::new("/no/such/folder/a.arrows");
         let Err(error) = Target::new(path, Rotation::default(), false).unwrap().next_file() else { panic!() };
         assert!(error.to_string().contains("/no/such/folder/a.arrows"), "{error}");

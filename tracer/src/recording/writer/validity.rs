@@ -1,51 +1,52 @@
-//! Which rows have a value.
+//! The rows of a column that have a value.
 
-/// Where a buffer is in the body of a message.
+/// The range of a buffer in the body of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct BodyRange {
     pub(super) at: usize,
     pub(super) length: usize,
 }
 
-/// Which rows of a batch have a value. Several columns whose values come and go together share one.
+/// The rows of a batch that have a value. Columns with values in the same rows share one.
 #[derive(Debug, Default)]
 pub(super) struct Validity {
-    /// Rows that have one.
-    present: usize,
-    /// Those rows; only kept once a row had none, which most columns never see.
+    /// The number of rows with a value.
+    count: usize,
+    /// These rows. Empty until a row has no value, which is rare in most columns.
     rows: Vec<u32>,
     bitmap: Vec<u8>,
-    /// Where the batch that is being written has the bitmap already.
-    pub(super) place: Option<Place>,
+    /// The range of the bitmap, if it is already in the current message.
+    pub(super) range: Option<BodyRange>,
 }
 
 impl Validity {
-    /// Notes that this row, which is later than all before, has a value.
+    /// Marks a row as valid. Rows are added in ascending order.
     #[inline]
     pub(super) fn put(&mut self, row: usize) {
-        if self.present != row {
-            self.keep();
+        if self.count != row {
+            self.list_rows();
             self.rows.push(number(row));
         }
-        self.present += 1;
+        self.count += 1;
     }
 
-    /// How many rows have a value.
-    pub(super) fn present(&self) -> usize {
-        self.present
+    /// Returns the number of rows with a value.
+    pub(super) fn valid_rows(&self) -> usize {
+        self.count
     }
 
-    /// The rows that have one.
+    /// Returns the rows with a value.
     pub(super) fn rows(&mut self) -> impl Iterator<Item = usize> + '_ {
-        self.keep();
+        self.list_rows();
         self.rows.iter().map(|&row| row as usize)
     }
 
-    /// The bitmap of a batch with so many rows; empty when all have a value, as the format has it.
+    /// Returns the bitmap of a batch with this number of rows. It is empty when all rows have a value, as the format
+    /// requires.
     pub(super) fn bitmap(&mut self, rows: usize) -> &[u8] {
         self.bitmap.clear();
-        if self.present != rows {
-            self.keep();
+        if self.count != rows {
+            self.list_rows();
             self.bitmap.resize(rows.div_ceil(8), 0);
             for &row in &self.rows {
                 set(&mut self.bitmap, row as usize);
@@ -54,22 +55,22 @@ impl Validity {
         &self.bitmap
     }
 
-    /// Forgets everything.
+    /// Clears all rows.
     pub(super) fn clear(&mut self) {
         self.rows.clear();
-        (self.present, self.place) = (0, None);
+        (self.count, self.range) = (0, None);
     }
 
-    /// Begins with the rows: all until now have had a value.
+    /// Fills the list of rows, if it is empty: all rows so far have a value.
     #[inline]
-    fn keep(&mut self) {
+    fn list_rows(&mut self) {
         if self.rows.is_empty() {
-            self.rows.extend(0..number(self.present));
+            self.rows.extend(0..number(self.count));
         }
     }
 }
 
-/// A batch has far fewer rows.
+/// Converts a row number. A batch has far fewer rows than `u32::MAX`.
 fn number(row: usize) -> u32 {
     u32::try_from(row).unwrap_or(u32::MAX)
 }
@@ -87,13 +88,13 @@ mod tests {
 
     fn of(rows: &[usize], length: usize) -> Vec<u8> {
         let mut validity = Validity::default();
-        // Whatever the batch before had.
+        // Rows of a previous batch.
         validity.put(3);
         validity.clear();
         for &row in rows {
             validity.put(row);
         }
-        assert_eq!(validity.present(), rows.len());
+        assert_eq!(validity.valid_rows(), rows.len());
         assert_eq!(validity.rows().collect::<Vec<_>>(), rows);
         validity.bitmap(length).to_vec()
     }

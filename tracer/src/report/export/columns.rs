@@ -1,66 +1,193 @@
-//! Rows of the JSON output into columns.
+//! Collects rows in Arrow columns.
 
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, RecordBatch,
+    ArrayRef, ListArray, RecordBatch, StructArray,
     builder::{
-        ArrayBuilder, BooleanBuilder, Float64Builder, ListBuilder, PrimitiveBuilder, StringBuilder,
-        StructBuilder, TimestampNanosecondBuilder,
+        BooleanBuilder, Float64Builder, StringBuilder, TimestampNanosecondBuilder, UInt8Builder,
+        UInt16Builder, UInt32Builder, UInt64Builder,
     },
-    types::{ArrowPrimitiveType, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
 };
+use arrow_buffer::{NullBufferBuilder, OffsetBufferBuilder};
 use arrow_schema::{ArrowError, SchemaRef};
-use serde_json::Value;
 
-use crate::report::export::schema::{ExportType, Table, state_fields, state_item};
+use crate::report::{
+    export::schema::{Table, arrow_fields, list_item},
+    fields::{Field, FieldKind, Fields, ValueWriter},
+    text::wall_time::Rfc3339,
+};
 
+/// Rows of a table, until they make a batch.
+pub(super) struct ExportColumns {
+    schema: SchemaRef,
+    columns: Columns,
+    rows: usize,
+}
+
+impl ExportColumns {
+    pub(super) fn new(table: Table) -> Self {
+        Self { schema: table.schema(), columns: Columns::new(table.fields()), rows: 0 }
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Returns how many rows are in the columns.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds a row of this table.
+    pub(super) fn push(&mut self, row: &impl Fields) {
+        self.columns.push(row);
+        self.rows += 1;
+    }
+
+    /// Returns the rows as a batch, and empties the columns.
+    ///
+    /// # Errors
+    ///
+    /// When the rows were not of this table.
+    pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        self.rows = 0;
+        RecordBatch::try_new(SchemaRef::clone(&self.schema), self.columns.finish()?)
+    }
+}
+
+/// One column per field.
+struct Columns {
+    columns: Vec<Column>,
+    /// Index of the column after the current one.
+    next: usize,
+}
+
+/// The values of a field.
+///
+/// A value of another type is dropped, and the batch then fails, because its columns differ in length.
 enum Column {
     Text(StringBuilder),
     Time(TimestampNanosecondBuilder),
     F64(Float64Builder),
-    U64(PrimitiveBuilder<UInt64Type>),
-    U32(PrimitiveBuilder<UInt32Type>),
-    U16(PrimitiveBuilder<UInt16Type>),
-    U8(PrimitiveBuilder<UInt8Type>),
+    U64(UInt64Builder),
+    U32(UInt32Builder),
+    U16(UInt16Builder),
+    U8(UInt8Builder),
     Bool(BooleanBuilder),
-    States(ListBuilder<StructBuilder>),
+    List(ListColumn),
+}
+
+/// Lists of objects: the fields of all items, and the length of each list.
+struct ListColumn {
+    fields: &'static [Field],
+    items: Columns,
+    offsets: OffsetBufferBuilder<i32>,
+    valid: NullBufferBuilder,
+}
+
+impl Columns {
+    fn new(fields: &'static [Field]) -> Self {
+        Self { columns: fields.iter().map(|field| Column::new(field.kind)).collect(), next: 0 }
+    }
+
+    fn push(&mut self, row: &impl Fields) {
+        self.next = 0;
+        row.write_fields(self);
+    }
+
+    fn finish(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.columns.iter_mut().map(Column::finish).collect()
+    }
+
+    fn current(&mut self) -> Option<&mut Column> {
+        self.columns.get_mut(self.next.wrapping_sub(1))
+    }
+}
+
+impl ValueWriter for Columns {
+    fn field(&mut self, _name: &'static str) {
+        self.next += 1;
+    }
+
+    fn null(&mut self) {
+        match self.current() {
+            Some(Column::Text(column)) => column.append_null(),
+            Some(Column::Time(column)) => column.append_null(),
+            Some(Column::F64(column)) => column.append_null(),
+            Some(Column::U64(column)) => column.append_null(),
+            Some(Column::U32(column)) => column.append_null(),
+            Some(Column::U16(column)) => column.append_null(),
+            Some(Column::U8(column)) => column.append_null(),
+            Some(Column::Bool(column)) => column.append_null(),
+            Some(Column::List(column)) => column.push_null(),
+            None => {}
+        }
+    }
+
+    fn bool(&mut self, value: bool) {
+        if let Some(Column::Bool(column)) = self.current() {
+            column.append_value(value);
+        }
+    }
+
+    fn integer(&mut self, value: u64) {
+        match self.current() {
+            Some(Column::U64(column)) => column.append_value(value),
+            Some(Column::U32(column)) => column.append_option(value.try_into().ok()),
+            Some(Column::U16(column)) => column.append_option(value.try_into().ok()),
+            Some(Column::U8(column)) => column.append_option(value.try_into().ok()),
+            _ => {}
+        }
+    }
+
+    fn float(&mut self, value: f64) {
+        if let Some(Column::F64(column)) = self.current() {
+            column.append_value(value);
+        }
+    }
+
+    fn text(&mut self, value: &str) {
+        if let Some(Column::Text(column)) = self.current() {
+            column.append_value(value);
+        }
+    }
+
+    fn time(&mut self, value: Rfc3339) {
+        if let Some(Column::Time(column)) = self.current() {
+            column.append_option(value.nanoseconds());
+        }
+    }
+
+    fn list<T: Fields>(&mut self, items: &[T]) {
+        if let Some(Column::List(column)) = self.current() {
+            column.push(items);
+        }
+    }
 }
 
 impl Column {
-    fn new(kind: ExportType) -> Self {
+    fn new(kind: FieldKind) -> Self {
         match kind {
-            ExportType::Text => Self::Text(StringBuilder::new()),
-            ExportType::Time => Self::Time(TimestampNanosecondBuilder::new().with_timezone("UTC")),
-            ExportType::F64 => Self::F64(Float64Builder::new()),
-            ExportType::U64 => Self::U64(PrimitiveBuilder::new()),
-            ExportType::U32 => Self::U32(PrimitiveBuilder::new()),
-            ExportType::U16 => Self::U16(PrimitiveBuilder::new()),
-            ExportType::U8 => Self::U8(PrimitiveBuilder::new()),
-            ExportType::Bool => Self::Bool(BooleanBuilder::new()),
-            ExportType::States => {
-                let state = StructBuilder::from_fields(state_fields(), 0);
-                Self::States(ListBuilder::new(state).with_field(state_item()))
-            }
+            FieldKind::Text => Self::Text(StringBuilder::new()),
+            FieldKind::Time => Self::Time(TimestampNanosecondBuilder::new().with_timezone("UTC")),
+            FieldKind::F64 => Self::F64(Float64Builder::new()),
+            FieldKind::U64 => Self::U64(UInt64Builder::new()),
+            FieldKind::U32 => Self::U32(UInt32Builder::new()),
+            FieldKind::U16 => Self::U16(UInt16Builder::new()),
+            FieldKind::U8 => Self::U8(UInt8Builder::new()),
+            FieldKind::Bool => Self::Bool(BooleanBuilder::new()),
+            FieldKind::List(fields) => Self::List(ListColumn {
+                fields,
+                items: Columns::new(fields),
+                offsets: OffsetBufferBuilder::new(0),
+                valid: NullBufferBuilder::new(0),
+            }),
         }
     }
 
-    fn push(&mut self, value: &Value) {
-        match self {
-            Self::Text(column) => column.append_option(value.as_str()),
-            Self::Time(column) => column.append_option(value.as_str().and_then(nanoseconds)),
-            Self::F64(column) => column.append_option(value.as_f64()),
-            Self::U64(column) => push_integer(column, value),
-            Self::U32(column) => push_integer(column, value),
-            Self::U16(column) => push_integer(column, value),
-            Self::U8(column) => push_integer(column, value),
-            Self::Bool(column) => column.append_option(value.as_bool()),
-            Self::States(column) => push_states(column, value),
-        }
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        match self {
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        Ok(match self {
             Self::Text(column) => Arc::new(column.finish()),
             Self::Time(column) => Arc::new(column.finish()),
             Self::F64(column) => Arc::new(column.finish()),
@@ -69,73 +196,65 @@ impl Column {
             Self::U16(column) => Arc::new(column.finish()),
             Self::U8(column) => Arc::new(column.finish()),
             Self::Bool(column) => Arc::new(column.finish()),
-            Self::States(column) => ArrayBuilder::finish(column),
+            Self::List(column) => Arc::new(column.finish()?),
+        })
+    }
+}
+
+impl ListColumn {
+    fn push(&mut self, items: &[impl Fields]) {
+        for item in items {
+            self.items.push(item);
         }
+        self.offsets.push_length(items.len());
+        self.valid.append_non_null();
+    }
+
+    fn push_null(&mut self) {
+        self.offsets.push_length(0);
+        self.valid.append_null();
+    }
+
+    fn finish(&mut self) -> Result<ListArray, ArrowError> {
+        let items = StructArray::try_new(arrow_fields(self.fields), self.items.finish()?, None)?;
+        let offsets = std::mem::replace(&mut self.offsets, OffsetBufferBuilder::new(0)).finish();
+        ListArray::try_new(list_item(self.fields), offsets, Arc::new(items), self.valid.finish())
     }
 }
 
-fn push_integer<T: ArrowPrimitiveType>(column: &mut PrimitiveBuilder<T>, value: &Value)
-where
-    T::Native: TryFrom<u64>,
-{
-    column.append_option(value.as_u64().and_then(|value| value.try_into().ok()));
-}
+#[cfg(test)]
+mod tests {
+    use arrow_array::Array as _;
 
-fn push_states(column: &mut ListBuilder<StructBuilder>, value: &Value) {
-    let Some(states) = value.as_array() else { return column.append_null() };
-    for state in states {
-        let builder = column.values();
-        // The fields are those that the builder was made with.
-        for (index, name) in [(0, "state"), (2, "source")] {
-            if let Some(text) = builder.field_builder::<StringBuilder>(index) {
-                text.append_option(state[name].as_str());
-            }
+    use super::*;
+    use crate::report::fields::fields;
+
+    struct Row(Option<u16>);
+
+    fields! { Row, |row| {
+        /// Out of range for one byte above 255
+        number: Option<u8> = row.0.map(|number| u8::try_from(number).unwrap_or(u8::MAX));
+        /// A list
+        list: Option<Vec<Item>> = row.0.map(|number| (0..number).map(Item).collect());
+    }}
+
+    struct Item(u16);
+
+    fields! { Item, |item| {
+        /// A number
+        index: u16 = item.0;
+    }}
+
+    #[test]
+    fn nulls_and_lists_keep_the_columns_aligned() {
+        let mut columns = Columns::new(Row::FIELDS);
+        for row in [Row(Some(2)), Row(None), Row(Some(0)), Row(Some(1))] {
+            columns.push(&row);
         }
-        if let Some(duration) = builder.field_builder::<Float64Builder>(1) {
-            duration.append_option(state["duration_us"].as_f64());
-        }
-        builder.append(true);
-    }
-    column.append(true);
-}
-
-/// Nanoseconds since 1970-01-01T00:00:00Z of a time as the JSON output has it.
-pub(super) fn nanoseconds(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok())
-}
-
-/// Rows on their way into a file.
-pub(super) struct ExportColumns {
-    table: Table,
-    schema: SchemaRef,
-    builders: Vec<Column>,
-    rows: usize,
-}
-
-impl ExportColumns {
-    pub(super) fn new(table: Table) -> Self {
-        let builders = table.columns().iter().map(|column| Column::new(column.kind)).collect();
-        Self { table, schema: table.schema(), builders, rows: 0 }
-    }
-
-    pub(super) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(super) fn push(&mut self, row: &Value) {
-        for (column, builder) in self.table.columns().iter().zip(&mut self.builders) {
-            builder.push(&row[column.name]);
-        }
-        self.rows += 1;
-    }
-
-    pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        self.rows = 0;
-        let arrays = self.builders.iter_mut().map(Column::finish).collect();
-        RecordBatch::try_new(SchemaRef::clone(&self.schema), arrays)
+        let arrays = columns.finish().unwrap();
+        assert_eq!(arrays.iter().map(|array| array.len()).collect::<Vec<_>>(), [4, 4]);
+        let lists = arrays[1].as_any().downcast_ref::<ListArray>().unwrap();
+        assert_eq!(lists.offsets().as_ref(), [0, 2, 2, 2, 3]);
+        assert!(arrays.iter().all(|array| array.is_null(1) && array.null_count() == 1));
     }
 }

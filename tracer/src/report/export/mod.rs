@@ -1,4 +1,4 @@
-//! Connections and transitions as files for other engines: Parquet and CSV, by host and hour.
+//! Exports connections and transitions to Parquet and CSV files, partitioned by host and hour.
 
 mod columns;
 mod parquet_file;
@@ -6,4 +6,4 @@ mod partitions;
 mod schema;
 
 pub use partitions::{Destination, ExportError, FileFormat, Partitions};
-pub use schema::{ExportColumn, ExportType, SCHEMA_VERSION, Table};
+pub use schema::{ExportRow, Table};

@@ -1,4 +1,4 @@
-//! Rows into a Parquet file.
+//! Writes rows to a Parquet file.
 
 use std::{fs::File, io};
 
@@ -7,16 +7,18 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use serde_json::Value;
 
-use crate::report::export::{columns::ExportColumns, schema::Table};
+use crate::report::{
+    export::{columns::ExportColumns, schema::Table},
+    fields::Fields,
+};
 
-/// Rows that are handed on together.
+/// Rows per Arrow batch.
 const BATCH_ROWS: usize = 8_192;
-/// Rows of a row group: what a reader skips or reads as a whole, and what is in memory until it is full.
+/// Rows per row group, which readers skip or read as a whole. The writer holds one in memory.
 const GROUP_ROWS: usize = 131_072;
 
-/// A Parquet file, compressed by Zstandard.
+/// A Parquet file, compressed with Zstandard.
 pub(super) struct ParquetFile {
     columns: ExportColumns,
     writer: ArrowWriter<File>,
@@ -34,18 +36,18 @@ impl ParquetFile {
         Ok(Self { columns, writer })
     }
 
-    pub(super) fn push(&mut self, row: &Value) -> io::Result<()> {
+    pub(super) fn push(&mut self, row: &impl Fields) -> io::Result<()> {
         self.columns.push(row);
-        if self.columns.rows() >= BATCH_ROWS { self.pass_on() } else { Ok(()) }
+        if self.columns.rows() >= BATCH_ROWS { self.write_batch() } else { Ok(()) }
     }
 
     pub(super) fn finish(mut self) -> io::Result<()> {
-        self.pass_on()?;
+        self.write_batch()?;
         self.writer.close()?;
         Ok(())
     }
 
-    fn pass_on(&mut self) -> io::Result<()> {
+    fn write_batch(&mut self) -> io::Result<()> {
         let batch = self.columns.finish().map_err(io::Error::other)?;
         self.writer.write(&batch)?;
         Ok(())

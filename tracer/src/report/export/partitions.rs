@@ -1,4 +1,4 @@
-//! Which file a row goes to, and making it.
+//! Distributes rows over files by host and hour.
 
 use std::{
     collections::VecDeque,
@@ -9,22 +9,27 @@ use std::{
 };
 
 use crate::report::{
-    Format, Row, Sink, TimeStyle,
-    export::{columns::nanoseconds, parquet_file::ParquetFile, schema::Table},
+    export::{
+        parquet_file::ParquetFile,
+        schema::{ExportRow, Table},
+    },
+    rows::{connection::ConnectionRow, transition::TransitionRow},
+    sink::{Format, Sink},
+    text::wall_time::{Rfc3339, TimeStyle},
 };
 
-/// The form of the exported files.
+/// The format of the exported files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum FileFormat {
-    /// Parquet, compressed by Zstandard
+    /// Parquet, compressed with Zstandard
     Parquet,
     /// Comma-separated values, as `-o csv` writes them
     Csv,
 }
 
 impl FileFormat {
-    /// The end of the file names.
-    pub const fn extension(self) -> &'static str {
+    /// The extension of the file names.
+    pub(crate) const fn extension(self) -> &'static str {
         match self {
             Self::Parquet => "parquet",
             Self::Csv => "csv",
@@ -32,25 +37,25 @@ impl FileFormat {
     }
 }
 
-/// Why something cannot be exported.
+/// An error of an export.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// A file is there already.
-    #[error("{} exists already: remove it, overwrite it with --force, or export to another place", .0.display())]
+    /// A file exists already.
+    #[error("{} exists already: remove it, overwrite it with --force, or export elsewhere", .0.display())]
     Exists(PathBuf),
-    /// A file cannot be made or written.
+    /// A file cannot be created or written.
     #[error("cannot write {}: {cause}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
 }
 
-/// Where to.
+/// The destination of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// One file.
@@ -61,12 +66,12 @@ pub enum Destination {
         path: PathBuf,
         /// The recorded host.
         host: String,
-        /// The name of the files, which no other recording's have.
+        /// The name of the files, unique to the recording.
         name: String,
     },
 }
 
-/// Hours whose files are open at once: events come in their order, but for those from several processors.
+/// Hours whose files are open at once. Events are in order, except for those of different CPUs.
 const OPEN_HOURS: usize = 2;
 
 /// The files of one table.
@@ -81,15 +86,15 @@ pub struct Partitions {
     rows: u64,
 }
 
-/// A file that has its name when it is whole, so that no engine reads half of one.
+/// A file that gets its name when it is complete, so that readers never see a part of it.
 struct Partial {
     path: PathBuf,
     content: Content,
-    /// Removed after the content, whose file it is.
+    /// Dropped after the content, whose file it names.
     temporary: Temporary,
 }
 
-/// The name of a file while it is written; what is not finished is removed.
+/// The name of a file while it is written; removes the file unless it is renamed.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -100,7 +105,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Of a finished file this name is no more; what cannot be removed is at least called partial.
+        // Fails after a rename. A file that cannot be removed keeps the name `.partial`.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -111,17 +116,17 @@ enum Content {
 }
 
 impl Partitions {
-    /// Nothing yet.
+    /// Creates an export without files.
     pub fn new(table: Table, format: FileFormat, destination: Destination, force: bool) -> Self {
         Self { table, format, destination, force, open: VecDeque::new(), made: 0, rows: 0 }
     }
 
-    /// How many rows were written.
+    /// Returns how many rows were written.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// How many files were begun.
+    /// Returns how many files were created.
     pub fn files(&self) -> u32 {
         self.made
     }
@@ -130,14 +135,13 @@ impl Partitions {
     ///
     /// # Errors
     ///
-    /// When its file cannot be made or written.
-    pub fn write<R: Row>(&mut self, row: &R) -> Result<(), ExportError> {
-        let value = serde_json::to_value(row).unwrap_or_default();
+    /// When its file cannot be created or written.
+    pub fn write<R: ExportRow>(&mut self, row: &R) -> Result<(), ExportError> {
         let hour = match &self.destination {
             Destination::File(_) => 0,
-            // A connection whose end was not seen has no time; it is with those that had just ended.
+            // A connection whose end was not seen has no time; it joins the latest hour.
             Destination::Folder { .. } => {
-                let time = value[self.table.time_column()].as_str().and_then(nanoseconds);
+                let time = row.partition_time().and_then(Rfc3339::nanoseconds);
                 match (time, self.open.back()) {
                     (Some(time), _) => time.div_euclid(3_600_000_000_000),
                     (None, Some((hour, _))) => *hour,
@@ -148,7 +152,7 @@ impl Partitions {
         self.rows += 1;
         let partial = self.partial(hour)?;
         let written = match &mut partial.content {
-            Content::Parquet(file) => file.push(&value),
+            Content::Parquet(file) => file.push(row),
             Content::Csv(sink) => sink.write(row),
         };
         written.map_err(|cause| ExportError::Write { path: partial.path.clone(), cause })
@@ -158,10 +162,10 @@ impl Partitions {
     ///
     /// # Errors
     ///
-    /// When one cannot be written.
+    /// When a file cannot be written.
     pub fn finish(&mut self) -> Result<(), ExportError> {
         if self.made == 0 && matches!(self.destination, Destination::File(_)) {
-            // A file was asked for: one without rows says that there were none.
+            // An export to one file without rows creates a file without rows.
             self.partial(0)?;
         }
         while let Some((_, partial)) = self.open.pop_front() {
@@ -171,9 +175,9 @@ impl Partitions {
     }
 
     fn partial(&mut self, hour: i64) -> Result<&mut Partial, ExportError> {
-        let at = self.open.iter().position(|(open, _)| *open == hour);
-        let at = if let Some(at) = at {
-            at
+        let index = self.open.iter().position(|(open, _)| *open == hour);
+        let index = if let Some(index) = index {
+            index
         } else {
             if self.open.len() >= OPEN_HOURS
                 && let Some((_, oldest)) = self.open.pop_front()
@@ -185,7 +189,7 @@ impl Partitions {
             self.open.push_back((hour, partial));
             self.open.len() - 1
         };
-        Ok(&mut self.open[at].1)
+        Ok(&mut self.open[index].1)
     }
 
     fn path(&self, hour: i64) -> PathBuf {
@@ -203,7 +207,7 @@ impl Partitions {
     }
 }
 
-/// A host's name as the name of a folder; whatever else stands in the metadata of a recording.
+/// Returns a folder name for a host name, which a recording's metadata may hold in any form.
 fn folder_name(host: &str) -> String {
     let kept = |it: char| if it.is_ascii_alphanumeric() || "-_.".contains(it) { it } else { '_' };
     let name: String = host.chars().take(255).map(kept).collect();
@@ -242,8 +246,8 @@ impl Content {
             FileFormat::Csv => {
                 let mut sink = Sink::new(file, Format::Csv, TimeStyle::Utc);
                 match table {
-                    Table::Connections => sink.begin::<crate::report::ConnectionRow>()?,
-                    Table::Transitions => sink.begin::<crate::report::TransitionRow>()?,
+                    Table::Connections => sink.begin::<ConnectionRow>()?,
+                    Table::Transitions => sink.begin::<TransitionRow>()?,
                 }
                 Self::Csv(sink)
             }
@@ -251,7 +255,7 @@ impl Content {
     }
 }
 
-/// As a recording, it holds addresses and names of processes: it is its owner's.
+/// Creates a file that only its owner can read: it holds addresses and process names.
 fn create(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -264,14 +268,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_one_folder_whatever_its_name() {
+    fn any_host_name_is_one_folder() {
         assert_eq!(folder_name("web-1.example"), "web-1.example");
         assert_eq!(folder_name("../../etc"), ".._.._etc");
         assert_eq!(folder_name(""), "unknown");
     }
 
     #[test]
-    fn what_is_not_finished_leaves_nothing() {
+    fn an_unfinished_file_is_removed() {
         let names = |folder: &tempfile::TempDir| {
             let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
             entries.collect::<Vec<_>>()
@@ -280,13 +284,13 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("a");
             let partial = || Partial::new(path.clone(), Table::Connections, format, true).unwrap();
-            let begun = partial();
+            let unfinished = partial();
             assert_eq!(names(&folder), ["a.partial"]);
-            drop(begun);
+            drop(unfinished);
             assert!(names(&folder).is_empty());
             partial().finish().unwrap();
             assert_eq!(names(&folder), ["a"]);
-            // It cannot have its name.
+            // A folder has the name: renaming fails.
             fs::remove_file(&path).unwrap();
             fs::create_dir(&path).unwrap();
             assert!(matches!(partial().finish(), Err(ExportError::Write { .. })));

@@ -1,69 +1,84 @@
-//! First transitions that wait until the ports that a filter asks for are known.
+//! Holds back first transitions until the ports that a filter needs are known.
 
 use std::collections::HashMap;
 
 use tracer_core::{
     event::{SocketId, TcpState, Timestamp, Transition},
-    lifecycle::Connection,
+    lifecycle::{Connection, Observation},
 };
 
-use crate::report::Filter;
+use crate::report::filter::criteria::Filter;
 
-/// Most of them at once.
+/// The most transitions that are held at once.
 const MAX_HELD: usize = 65_536;
 
-/// When a transition can be looked at.
+/// The observations to show after an observation: a held transition, the observation itself, both, or neither.
 #[derive(Debug, PartialEq)]
-pub enum Turn {
-    /// Later: it comes with the connection's next.
-    Later,
-    /// Now.
-    Now,
-    /// Now, after the connection's first, which has waited for it.
-    After(Box<Transition>),
+pub struct Released {
+    held: Option<Box<Transition>>,
+    shows_observation: bool,
 }
 
-/// Holds back the first transition of a connection when a filter asks for what only the second tells.
+impl Released {
+    /// Returns the observations to show, in order; `observation` is the one that was passed to `release`.
+    pub fn then<'a>(&'a self, observation: Observation<'a>) -> impl Iterator<Item = Observation<'a>> {
+        let connection = match observation {
+            Observation::Transition { connection, .. } => connection,
+            _ => None,
+        };
+        let held = self.held.as_deref().map(|transition| Observation::Transition {
+            transition,
+            duration: None,
+            connection,
+        });
+        held.into_iter().chain(self.shows_observation.then_some(observation))
+    }
+}
+
+/// Holds back the first transition of a connection if the filter needs a port that only the second transition has.
 ///
-/// A client's first transition has no local port yet; a server's, up to 6.14, no remote end.
+/// A client's first transition has no local port yet; a server's has no remote endpoint up to Linux 6.14.
 #[derive(Debug)]
 pub struct FirstTransitions {
-    asked_for: bool,
+    needs_ports: bool,
     held: HashMap<SocketId, Box<Transition>>,
     forgotten: u64,
 }
 
 impl FirstTransitions {
-    /// Nothing is held back yet, and never will be unless the filter asks for a port or a remote end.
+    /// Creates an empty store. Transitions are held only if the filter needs a port or a remote address.
     pub fn new(filter: &Filter) -> Self {
-        Self { asked_for: filter.asks_for_ports(), held: HashMap::new(), forgotten: 0 }
+        Self { needs_ports: filter.needs_ports(), held: HashMap::new(), forgotten: 0 }
     }
 
-    /// When a transition can be looked at: a first one without ports not before the second.
-    pub fn turn(&mut self, transition: &Transition, connection: Option<&Connection>) -> Turn {
-        if !self.asked_for {
-            return Turn::Now;
+    /// Decides which observations to show: a first transition without ports waits for the second.
+    pub fn release(&mut self, observation: &Observation<'_>) -> Released {
+        let now = Released { held: None, shows_observation: true };
+        let Observation::Transition { transition, connection, .. } = *observation else { return now };
+        if !self.needs_ports {
+            return now;
         }
         let held = self.held.remove(&transition.socket);
-        // A socket has one beginning; what an earlier life, whose end was missed, has left is none of it.
+        // A transition held for an earlier connection, whose close was not seen, does not belong to this one.
         let held = held.filter(|_| !matches!(transition.from, TcpState::Closed | TcpState::Listen));
         let unknown = |connection: &Connection| connection.local.port == 0 || connection.remote.port == 0;
         if held.is_some() || transition.to == TcpState::Closed || !connection.is_some_and(unknown) {
-            return held.map_or(Turn::Now, Turn::After);
+            return Released { held, ..now };
         }
         if self.held.len() >= MAX_HELD {
-            self.forget_the_older_half();
+            self.drop_older_half();
         }
         self.held.insert(transition.socket, Box::new(*transition));
-        Turn::Later
+        Released { held: None, shows_observation: false }
     }
 
-    /// How many were forgotten because too many waited: connections whose end was missed, most likely.
+    /// Returns how many transitions were dropped because too many were held, most likely of connections whose close was
+    /// not seen.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    fn forget_the_older_half(&mut self) {
+    fn drop_older_half(&mut self) {
         let mut times: Vec<Timestamp> = self.held.values().map(|first| first.time).collect();
         let middle = times.len() / 2;
         let (_, &mut middle, _) = times.select_nth_unstable(middle);
@@ -77,21 +92,21 @@ impl FirstTransitions {
 mod tests {
     use tracer_core::{
         event::{Endpoint, Event},
-        lifecycle::{Observation, Tracker, TrackerOptions},
+        lifecycle::{Tracker, TrackerOptions},
     };
 
     use super::*;
 
     fn transition(time: u64, socket: u64, from: TcpState, to: TcpState, local_port: u16) -> Transition {
-        let end = |port| Endpoint { address: "192.0.2.1".parse().unwrap(), port };
+        let endpoint = |port| Endpoint { address: "192.0.2.1".parse().unwrap(), port };
         Transition {
             time: Timestamp(time),
             socket: SocketId(socket),
             cookie: None,
             from,
             to,
-            local: end(local_port),
-            remote: end(443),
+            local: endpoint(local_port),
+            remote: endpoint(443),
             process: None,
             netns: None,
             cgroup_id: None,
@@ -101,7 +116,7 @@ mod tests {
         }
     }
 
-    /// What is shown, in order, as (time, state entered).
+    /// Returns the time and the new state of each transition that is shown, in order.
     fn shown(transitions: &[Transition]) -> Vec<(u64, TcpState)> {
         let filter = Filter { remote_ports: Some("443".parse().unwrap()), ..Filter::default() };
         let mut first = FirstTransitions::new(&filter);
@@ -109,13 +124,10 @@ mod tests {
         let mut shown = Vec::new();
         for transition in transitions {
             tracker.observe(&Event::Transition(*transition), &mut |observation| {
-                if let Observation::Transition { transition, connection, .. } = observation {
-                    match first.turn(transition, connection) {
-                        Turn::Later => return,
-                        Turn::Now => {}
-                        Turn::After(held) => shown.push((held.time.0, held.to)),
+                for observation in first.release(&observation).then(observation) {
+                    if let Observation::Transition { transition, .. } = observation {
+                        shown.push((transition.time.0, transition.to));
                     }
-                    shown.push((transition.time.0, transition.to));
                 }
             });
         }
@@ -126,35 +138,35 @@ mod tests {
     use TcpState::{Closed, Established, SynSent};
 
     #[test]
-    fn it_comes_with_the_second() {
-        let life = [
+    fn a_held_transition_is_shown_before_the_second() {
+        let transitions = [
             transition(1, 7, Closed, SynSent, 0),
             transition(2, 7, SynSent, Established, 40_000),
             transition(3, 7, Established, Closed, 40_000),
         ];
-        assert_eq!(shown(&life), [(1, SynSent), (2, Established), (3, Closed)]);
+        assert_eq!(shown(&transitions), [(1, SynSent), (2, Established), (3, Closed)]);
     }
 
-    /// As on a host that has no local port left.
+    /// As on a host without a free local port.
     #[test]
-    fn a_connection_that_never_has_a_port_is_shown_at_its_end() {
-        let life = [transition(1, 7, Closed, SynSent, 0), transition(2, 7, SynSent, Closed, 0)];
-        assert_eq!(shown(&life), [(1, SynSent), (2, Closed)]);
+    fn a_connection_that_never_has_a_port_is_shown_at_its_close() {
+        let transitions = [transition(1, 7, Closed, SynSent, 0), transition(2, 7, SynSent, Closed, 0)];
+        assert_eq!(shown(&transitions), [(1, SynSent), (2, Closed)]);
     }
 
     #[test]
-    fn what_an_earlier_life_has_left_is_not_a_later_ones_beginning() {
-        let lives = [
+    fn a_held_transition_of_an_earlier_connection_is_dropped() {
+        let transitions = [
             transition(1, 7, Closed, SynSent, 0),
-            // Its end was missed; the next has bound its port before.
+            // Its close was missed. The next connection bound its port before connecting.
             transition(5, 7, Closed, SynSent, 40_000),
             transition(6, 7, SynSent, Closed, 40_000),
         ];
-        assert_eq!(shown(&lives), [(5, SynSent), (6, Closed)]);
+        assert_eq!(shown(&transitions), [(5, SynSent), (6, Closed)]);
     }
 
     #[test]
-    fn too_many_are_counted_and_the_young_kept() {
+    fn beyond_the_limit_the_older_half_is_dropped_and_counted() {
         let filter = Filter { local_ports: Some("80".parse().unwrap()), ..Filter::default() };
         let mut first = FirstTransitions::new(&filter);
         let mut tracker = Tracker::new(TrackerOptions::default());
@@ -162,9 +174,7 @@ mod tests {
         for socket in 0..many {
             let event = Event::Transition(transition(socket, socket, Closed, SynSent, 0));
             tracker.observe(&event, &mut |observation| {
-                if let Observation::Transition { transition, connection, .. } = observation {
-                    assert_eq!(first.turn(transition, connection), Turn::Later);
-                }
+                assert_eq!(first.release(&observation).then(observation).count(), 0);
             });
         }
         assert_eq!(first.held.len() as u64 + first.forgotten(), many);

@@ -1,8 +1,7 @@
-//! A reader of BTF for one question: at which offset does this kernel keep a field?
+//! Reads the offsets of kernel structure fields from BTF.
 //!
-//! rustc emits no CO-RE relocations, so the programs take their offsets from here. The format is
-//! described in the kernel's `Documentation/bpf/btf.rst`. Everything is checked: a damaged file is an
-//! error, never a panic.
+//! rustc emits no CO-RE relocations, so the programs get their offsets from this module. The format is described in the
+//! kernel's `Documentation/bpf/btf.rst`. Invalid input leads to an error, never to a panic.
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use std::fmt;
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
-/// Deeper nesting than any kernel structure has; it ends cycles in a damaged file.
+/// Maximum nesting of types. Deeper than any kernel structure; ends cycles in an invalid file.
 const MAX_DEPTH: u32 = 24;
 
 mod kind {
@@ -29,25 +28,25 @@ mod kind {
     pub(super) const DECL_TAG: u32 = 17;
     pub(super) const TYPE_TAG: u32 = 18;
     pub(super) const ENUM64: u32 = 19;
-    /// The newest kind this reader knows the length of.
+    /// The newest kind whose length is known.
     pub(super) const LAST: u32 = ENUM64;
 }
 
-/// Why a BTF blob could not be read.
+/// Why BTF could not be parsed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BtfError {
-    /// It does not start as BTF does.
-    #[error("it is not BTF of this machine's byte order")]
+    /// It does not start with the BTF magic number.
+    #[error("it is not BTF in this machine's byte order")]
     NotBtf,
-    /// It ends early or points outside itself.
-    #[error("it is damaged or cut off at byte {0}")]
+    /// It is truncated, or an offset is outside of it.
+    #[error("it is damaged or truncated at byte {0}")]
     Damaged(usize),
-    /// It has a kind of type newer than this program.
-    #[error("it holds a kind of type ({0}) that this version does not know")]
+    /// It has a type of an unknown kind.
+    #[error("it has a type of the unknown kind {0}")]
     UnknownKind(u32),
 }
 
-/// Parsed BTF: the bytes and where each type starts.
+/// Parsed BTF: the bytes, and the offset of each type.
 pub struct Btf {
     bytes: Vec<u8>,
     /// Offset of each type's header; type ids start at 1.
@@ -61,26 +60,26 @@ impl fmt::Debug for Btf {
     }
 }
 
-/// One type's header, taken apart.
+/// The decoded header of a type.
 #[derive(Clone, Copy)]
 struct Header {
     name: u32,
     kind: u32,
     members: u32,
-    /// Member offsets carry a bit-field size in their top byte.
+    /// The top byte of each member offset is a bit-field size.
     has_bit_fields: bool,
-    /// The type meant, for typedefs and qualifiers.
+    /// The referenced type, for typedefs and qualifiers.
     target: u32,
-    /// Where the data after the header starts.
+    /// The offset of the data after the header.
     body: usize,
 }
 
 impl Btf {
-    /// Indexes the types of a BTF blob, such as the content of [`VMLINUX`].
+    /// Parses BTF, such as the content of [`VMLINUX`].
     ///
     /// # Errors
     ///
-    /// When the blob is not BTF, is damaged, or holds a kind of type that is newer than this reader.
+    /// When the bytes are not BTF, are damaged, or have a type of an unknown kind.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let half =
             |at: usize| -> Option<u16> { Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?)) };
@@ -111,16 +110,16 @@ impl Btf {
         Ok(Self { bytes, types, strings })
     }
 
-    /// The byte offset of `path` in the structure named `structure`; `None` when either does not exist
-    /// or the field does not start at a byte.
+    /// Returns the byte offset of `path` in the structure `structure`; `None` if either does not exist, or if the field does
+    /// not start at a byte.
     ///
-    /// `path` joins member names with dots. Anonymous members are looked through, and so is the first
-    /// member of a structure when the name is not its own: `sk_err` is found in `tcp_sock`.
+    /// `path` joins member names with dots. A name is also searched in anonymous members, and then in the first member of
+    /// the structure: `sk_err` is found in `tcp_sock`.
     pub fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
         self.offset_in(self.structure(structure)?, path)
     }
 
-    /// As [`offset_of`](Self::offset_of), for a structure found before by [`structure`](Self::structure).
+    /// Returns the offset like [`offset_of`](Self::offset_of), for an id from [`structure`](Self::structure).
     pub fn offset_in(&self, mut id: u32, path: &str) -> Option<u32> {
         let mut bits = 0_u32;
         for name in path.split('.') {
@@ -131,7 +130,7 @@ impl Btf {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// The type id of the structure of this name. It searches all types, so keep the answer.
+    /// Returns the type id of the structure with this name. Searches all types, so cache the result.
     pub fn structure(&self, name: &str) -> Option<u32> {
         self.find(kind::STRUCT, name)
     }
@@ -154,7 +153,7 @@ impl Btf {
         text.split(|&byte| byte == 0).next()
     }
 
-    /// Follows typedefs and qualifiers to what they stand for.
+    /// Follows typedefs and qualifiers to the underlying type.
     fn resolve(&self, mut id: u32) -> Option<(u32, Header)> {
         for _ in 0..MAX_DEPTH {
             let header = self.header(id)?;
@@ -168,7 +167,7 @@ impl Btf {
         None
     }
 
-    /// The bit offset and type of a member of the structure or union `id`.
+    /// Returns the bit offset and the type of a member of the structure or union `id`.
     fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
         if depth > MAX_DEPTH {
             return None;
@@ -201,7 +200,7 @@ impl Btf {
                 first = Some(member_type);
             }
         }
-        // A kernel "class" embeds its parent as its first member.
+        // Kernel structures embed their base structure as the first member.
         self.member(first?, name, depth + 1)
     }
 }
@@ -240,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// Builds BTF by hand, so that a wrong offset cannot come from the reader itself.
+    /// Encodes BTF independently of the parser.
     #[derive(Default)]
     struct Builder {
         types: Vec<u8>,
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_own_nested_anonymous_and_inherited_members() {
+    fn own_nested_anonymous_and_inherited_members_are_found() {
         let btf = Btf::parse(sample()).unwrap();
         assert_eq!(btf.offset_of("child", "own"), Some(16));
         assert_eq!(btf.offset_of("child", "queue.length"), Some(28));
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_name_the_cause() {
         assert_eq!(Btf::parse(Vec::new()).unwrap_err(), BtfError::NotBtf);
         assert_eq!(Btf::parse(b"\x7fELF".to_vec()).unwrap_err(), BtfError::NotBtf);
         let mut unknown = sample();
@@ -347,9 +346,9 @@ mod tests {
     }
 
     #[test]
-    fn reads_this_kernel() {
+    fn the_btf_of_this_kernel_parses() {
         let btf = Btf::parse(std::fs::read(VMLINUX).unwrap()).unwrap();
-        // The one offset that no kernel of the last ten years has moved.
+        // These offsets have been stable for ten years.
         assert_eq!(btf.offset_of("tcp_sock", "skc_daddr"), Some(0));
         assert_eq!(btf.offset_of("tcp_sock", "skc_family"), Some(16));
         assert!(btf.offset_of("tcp_sock", "srtt_us").unwrap() > btf.offset_of("tcp_sock", "sk_err").unwrap());

@@ -1,4 +1,4 @@
-//! What the kernel side counts, read without system calls that need a privilege.
+//! Reads the counters of the programs without privileged system calls.
 
 use std::{
     fs::File,
@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use tracer_core::event::Nanos;
 use tracer_ebpf::Counters;
 
 use crate::sources::live::{
@@ -14,12 +15,12 @@ use crate::sources::live::{
     mapping::{Access, Mapping},
 };
 
-/// The kernel side's counters, mapped into memory.
+/// The counters of the programs, mapped into memory.
 #[derive(Debug)]
 pub struct MappedCounters(Mapping);
 
 impl MappedCounters {
-    /// Maps the array of one [`Counters`] behind `map`.
+    /// Maps `map`, an array with one [`Counters`].
     ///
     /// # Errors
     ///
@@ -28,66 +29,65 @@ impl MappedCounters {
         Mapping::new(map, size_of::<Counters>(), Access::Read).map(Self)
     }
 
-    /// The counts now.
+    /// Returns the current counts.
     pub fn read(&self) -> Counters {
         let load = |field: *const u64| {
-            // SAFETY: inside the mapping, aligned, and written by the kernel with atomic additions.
+            // SAFETY: the field is inside the mapping and aligned, and the kernel writes it with atomic additions.
             unsafe { AtomicU64::from_ptr(field.cast_mut()) }.load(Ordering::Relaxed)
         };
         let counters = self.0.element::<Counters>(0);
-        // SAFETY: field addresses inside the live mapping.
+        // SAFETY: both fields are inside the mapping.
         let (transitions, others) =
             unsafe { (&raw const (*counters).transitions_lost, &raw const (*counters).others_lost) };
         Counters { transitions_lost: load(transitions), others_lost: load(others) }
     }
 }
 
-/// How often the kernel skipped a program because it interrupted another one, and how long it ran.
+/// Counts how often the kernel skipped a program because it interrupted another one, and how long the program ran.
 ///
-/// Read from the program's entry in `/proc/self/fdinfo`, opened while the process still has its
-/// privileges.
+/// The counts are in the program's file in `/proc/self/fdinfo`, which must be opened before the privileges are dropped.
 #[derive(Debug)]
 pub struct SkipCounter {
     fdinfo: File,
     counts: bool,
-    run_time_ns: Option<u64>,
+    run_time: Option<Nanos>,
 }
 
 impl SkipCounter {
-    /// Opens the counter of the program behind `program`. `counts` is whether the kernel counts every skip of a
-    /// program of this type, which the counter itself does not tell.
+    /// Opens the counter of `program`. `counts` is whether the kernel counts every skip of this program type: otherwise the
+    /// counter exists and stays 0.
     ///
     /// # Errors
     ///
     /// When `/proc` is not mounted.
     pub fn open(program: impl AsFd, counts: bool) -> io::Result<Self> {
         let fdinfo = File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
-        Ok(Self { fdinfo, counts, run_time_ns: None })
+        Ok(Self { fdinfo, counts, run_time: None })
     }
 
-    /// The count now; `None` when this kernel does not keep one: before 5.12, for a classic tracepoint before 6.7.
+    /// Returns the current count; `None` if the kernel does not count: before 5.12, and for a classic tracepoint before
+    /// 6.7.
     pub fn read(&mut self) -> Option<u64> {
         let mut text = String::with_capacity(512);
         self.fdinfo.rewind().ok()?;
         self.fdinfo.read_to_string(&mut text).ok()?;
-        // It stays 0 while the kernel keeps no statistics.
-        self.run_time_ns = field(&text, "run_time_ns:").filter(|&time| time > 0);
+        // The value stays 0 without BPF statistics.
+        self.run_time = field(&text, "run_time_ns:").filter(|&time| time > 0).map(Nanos);
         field(&text, "recursion_misses:").filter(|_| self.counts)
     }
 
-    /// Nanoseconds that the program had run at the last [`read`](Self::read); `None` unless the kernel keeps
-    /// BPF statistics.
-    pub fn run_time_ns(&self) -> Option<u64> {
-        self.run_time_ns
+    /// Returns the run time of the program at the last [`read`](Self::read); `None` unless the kernel keeps BPF
+    /// statistics.
+    pub fn run_time(&self) -> Option<Nanos> {
+        self.run_time
     }
 }
 
-/// Whether the kernel counts the skipped runs of programs on classic tracepoints.
+/// Returns whether the kernel counts the skipped runs of programs on classic tracepoints.
 ///
-/// It does since 6.7 (`trace_call_bpf`, "bpf: Count missed stats in `trace_call_bpf`"); before, the counter is there
-/// and stays 0. The change itself leaves no trace in the kernel's types, but a field that the same series of
-/// changes brought does.
-pub fn tracepoint_skips_are_counted(types: &Btf) -> bool {
+/// It does since 6.7 (`trace_call_bpf`, "bpf: Count missed stats in `trace_call_bpf`"). Before, the counter exists and stays
+/// 0. The change itself is not visible in BTF, so this checks for a field that the same patch series added.
+pub(crate) fn tracepoint_skips_are_counted(types: &Btf) -> bool {
     types.offset_of("bpf_link_info", "kprobe_multi.missed").is_some()
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_count_among_the_others() {
+    fn a_field_of_fdinfo_is_parsed() {
         let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t42\nverified_insns:\t99\n";
         assert_eq!(field(text, "recursion_misses:"), Some(42));
         assert_eq!(field("pos:\t0\nprog_type:\t26\n", "recursion_misses:"), None);

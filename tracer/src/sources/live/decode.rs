@@ -1,39 +1,39 @@
-//! From a record to an [`Event`].
+//! Decodes a record into an [`Event`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_core::event::{
-    AcceptQueue, Endpoint, Event, FirstRead, Process, SocketFlags, SocketId, SynAckRetransmit, TcpInfo,
-    TcpState, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, Endpoint, Event, FirstRead, Micros, Millis, Netns, Process, SocketCookie,
+    SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
 };
 use tracer_ebpf::{AF_INET, AF_INET6, Parts, RecordKind, TcpInfo as WireInfo, flags};
 
-/// `sk_shutdown` bits, `include/net/sock.h`.
+/// Bits of `sk_shutdown` (`include/net/sock.h`).
 const RCV_SHUTDOWN: u8 = 1;
 const SEND_SHUTDOWN: u8 = 2;
 
-/// Hides socket addresses, which would tell a reader of the output where the kernel's memory is.
+/// Obfuscates socket addresses, so that the output does not reveal kernel addresses.
 ///
-/// Multiplying by an odd number is a bijection, so identities stay distinct.
+/// A multiplication by an odd number is a bijection, so distinct addresses stay distinct.
 #[derive(Clone, Copy, Debug)]
 pub struct AddressKey(u64);
 
 impl AddressKey {
-    /// A key that is different at every start.
+    /// Creates a random key.
     pub fn random() -> Self {
         use std::hash::{BuildHasher as _, RandomState};
         Self(RandomState::new().hash_one("socket"))
     }
 
-    fn hide(self, address: u64) -> SocketId {
+    fn obfuscate(self, address: u64) -> SocketId {
         SocketId((address ^ self.0).wrapping_mul(self.0 | 1))
     }
 }
 
-/// Reads the record at the start of `bytes`, hands its event to `take`, and gives its length. No event when it is none
-/// that this version writes; no length either when it does not end within the bytes.
+/// Decodes the record at the start of `bytes`, passes its event to `take`, and returns the length of the record.
 ///
-/// An event is as large as a record, so it is handed on where it was made instead of being copied to whoever asked.
+/// `take` gets `None` for a record that cannot be decoded. The length is `None` if the record is truncated. The event is
+/// passed by reference because it is as large as a record, and a copy would be expensive.
 #[inline]
 pub fn event(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>)) -> Option<usize> {
     let Some((parts, length)) = Parts::read_from(bytes) else {
@@ -50,10 +50,10 @@ fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
     Some(match record.kind {
         kind if kind == RecordKind::Transition as u8 => Event::Transition(transition(parts, key)?),
         kind if kind == RecordKind::SynAckRetransmit as u8 => {
-            let (local, remote) = ends(parts)?;
+            let (local, remote) = endpoints(parts)?;
             Event::SynAckRetransmit(SynAckRetransmit {
                 time: Timestamp(record.time_ns),
-                listener: key.hide(record.socket),
+                listener: key.obfuscate(record.socket),
                 local,
                 remote,
                 netns: netns(parts),
@@ -64,11 +64,11 @@ fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
         }
         kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(FirstRead {
             time: Timestamp(record.time_ns),
-            socket: key.hide(record.socket),
+            socket: key.obfuscate(record.socket),
             process: process(parts)?,
         }),
         kind if kind == RecordKind::TimeWaitEnd as u8 => {
-            let (local, remote) = ends(parts)?;
+            let (local, remote) = endpoints(parts)?;
             Event::TimewaitEnd(TimewaitEnd {
                 time: Timestamp(record.time_ns),
                 state: TcpState::from_kernel(record.old_state)?,
@@ -81,9 +81,9 @@ fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
     })
 }
 
-/// The local and the remote end. A v4-mapped address is the IPv4 address it stands for.
+/// Returns the local and the remote endpoint. A v4-mapped address becomes IPv4.
 #[inline]
-fn ends(parts: &Parts) -> Option<(Endpoint, Endpoint)> {
+fn endpoints(parts: &Parts) -> Option<(Endpoint, Endpoint)> {
     let record = &parts.record;
     let (local, remote): (IpAddr, IpAddr) = match (record.family, &parts.addresses) {
         (AF_INET, None) => {
@@ -101,8 +101,8 @@ fn ends(parts: &Parts) -> Option<(Endpoint, Endpoint)> {
     ))
 }
 
-fn netns(parts: &Parts) -> Option<u32> {
-    (parts.record.flags & flags::NETNS != 0).then_some(parts.record.netns)
+fn netns(parts: &Parts) -> Option<Netns> {
+    (parts.record.flags & flags::NETNS != 0).then_some(Netns(parts.record.netns))
 }
 
 fn process(parts: &Parts) -> Option<Process> {
@@ -118,20 +118,20 @@ fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
     let record = &parts.record;
     let has = |flag| record.flags & flag != 0;
     let (from, to) = (TcpState::from_kernel(record.old_state)?, TcpState::from_kernel(record.new_state)?);
-    let opening = from == TcpState::Closed && to == TcpState::SynSent;
-    let (local, remote) = ends(parts)?;
+    let connects = from == TcpState::Closed && to == TcpState::SynSent;
+    let (local, remote) = endpoints(parts)?;
     Some(Transition {
         time: Timestamp(record.time_ns),
-        socket: key.hide(record.socket),
-        cookie: (record.cookie != 0).then_some(record.cookie),
+        socket: key.obfuscate(record.socket),
+        cookie: (record.cookie != 0).then_some(SocketCookie(record.cookie)),
         from,
         to,
-        // Before the port is bound the field may hold the port of the descriptor's last connection.
-        local: if opening && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local },
+        // Before the port is bound, the field may have the port of the socket's last connection.
+        local: if connects && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local },
         remote,
         process: process(parts),
         netns: netns(parts),
-        cgroup_id: has(flags::CGROUP).then_some(record.value),
+        cgroup_id: has(flags::CGROUP).then_some(CgroupId(record.value)),
         accept_queue: accept_queue(parts),
         flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
             error: record.error,
@@ -145,7 +145,7 @@ fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
     })
 }
 
-/// `peer_fin` is taken off the counts: a FIN takes one sequence number and is no data.
+/// Decodes the counters. With `peer_fin`, one byte is subtracted: a FIN takes a sequence number and is not data.
 #[inline]
 fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
     TcpInfo {
@@ -155,10 +155,10 @@ fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
         segments_received: wire.segments_received,
         data_segments_received: wire.data_segments_received,
         retransmits: wire.retransmits,
-        srtt_us: (wire.srtt_us != 0).then_some(wire.srtt_us),
-        min_rtt_us: (wire.min_rtt_us != u32::MAX).then_some(wire.min_rtt_us),
+        srtt: (wire.srtt_us != 0).then_some(Micros(wire.srtt_us)),
+        min_rtt: (wire.min_rtt_us != u32::MAX).then_some(Micros(wire.min_rtt_us)),
         mss: wire.mss,
-        user_timeout_ms: (wire.user_timeout_ms != 0).then_some(wire.user_timeout_ms),
+        user_timeout: (wire.user_timeout_ms != 0).then_some(Millis(wire.user_timeout_ms)),
         unacked_bytes: wire.unacked,
         unread_bytes: wire.unread.saturating_sub(u32::from(peer_fin)),
         segments_in_flight: wire.packets_out,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unbound_port_is_not_believed() {
+    fn an_unbound_port_is_zero() {
         let transition = decoded(&parts());
         assert_eq!(transition.local, Endpoint { address: "10.0.0.1".parse().unwrap(), port: 0 });
         assert_eq!(transition.remote, Endpoint { address: "10.0.0.2".parse().unwrap(), port: 443 });
@@ -236,11 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_flagged_is_absent() {
+    fn fields_without_their_flag_are_absent() {
         let transition = decoded(&parts());
         assert_eq!(transition.process.map(|process| (process.pid, process.uid)), Some((42, 1000)));
         assert_eq!(transition.process.unwrap().name(), b"curl");
-        assert_eq!((transition.netns, transition.cgroup_id), (Some(4_026_531_840), None));
+        assert_eq!((transition.netns, transition.cgroup_id), (Some(Netns(4_026_531_840)), None));
         assert_eq!((transition.cookie, transition.flags, transition.info), (None, None, None));
     }
 
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_found_behind_the_others() {
+    fn a_record_with_all_parts_is_decoded() {
         let all = flags::IPV6_ADDRESSES | flags::PROCESS | flags::ACCEPT_QUEUE | flags::INFO;
         let whole = Parts {
             record: Record { family: AF_INET6, flags: all, ..parts().record },
@@ -269,35 +269,35 @@ mod tests {
         assert_eq!(Parts::read_from(&bytes(&whole)), Some((whole, tracer_ebpf::MAX_RECORD)));
         let transition = decoded(&whole);
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
-        assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
+        assert_eq!(transition.info.and_then(|info| info.srtt), Some(Micros(7)));
         assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
     }
 
     #[test]
-    fn a_record_that_is_not_understood_has_its_length() {
+    fn an_unknown_record_has_a_length() {
         let record = Record { new_state: 99, ..parts().record };
         let strange = bytes(&Parts { record, ..parts() });
         assert_eq!(decode(&strange, AddressKey(7)), (None, Some(strange.len())));
     }
 
     #[test]
-    fn hidden_addresses_stay_distinct_and_do_not_show() {
+    fn obfuscated_addresses_are_distinct_and_changed() {
         let key = AddressKey::random();
         let addresses = [0xffff_8880_0000_0000, 0xffff_8880_0000_0040, 0xffff_8880_0000_0080];
         let hidden: std::collections::HashSet<_> =
-            addresses.iter().map(|&address| key.hide(address)).collect();
+            addresses.iter().map(|&address| key.obfuscate(address)).collect();
         assert_eq!(hidden.len(), 3);
-        assert!(addresses.iter().all(|&address| key.hide(address) != SocketId(address)));
+        assert!(addresses.iter().all(|&address| key.obfuscate(address) != SocketId(address)));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_event_or_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+        fn any_bytes_decode_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let _ = decode(&bytes, AddressKey(7));
         }
 
         #[test]
-        fn any_kind_and_states(kind: u8, old_state: u8, new_state: u8, family: u8, flags: u32) {
+        fn any_kind_and_states_decode_without_a_panic(kind: u8, old_state: u8, new_state: u8, family: u8, flags: u32) {
             let record = Record { kind, old_state, new_state, family, flags, ..parts().record };
             let _ = decode(&bytes(&Parts { record, ..parts() }), AddressKey(7));
         }

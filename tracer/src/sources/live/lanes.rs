@@ -1,4 +1,4 @@
-//! The lanes that records come through: how the buffer is divided, and reading them.
+//! Divides the buffer into lanes, and reads records from them.
 //!
 //! `tracer_ebpf::LaneHeader` describes a lane.
 
@@ -14,7 +14,7 @@ use tracer_ebpf::{
 
 use crate::sources::live::mapping::{self, Access, Mapping};
 
-/// How the buffer is divided among lanes and the ring.
+/// The sizes of the lanes and of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
     /// CPUs with lanes.
@@ -26,11 +26,11 @@ pub struct Division {
 }
 
 impl Division {
-    /// Divides `total` bytes, a power of two of at least a page, among so many CPUs.
+    /// Divides `total` bytes, a power of two of at least a page, among `cpus` CPUs.
     ///
-    /// Transitions get half of it, or as much of that as is a power of two for each CPU; [`lane`](Self::lane) says what
-    /// the others get, and the ring an eighth. It takes what has no lane: a CPU that came later, and a program that
-    /// interrupts itself (before 6.1).
+    /// The lanes of transitions get half of it, rounded down to a power of two per CPU. [`lane`](Self::lane) has the sizes
+    /// of the other lanes. The ring gets an eighth. It takes records without a lane: from a CPU that was added later, and
+    /// from a program that interrupts itself (before 6.1).
     pub fn of(total: u32, cpus: u32) -> Self {
         if !LANES_WORK || cpus == 0 {
             return Self { cpus: 0, transitions: 0, ring: total };
@@ -40,9 +40,9 @@ impl Division {
         Self { cpus, transitions, ring: (total / 8).max(page_size()) }
     }
 
-    /// Bytes of a lane of this kind.
+    /// Returns the size of a lane of this kind, bytes.
     ///
-    /// The kernel ends TIME_WAIT in bursts: its timers for a minute fire together every few seconds (`kernel/time/timer.c`).
+    /// TIME_WAIT ends in bursts: the timers for a minute fire together every few seconds (`kernel/time/timer.c`).
     pub fn lane(&self, kind: RecordKind) -> u32 {
         let bytes = match kind {
             RecordKind::Transition => self.transitions,
@@ -52,12 +52,12 @@ impl Division {
         bytes.max(CHUNK_BYTES)
     }
 
-    /// Elements of the map `LANES`; at least one, because no map is empty.
+    /// Returns the number of elements of the map `LANES`, at least one.
     pub fn lanes(&self) -> u32 {
         (self.cpus * LANES_PER_CPU).max(1)
     }
 
-    /// Elements of the map `CHUNKS`; at least one, likewise.
+    /// Returns the number of elements of the map `CHUNKS`, at least one.
     pub fn chunks(&self) -> u32 {
         let of_cpu: u32 = RecordKind::ALL.iter().map(|kind| self.lane(*kind) / CHUNK_BYTES).sum();
         (self.cpus * of_cpu).max(1)
@@ -67,20 +67,20 @@ impl Division {
 const CHUNK_BYTES: u32 = 4096;
 const _: () = assert!(CHUNK_BYTES as usize == CHUNK);
 
-/// A lane's position says that what is before it has been written, in that order. Processors that may show the one
-/// before the other would need a barrier, and programs have none before 6.15.
+/// Whether lanes work on this architecture. The head of a lane may become visible only after the records before it.
+/// Architectures with weaker ordering than x86-64 need a barrier, and programs have none before 6.15.
 const LANES_WORK: bool = cfg!(target_arch = "x86_64");
 
-/// How far ahead of its next record a lane is asked for, bytes.
+/// Distance of the prefetch from the next record, bytes.
 const AHEAD: usize = 256;
 
 fn page_size() -> u32 {
     u32::try_from(rustix::param::page_size()).unwrap_or(CHUNK_BYTES)
 }
 
-/// CPUs that get lanes: all up to the last that is there. One that is added later goes through the ring.
+/// Returns the number of CPUs with lanes: all up to the last present CPU. A CPU that is added later uses the ring.
 pub fn cpus() -> u32 {
-    // Not the list of those that are online: in a container it may be the container's.
+    // Not the file with the online CPUs, which in a container may be limited to those of the container.
     let folders = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
     let last =
         folders.filter_map(|folder| folder.file_name().to_str()?.strip_prefix("cpu")?.parse().ok()).max();
@@ -90,7 +90,7 @@ pub fn cpus() -> u32 {
     )
 }
 
-/// Every lane, mapped.
+/// All lanes, mapped into memory.
 #[derive(Debug)]
 pub struct Lanes {
     headers: Mapping,
@@ -98,28 +98,28 @@ pub struct Lanes {
     each: Vec<Lane>,
 }
 
-/// One lane and how far it has been read.
+/// A lane and its read position.
 #[derive(Debug)]
 struct Lane {
-    /// Its element of the map `LANES`.
+    /// The index in the map `LANES`.
     index: usize,
     first_chunk: usize,
-    /// Bytes, a power of two.
+    /// The size, bytes; a power of two.
     size: u64,
-    /// Where the next record is.
+    /// The position of the next record.
     tail: u64,
-    /// What is before it has been written, as far as known.
+    /// The last known write position.
     head: u64,
-    /// The tail that the kernel knows of.
-    given_back: u64,
+    /// The tail that was last published to the kernel.
+    published: u64,
 }
 
 impl Lanes {
-    /// Divides the maps of an object whose programs are not loaded yet.
+    /// Maps and initializes the lanes of an object whose programs are not loaded yet.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to map them.
+    /// When the kernel refuses the mapping.
     pub fn new(ebpf: &Ebpf, division: &Division) -> io::Result<Self> {
         let headers = mapping::array(ebpf, "LANES")?;
         let length = division.lanes() as usize * size_of::<LaneHeader>();
@@ -133,7 +133,7 @@ impl Lanes {
                 let size = division.lane(kind);
                 let index = lane_of(cpu, kind) as usize;
                 let header = headers.element::<LaneHeader>(index);
-                // SAFETY: an element of the mapping, which no program uses yet.
+                // SAFETY: the header is inside the mapping, and no program uses it yet.
                 unsafe {
                     header.write(LaneHeader {
                         head: 0,
@@ -153,7 +153,7 @@ impl Lanes {
                     size: u64::from(size),
                     tail: 0,
                     head: 0,
-                    given_back: 0,
+                    published: 0,
                 });
                 first_chunk += size / CHUNK_BYTES;
             }
@@ -161,9 +161,8 @@ impl Lanes {
         Ok(Self { headers, chunks, each })
     }
 
-    /// Asks each lane how far it has been written, and calls `pending` with those that have something to read and
-    /// with the time of their next record.
-    pub fn look(&mut self, mut pending: impl FnMut(usize, u64)) {
+    /// Reads the write position of each lane. Calls `pending` with each lane that has a record and the time of the record.
+    pub fn refresh(&mut self, mut pending: impl FnMut(usize, u64)) {
         for number in 0..self.each.len() {
             self.each[number].head = self.written(number);
             if let Some(time) = self.time(number) {
@@ -172,8 +171,8 @@ impl Lanes {
         }
     }
 
-    /// Whether a lane has as much to read as wakes the reader, so that it must not wait for being woken.
-    pub fn is_crowded(&self) -> bool {
+    /// Returns whether a lane is past its wakeup threshold, so that the reader must not block.
+    pub fn is_past_wakeup(&self) -> bool {
         (0..self.each.len()).any(|number| {
             let Lane { tail, size, .. } = self.each[number];
             self.written(number) - tail >= size / 4
@@ -182,54 +181,54 @@ impl Lanes {
 
     fn written(&self, number: usize) -> u64 {
         let header = self.headers.element::<LaneHeader>(self.each[number].index);
-        // SAFETY: an aligned word of the mapping that the kernel writes whole.
+        // SAFETY: an aligned word inside the mapping, which the kernel writes in one access.
         unsafe { AtomicU64::from_ptr(&raw mut (*header).head) }.load(Ordering::Acquire)
     }
 
-    /// The time of the next record of a lane; `None` when there is none.
+    /// Returns the time of the next record of a lane; `None` without a record.
     pub fn time(&self, number: usize) -> Option<u64> {
         let bytes = self.next(number);
         bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
     }
 
-    /// What has been written of a lane from its next record on, at most to where a record of this chunk may end; empty
-    /// when there is nothing.
+    /// Returns the written bytes of a lane from its next record on, at most to the last possible end of a record in this
+    /// chunk; empty without a record.
     pub fn next(&self, number: usize) -> &[u8] {
         let Lane { first_chunk, size, tail, head, .. } = self.each[number];
         let offset = tail % CHUNK as u64;
         let written = (head - tail).min(STRIDE as u64 - offset);
-        // A remainder, but of a power of two: a division for each record would be felt.
+        // The size is a power of two, so a mask replaces the division, which would be measurable per record.
         let index = first_chunk + usize::try_from((tail & (size - 1)) / CHUNK as u64).unwrap_or_default();
         let chunk = self.chunks.element::<[u8; STRIDE]>(index).cast::<u8>().cast_const();
         let (offset, written) =
             (usize::try_from(offset).unwrap_or_default(), usize::try_from(written).unwrap_or_default());
-        // SAFETY: inside the chunk; the kernel does not write there again before the tail in the header has passed it. Behind
-        // a record that runs on beyond the chunk lies what was written before.
+        // SAFETY: the bytes are inside the chunk. The kernel overwrites them only after the published tail has passed them.
+        // After a record that extends past the chunk, the bytes are initialized by earlier records.
         unsafe { std::slice::from_raw_parts(chunk.add(offset), written) }
     }
 
-    /// Takes the next record of a lane, which has this length, as read.
+    /// Marks the next record of a lane, of this length, as read.
     pub fn advance(&mut self, number: usize, length: usize) {
         let lane = &mut self.each[number];
         let chunk = lane.tail / CHUNK as u64;
-        // Never behind the head, whatever a record says of its length.
+        // Never past the head, whatever the length of the record.
         lane.tail = (lane.tail + length as u64).min(lane.head);
         self.prefetch(number);
         let lane = &self.each[number];
-        // Not for each record: the writer reads the tail, and would miss its cache each time.
+        // Not for every record, because each store causes a cache miss in the writer, which reads the tail.
         if lane.tail / CHUNK as u64 != chunk {
-            self.give_back(number);
+            self.publish_tail(number);
         }
     }
 
-    /// Asks the processor for what is a few records ahead: another one has it, and it takes longer to come than an event
-    /// takes.
+    /// Prefetches the bytes a few records ahead. They are in another CPU's cache, and the transfer takes longer than the
+    /// processing of an event.
     #[cfg(target_arch = "x86_64")]
     fn prefetch(&self, number: usize) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let ahead = self.next(number).get(AHEAD..).and_then(<[u8]>::first_chunk::<128>);
         if let Some(lines) = ahead {
-            // SAFETY: every x86-64 processor has it, and it does not access what it is given.
+            // SAFETY: every x86-64 CPU has the instruction, and it does not access memory architecturally.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().cast());
                 _mm_prefetch::<_MM_HINT_T0>(lines[64..].as_ptr().cast());
@@ -237,29 +236,29 @@ impl Lanes {
         }
     }
 
-    /// Others have no lanes.
+    /// Does nothing: other architectures have no lanes.
     #[cfg(not(target_arch = "x86_64"))]
     fn prefetch(&self, _number: usize) {}
 
-    /// Takes all that is known of a lane as read.
+    /// Marks all known records of a lane as read.
     pub fn skip(&mut self, number: usize) {
         self.each[number].tail = self.each[number].head;
     }
 
-    /// Lets the kernel write over all that has been read.
-    pub fn give_all_back(&mut self) {
+    /// Publishes all read positions, so that the kernel can reuse the space.
+    pub fn publish_tails(&mut self) {
         for number in 0..self.each.len() {
-            if self.each[number].given_back != self.each[number].tail {
-                self.give_back(number);
+            if self.each[number].published != self.each[number].tail {
+                self.publish_tail(number);
             }
         }
     }
 
-    fn give_back(&mut self, number: usize) {
+    fn publish_tail(&mut self, number: usize) {
         let lane = &mut self.each[number];
-        lane.given_back = lane.tail;
+        lane.published = lane.tail;
         let header = self.headers.element::<LaneHeader>(lane.index);
-        // SAFETY: an aligned word of the mapping, which only this side writes.
+        // SAFETY: an aligned word inside the mapping, which only user space writes.
         unsafe { AtomicU64::from_ptr(&raw mut (*header).tail) }.store(lane.tail, Ordering::Release);
     }
 }
@@ -269,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_are_no_more_than_the_whole() {
+    fn the_lanes_and_the_ring_fit_into_the_buffer() {
         for (total, cpus) in
             [(1 << 20, 1), (1 << 20, 3), (4 << 20, 2), (4 << 20, 8), (64 << 20, 96), (1 << 31, 64)]
         {
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_is_a_chunk_for_each_lane() {
+    fn a_lane_has_at_least_one_chunk() {
         let division = Division::of(4096, 2);
         assert_eq!(division, Division { cpus: 2, transitions: 4096, ring: page_size() });
         assert_eq!((division.lanes(), division.chunks()), (8, 8));
@@ -290,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cpu_of_this_machine_is_without_a_lane() {
+    fn every_cpu_of_this_machine_has_lanes() {
         let here = std::thread::available_parallelism().unwrap().get();
         assert!(cpus() as usize >= here, "{} of {here}", cpus());
     }

@@ -1,4 +1,4 @@
-//! Where this kernel keeps the fields the programs read.
+//! Resolves the offsets of the kernel fields that the programs read.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use tracer_ebpf::{ABSENT, SocketLayout};
 
 use crate::sources::live::btf::Btf;
 
-/// Fields that the programs do without where a kernel lacks them; every other one they need.
+/// Optional fields. All others are required.
 const OPTIONAL: [&str; 11] = [
     "sk_shutdown",
     "sk_cgrp_data.cgroup",
@@ -21,12 +21,12 @@ const OPTIONAL: [&str; 11] = [
     "tw_sport",
 ];
 
-/// Resolves every field's offset.
+/// Resolves the offset of every field.
 ///
 /// # Errors
 ///
-/// The name of a field that the programs need and the BTF lacks.
-pub fn socket_layout(btf: &Btf) -> Result<SocketLayout, &'static str> {
+/// The name of a required field that is missing in the BTF.
+pub(crate) fn socket_layout(btf: &Btf) -> Result<SocketLayout, &'static str> {
     let mut structures: HashMap<&str, Option<u32>> = HashMap::new();
     let layout = SocketLayout::resolve(|structure, path| {
         let id = *structures.entry(structure).or_insert_with(|| btf.structure(structure));
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_kernel_has_every_field_but_one_of_the_cgroup_pair() {
+    fn this_kernel_has_every_field_except_one_of_the_cgroup_pair() {
         let bytes = std::fs::read(super::super::btf::VMLINUX).unwrap();
         let layout = socket_layout(&Btf::parse(bytes).unwrap()).unwrap();
         let absent: Vec<_> =
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_missing() {
+    fn a_missing_field_is_named() {
         // An empty type section and an empty string table.
         let mut bytes = 0xeb9f_u16.to_ne_bytes().to_vec();
         bytes.extend([1, 0]);

@@ -1,4 +1,4 @@
-//! Loading the programs and attaching them to the tracepoint.
+//! Loads the programs and attaches them to their hooks.
 
 use std::{borrow::Cow, env, fs, io, path::PathBuf};
 
@@ -10,6 +10,7 @@ use aya::{
         tp_btf::BtfTracePointLink, trace_point::TracePointLink,
     },
 };
+use tracer_core::event::Netns;
 use tracer_ebpf::{Config, CtxLayout, SocketLayout, Wire as _};
 
 use crate::sources::live::{
@@ -23,23 +24,23 @@ use crate::sources::live::{
 
 /// The object built by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/tcptrace.bpf.o");
-/// A path in this variable replaces the built-in object, to test one that was just built.
+/// The environment variable with the path of an object that replaces the built-in one, for tests.
 const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
 
 const TRACEPOINT: (&str, &str) = ("sock", "inet_sock_set_state");
 
-/// Which hook carries the transitions.
+/// The hook for transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The tracepoint through BTF (`tp_btf`): the socket itself is at hand. Kernel 5.9 with BTF.
+    /// The tracepoint with BTF (`tp_btf`), which gives access to the socket. Kernel 5.9 with BTF.
     Btf,
-    /// The classic tracepoint: the record of tracefs. Kernel 5.8. The kernel skips it whenever it
-    /// interrupts any other tracepoint or kprobe program on the same CPU.
+    /// The classic tracepoint with its tracefs record. Kernel 5.8. The kernel skips the program when it interrupts another
+    /// tracepoint or kprobe program on the same CPU.
     Tracepoint,
 }
 
 impl Mode {
-    /// The name on the command line and in outputs.
+    /// Returns the name on the command line and in outputs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Btf => "btf",
@@ -48,44 +49,42 @@ impl Mode {
     }
 }
 
-/// Why a mode does not work here.
+/// Why a mode does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// There is no BTF, or it cannot be read.
-    #[error("the kernel's type information at {path} cannot be read ({source}); mode btf needs a kernel built with CONFIG_DEBUG_INFO_BTF, `--mode tracepoint` works without", path = btf::VMLINUX)]
+    /// The kernel's BTF is missing or unreadable.
+    #[error("cannot read the kernel's BTF {path}: {source}; use a kernel with CONFIG_DEBUG_INFO_BTF, or `--mode tracepoint`", path = btf::VMLINUX)]
     NoBtf {
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There is BTF that this program cannot read.
-    #[error("the kernel's type information at {path} is not understood: {source}; try `--mode tracepoint`", path = btf::VMLINUX)]
+    /// The kernel's BTF cannot be parsed.
+    #[error("cannot parse the kernel's BTF {path}: {source}; try `--mode tracepoint`", path = btf::VMLINUX)]
     BadBtf {
-        /// Why.
+        /// The cause.
         source: BtfError,
     },
-    /// A field is not where any known kernel has it.
-    #[error(
-        "this kernel's BTF has no field `{0}`, so mode btf cannot read its sockets; try `--mode tracepoint`"
-    )]
+    /// A required field is missing in the BTF.
+    #[error("mode btf does not work because this kernel's BTF has no field `{0}`; try `--mode tracepoint`")]
     Field(&'static str),
-    /// The tracepoint's layout is not known.
+    /// The layout of the tracepoint could not be read.
     #[error(transparent)]
     Tracefs(#[from] TracefsError),
-    /// The replacement object named by the environment cannot be read.
-    #[error("the eBPF object {path} named by {variable} cannot be read: {source}", variable = OBJECT_VARIABLE)]
+    /// The replacement object cannot be read.
+    #[error("cannot read the eBPF object {path}: {source}; correct or unset {variable}", variable = OBJECT_VARIABLE)]
     Object {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The kernel refused the object or a map.
-    #[error("the kernel refused the eBPF object: {reason}; a ring buffer needs kernel 5.8")]
+    #[error("the kernel refused the eBPF object: {reason}; use kernel 5.8 or later, which has ring buffers")]
     Refused {
         /// The kernel's reason, on one line.
         reason: String,
     },
-    /// The kernel refused the program.
+    /// The kernel refused the program for transitions.
     #[error("the kernel refused the eBPF program of mode {mode}: {reason}", mode = .mode.name())]
     Program {
         /// The mode.
@@ -93,45 +92,47 @@ pub enum LoadError {
         /// The kernel's reason, on one line.
         reason: String,
     },
-    /// The kernel refused an additional hook.
+    /// The kernel refused the program of an optional hook.
     #[error("the kernel refused the program at {target}: {reason}", target = .hook.target())]
     Hook {
-        /// Which.
+        /// The hook.
         hook: Hook,
         /// The kernel's reason, on one line.
         reason: String,
     },
-    /// The counters or lanes cannot be read.
-    #[error("what the programs write to cannot be mapped: {0}")]
+    /// The counters or lanes cannot be mapped.
+    #[error(
+        "cannot map the BPF maps of the programs: {0}; use kernel 5.8 or later, and check the limits on memory"
+    )]
     Mapping(io::Error),
 }
 
-/// Programs that are attached, and what they write to.
+/// The attached programs, and readers of their maps.
 pub struct Loaded {
-    /// Keeps the programs alive, so that they can still be asked what they skipped.
+    /// Keeps the programs loaded, so that their skip counters stay readable.
     pub ebpf: Ebpf,
-    /// Keeps them attached; dropping a link detaches its program.
+    /// Keeps the programs attached. Dropping a link detaches its program.
     pub links: Vec<AttachedLink>,
-    /// Where the records come out.
+    /// Reads the records.
     pub reading: Reading,
-    /// What was lost.
+    /// Counts lost records.
     pub counters: MappedCounters,
-    /// What was skipped.
+    /// Counts skipped runs.
     pub skipped: SkipCounter,
-    /// The hooks beside the transitions that this kernel refused.
+    /// The optional hooks that could not be attached.
     pub refused: Vec<RefusedHook>,
 }
 
-/// A hook that makes the picture fuller, and that this kernel or these privileges refuse.
+/// An optional hook that could not be attached.
 #[derive(Debug)]
 pub struct RefusedHook {
-    /// Which.
+    /// The hook.
     pub hook: Hook,
-    /// Why.
+    /// The cause.
     pub error: LoadError,
 }
 
-/// The hooks beside the transitions. Each is tried; each missing one costs one thing.
+/// The optional hooks. Tracing works without them, with less information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// `tcp:tcp_retransmit_synack`
@@ -146,7 +147,7 @@ impl Hook {
     /// Every hook.
     pub const ALL: [Self; 3] = [Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd];
 
-    /// The tracepoint or function it is attached to.
+    /// Returns the name of the tracepoint or function.
     pub const fn target(self) -> &'static str {
         match self {
             Self::SynAckRetransmit => "tcp_retransmit_synack",
@@ -155,7 +156,7 @@ impl Hook {
         }
     }
 
-    /// What its absence costs.
+    /// Returns what is missing without the hook.
     pub const fn cost(self) -> &'static str {
         match self {
             Self::SynAckRetransmit => "abandoned server handshakes are not counted",
@@ -173,27 +174,27 @@ impl Hook {
     }
 }
 
-/// A program's hold on its hook.
+/// The link of an attached program.
 #[derive(Debug)]
 pub enum AttachedLink {
-    /// Of a `tp_btf` program.
+    /// A `tp_btf` program.
     Btf(BtfTracePointLink),
-    /// Of a classic tracepoint program.
+    /// A classic tracepoint program.
     Tracepoint(TracePointLink),
-    /// Of a program at a function's entry.
+    /// A program at a function's entry.
     Entry(FEntryLink),
 }
 
-/// What the loader is asked for.
+/// Options of [`load`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Bytes for records that are not read yet, a power of two of at least a page; [`Division`] says of what.
+    /// Size of the buffer for unread records, bytes; a power of two of at least a page. See [`Division`].
     pub buffer_bytes: u32,
     /// CPUs with lanes.
     pub cpus: u32,
-    /// Only sockets of this network namespace.
-    pub only_netns: Option<u32>,
-    /// Report who first reads from an accepted connection.
+    /// Trace only sockets of this network namespace.
+    pub only_netns: Option<Netns>,
+    /// Report the first process that reads from an accepted connection.
     pub first_reads: bool,
 }
 
@@ -201,26 +202,18 @@ pub struct LoadOptions {
 ///
 /// # Errors
 ///
-/// Why the mode does not work on this kernel or with these privileges.
+/// [`LoadError`] when the mode does not work on this kernel or with these privileges.
 pub fn load(mode: Mode, options: LoadOptions) -> Result<Loaded, LoadError> {
     let loaded = load_with(mode, options);
-    give_memory_back();
+    // Parsing BTF takes about 20 MB, which the C library would keep.
+    crate::host::release_free_memory();
     loaded
-}
-
-/// The kernel's types took some 20 MB while they were read; the C library would keep that for later.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time, from any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 fn load_with(mode: Mode, options: LoadOptions) -> Result<Loaded, LoadError> {
     match mode {
         Mode::Btf => load_btf(options),
-        // A scratch thread, because mounting tracefs gives the thread a mount namespace of its own.
+        // On a temporary thread, because mounting tracefs moves the thread into a new mount namespace.
         Mode::Tracepoint => std::thread::scope(|scope| {
             scope
                 .spawn(|| tracefs::with_tracefs(|| load_tracepoint(options))?)
@@ -234,7 +227,7 @@ fn load_with(mode: Mode, options: LoadOptions) -> Result<Loaded, LoadError> {
 ///
 /// # Errors
 ///
-/// When there is none or it is not understood.
+/// When it is missing or cannot be parsed.
 pub fn read_btf() -> Result<Btf, LoadError> {
     let bytes = fs::read(btf::VMLINUX).map_err(|source| LoadError::NoBtf { source })?;
     Btf::parse(bytes).map_err(|source| LoadError::BadBtf { source })
@@ -242,7 +235,7 @@ pub fn read_btf() -> Result<Btf, LoadError> {
 
 fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
     let socket = layout::socket_layout(&read_btf()?).map_err(LoadError::Field)?;
-    // Kernels before 5.11 lack the typed current task; nothing but trying tells.
+    // Kernels before 5.11 lack the typed current task, which only a load can detect.
     load_btf_with(socket, true, options).or_else(|_| load_btf_with(socket, false, options))
 }
 
@@ -289,11 +282,11 @@ fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLi
 
 fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     let ctx = tracefs::record_layout()?;
-    // With BTF the program also reads the socket; without, the tracepoint's own record must do.
+    // With BTF, the program also reads the socket. Without, it uses only the tracepoint's record.
     let types = read_btf().ok();
     let socket =
         types.as_ref().and_then(|types| layout::socket_layout(types).ok()).unwrap_or(SocketLayout::ABSENT);
-    // The hooks beside the transitions need typed arguments, which only mode btf has.
+    // The optional hooks require typed arguments, which only mode btf has.
     let options = LoadOptions { first_reads: false, ..options };
     let (mut ebpf, reading) = load_object(&config(ctx, socket, options), options)?;
     let refused =
@@ -302,29 +295,29 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     program.load().map_err(refused)?;
     let link =
         program.attach(TRACEPOINT.0, TRACEPOINT.1).and_then(|id| program.take_link(id)).map_err(refused)?;
-    // Without types there is no telling.
+    // Without BTF this is unknown.
     let counts = types.as_ref().is_some_and(tracepoint_skips_are_counted);
     let skipped = SkipCounter::open(program.fd().map_err(refused)?, counts).map_err(LoadError::Mapping)?;
     finish(ebpf, reading, AttachedLink::Tracepoint(link), skipped)
 }
 
-/// All but what depends on the size of the ring.
+/// Returns the configuration without `wakeup_bytes`, which depends on the size of the ring.
 fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config {
     Config {
         ctx,
         socket,
         wakeup_bytes: 0,
-        only_netns: options.only_netns.unwrap_or(0),
+        only_netns: options.only_netns.map_or(0, |netns| netns.0),
         typed_task: 0,
         first_reads: u32::from(options.first_reads),
     }
 }
 
-/// Creates the maps, and prepares what the programs write to before they are loaded.
+/// Creates the maps, and initializes the lanes before the programs are loaded.
 fn load_object(config: &Config, options: LoadOptions) -> Result<(Ebpf, Reading), LoadError> {
     raise_locked_memory_limit();
     let division = Division::of(options.buffer_bytes, options.cpus);
-    // The reader is woken at each quarter of a buffer; it looks by itself in between.
+    // A program wakes the reader at each quarter of a buffer. In between, the reader polls.
     let config = Config { wakeup_bytes: division.ring / 4, ..*config };
     let mut ebpf = EbpfLoader::new()
         .override_global("CONFIG", config.as_bytes(), true)
@@ -351,8 +344,8 @@ fn object() -> Result<Cow<'static, [u8]>, LoadError> {
     }
 }
 
-/// Kernels before 5.11 charge maps to the locked-memory limit. Where raising it is not allowed, the
-/// kernel's own refusal of the map says what is wrong.
+/// Raises the locked-memory limit, to which kernels before 5.11 charge maps. If this fails, the error of the map creation
+/// reports the problem.
 fn raise_locked_memory_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let unlimited = Rlimit { current: None, maximum: None };
@@ -382,12 +375,12 @@ fn finish(
     Ok(Loaded { ebpf, links: vec![link], reading, counters, skipped, refused: Vec::new() })
 }
 
-/// The kernel's reason without the verifier's listing, which is many pages.
+/// Returns the kernel's reason without the verifier's listing, which is many pages long.
 fn program_reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            // Behind the reason stand statistics, in front of it a listing of the program.
+            // The reason follows a listing of the program and precedes statistics.
             let statistics = ["processed ", "verification time", "stack depth"];
             let last = log
                 .lines()

@@ -1,4 +1,4 @@
-//! What is in a map, mapped into memory: reading it needs no privilege after the start.
+//! Maps BPF arrays into memory. Reading a mapping requires no privilege.
 
 use std::{
     io,
@@ -9,78 +9,78 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Elements of a map in memory, shared with the programs.
+/// A memory mapping of a BPF map, shared with the programs.
 #[derive(Debug)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     address: *mut u8,
     length: usize,
 }
 
-// SAFETY: the mapping is shared memory; nothing about it is bound to a thread.
+// SAFETY: the mapping is shared memory and not bound to a thread.
 unsafe impl Send for Mapping {}
 
-/// Whether user space writes to the array.
+/// The access of user space to the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// It only reads.
+pub(crate) enum Access {
+    /// Read only.
     Read,
-    /// It writes as well.
+    /// Read and write.
     Write,
 }
 
 impl Mapping {
-    /// Maps the first `length` bytes of the array behind `map`; the kernel maps whole pages.
+    /// Maps the first `length` bytes of `map`, rounded up to pages.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the mapping (arrays can be mapped since 5.5).
-    pub fn new(map: impl AsFd, length: usize, access: Access) -> io::Result<Self> {
-        Self::behind(map, 0, length, access)
+    pub(crate) fn new(map: impl AsFd, length: usize, access: Access) -> io::Result<Self> {
+        Self::at_offset(map, 0, length, access)
     }
 
-    /// Maps `length` bytes from `offset` on, a multiple of the page size.
+    /// Maps `length` bytes of `map` from `offset`, a multiple of the page size.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the mapping.
-    pub fn behind(map: impl AsFd, offset: u64, length: usize, access: Access) -> io::Result<Self> {
+    pub(crate) fn at_offset(map: impl AsFd, offset: u64, length: usize, access: Access) -> io::Result<Self> {
         let length = length.next_multiple_of(rustix::param::page_size());
         let protection = match access {
             Access::Read => ProtFlags::READ,
             Access::Write => ProtFlags::READ | ProtFlags::WRITE,
         };
-        // SAFETY: a new shared mapping, unmapped on drop.
+        // SAFETY: creates a new shared mapping, which `drop` unmaps.
         let address = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, map, offset) }?;
         Ok(Self { address: address.cast(), length })
     }
 
-    /// Where the element `index` of an array of `T` is.
+    /// Returns the address of element `index` of an array of `T`.
     ///
     /// # Panics
     ///
-    /// When the mapping does not hold it.
-    pub fn element<T>(&self, index: usize) -> *mut T {
+    /// When the element is outside of the mapping.
+    pub(crate) fn element<T>(&self, index: usize) -> *mut T {
         let end = (index + 1).checked_mul(size_of::<T>());
         assert!(end.is_some_and(|end| end <= self.length), "the mapping has no element {index}");
-        // SAFETY: inside the mapping, as just asserted.
+        // SAFETY: inside the mapping, as asserted above.
         unsafe { self.address.add(index * size_of::<T>()).cast() }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new`, not used after.
-        // An error could only mean that it is not mapped, and then there is nothing to undo.
+        // SAFETY: mapped in `at_offset`, and not used after the drop.
+        // The only error is that the range is not mapped, which needs no cleanup.
         let _ = unsafe { munmap(self.address.cast(), self.length) };
     }
 }
 
-/// A descriptor of the array `name` of an object.
+/// Returns a descriptor of the array `name` of an object.
 ///
 /// # Errors
 ///
-/// When the object has no such array, or the process has no descriptors left.
-pub fn array(ebpf: &Ebpf, name: &str) -> io::Result<OwnedFd> {
+/// When the object has no array with this name, or no file descriptor is left.
+pub(crate) fn array(ebpf: &Ebpf, name: &str) -> io::Result<OwnedFd> {
     match ebpf.map(name) {
         Some(Map::Array(data)) => data.fd().as_fd().try_clone_to_owned(),
         _ => Err(io::Error::other(format!("the eBPF object has no array `{name}`"))),

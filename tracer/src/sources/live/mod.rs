@@ -1,32 +1,32 @@
-//! The live kernel as a source: capabilities, probing, loading, attaching, reading what the programs write.
+//! The live kernel source: checks capabilities, loads and attaches the programs, and reads their records.
 
 pub mod btf;
-pub mod counters;
+mod counters;
 pub mod decode;
 pub mod lanes;
-pub mod layout;
+mod layout;
 pub mod load;
-pub mod mapping;
-pub mod privileges;
-pub mod probe;
-pub mod reading;
-pub mod resync;
+mod mapping;
+pub(crate) mod privileges;
+pub(crate) mod probe;
+mod reading;
+mod resync;
 pub mod tracefs;
 
 pub use crate::sources::live::load::{Hook, LoadError, Mode, RefusedHook};
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::{
     event::{EventfdFlags, epoll, eventfd},
     time::Timespec,
 };
-use tracer_core::event::{Event, SourceCounts, Timestamp};
+use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp};
 
 use crate::{
-    host::{CgroupResolver, HostNames, time_wait_model},
+    host::{CgroupCounters, CgroupResolver, HostNames, time_wait_model},
     sources::{
-        Origin, Polled, Source,
+        Coverage, Origin, Polled, Source,
         live::{
             decode::AddressKey,
             load::{LoadOptions, Loaded},
@@ -37,45 +37,45 @@ use crate::{
     },
 };
 
-/// Memory for records that are not read yet, of all CPUs together, unless told otherwise.
+/// Default size of the buffer for unread records, of all CPUs together.
 ///
-/// A transition takes 64 to 192 bytes, some 100 on average, and half of the memory is for them: with two CPUs some 21,000 of
-/// each, 75 ms of the busiest churn measured, nearly four times the interval between looks.
+/// A transition takes 64 to 192 bytes, about 100 on average, and transitions get half of the buffer. With two CPUs, this
+/// is about 21,000 transitions each: 75 ms at the highest measured rate, nearly four poll intervals.
 pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
-/// What each CPU has at least, unless told otherwise.
+/// Default minimum size of the buffer per CPU.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
-/// How long transitions may wait in the buffer unless told otherwise.
+/// Default time that transitions wait in the buffer at most.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Which modes may be used.
+/// The allowed modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModeChoice {
-    /// The best that works.
+    /// The first that works: `btf`, then `tracepoint`.
     #[default]
     Auto,
-    /// This one or none.
+    /// Only this mode.
     Only(Mode),
 }
 
-/// How to trace.
+/// Options of the live source.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelOptions {
-    /// Which modes may be used.
+    /// The allowed modes.
     pub mode: ModeChoice,
-    /// Memory for records that are not read yet, of all CPUs together, bytes; rounded up to a power of two of at least
-    /// a page, and no less than a page for each kind of record on each CPU. None for the default.
+    /// Size of the buffer for unread records, of all CPUs together, bytes. Rounded up to a power of two of at least a page,
+    /// and to at least a page for each kind of record on each CPU. `None` for the default.
     pub buffer_bytes: Option<u32>,
-    /// How many CPUs, from the first, get lanes of their own; the ring takes what happens on others. None for all up to
-    /// the last that is present.
+    /// How many CPUs, from the first, have lanes. The ring takes the records of the others. `None` for all up to the last
+    /// present CPU.
     pub cpus: Option<u32>,
-    /// How long to wait between looks at what was written; the programs wake the reader by themselves when a quarter
-    /// of a lane, or of the ring, is full.
+    /// Longest wait between two reads. The programs wake the reader earlier when a quarter of a lane or of the ring is
+    /// full.
     pub poll_interval: Duration,
-    /// Only sockets of the network namespace with this inode; decided in the kernel.
-    pub only_netns: Option<u32>,
-    /// Learn who first reads from an accepted connection.
+    /// Trace only sockets of the network namespace with this inode. The programs filter in the kernel.
+    pub only_netns: Option<Netns>,
+    /// Report the first process that reads from an accepted connection.
     pub first_reads: bool,
-    /// Begin with the sockets that exist already.
+    /// Start with a dump of the existing sockets.
     pub snapshot: bool,
 }
 
@@ -96,26 +96,26 @@ impl Default for KernelOptions {
 /// Why tracing could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Capabilities are lacking.
+    /// Capabilities are missing.
     #[error(transparent)]
     Privileges(#[from] privileges::Missing),
-    /// The mode asked for does not work.
+    /// The requested mode does not work.
     #[error(transparent)]
     Mode(#[from] LoadError),
     /// No mode works.
-    #[error("no way to trace works on this kernel: {btf}; {tracepoint}")]
+    #[error("neither tracing mode works on this kernel: {btf}; {tracepoint}")]
     NoMode {
-        /// Why mode `btf` does not.
+        /// The error of mode `btf`.
         btf: LoadError,
-        /// Why mode `tracepoint` does not.
+        /// The error of mode `tracepoint`.
         tracepoint: LoadError,
     },
     /// The reader could not be set up.
-    #[error("what waits for the programs could not be set up: {0}")]
+    #[error("cannot create the epoll instance that waits for records: {0}; raise the limit on open files")]
     Reader(io::Error),
 }
 
-/// The kernel's transitions, as they happen.
+/// Delivers the kernel's transitions as they happen.
 pub struct KernelSource {
     loaded: Option<Loaded>,
     mode: Mode,
@@ -127,10 +127,12 @@ pub struct KernelSource {
     key: AddressKey,
     origin: Option<Origin>,
     counts: SourceCounts,
-    /// The look at what existed when tracing began, until it is told.
+    /// The socket dump at the start, until it is delivered.
     existing: Option<Existing>,
-    healing: Resync,
-    /// Not everything was read the last time.
+    resync: Resync,
+    coverage: Coverage,
+    cgroups: Arc<CgroupCounters>,
+    /// The last read left records behind.
     more: bool,
     problems: Vec<String>,
 }
@@ -142,17 +144,17 @@ pub struct StopHandle(OwnedFd);
 impl StopHandle {
     /// Makes the current and the next wait return at once.
     pub fn wake(&self) {
-        // A full counter, the only error possible, means that it is awake already.
+        // The only possible error is a full counter, which means that the reader has already been woken.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
 
 impl KernelSource {
-    /// Checks privileges, loads and attaches the programs.
+    /// Checks the privileges, loads and attaches the programs, and dumps the existing sockets.
     ///
     /// # Errors
     ///
-    /// [`StartError`], one sentence with the cause and the remedy.
+    /// [`StartError`]: one sentence with the cause and the remedy.
     pub fn start(options: KernelOptions) -> Result<Self, StartError> {
         privileges::check()?;
         let cpus = options.cpus.unwrap_or_else(lanes::cpus);
@@ -172,7 +174,7 @@ impl KernelSource {
                 },
             },
         };
-        // After attaching, so that nothing can happen between the look and the first event.
+        // After the programs are attached, so that no transition is missed between the dump and the first event.
         let mut existing = options.snapshot.then(existing);
         if let (Some(existing), Some(netns)) = (&mut existing, options.only_netns) {
             existing.sockets.retain(|socket| socket.netns == Some(netns));
@@ -180,6 +182,7 @@ impl KernelSource {
         }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
         let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
+        let origin = origin(mode);
         let interval =
             Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
         Ok(Self {
@@ -191,31 +194,33 @@ impl KernelSource {
             stop,
             interval,
             key: AddressKey::random(),
-            origin: Some(origin(mode)),
+            cgroups: origin.resolver.counters(),
+            origin: Some(origin),
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
+            coverage: existing.as_ref().map_or_else(Coverage::default, |existing| existing.coverage),
             existing,
-            healing: Resync::through(channels.unwrap_or_default()),
+            resync: Resync::through(channels.unwrap_or_default()),
             more: false,
         })
     }
 
-    /// The mode in use.
+    /// Returns the mode in use.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Memory for records that are not read yet, of all CPUs together, bytes.
+    /// Returns the size of the buffer for unread records, of all CPUs together, bytes.
     pub fn buffer_bytes(&self) -> u32 {
         self.buffer_bytes
     }
 
-    /// Why the preferred mode is not in use, when it is not.
+    /// Returns why the preferred mode is not in use; `None` if it is.
     pub fn fallback_reason(&self) -> Option<&LoadError> {
         self.fallback_reason.as_ref()
     }
 
-    /// A handle that interrupts the wait.
+    /// Returns a handle that interrupts the wait.
     ///
     /// # Errors
     ///
@@ -224,28 +229,26 @@ impl KernelSource {
         self.stop.0.try_clone().map(StopHandle)
     }
 
-    /// The hooks beside the transitions that do not work here.
+    /// Returns the optional hooks that could not be attached.
     pub fn refused_hooks(&self) -> &[RefusedHook] {
         self.loaded.as_ref().map_or(&[], |loaded| &loaded.refused)
     }
 
-    /// What the look at the existing sockets could not look into, one sentence each.
+    /// Returns what the dump of the existing sockets lacks, one sentence each.
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
 
-    /// Delivers what has happened up to a moment.
+    /// Delivers the events up to `until`. Returns true if all of them were delivered.
     ///
-    /// `looked` is whether a look at the host had been taken before that moment: all that happened meanwhile is then
-    /// among what is delivered.
-    ///
-    /// True when it was all of that.
-    fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
+    /// `dumped` is whether the socket dump of a resync was complete before `until`. The delivered events then include all
+    /// that happened during the dump.
+    fn drain(&mut self, until: Timestamp, dumped: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Pass { more, complete } = match self.existing.take() {
             None => {
-                let Self { loaded, key, counts, healing, .. } = self;
+                let Self { loaded, key, counts, resync, .. } = self;
                 read(loaded.as_mut(), *key, until, counts, &mut |event| {
-                    healing.event(event);
+                    resync.event(event);
                     deliver(event);
                 })
             }
@@ -253,26 +256,26 @@ impl KernelSource {
         };
         self.more = more;
         self.update_counts();
-        if looked && complete {
-            self.counts.renewed += u64::from(self.healing.finish(deliver));
+        if dumped && complete {
+            self.counts.resyncs += u64::from(self.resync.finish(deliver));
         }
         complete
     }
 
-    /// Tells what existed, then what happened since tracing began.
+    /// Delivers the existing sockets, then the events since tracing started.
     fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> Pass {
         let mut events = Vec::new();
         let Self { loaded, key, counts, .. } = self;
         let pass = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
         if !pass.complete {
-            // Nothing was delivered: there was no complete pass before this.
+            // Nothing was delivered, because no earlier pass was complete.
             self.existing = Some(existing);
             return pass;
         }
         for socket in reconcile(existing.sockets, &events) {
             deliver(&Event::Existing(socket));
         }
-        deliver(&Event::SnapshotEnd { started: existing.started });
+        deliver(&Event::DumpEnd { started: existing.started });
         for event in &events {
             deliver(event);
         }
@@ -293,21 +296,21 @@ impl Source for KernelSource {
     fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled> {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        // What is left does not wake anybody again.
-        let patience = if self.more { Timespec::default() } else { self.interval };
-        match epoll::wait(&self.epoll, &mut events, Some(&patience)) {
+        // Records that are left do not wake the reader again.
+        let timeout = if self.more { Timespec::default() } else { self.interval };
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let looked = self.healing.is_done();
-        // Before it is asked what there is.
+        let dumped = self.resync.is_done();
+        // The time is taken before the read.
         let now = crate::host::now();
-        let complete = self.drain(now, looked, deliver);
+        let complete = self.drain(now, dumped, deliver);
         if complete && !self.more {
-            // A quiet host lets time pass, too.
+            // Time passes without events, too.
             deliver(&Event::Time(now));
         }
-        self.healing.begin_if_due(&self.counts, now);
+        self.resync.begin_if_due(&self.counts, now);
         Ok(Polled::Drained)
     }
 
@@ -315,11 +318,11 @@ impl Source for KernelSource {
         if let Some(loaded) = &mut self.loaded {
             loaded.links.clear();
         }
-        // Detached, so that nothing younger can come whose past is not there.
+        // The programs are detached, so all remaining records can be delivered in order.
         let everything = Timestamp::END;
-        let looked = self.healing.is_done();
-        self.drain(everything, looked, deliver);
-        // Written while the programs were being detached.
+        let dumped = self.resync.is_done();
+        self.drain(everything, dumped, deliver);
+        // Records that were written while the programs were being detached.
         self.drain(everything, false, deliver);
         deliver(&Event::Time(crate::host::now()));
         Ok(())
@@ -329,8 +332,12 @@ impl Source for KernelSource {
         self.counts
     }
 
-    fn run_time_ns(&self) -> Option<u64> {
-        self.loaded.as_ref()?.skipped.run_time_ns()
+    fn coverage(&self) -> Coverage {
+        self.coverage.with_cgroups(self.cgroups.counts())
+    }
+
+    fn run_time(&self) -> Option<Nanos> {
+        self.loaded.as_ref()?.skipped.run_time()
     }
 
     fn origin(&mut self) -> Origin {
@@ -338,7 +345,7 @@ impl Source for KernelSource {
     }
 }
 
-/// Delivers what there is up to a moment.
+/// Delivers the records up to `until`.
 fn read(
     loaded: Option<&mut Loaded>,
     key: AddressKey,
@@ -358,7 +365,7 @@ fn read(
     })
 }
 
-/// This host, looked at while the privileges are there.
+/// Reads the properties of this host. Call it before the privileges are dropped.
 fn origin(mode: Mode) -> Origin {
     Origin {
         clock: crate::host::clock_offset(),
@@ -368,10 +375,10 @@ fn origin(mode: Mode) -> Origin {
     }
 }
 
-/// Waits on both the programs and the stop handle.
+/// Creates an epoll instance that waits for records and for the stop handle.
 ///
-/// Edge-triggered: a level-triggered wait would return at once whenever anything is pending, and every
-/// transition would cost a system call.
+/// It is edge-triggered, because a level-triggered wait would return at once while any record is pending: every transition
+/// would cost a system call.
 fn reader(loaded: &Loaded) -> rustix::io::Result<(OwnedFd, StopHandle)> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -385,7 +392,7 @@ fn default_buffer(cpus: u32) -> u32 {
     DEFAULT_BUFFER_BYTES.max(DEFAULT_BUFFER_BYTES_PER_CPU.saturating_mul(cpus))
 }
 
-/// The kernel wants a power of two, at least a page.
+/// Rounds up to a power of two of at least a page, which the kernel requires.
 fn buffer_size(bytes: u32) -> u32 {
     let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
     bytes.max(page).checked_next_power_of_two().unwrap_or(1 << 31)
@@ -403,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn buffer_sizes_are_what_the_kernel_accepts() {
+    fn buffer_sizes_are_accepted_by_the_kernel() {
         assert_eq!(buffer_size(0), 4096);
         assert_eq!(buffer_size(4096), 4096);
         assert_eq!(buffer_size(5000), 8192);

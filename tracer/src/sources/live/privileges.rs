@@ -1,19 +1,19 @@
-//! Which capabilities are needed to start, and giving them back afterwards.
+//! Checks the capabilities at the start, and drops them afterwards.
 
 use std::collections::HashSet;
 
 use caps::{CapSet, Capability};
 
-/// The capabilities that loading and attaching need, in the order they are asked for.
+/// The capabilities that are required to load and attach the programs, in the order of the error message.
 ///
-/// Measured on 6.18 as an ordinary user: `CAP_BPF` and `CAP_PERFMON` load and attach in mode `btf`; the
-/// classic tracepoint also reads tracefs, which is root's.
+/// Measured on 6.18 as an unprivileged user: `CAP_BPF` and `CAP_PERFMON` suffice in mode `btf`. The classic tracepoint also
+/// reads tracefs, which only root may read.
 const NEEDED: [(Capability, &str); 2] = [
     (Capability::CAP_BPF, "to load eBPF programs"),
     (Capability::CAP_PERFMON, "to attach them to tracepoints"),
 ];
 
-/// Capabilities this process lacks.
+/// The capabilities that are missing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the {plural} {names} {verb} missing, needed {purposes}: run `sudo tcptrace-bpf`, or grant the capabilities for good with \
@@ -30,18 +30,18 @@ pub struct Missing {
 ///
 /// # Errors
 ///
-/// [`Missing`] names what is lacking and the ways to get it.
-pub fn check() -> Result<(), Missing> {
+/// [`Missing`] names the missing capabilities and how to get them.
+pub(crate) fn check() -> Result<(), Missing> {
     missing_from(&effective())
 }
 
-/// The capabilities in effect for this thread; none when that cannot be read.
-pub fn effective() -> HashSet<Capability> {
+/// Returns the effective capabilities of this thread; empty if they cannot be read.
+pub(crate) fn effective() -> HashSet<Capability> {
     caps::read(None, CapSet::Effective).unwrap_or_default()
 }
 
 fn missing_from(effective: &HashSet<Capability>) -> Result<(), Missing> {
-    // CAP_SYS_ADMIN has included both since before they existed (kernel 5.8).
+    // CAP_SYS_ADMIN includes both. They were split off in 5.8.
     if effective.contains(&Capability::CAP_SYS_ADMIN) {
         return Ok(());
     }
@@ -58,13 +58,12 @@ fn missing_from(effective: &HashSet<Capability>) -> Result<(), Missing> {
     })
 }
 
-/// Gives back every capability except `keep`, for this thread and those it starts: from here on the
-/// process only reads what it already holds.
+/// Drops all capabilities except `keep`, for this thread and the threads that it starts.
 ///
 /// # Errors
 ///
-/// When the kernel refuses, which it has no reason to: giving back is always allowed.
-pub fn keep_only(keep: &[Capability]) -> Result<(), caps::errors::CapsError> {
+/// When the kernel refuses. Dropping capabilities is always allowed, so this is not expected.
+pub(crate) fn keep_only(keep: &[Capability]) -> Result<(), caps::errors::CapsError> {
     caps::clear(None, CapSet::Ambient)?;
     let held = caps::read(None, CapSet::Permitted)?;
     let kept: HashSet<Capability> = keep.iter().copied().filter(|wanted| held.contains(wanted)).collect();
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_each_missing_capability_and_both_remedies() {
+    fn the_error_names_missing_capabilities_and_remedies() {
         let text = missing_from(&HashSet::new()).unwrap_err().to_string();
         for part in ["CAP_BPF and CAP_PERFMON are missing", "sudo tcptrace-bpf", "setcap", "systemd"] {
             assert!(text.contains(part), "{part} not in: {text}");
@@ -90,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn either_pair_or_sys_admin_is_enough() {
+    fn both_capabilities_or_sys_admin_suffice() {
         assert!(missing_from(&HashSet::from([Capability::CAP_BPF, Capability::CAP_PERFMON])).is_ok());
         assert!(missing_from(&HashSet::from([Capability::CAP_SYS_ADMIN])).is_ok());
     }
 
     #[test]
-    fn giving_back_leaves_exactly_what_is_kept() {
-        // In a thread of its own: capabilities belong to threads.
+    fn only_the_kept_capabilities_remain() {
+        // On a separate thread, because capabilities are per thread.
         std::thread::spawn(|| {
             let before = effective();
             keep_only(&[Capability::CAP_NET_ADMIN]).unwrap();

@@ -1,4 +1,4 @@
-//! What this kernel can do, found by trying, never by its version.
+//! Tests what this kernel supports by trying it, not by its version.
 
 use std::{
     env, fs,
@@ -8,37 +8,41 @@ use std::{
 
 use tracer_core::event::Event;
 
-use crate::sources::{
-    Source as _,
-    live::{
-        KernelOptions, KernelSource, btf,
-        load::{self, Hook, LoadOptions, Mode, RefusedHook},
-        privileges, tracefs,
+use crate::{
+    host::{CgroupLimits, CgroupPaths},
+    sources::{
+        Source as _,
+        live::{
+            KernelOptions, KernelSource, btf,
+            load::{self, Hook, LoadOptions, Mode, RefusedHook},
+            privileges, tracefs,
+        },
+        sock_diag::existing,
     },
 };
 
-/// The outcome of a check.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// It is there; the text says what exactly.
+pub(crate) enum Finding {
+    /// The feature works. The text has details.
     Found(String),
-    /// It is not; the text says why.
+    /// The feature does not work. The text has the reason.
     Missing(String),
 }
 
-/// One thing that tracing can use.
+/// A feature that tracing can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What it is.
+pub(crate) struct Check {
+    /// The name.
     pub name: &'static str,
-    /// Whether it is there.
+    /// The result.
     pub finding: Finding,
-    /// What its absence costs.
+    /// What is missing without it.
     pub cost: &'static str,
 }
 
-/// Tries everything. Programs are loaded, attached and let go of again.
-pub fn all() -> Vec<Check> {
+/// Runs all checks. Loads, attaches and detaches the programs.
+pub(crate) fn all() -> Vec<Check> {
     let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true };
     let types = load::read_btf();
     let (skip_count, refused) = match load::load(Mode::Btf, options) {
@@ -106,12 +110,12 @@ pub fn all() -> Vec<Check> {
             tracepoint_mode.ok().and_then(|mut loaded| loaded.skipped.read()),
         ),
     ];
-    checks.push(self_test());
+    checks.extend([self_test(), existing_sockets(), cgroups()]);
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
     checks
 }
 
-/// `since` is the first kernel that keeps a count.
+/// Returns the check of a skip counter. `since` is the first kernel version with it.
 fn skip_check(name: &'static str, since: &str, loaded: bool, count: Option<u64>) -> Check {
     Check {
         name,
@@ -126,10 +130,10 @@ fn skip_check(name: &'static str, since: &str, loaded: bool, count: Option<u64>)
     }
 }
 
-/// The transitions of one loopback connection: two of its listener, five of each end.
+/// The transitions of a loopback connection: two of its listener, five of each endpoint.
 const SELF_TEST_TRANSITIONS: u64 = 12;
 
-/// Traces a connection of its own and accounts for its transitions.
+/// Traces a loopback connection and compares the number of its transitions.
 fn self_test() -> Check {
     Check {
         name: "self-test",
@@ -138,18 +142,18 @@ fn self_test() -> Check {
                 "all {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen"
             )),
             Ok(account) => Finding::Missing(format!(
-                "of {SELF_TEST_TRANSITIONS} transitions of a loopback connection {} were seen; on the whole host {} were lost in the ring and {} skipped by the kernel",
+                "{} of {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen; on the whole host {} were lost in the ring and {} skipped by the kernel",
                 account.seen,
                 account.lost,
                 account.skipped.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string()),
             )),
             Err(error) => Finding::Missing(error),
         },
-        cost: "what is shown may not be all there is",
+        cost: "events may be missing",
     }
 }
 
-/// What became of the transitions of the connection.
+/// The counts of the self-test.
 struct Account {
     seen: u64,
     lost: u64,
@@ -159,8 +163,8 @@ struct Account {
 fn trace_own_connection() -> Result<Account, String> {
     let options = KernelOptions { snapshot: false, ..KernelOptions::default() };
     let mut source = KernelSource::start(options).map_err(|error| error.to_string())?;
-    let port =
-        connect_to_oneself().map_err(|error| format!("no connection could be made on 127.0.0.1: {error}"))?;
+    let port = connect_on_loopback()
+        .map_err(|error| format!("no connection could be made on 127.0.0.1: {error}"))?;
     let mut seen = 0;
     let deadline = Instant::now() + Duration::from_secs(2);
     while seen < SELF_TEST_TRANSITIONS && Instant::now() < deadline {
@@ -169,14 +173,14 @@ fn trace_own_connection() -> Result<Account, String> {
                 seen += u64::from(transition.local.port == port || transition.remote.port == port);
             }
         });
-        polled.map_err(|error| format!("what the programs wrote cannot be read: {error}"))?;
+        polled.map_err(|error| format!("the records of the programs cannot be read: {error}"))?;
     }
     let counts = source.counts();
     Ok(Account { seen, lost: counts.lost, skipped: counts.skipped })
 }
 
-/// Opens a connection on loopback and closes it again, listener included; gives the listener's port.
-fn connect_to_oneself() -> std::io::Result<u16> {
+/// Opens a loopback connection, closes it and its listener, and returns the listener's port.
+fn connect_on_loopback() -> std::io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let client = TcpStream::connect(address)?;
@@ -186,7 +190,35 @@ fn connect_to_oneself() -> std::io::Result<u16> {
     Ok(address.port())
 }
 
-/// `refused` is none when mode btf itself does not work.
+/// Dumps the existing sockets of all network namespaces, and searches their processes.
+fn existing_sockets() -> Check {
+    let found = existing();
+    let sockets = found.sockets.len() + found.minisocks.len();
+    let dumped = format!("{sockets} in {} network namespaces", found.namespaces);
+    Check {
+        name: "existing sockets",
+        finding: if found.problems.is_empty() {
+            Finding::Found(dumped)
+        } else {
+            Finding::Missing(format!("only {dumped}: {}", found.problems.join("; ")))
+        },
+        cost: "connections that exist at the start, or their owners, are missing",
+    }
+}
+
+/// Resolves cgroups through the cgroup v2 hierarchy.
+fn cgroups() -> Check {
+    let finding = match CgroupPaths::new(CgroupLimits::default(), Duration::ZERO) {
+        Ok(paths) if paths.counts().truncated_walks > 0 => {
+            Finding::Missing("the cgroup tree is larger than the cache".to_owned())
+        }
+        Ok(_) => Finding::Found("cgroup v2 hierarchy".to_owned()),
+        Err(error) => Finding::Missing(error.to_string()),
+    };
+    Check { name: "cgroups", finding, cost: "cgroups and containers of some sockets are missing" }
+}
+
+/// Returns the check of an optional hook. `refused` is `None` when mode btf itself does not work.
 fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
     Check {
         name: match hook {
@@ -207,6 +239,6 @@ fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
 
 fn kernel_release() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // The program's own architecture: kernels before 6.1 have no file that tells theirs.
+    // The architecture of this program, because kernels before 6.1 have no file with theirs.
     format!("{} {}", release.trim(), env::consts::ARCH)
 }

@@ -1,10 +1,9 @@
-//! Reading what the programs wrote, in one order: lanes are merged by time.
+//! Reads the records of all lanes and of the ring, merged by time.
 //!
-//! The order of one socket's events is never changed. The kernel runs the program for one of its transitions to the
-//! end before it can begin the next, as both happen under the socket's lock. So an event whose successor has a time
-//! up to T was written before T. A [pass](Reading::pass) is given the time T first, then asks each lane how far it has
-//! been written, and delivers only what is not younger than T: nothing that it delivers can have a predecessor that
-//! it did not see.
+//! The order of a socket's events is always kept. Both transitions of a pair happen under the socket's lock, so the program
+//! finishes for the first before the second starts. An event whose successor has a time up to T was therefore written
+//! before T. A [pass](Reading::pass) up to T first reads the write position of each lane, and then delivers only records
+//! with a time up to T. So every delivered event follows its predecessor.
 
 use std::{
     cmp::Reverse,
@@ -23,60 +22,59 @@ use crate::sources::live::{
     mapping::{Access, Mapping},
 };
 
-/// What stands for the ring among the numbers of the lanes.
+/// The ring's number among the numbers of the lanes.
 const RING: usize = usize::MAX;
 
-/// Every way that records come by.
+/// The lanes and the ring.
 pub struct Reading {
     lanes: Lanes,
     ring: RingBuf<MapData>,
     positions: Positions,
-    /// The most records that the ring holds.
+    /// Most records that fit into the ring.
     capacity: usize,
-    /// Records of the ring that are not delivered yet, by time: CPUs take their places in the ring before they take
-    /// the time.
+    /// Undelivered records of the ring, by time. The ring's own order differs, because a CPU reserves space before it
+    /// reads the clock.
     held: VecDeque<(u64, Vec<u8>)>,
-    /// The ring was last read to its end at the beginning of a pass up to this.
-    whole: Timestamp,
+    /// The time up to which all records of the ring have been read.
+    complete_until: Timestamp,
     /// The time of the next record of each lane that has one.
     next: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
-/// What a [pass](Reading::pass) came to.
+/// The result of a [pass](Reading::pass).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
-    /// There is so much to read already that nobody will wake the reader for it.
+    /// A lane is past its wakeup threshold, or the ring may have more records. Nothing wakes the reader for them.
     pub more: bool,
-    /// All that had happened up to the moment that it was given was delivered. It was not when a record of the ring was
-    /// just being written.
+    /// All records up to the given time were delivered. False while a record of the ring is being written.
     pub complete: bool,
 }
 
 impl Pass {
-    /// Where there is nothing to read from.
+    /// The result without lanes and ring.
     pub const NOTHING: Self = Self { more: false, complete: true };
 }
 
-/// The positions of the ring's reader and of its writers.
+/// The read and write positions of the ring.
 struct Positions {
     reader: Mapping,
     writers: Mapping,
 }
 
 impl Positions {
-    /// Maps both: the first two pages of a ring buffer (`kernel/bpf/ringbuf.c`).
+    /// Maps both positions: the first two pages of a ring buffer (`kernel/bpf/ringbuf.c`).
     fn new(ring: BorrowedFd<'_>) -> io::Result<Self> {
         let page = rustix::param::page_size();
         Ok(Self {
-            reader: Mapping::behind(ring, 0, page, Access::Read)?,
-            writers: Mapping::behind(ring, page as u64, page, Access::Read)?,
+            reader: Mapping::at_offset(ring, 0, page, Access::Read)?,
+            writers: Mapping::at_offset(ring, page as u64, page, Access::Read)?,
         })
     }
 
-    /// Whether everything has been read. It has not while a record is being written, or lies behind one that is.
+    /// Returns whether everything has been read. False while a record is being written, and for records after it.
     fn are_equal(&self) -> bool {
         let load = |mapping: &Mapping| {
-            // SAFETY: each page begins with a position, an aligned word that is written whole.
+            // SAFETY: each page starts with a position, an aligned word that is written in one access.
             unsafe { AtomicU64::from_ptr(mapping.element::<u64>(0)) }.load(Ordering::Acquire)
         };
         load(&self.reader) == load(&self.writers)
@@ -84,7 +82,7 @@ impl Positions {
 }
 
 impl Reading {
-    /// Reads from these. `ring_bytes` is the size of the ring.
+    /// Creates a reader. `ring_bytes` is the size of the ring.
     ///
     /// # Errors
     ///
@@ -94,32 +92,32 @@ impl Reading {
             lanes,
             positions: Positions::new(ring.as_fd())?,
             ring,
-            // Each has a header of 8 bytes (`BPF_RINGBUF_HDR_SZ`).
+            // Each record has a header of 8 bytes (`BPF_RINGBUF_HDR_SZ`).
             capacity: ring_bytes as usize / (ROOM + 8) + 1,
             held: VecDeque::new(),
-            whole: Timestamp(0),
+            complete_until: Timestamp(0),
             next: BinaryHeap::new(),
         })
     }
 
-    /// What becomes readable when the programs wake the reader.
+    /// Returns the descriptor that becomes readable when the programs wake the reader.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
     }
 
-    /// Delivers every record that is there and not younger than `until`, by time; with [`Timestamp::END`] every one.
-    /// `deliver` gives the record's length, or `None` when it cannot tell.
+    /// Delivers the available records with a time up to `until`, in order of time; all with [`Timestamp::END`]. `deliver`
+    /// returns the length of the record, or `None` if it is unknown.
     pub fn pass(&mut self, until: Timestamp, mut deliver: impl FnMut(&[u8]) -> Option<usize>) -> Pass {
         let mut more = self.read_ring();
         let complete = self.positions.are_equal() || until == Timestamp::END;
         if complete {
-            self.whole = until;
+            self.complete_until = until;
         }
-        // A record that lies behind one being written may be older than what follows it in a lane.
-        let until = until.min(self.whole);
+        // A record after one that is being written may be older than records of a lane.
+        let until = until.min(self.complete_until);
         let Self { lanes, held, next, .. } = self;
         next.clear();
-        lanes.look(|number, time| next.push(Reverse((time, number))));
+        lanes.refresh(|number, time| next.push(Reverse((time, number))));
         next.extend(held.front().map(|(time, _)| Reverse((*time, RING))));
         while let Some(mut first) = next.peek_mut() {
             let Reverse((time, number)) = *first;
@@ -134,7 +132,7 @@ impl Reading {
             } else {
                 match deliver(lanes.next(number)) {
                     Some(length) => lanes.advance(number, length),
-                    // Where the next one begins is not known.
+                    // The position of the next record is unknown.
                     None => lanes.skip(number),
                 }
                 lanes.time(number)
@@ -144,13 +142,13 @@ impl Reading {
                 None => drop(PeekMut::pop(first)),
             }
         }
-        lanes.give_all_back();
-        more |= lanes.is_crowded();
+        lanes.publish_tails();
+        more |= lanes.is_past_wakeup();
         Pass { more, complete }
     }
 
-    /// Takes what is in the ring. True when there may be more: it ends also when the kernel writes faster than it is
-    /// read.
+    /// Reads the records of the ring. Returns true if there may be more: the number of records per call is limited, because
+    /// the kernel may write faster than they are read.
     fn read_ring(&mut self) -> bool {
         let before = self.held.len();
         let mut more = true;
@@ -163,7 +161,7 @@ impl Reading {
             self.held.push_back((time, item.to_vec()));
         }
         if self.held.len() > before {
-            // A stable order, which is there but for a few.
+            // A stable sort, and nearly all records are in order.
             self.held.make_contiguous().sort_by_key(|(time, _)| *time);
         }
         more

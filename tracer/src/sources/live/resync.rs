@@ -1,138 +1,135 @@
-//! Heals the view after transitions were missed: a fresh look at the host's sockets.
+//! Resyncs the connection table with a new socket dump after transitions were missed.
 //!
-//! Without it, a connection whose end was missed would stay in the table for ever, and one whose beginning was
-//! missed would be unknown until its next transition. The look is taken on a thread of its own, so that the
-//! events that come meanwhile are not held up.
+//! Without a resync, a connection whose close was missed would stay in the table, and a connection whose start was missed
+//! would be unknown until its next transition. The dump runs on its own thread, so it does not delay events.
 
 use std::{
     mem,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use hashbrown::HashSet;
-use tracer_core::event::{Endpoint, Event, ExistingSocket, SourceCounts, Timestamp};
+use tracer_core::event::{ConnKey, Event, ExistingSocket, Nanos, SourceCounts, Timestamp};
 
 use crate::sources::sock_diag::{Channel, ResyncDump, resync_dump};
 
-/// How long nothing must have been missed before the host is looked at: a burst is over by then.
-const CALM: Duration = Duration::from_secs(1);
-/// The longest that is waited for calm.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The shortest time between two looks.
-const INTERVAL: Duration = Duration::from_secs(30);
-/// Most ends remembered while a look is taken; beyond, it is of no use and is taken again.
-const MAX_TOUCHED: usize = 1 << 20;
+/// Time without further missed transitions before a dump starts, so that a burst is over.
+const QUIET: Nanos = Nanos::from_secs(1);
+/// Longest wait for the end of a burst.
+const LONGEST_BURST: Nanos = Nanos::from_secs(10);
+/// Minimum time between two dumps.
+const INTERVAL: Nanos = Nanos::from_secs(30);
+/// Most connections with events during a dump. Beyond this limit, the dump is discarded and repeated.
+const MAX_CHANGED: usize = 1 << 20;
 
-type Ends = (Option<u32>, Endpoint, Endpoint);
-type Touched = HashSet<Ends, foldhash::fast::RandomState>;
+type Changed = HashSet<ConnKey, foldhash::fast::RandomState>;
 
-/// Knows what was missed, and when to look.
+/// Decides when to dump, runs the dump, and delivers its result.
 #[derive(Debug, Default)]
 pub(super) struct Resync {
     channels: Vec<Channel>,
-    /// What had been missed when it was last asked.
+    /// The count of missed transitions at the last check.
     missed: u64,
-    /// When transitions were first and last missed since the last look.
-    hurt: Option<(Timestamp, Timestamp)>,
-    /// When a look last began, or could not.
-    looked: Option<Timestamp>,
-    look: Option<Look>,
+    /// The table is dirty: transitions were missed since the last dump. The times of the first and the last miss.
+    dirty: Option<(Timestamp, Timestamp)>,
+    /// The start of the last dump, or of the last attempt.
+    dumped_at: Option<Timestamp>,
+    dump: Option<RunningDump>,
 }
 
-/// A look that is being taken.
+/// A dump in progress.
 #[derive(Debug)]
-struct Look {
+struct RunningDump {
     thread: JoinHandle<ResyncDump>,
-    /// The ends that events were about meanwhile: these know better than the look.
-    touched: Touched,
-    /// The earliest of these events. It may be older than the look, which does not wait until what happened
-    /// before it has been read.
+    /// The connections with events during the dump. The events take precedence over the dump.
+    changed: Changed,
+    /// The time of the earliest of these events. It may be before the start of the dump, because the dump does not wait
+    /// until earlier records have been read.
     earliest: Option<Timestamp>,
 }
 
 impl Resync {
-    /// Heals through these channels; without any, never.
+    /// Creates a resync through these channels. Without channels, it never dumps.
     pub(super) fn through(channels: Vec<Channel>) -> Self {
         Self { channels, ..Self::default() }
     }
 
-    /// Remembers what an event was about while a look is taken.
+    /// Records the connection of an event during a dump.
     pub(super) fn event(&mut self, event: &Event) {
-        if let Some(look) = &mut self.look
+        if let Some(dump) = &mut self.dump
             && let Event::Transition(transition) = event
-            && look.touched.len() <= MAX_TOUCHED
+            && dump.changed.len() <= MAX_CHANGED
         {
-            look.touched.insert((transition.netns, transition.local, transition.remote));
-            look.earliest = Some(look.earliest.map_or(transition.time, |it| it.min(transition.time)));
+            dump.changed.insert(transition.key());
+            dump.earliest = Some(dump.earliest.map_or(transition.time, |it| it.min(transition.time)));
         }
     }
 
-    /// Begins a look when one is due.
+    /// Starts a dump when one is due.
     pub(super) fn begin_if_due(&mut self, counts: &SourceCounts, now: Timestamp) {
         let missed = counts.lost + counts.skipped.unwrap_or(0) + counts.malformed;
         if missed > self.missed {
             self.missed = missed;
-            let first = self.hurt.map_or(now, |(first, _)| first);
-            self.hurt = Some((first, now));
+            let first = self.dirty.map_or(now, |(first, _)| first);
+            self.dirty = Some((first, now));
         }
-        if self.look.is_none() && !self.channels.is_empty() && self.is_due(now) {
+        if self.dump.is_none() && !self.channels.is_empty() && self.is_due(now) {
             self.begin(thread::Builder::new(), now);
         }
     }
 
-    /// Begins a look on such a thread. Where none can be started, it is tried again at the time of the next look.
+    /// Starts a dump on a new thread. If the thread cannot be started, the next attempt is after [`INTERVAL`].
     fn begin(&mut self, thread: thread::Builder, now: Timestamp) {
-        // Shared, because what a thread that cannot be started was to own is gone.
+        // Shared, because a failed spawn drops everything that the thread would own.
         let channels = Arc::new(Mutex::new(mem::take(&mut self.channels)));
         let shared = Arc::clone(&channels);
-        let looking = thread.name("look".to_owned()).spawn(move || resync_dump(take(&shared)));
-        if let Ok(thread) = looking {
-            self.look = Some(Look { thread, touched: Touched::default(), earliest: None });
-            self.hurt = None;
+        let started = thread.name("resync".to_owned()).spawn(move || resync_dump(take(&shared)));
+        if let Ok(thread) = started {
+            self.dump = Some(RunningDump { thread, changed: Changed::default(), earliest: None });
+            self.dirty = None;
         } else {
             self.channels = take(&channels);
-            self.looked = Some(now);
+            self.dumped_at = Some(now);
         }
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
-        let past = |since: Timestamp, time: Duration| u128::from(now.since(since)) >= time.as_nanos();
-        self.hurt.is_some_and(|(first, last)| past(last, CALM) || past(first, PATIENCE))
-            && self.looked.is_none_or(|looked| past(looked, INTERVAL))
+        let past = |since: Timestamp, time: Nanos| now.since(since) >= time;
+        self.dirty.is_some_and(|(first, last)| past(last, QUIET) || past(first, LONGEST_BURST))
+            && self.dumped_at.is_none_or(|dumped_at| past(dumped_at, INTERVAL))
     }
 
-    /// Whether a look has been taken and waits for [`Self::finish`].
+    /// Returns whether a dump is complete and waits for [`Self::finish`].
     pub(super) fn is_done(&self) -> bool {
-        self.look.as_ref().is_some_and(|look| look.thread.is_finished())
+        self.dump.as_ref().is_some_and(|dump| dump.thread.is_finished())
     }
 
-    /// Hands over what a look that [is done](Self::is_done) has found. Between the two the events must be read: what
-    /// happened while the look was taken is to be known by then. True when the view was renewed.
+    /// Delivers the result of a dump that [is done](Self::is_done). Between the two calls, the events during the dump must
+    /// be passed to [`Self::event`]. Returns true if the table was resynced.
     pub(super) fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> bool {
-        let Some(look) = self.look.take() else { return false };
-        let found = look.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        self.looked = Some(found.started);
+        let Some(dump) = self.dump.take() else { return false };
+        let found = dump.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.dumped_at = Some(found.started);
         self.channels = found.channels;
-        let useless = look.touched.len() > MAX_TOUCHED || found.namespaces.is_empty();
-        // A namespace whose list was disturbed to the end still has its channel.
+        let useless = dump.changed.len() > MAX_CHANGED || found.namespaces.is_empty();
+        // A namespace with an interrupted dump keeps its channel, and is dumped again.
         if useless || found.namespaces.len() < self.channels.len() {
-            self.hurt = Some((found.started, found.started));
+            self.dirty = Some((found.started, found.started));
         }
         if useless {
             return false;
         }
-        // Whatever an event was about meanwhile is not told here, and must not count as vanished.
-        let started = look.earliest.map_or(found.started, |it| it.min(found.started));
-        // First, so that it is known what kind of look it is.
+        // Connections with events during the dump are not delivered here, and must not count as closed.
+        let started = dump.earliest.map_or(found.started, |it| it.min(found.started));
+        // The scopes come first, because they limit the dump to its namespaces.
         for netns in found.namespaces {
-            deliver(&Event::SnapshotScope { started, netns });
+            deliver(&Event::DumpScope { started, netns });
         }
-        for socket in found.sockets.iter().filter(|socket| is_untouched(socket, &look.touched)) {
+        for socket in found.sockets.iter().filter(|socket| is_unchanged(socket, &dump.changed)) {
             deliver(&Event::Existing(*socket));
         }
-        deliver(&Event::SnapshotEnd { started });
+        deliver(&Event::DumpEnd { started });
         true
     }
 }
@@ -141,14 +138,16 @@ fn take(channels: &Mutex<Vec<Channel>>) -> Vec<Channel> {
     mem::take(&mut *channels.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Whether the look may speak for this socket: no event did meanwhile.
-fn is_untouched(socket: &ExistingSocket, touched: &Touched) -> bool {
-    !touched.contains(&(socket.netns, socket.local, socket.remote))
+/// Returns whether the socket had no event during the dump.
+fn is_unchanged(socket: &ExistingSocket, changed: &Changed) -> bool {
+    !changed.contains(&socket.key())
 }
 
 #[cfg(test)]
 mod tests {
-    use tracer_core::event::TcpState;
+    use std::time::Duration;
+
+    use tracer_core::event::{Endpoint, Netns, SocketCookie, TcpState};
 
     use super::*;
 
@@ -158,33 +157,37 @@ mod tests {
         SourceCounts { lost, skipped: Some(skipped), ..SourceCounts::default() }
     }
 
-    fn due(healing: &mut Resync, counts: &SourceCounts, seconds: u64) -> bool {
-        // Without channels no look begins, but whether one is due can be asked.
-        healing.begin_if_due(counts, Timestamp(seconds * SECOND));
-        healing.is_due(Timestamp(seconds * SECOND))
+    fn due(resync: &mut Resync, counts: &SourceCounts, seconds: u64) -> bool {
+        // Without channels no dump starts, but `is_due` still works.
+        resync.begin_if_due(counts, Timestamp(seconds * SECOND));
+        resync.is_due(Timestamp(seconds * SECOND))
     }
 
-    /// Waits for the look and hands over what it has found.
-    fn finish(healing: &mut Resync, events: &mut Vec<Event>) -> bool {
+    /// Waits for the dump and delivers its result.
+    fn finish(resync: &mut Resync, events: &mut Vec<Event>) -> bool {
         let end = std::time::Instant::now() + Duration::from_secs(60);
-        while !healing.is_done() {
-            assert!(std::time::Instant::now() < end, "the look does not end");
+        while !resync.is_done() {
+            assert!(std::time::Instant::now() < end, "the dump does not end");
             thread::sleep(Duration::from_millis(1));
         }
-        healing.finish(&mut |event| events.push(*event))
+        resync.finish(&mut |event| events.push(*event))
     }
 
-    /// While a look is taken that will find this, begun at second 100.
-    fn looking(found: impl FnOnce() -> ResyncDump + Send + 'static) -> Resync {
+    /// Returns a resync with a running dump that has this result.
+    fn dumping(found: impl FnOnce() -> ResyncDump + Send + 'static) -> Resync {
         let thread = thread::spawn(found);
-        let look = Look { thread, touched: Touched::default(), earliest: None };
-        Resync { look: Some(look), ..Resync::default() }
+        let dump = RunningDump { thread, changed: Changed::default(), earliest: None };
+        Resync { dump: Some(dump), ..Resync::default() }
     }
 
     const STARTED: Timestamp = Timestamp(100 * SECOND);
 
-    fn whole(namespaces: &[u32]) -> ResyncDump {
-        ResyncDump { namespaces: namespaces.to_vec(), started: STARTED, ..ResyncDump::default() }
+    fn complete(namespaces: &[u32]) -> ResyncDump {
+        ResyncDump {
+            namespaces: namespaces.iter().copied().map(Netns).collect(),
+            started: STARTED,
+            ..ResyncDump::default()
+        }
     }
 
     fn end(port: u16) -> Endpoint {
@@ -201,7 +204,7 @@ mod tests {
             local: end(local),
             remote: end(80),
             process: None,
-            netns: Some(1),
+            netns: Some(Netns(1)),
             cgroup_id: None,
             accept_queue: None,
             flags: None,
@@ -212,123 +215,123 @@ mod tests {
     fn established(local: u16) -> ExistingSocket {
         ExistingSocket {
             time: STARTED,
-            cookie: u64::from(local),
+            cookie: SocketCookie(u64::from(local)),
             state: TcpState::Established,
-            state_age_ns: None,
+            state_age: None,
             local: end(local),
             remote: end(80),
             process: None,
-            netns: Some(1),
+            netns: Some(Netns(1)),
             cgroup_id: None,
             info: None,
         }
     }
 
     #[test]
-    fn a_look_that_found_no_whole_namespace_ends_nothing_and_is_taken_again() {
+    fn a_dump_without_a_complete_namespace_is_repeated() {
         let mut events = Vec::new();
-        let mut healing = looking(|| whole(&[]));
-        assert!(!finish(&mut healing, &mut events));
+        let mut resync = dumping(|| complete(&[]));
+        assert!(!finish(&mut resync, &mut events));
         assert_eq!(events, []);
-        assert!(!healing.is_due(Timestamp(129 * SECOND)));
-        assert!(healing.is_due(Timestamp(130 * SECOND)));
+        assert!(!resync.is_due(Timestamp(129 * SECOND)));
+        assert!(resync.is_due(Timestamp(130 * SECOND)));
     }
 
     #[test]
-    fn what_was_left_out_is_looked_at_again() {
+    fn a_missing_namespace_is_dumped_again() {
         let channels = || vec![Channel::here().unwrap(), Channel::here().unwrap()];
         for (namespaces, again) in [(&[1, 2][..], false), (&[1][..], true)] {
             let mut events = Vec::new();
-            let mut healing = looking(move || ResyncDump { channels: channels(), ..whole(namespaces) });
-            assert!(finish(&mut healing, &mut events));
+            let mut resync = dumping(move || ResyncDump { channels: channels(), ..complete(namespaces) });
+            assert!(finish(&mut resync, &mut events));
             assert_eq!(events.len(), namespaces.len() + 1);
-            assert_eq!(healing.is_due(Timestamp(130 * SECOND)), again, "{namespaces:?}");
+            assert_eq!(resync.is_due(Timestamp(130 * SECOND)), again, "{namespaces:?}");
         }
     }
 
     #[test]
-    fn what_an_event_was_about_meanwhile_is_neither_told_nor_ended() {
+    fn a_connection_with_an_event_during_the_dump_is_skipped() {
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
-        let mut healing = looking(move || {
+        let mut resync = dumping(move || {
             let _ = receiver.recv();
-            ResyncDump { sockets: vec![established(1), established(2)], ..whole(&[1]) }
+            ResyncDump { sockets: vec![established(1), established(2)], ..complete(&[1]) }
         });
-        assert!(!healing.is_done());
-        // One of them happened before the look began, and was read only then.
-        healing.event(&transition(100 * SECOND + 5, 3));
-        healing.event(&transition(100 * SECOND - 5, 1));
-        healing.event(&transition(100 * SECOND + 7, 4));
+        assert!(!resync.is_done());
+        // The second event happened before the start of the dump, and was read after it.
+        resync.event(&transition(100 * SECOND + 5, 3));
+        resync.event(&transition(100 * SECOND - 5, 1));
+        resync.event(&transition(100 * SECOND + 7, 4));
         drop(sender);
         let mut events = Vec::new();
-        assert!(finish(&mut healing, &mut events));
+        assert!(finish(&mut resync, &mut events));
         let started = Timestamp(100 * SECOND - 5);
         assert_eq!(
             events,
             [
-                Event::SnapshotScope { started, netns: 1 },
+                Event::DumpScope { started, netns: Netns(1) },
                 Event::Existing(established(2)),
-                Event::SnapshotEnd { started }
+                Event::DumpEnd { started }
             ]
         );
     }
 
     #[test]
-    fn a_look_that_cannot_begin_is_tried_again() {
-        let mut healing = Resync::through(vec![Channel::here().unwrap()]);
-        healing.hurt = Some((Timestamp(SECOND), Timestamp(SECOND)));
-        // More than the address space.
-        healing.begin(thread::Builder::new().stack_size(1 << 60), STARTED);
-        assert!(healing.look.is_none());
-        assert_eq!(healing.channels.len(), 1);
-        healing.begin_if_due(&counts(0, 0), Timestamp(129 * SECOND));
-        assert!(healing.look.is_none());
-        healing.begin_if_due(&counts(0, 0), Timestamp(130 * SECOND));
-        assert!(finish(&mut healing, &mut Vec::new()));
+    fn a_dump_that_cannot_start_is_repeated() {
+        let mut resync = Resync::through(vec![Channel::here().unwrap()]);
+        resync.dirty = Some((Timestamp(SECOND), Timestamp(SECOND)));
+        // The stack is larger than the address space.
+        resync.begin(thread::Builder::new().stack_size(1 << 60), STARTED);
+        assert!(resync.dump.is_none());
+        assert_eq!(resync.channels.len(), 1);
+        resync.begin_if_due(&counts(0, 0), Timestamp(129 * SECOND));
+        assert!(resync.dump.is_none());
+        resync.begin_if_due(&counts(0, 0), Timestamp(130 * SECOND));
+        assert!(finish(&mut resync, &mut Vec::new()));
     }
 
     #[test]
-    fn it_looks_when_a_burst_is_over() {
-        let mut healing = Resync::default();
-        assert!(!due(&mut healing, &counts(0, 0), 100));
-        assert!(!due(&mut healing, &counts(5, 0), 101));
-        assert!(!due(&mut healing, &counts(9, 0), 102));
-        assert!(due(&mut healing, &counts(9, 0), 103));
+    fn a_dump_starts_after_a_burst() {
+        let mut resync = Resync::default();
+        assert!(!due(&mut resync, &counts(0, 0), 100));
+        assert!(!due(&mut resync, &counts(5, 0), 101));
+        assert!(!due(&mut resync, &counts(9, 0), 102));
+        assert!(due(&mut resync, &counts(9, 0), 103));
     }
 
     #[test]
-    fn it_does_not_wait_for_ever_and_not_look_all_the_time() {
-        let mut healing = Resync::default();
-        let looks: Vec<u64> = (100..200)
+    fn a_long_burst_leads_to_dumps_at_the_interval() {
+        let mut resync = Resync::default();
+        let dumps: Vec<u64> = (100..200)
             .filter(|&second| {
-                let looks = due(&mut healing, &counts(0, second), second);
-                if looks {
-                    healing.looked = Some(Timestamp(second * SECOND));
-                    healing.hurt = None;
+                let starts = due(&mut resync, &counts(0, second), second);
+                if starts {
+                    resync.dumped_at = Some(Timestamp(second * SECOND));
+                    resync.dirty = None;
                 }
-                looks
+                starts
             })
             .collect();
-        assert_eq!(looks, [110, 140, 170]);
+        assert_eq!(dumps, [110, 140, 170]);
     }
 
     #[test]
-    fn a_look_renews_what_this_process_holds_open() {
+    fn a_dump_delivers_the_connections_of_this_process() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut healing = Resync::through(vec![Channel::here().unwrap()]);
-        healing.begin_if_due(&counts(1, 0), Timestamp(SECOND));
-        healing.begin_if_due(&counts(1, 0), Timestamp(3 * SECOND));
-        assert!(healing.look.is_some());
+        let mut resync = Resync::through(vec![Channel::here().unwrap()]);
+        resync.begin_if_due(&counts(1, 0), Timestamp(SECOND));
+        resync.begin_if_due(&counts(1, 0), Timestamp(3 * SECOND));
+        assert!(resync.dump.is_some());
         let mut events = Vec::new();
-        assert!(finish(&mut healing, &mut events));
+        assert!(finish(&mut resync, &mut events));
         let address = client.local_addr().unwrap();
         let found = events.iter().any(|event| {
             matches!(event, Event::Existing(socket)
                 if socket.state == TcpState::Established && socket.local.port == address.port())
         });
         assert!(found, "{} events", events.len());
-        assert!(matches!(events[0], Event::SnapshotScope { .. }));
-        assert!(matches!(events[events.len() - 1], Event::SnapshotEnd { .. }));
-        assert_eq!(healing.channels.len(), 1);
+        assert!(matches!(events[0], Event::DumpScope { .. }));
+        assert!(matches!(events[events.len() - 1], Event::DumpEnd { .. }));
+        assert_eq!(resync.channels.len(), 1);
     }
 }

@@ -1,14 +1,14 @@
-//! The layout of the classic tracepoint's record, from the `format` file in tracefs.
+//! Reads the record layout of the classic tracepoint from its `format` file in tracefs.
 
 use std::{fs, io, path::PathBuf};
 
 use tracer_ebpf::CtxLayout;
 
-/// Where tracefs is, or may be mounted.
+/// The mount points of tracefs.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENT: &str = "events/sock/inet_sock_set_state";
 
-/// Why the tracepoint's layout is not known.
+/// Why the layout of the tracepoint could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TracefsError {
     /// tracefs is not mounted and could not be mounted.
@@ -17,29 +17,29 @@ pub enum TracefsError {
          `mount -t tracefs tracefs /sys/kernel/tracing`"
     )]
     NotMounted(io::Error),
-    /// The tracepoint's directory cannot be read.
-    #[error("the tracepoint's layout in {path} cannot be read: {source}")]
+    /// The format file cannot be read.
+    #[error("cannot read the tracepoint's layout {path}: {source}; run as root or use `--mode btf`")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The format lacks a field or has one of an unexpected size.
+    /// A field is missing or has an unexpected size.
     #[error(
-        "the tracepoint sock:inet_sock_set_state has no usable field `{0}` on this kernel, so `--mode tracepoint` cannot work"
+        "mode tracepoint does not work because sock:inet_sock_set_state has no usable field `{0}` on this kernel; use `--mode btf`"
     )]
     Field(&'static str),
 }
 
-/// Runs `work` where tracefs is mounted.
+/// Runs `work` with tracefs mounted. Call it on a temporary thread.
 ///
-/// When it is not, the calling thread gets a mount namespace of its own with tracefs in it; nothing
-/// outside this thread sees that, and it ends with the thread. Meant for a scratch thread.
+/// If tracefs is not mounted, the calling thread enters a new mount namespace and mounts it there. The mount is private to
+/// the thread and ends with it.
 ///
 /// # Errors
 ///
-/// [`TracefsError::NotMounted`] when there is no tracefs and no right to mount one.
+/// [`TracefsError::NotMounted`] when tracefs is not mounted and cannot be mounted.
 pub fn with_tracefs<T>(work: impl FnOnce() -> T) -> Result<T, TracefsError> {
     if mounted().is_none() {
         mount_privately().map_err(TracefsError::NotMounted)?;
@@ -47,7 +47,7 @@ pub fn with_tracefs<T>(work: impl FnOnce() -> T) -> Result<T, TracefsError> {
     Ok(work())
 }
 
-/// The directory where tracefs is mounted, if it is.
+/// Returns the directory where tracefs is mounted; `None` if it is not.
 pub fn mounted() -> Option<PathBuf> {
     MOUNT_POINTS.iter().map(PathBuf::from).find(|path| path.join("events").exists())
 }
@@ -57,20 +57,19 @@ fn mount_privately() -> io::Result<()> {
         mount::{MountFlags, MountPropagationFlags, mount, mount_change},
         thread::{UnshareFlags, unshare_unsafe},
     };
-    // SAFETY: a new mount namespace does not affect memory or file descriptors; the thread is a
-    // scratch one, as documented.
+    // SAFETY: a new mount namespace affects neither memory nor file descriptors, and the thread is temporary.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
-    // What is mounted here must not appear in the host's namespace.
+    // The mount must not propagate to the host's namespace.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     mount("tracefs", MOUNT_POINTS[0], "tracefs", MountFlags::empty(), None)?;
     Ok(())
 }
 
-/// Reads the record layout of `sock:inet_sock_set_state`. tracefs must be mounted.
+/// Reads the record layout of `sock:inet_sock_set_state`. Requires a mounted tracefs.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or lacks a field.
+/// When the file cannot be read, or a field is missing.
 pub fn record_layout() -> Result<CtxLayout, TracefsError> {
     let root = mounted().unwrap_or_else(|| PathBuf::from(MOUNT_POINTS[0]));
     let path = root.join(EVENT).join("format");
@@ -78,7 +77,7 @@ pub fn record_layout() -> Result<CtxLayout, TracefsError> {
     parse_format(&text)
 }
 
-/// One `field:` line of a `format` file.
+/// A `field:` line of a `format` file.
 #[derive(Debug, PartialEq, Eq)]
 struct Field<'a> {
     name: &'a str,
@@ -102,12 +101,12 @@ fn parse_field(line: &str) -> Option<Field<'_>> {
     Some(Field { name, offset: offset?, size: size? })
 }
 
-/// Finds the fields in the text of a `format` file.
+/// Parses the text of a `format` file.
 ///
 /// # Errors
 ///
-/// [`TracefsError::Field`] naming the first field that is missing, of an unexpected size, or beyond
-/// what the program copies.
+/// [`TracefsError::Field`] with the first field that is missing, has an unexpected size, or is outside of the bytes that
+/// the program copies.
 pub fn parse_format(text: &str) -> Result<CtxLayout, TracefsError> {
     let fields: Vec<Field<'_>> = text.lines().filter_map(parse_field).collect();
     let find = |name: &'static str, sizes: &[u32]| {
@@ -145,7 +144,7 @@ mod tests {
     const FROM_6_18: &str = include_str!("../../../tests/data/inet_sock_set_state.format");
 
     #[test]
-    fn reads_the_layout_of_6_18() {
+    fn the_layout_of_6_18_parses() {
         let layout = parse_format(FROM_6_18).unwrap();
         assert_eq!((layout.skaddr, layout.oldstate, layout.newstate), (8, 16, 20));
         assert_eq!((layout.sport, layout.dport, layout.family), (24, 26, 28));
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_one_byte_protocol_as_up_to_5_5() {
+    fn the_one_byte_protocol_up_to_5_5_parses() {
         let old = FROM_6_18
             .replace("__u16 protocol;\toffset:30;\tsize:2", "__u8 protocol;\toffset:30;\tsize:1")
             .replace("saddr[4];\toffset:32", "saddr[4];\toffset:31");
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_field_that_is_missing_or_odd() {
+    fn a_missing_or_unusable_field_is_named() {
         let missing = FROM_6_18.replace("newstate", "anewstate");
         assert!(parse_format(&missing).unwrap_err().to_string().contains("`newstate`"));
         let beyond = FROM_6_18.replace("offset:56", "offset:81");
@@ -174,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(text in "(\t?field:[a-z_ *\\[\\]0-9]{0,20};?\t?(offset|size):[0-9]{0,12};?\n?){0,20}|.{0,200}") {
+        fn any_text_parses_without_a_panic(text in "(\t?field:[a-z_ *\\[\\]0-9]{0,20};?\t?(offset|size):[0-9]{0,12};?\n?){0,20}|.{0,200}") {
             let _ = parse_format(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! Asks the kernel for its sockets and hands them on one by one.
+//! Requests a socket dump from the kernel and passes on the sockets one by one.
 
 use std::{
     fs::File,
@@ -7,7 +7,6 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         linux::fs::MetadataExt,
     },
-    path::Path,
     time::Duration,
 };
 
@@ -20,91 +19,60 @@ use rustix::{
     },
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+use tracer_core::event::{Netns, SocketCookie};
 
 use crate::sources::sock_diag::{
     decode,
     error::SockDiagError,
-    filter::Filter,
     netlink::{AF_INET, AF_INET6, Message, messages, request},
     socket::SocketSnapshot,
+    states::StateSet,
 };
 
-/// Room for one datagram. The kernel fills at most 32 KiB and only if the reader offers as much
+/// Size of the receive buffer. The kernel fills at most 32 KiB, and only if the reader offers as much
 /// (`netlink_dump`).
 const BUFFER: usize = 64 * 1024;
 
-/// How long the kernel may be silent in the middle of an answer. It prepares each part while the
-/// reader is in `recv`, so it is silent only when the end of the answer was lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the next part of an answer. The kernel prepares each part while the reader is in `recv`, so a longer
+/// wait means that the end of the answer was lost.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many of the last cookies are remembered. A socket comes twice when others enter its hash
-/// chain before it between two parts of the answer, so its copies are at most a chain apart.
-const REMEMBERED: usize = 256;
+/// Number of cookies that are kept to detect duplicates. A socket is reported twice when others are inserted before it in
+/// its hash chain between two parts of the answer, so both reports are at most one chain apart.
+const RECENT: usize = 256;
 
-/// What became of a dump.
+/// The result of a socket dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct DumpReport {
-    /// Sockets handed to the caller.
-    pub sockets: u64,
-    /// Sockets that came twice because their hash chain changed under the walk; handed on once.
-    pub duplicates: u64,
-    /// Messages that could not be understood; see [`decode::DecodeError`].
+    /// Messages that could not be decoded; see [`decode::DecodeError`].
     pub malformed: u64,
-    /// Datagrams that did not fit the buffer; what did not fit is lost.
-    pub truncated: u64,
-    /// The list is incomplete or inconsistent, by the kernel's own account (`NLM_F_DUMP_INTR`),
-    /// because parts of it were lost (`ENOBUFS`, truncation) or because a part was malformed beyond
-    /// its message. Dump again.
+    /// The dump is incomplete or inconsistent: the kernel says so (`NLM_F_DUMP_INTR`), parts were lost (`ENOBUFS`, a
+    /// truncated datagram), or the framing of a part was invalid. Repeat the dump.
     pub interrupted: bool,
 }
 
-/// Lists the TCP sockets of the calling thread's network namespace that `filter` wants.
-///
-/// `handler` gets each once, in no particular order, while the kernel goes on; memory use does not
-/// depend on how many there are. It should be quick: what happens during the walk may be missed.
-///
-/// # Errors
-/// When the kernel cannot be asked or its answer does not come; sockets may have been handed on
-/// before. Losses on the way are no error but counted in the report.
-pub fn dump(handler: &mut dyn FnMut(SocketSnapshot), filter: &Filter) -> Result<DumpReport, SockDiagError> {
-    Channel::here()?.dump(handler, filter)
-}
-
-/// Lists the TCP sockets of the network namespace that `namespace` is open on, as [`dump`] does.
-///
-/// A thread of its own enters the namespace, opens a socket there and ends: neither the calling
-/// thread nor any other changes its namespace. `handler` runs on the calling thread.
-///
-/// # Errors
-/// Those of [`dump`], and when the namespace cannot be entered.
-pub fn dump_namespace(
-    namespace: impl AsFd,
-    handler: &mut dyn FnMut(SocketSnapshot),
-    filter: &Filter,
-) -> Result<DumpReport, SockDiagError> {
-    Channel::into_namespace(namespace)?.dump(handler, filter)
-}
-
-/// A diagnostics socket. It belongs to the network namespace it was opened in, and needs no privilege once it
-/// is open.
+/// A diagnostics socket. It belongs to the network namespace in which it was opened, and requires no privilege once it is
+/// open.
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
-    netns: Option<u32>,
+    netns: Option<Netns>,
 }
 
 impl Channel {
-    /// Opens one in the calling thread's network namespace.
+    /// Opens a channel into the calling thread's network namespace.
     ///
     /// # Errors
-    /// When the kernel has no diagnostics sockets, or no descriptor is left.
+    /// When the kernel has no diagnostics sockets, or no file descriptor is left.
     pub fn here() -> Result<Self, SockDiagError> {
         let netns = File::open("/proc/thread-self/ns/net").ok().and_then(|file| inode(&file));
         Ok(Self { socket: connect()?, netns })
     }
 
-    /// Opens one in the network namespace that `namespace` is open on; see [`dump_namespace`].
+    /// Opens a channel into the network namespace that `namespace` refers to.
+    ///
+    /// A temporary thread enters the namespace and opens the socket. No other thread changes its namespace.
     ///
     /// # Errors
     /// Those of [`Channel::here`], and when the namespace cannot be entered.
@@ -114,44 +82,43 @@ impl Channel {
         Ok(Self { socket: connect_in(namespace)?, netns })
     }
 
-    /// Inode of the network namespace it looks into.
-    pub fn netns(&self) -> Option<u32> {
+    /// Returns the inode of the network namespace.
+    pub fn netns(&self) -> Option<Netns> {
         self.netns
     }
 
-    /// Lists the sockets, as [`dump`] does. After an error the channel is of no more use: the rest of an
-    /// answer may still be in it.
+    /// Dumps the TCP sockets in `states`. A timewait socket counts with its own state.
+    ///
+    /// `handler` gets each socket once, in no particular order, on the calling thread, while the kernel continues.
+    /// Memory use does not depend on the number of sockets. A slow handler makes the dump less consistent. After an
+    /// error, the channel is unusable, because it may still hold the rest of the answer.
     ///
     /// # Errors
-    /// Those of [`dump`].
+    /// When the request fails or the answer does not arrive; `handler` may have been called before. Lost parts are not an
+    /// error: the report has them.
     pub fn dump(
         &self,
+        states: StateSet,
         handler: &mut dyn FnMut(SocketSnapshot),
-        filter: &Filter,
     ) -> Result<DumpReport, SockDiagError> {
-        walk(&self.socket, self.netns, handler, filter)
+        let mut walk = Walk {
+            socket: &self.socket,
+            netns: self.netns,
+            handler,
+            states,
+            buffer: vec![0; BUFFER],
+            recent: RecentCookies::default(),
+            report: DumpReport::default(),
+        };
+        walk.family(AF_INET, 1)?;
+        walk.family(AF_INET6, 2)?;
+        Ok(walk.report)
     }
 }
 
-/// Lists the TCP sockets of the network namespace with the file `path`, such as `/proc/PID/ns/net`
-/// or `/run/netns/NAME`; see [`dump_namespace`].
-///
-/// # Errors
-/// Those of [`dump_namespace`], and when the file cannot be opened.
-pub fn dump_namespace_at(
-    path: impl AsRef<Path>,
-    handler: &mut dyn FnMut(SocketSnapshot),
-    filter: &Filter,
-) -> Result<DumpReport, SockDiagError> {
-    let path = path.as_ref();
-    let namespace =
-        File::open(path).map_err(|source| SockDiagError::OpenNamespace { path: path.to_owned(), source })?;
-    dump_namespace(namespace, handler, filter)
-}
-
-/// The inode of a namespace file. The kernel numbers namespaces with 32 bits (`struct ns_common`).
-fn inode(file: &File) -> Option<u32> {
-    file.metadata().ok().and_then(|metadata| u32::try_from(metadata.st_ino()).ok())
+/// Returns the inode of a namespace file. The kernel numbers namespaces with 32 bits (`struct ns_common`).
+fn inode(file: &File) -> Option<Netns> {
+    file.metadata().ok().and_then(|metadata| u32::try_from(metadata.st_ino()).ok()).map(Netns)
 }
 
 /// Opens a diagnostics socket in the namespace of the calling thread.
@@ -163,15 +130,15 @@ fn connect() -> Result<OwnedFd, SockDiagError> {
             SocketFlags::CLOEXEC,
             Some(rustix_netlink::SOCK_DIAG),
         )?;
-        // Connected to port 0, the kernel, it takes no messages from anybody else.
+        // A socket connected to port 0, the kernel, receives no messages from other senders.
         rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(RECEIVE_TIMEOUT))?;
         Ok(socket)
     };
     open().map_err(|errno: Errno| SockDiagError::Open(errno.into()))
 }
 
-/// Opens a diagnostics socket in `namespace`.
+/// Opens a diagnostics socket in `namespace`, on a temporary thread.
 fn connect_in(namespace: BorrowedFd<'_>) -> Result<OwnedFd, SockDiagError> {
     let enter = || {
         move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).map_err(
@@ -192,89 +159,60 @@ fn connect_in(namespace: BorrowedFd<'_>) -> Result<OwnedFd, SockDiagError> {
     })
 }
 
-/// Dumps one family after the other over `socket`.
-fn walk(
-    socket: &OwnedFd,
-    netns: Option<u32>,
-    handler: &mut dyn FnMut(SocketSnapshot),
-    filter: &Filter,
-) -> Result<DumpReport, SockDiagError> {
-    let mut walk = Walk {
-        socket,
-        netns,
-        handler,
-        filter,
-        buffer: vec![0; BUFFER],
-        recent: Recent::default(),
-        report: DumpReport::default(),
-    };
-    if filter.ipv4 {
-        walk.family(AF_INET, 1)?;
-    }
-    // An IPv6 socket may have v4-mapped addresses, and each socket is in the list of its own family
-    // only: IPv4 alone wants both lists too.
-    if filter.ipv4 || filter.ipv6 {
-        walk.family(AF_INET6, 2)?;
-    }
-    Ok(walk.report)
-}
-
+/// A dump in progress.
 struct Walk<'a> {
     socket: &'a OwnedFd,
-    netns: Option<u32>,
+    netns: Option<Netns>,
     handler: &'a mut dyn FnMut(SocketSnapshot),
-    filter: &'a Filter,
+    states: StateSet,
     buffer: Vec<u8>,
-    recent: Recent,
+    recent: RecentCookies,
     report: DumpReport,
 }
 
 impl Walk<'_> {
-    /// Asks for one family and reads the answer to its end.
+    /// Requests one address family and reads the answer to its end.
     fn family(&mut self, family: u8, sequence: u32) -> Result<(), SockDiagError> {
-        let request = request(family, sequence, self.filter);
+        let request = request(family, sequence, self.states);
         retry(|| rustix::net::send(self.socket, &request, SendFlags::empty()))
             .map_err(|errno| SockDiagError::Request(errno.into()))?;
         loop {
-            // With TRUNC the second number is the length the datagram had.
+            // With TRUNC, the second number is the original length of the datagram.
             let received = retry(|| rustix::net::recv(self.socket, &mut self.buffer[..], RecvFlags::TRUNC));
             let length = match received {
-                Ok((length, whole)) => {
-                    if whole > length {
-                        self.report.truncated += 1;
-                        self.report.interrupted = true;
-                    }
+                Ok((length, original)) => {
+                    self.report.interrupted |= original > length;
                     length
                 }
                 Err(Errno::NOBUFS) => {
-                    // Said once for parts that are lost; what comes after is still good.
+                    // Reported once for lost parts. The parts after them are valid.
                     self.report.interrupted = true;
                     continue;
                 }
-                // The end itself was among what was lost.
+                // The lost parts included the end of the answer.
                 Err(Errno::AGAIN) if self.report.interrupted => return Ok(()),
                 Err(Errno::AGAIN) => return Err(SockDiagError::Silent),
                 Err(errno) => return Err(SockDiagError::Receive(errno.into())),
             };
-            // Only a closed socket gives an empty datagram, and this one is open.
+            // An empty datagram would mean that the socket is closed, which it is not.
             if length == 0 || self.datagram(length, sequence)? {
                 return Ok(());
             }
         }
     }
 
-    /// Handles the messages of a datagram; true at the end of the answer.
+    /// Handles the messages of a datagram. Returns true at the end of the answer.
     fn datagram(&mut self, length: usize, sequence: u32) -> Result<bool, SockDiagError> {
         for framed in messages(&self.buffer[..length], sequence) {
             self.report.interrupted |= framed.interrupted;
             match framed.message {
                 Message::Socket(body) => match decode::message(body) {
-                    Ok(socket) if !self.filter.matches(&socket) => {}
-                    Ok(socket) if self.recent.remember(socket.cookie) => {
-                        self.report.sockets += 1;
-                        (self.handler)(SocketSnapshot { netns: self.netns, ..socket });
+                    // The kernel checks the state before it reads the socket, which may change in between.
+                    Ok(socket) => {
+                        if self.states.contains(socket.state) && self.recent.insert(socket.cookie) {
+                            (self.handler)(SocketSnapshot { netns: self.netns, ..socket });
+                        }
                     }
-                    Ok(_) => self.report.duplicates += 1,
                     Err(_) => self.report.malformed += 1,
                 },
                 Message::Done => return Ok(true),
@@ -290,16 +228,16 @@ impl Walk<'_> {
     }
 }
 
-/// What an error in the answer means.
+/// Converts the errno of an answer.
 fn refusal(errno: i32) -> SockDiagError {
-    // No handler for TCP is registered (inet_diag_lock_handler), or none for the family.
+    // No handler for TCP (inet_diag_lock_handler) or for the address family is registered.
     if [Errno::NOENT, Errno::OPNOTSUPP].map(Errno::raw_os_error).contains(&errno) {
         return SockDiagError::Unsupported;
     }
     SockDiagError::Refused(io::Error::from_raw_os_error(errno))
 }
 
-/// Calls until it is not a signal that ended the call.
+/// Repeats a call that a signal interrupted.
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match call() {
@@ -309,28 +247,28 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
     }
 }
 
-/// The last cookies seen.
-struct Recent {
-    cookies: [u64; REMEMBERED],
+/// The last [`RECENT`] cookies.
+struct RecentCookies {
+    cookies: [SocketCookie; RECENT],
     next: usize,
 }
 
-impl Default for Recent {
+impl Default for RecentCookies {
     fn default() -> Self {
         // Cookies start at 1.
-        Self { cookies: [0; REMEMBERED], next: 0 }
+        Self { cookies: [SocketCookie(0); RECENT], next: 0 }
     }
 }
 
-impl Recent {
-    /// Notes `cookie`; false if it was among the last.
-    fn remember(&mut self, cookie: u64) -> bool {
-        if cookie != 0 {
+impl RecentCookies {
+    /// Adds a cookie. Returns false if it was already there. A cookie of 0 is never a duplicate.
+    fn insert(&mut self, cookie: SocketCookie) -> bool {
+        if cookie != SocketCookie(0) {
             if self.cookies.contains(&cookie) {
                 return false;
             }
             self.cookies[self.next] = cookie;
-            self.next = (self.next + 1) % REMEMBERED;
+            self.next = (self.next + 1) % RECENT;
         }
         true
     }
@@ -341,19 +279,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_cookies_are_remembered() {
-        let mut recent = Recent::default();
+    fn the_last_cookies_are_kept() {
+        let mut recent = RecentCookies::default();
         for cookie in 1..=300 {
-            assert!(recent.remember(cookie), "{cookie}");
+            assert!(recent.insert(SocketCookie(cookie)), "{cookie}");
         }
-        assert!(!recent.remember(300));
-        assert!(!recent.remember(45));
-        assert!(recent.remember(44));
-        assert!(recent.remember(0));
-        assert!(recent.remember(0));
+        assert!(!recent.insert(SocketCookie(300)));
+        assert!(!recent.insert(SocketCookie(45)));
+        assert!(recent.insert(SocketCookie(44)));
+        assert!(recent.insert(SocketCookie(0)));
+        assert!(recent.insert(SocketCookie(0)));
     }
 
-    /// A message as the kernel frames it, with the smallest body of a listener.
+    /// A netlink message with the shortest body of a listener.
     fn listener(cookie: u8, state: u8, flags: u16) -> Vec<u8> {
         let mut bytes = vec![0; 16 + 72];
         bytes[0..4].copy_from_slice(&88u32.to_ne_bytes());
@@ -366,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_comes_is_accounted_for() {
+    fn every_message_is_passed_on_or_counted() {
         const INTERRUPTED: u16 = 0x10;
         let mut seen = Vec::new();
         let mut report = |parts: &[Vec<u8>]| {
@@ -374,30 +312,30 @@ mod tests {
             let length = buffer.len();
             let mut walk = Walk {
                 socket: &connect().unwrap(),
-                netns: Some(9),
-                handler: &mut |socket| seen.push((socket.cookie, socket.netns)),
-                filter: &Filter::default(),
+                netns: Some(Netns(9)),
+                handler: &mut |socket| seen.push((socket.cookie.0, socket.netns)),
+                states: StateSet::ALL,
                 buffer,
-                recent: Recent::default(),
+                recent: RecentCookies::default(),
                 report: DumpReport::default(),
             };
             assert!(!walk.datagram(length, 1).unwrap());
             walk.report
         };
 
-        let good = DumpReport { sockets: 2, ..DumpReport::default() };
+        let good = DumpReport::default();
         let parts = [listener(1, 10, 2), listener(2, 10, 2)];
         assert_eq!(report(&parts), good);
-        let parts = [listener(3, 10, 2), listener(4, 10, 2), listener(3, 6, 2)];
-        assert_eq!(report(&parts), DumpReport { duplicates: 1, ..good });
+        let duplicate = [listener(3, 10, 2), listener(4, 10, 2), listener(3, 6, 2)];
+        assert_eq!(report(&duplicate), good);
         let parts = [listener(5, 10, 2), listener(6, 99, 2), listener(7, 10, 2)];
         assert_eq!(report(&parts), DumpReport { malformed: 1, ..good });
         let parts = [listener(8, 10, 2), listener(9, 10, INTERRUPTED)];
         assert_eq!(report(&parts), DumpReport { interrupted: true, ..good });
         let parts = [listener(10, 10, 2), listener(11, 10, 2), vec![1, 2, 3]];
-        assert_eq!(report(&parts), DumpReport { malformed: 1, interrupted: true, ..good });
+        assert_eq!(report(&parts), DumpReport { malformed: 1, interrupted: true });
 
-        let expected = [1, 2, 3, 4, 5, 7, 8, 9, 10, 11].map(|cookie| (cookie, Some(9)));
+        let expected = [1, 2, 3, 4, 5, 7, 8, 9, 10, 11].map(|cookie| (cookie, Some(Netns(9))));
         assert_eq!(seen, expected);
     }
 
@@ -406,7 +344,7 @@ mod tests {
         assert!(matches!(refusal(2), SockDiagError::Unsupported));
         assert!(refusal(2).to_string().contains("modprobe tcp_diag"));
         assert!(matches!(refusal(13), SockDiagError::Refused(_)));
-        // A number no errno has must not panic either.
+        // An invalid errno must not panic.
         assert!(matches!(refusal(i32::MAX), SockDiagError::Refused(_)));
     }
 }

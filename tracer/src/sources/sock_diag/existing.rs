@@ -1,78 +1,93 @@
-//! Everything that exists on the host: the sockets of every network namespace, with their processes.
+//! Dumps the existing sockets of every network namespace, with their processes.
 
-use std::{collections::HashSet, path::Path};
+use std::path::Path;
 
-use tracer_core::event::{ExistingSocket, TcpInfo, Timestamp};
+use rustix::io::Errno;
+use tracer_core::event::{ExistingSocket, Nanos, Netns, TcpInfo, Timestamp};
 
 use crate::{
     host::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan},
-    sources::sock_diag::{Channel, Filter, SockDiagError, SocketSnapshot},
+    sources::{
+        Coverage,
+        sock_diag::{Channel, DumpReport, SockDiagError, SocketSnapshot, StateSet},
+    },
 };
 
-/// How many times a namespace is listed again when the kernel says that its list was disturbed.
+/// How many times a namespace is dumped when the kernel reports an interrupted dump.
 const ATTEMPTS: usize = 3;
 
-/// What was found, and what could not be looked into.
+/// Most channels that are kept: each is a file descriptor, and a process has 1,024 by default.
+const MAX_CHANNELS: usize = 256;
+
+/// Most problems that are kept.
+const MAX_PROBLEMS: usize = 8;
+
+/// The existing sockets of the host.
 #[derive(Debug, Default)]
-pub struct Existing {
-    /// The full sockets and listeners, each once.
+pub(crate) struct Existing {
+    /// The full sockets, including listeners, each once.
     pub sockets: Vec<ExistingSocket>,
-    /// Mini-sockets and half-open requests, as the kernel listed them.
-    pub timewait_sockets: Vec<SocketSnapshot>,
-    /// When the look began.
+    /// The request sockets and timewait sockets (`net/ipv4/tcp_minisocks.c`).
+    pub minisocks: Vec<SocketSnapshot>,
+    /// The start of the dump.
     pub started: Timestamp,
-    /// Network namespaces looked into.
+    /// How many network namespaces were dumped.
     pub namespaces: usize,
-    /// Why some namespaces were not, one sentence each, at most a few.
+    /// What is missing, one sentence each, at most eight.
     pub problems: Vec<String>,
-    /// Ways to look into the same namespaces again, without any privilege; those of the first 256.
+    /// How much is missing. The counts of cgroups are 0.
+    pub coverage: Coverage,
+    /// Channels into the first 256 of the namespaces, for later dumps without privileges.
     pub channels: Vec<Channel>,
 }
 
-/// Most channels that are kept: each is a descriptor, of which a process has 1,024 by default.
-const MAX_CHANNELS: usize = 256;
-
-/// Lists the sockets of every network namespace that can be found and entered.
+/// Dumps the sockets of every network namespace that can be found and entered.
 ///
-/// It never fails: what cannot be looked into is told in [`Existing::problems`].
-pub fn existing() -> Existing {
+/// Never fails: [`Existing::problems`] and [`Existing::coverage`] report what is missing.
+pub(crate) fn existing() -> Existing {
     let mut found = Existing { started: crate::host::now(), ..Existing::default() };
     let mut sockets = Vec::new();
-    collect(&mut found, &mut sockets, "this network namespace", Channel::here());
-    let own: HashSet<u32> = own_namespace().into_iter().collect();
+    found.add_namespace(&mut sockets, "this network namespace", Channel::here());
+    let own = own_namespace();
     match enumerate_netns(Path::new("/proc"), NetnsLimits::default()) {
         Err(error) => found.problem(format!("the network namespaces cannot be listed: {error}")),
         Ok(list) => {
-            // Some hosts hide a few even from those who may see all.
-            if list.unreadable_processes > 0 && !may_see_all_processes() {
-                found.problem(format!(
-                    "the network namespaces of {} processes cannot be seen; CAP_SYS_PTRACE shows them",
-                    list.unreadable_processes
-                ));
-            }
-            for namespace in list.namespaces.iter().filter(|namespace| !own.contains(&namespace.inode)) {
-                let name = || {
-                    namespace.name.clone().unwrap_or_else(|| format!("network namespace {}", namespace.inode))
-                };
+            found.coverage.unreadable_processes = list.unreadable_processes as u64;
+            found.coverage.omitted_namespaces = list.omitted as u64;
+            for namespace in list.namespaces.iter().filter(|namespace| own != Some(namespace.netns)) {
+                let name = namespace
+                    .name
+                    .clone()
+                    .unwrap_or_else(|| format!("network namespace {}", namespace.netns));
                 match namespace.open() {
-                    // It ended meanwhile, and its sockets with it.
-                    Err(_) => {}
-                    Ok(fd) => collect(&mut found, &mut sockets, &name(), Channel::into_namespace(&fd)),
+                    Ok(fd) => found.add_namespace(&mut sockets, &name, Channel::into_namespace(&fd)),
+                    // The namespace has been removed, and its sockets with it.
+                    Err(Errno::NOENT | Errno::SRCH | Errno::INVAL) => {}
+                    Err(error) => found.unreadable_namespace(&name, &error),
                 }
             }
         }
     }
-    // After the lists, so that every socket listed already has its descriptor.
+    // After the dumps, so that every dumped socket already has its descriptor.
     let owners = scan(Path::new("/proc"), ScanLimits::default());
-    if let Err(error) = &owners {
-        found.problem(format!("the processes cannot be searched for their sockets: {error}"));
+    match &owners {
+        Err(error) => found.problem(format!("the processes cannot be searched for their sockets: {error}")),
+        Ok(owners) => {
+            let counts = owners.counts();
+            let unreadable = &mut found.coverage.unreadable_processes;
+            *unreadable = (*unreadable).max(counts.unreadable_processes as u64);
+            found.coverage.omitted_processes = counts.omitted_processes as u64;
+        }
+    }
+    for problem in limit_problems(&found.coverage, may_read_all_processes()) {
+        found.problem(problem);
     }
     let owners = owners.ok();
     for socket in sockets {
         if socket.is_full() {
             found.sockets.push(describe(&socket, owners.as_ref(), found.started));
         } else {
-            found.timewait_sockets.push(socket);
+            found.minisocks.push(socket);
         }
     }
     found
@@ -80,78 +95,117 @@ pub fn existing() -> Existing {
 
 impl Existing {
     fn problem(&mut self, text: String) {
-        if self.problems.len() < 8 {
+        if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(text);
         }
     }
-}
 
-/// Adds what `channel` shows to `sockets`, listing it again when the list was disturbed. False when it was
-/// disturbed to the end.
-fn list(channel: &Channel, sockets: &mut Vec<SocketSnapshot>) -> Result<bool, SockDiagError> {
-    let before = sockets.len();
-    for _ in 0..ATTEMPTS {
-        sockets.truncate(before);
-        if !channel.dump(&mut |socket| sockets.push(socket), &Filter::default())?.interrupted {
-            return Ok(true);
+    fn unreadable_namespace(&mut self, name: &str, error: &dyn std::fmt::Display) {
+        self.coverage.unreadable_namespaces += 1;
+        self.problem(format!("{name}: {error}"));
+    }
+
+    /// Adds the sockets of a namespace to `sockets`, and keeps its channel.
+    fn add_namespace(
+        &mut self,
+        sockets: &mut Vec<SocketSnapshot>,
+        name: &str,
+        channel: Result<Channel, SockDiagError>,
+    ) {
+        match channel.and_then(|channel| Ok((dump(&channel, sockets)?, channel))) {
+            Err(error) => self.unreadable_namespace(name, &error),
+            Ok((report, channel)) => {
+                self.namespaces += 1;
+                self.coverage.undecoded_sockets += report.malformed;
+                if report.interrupted {
+                    let cause = "sockets may be missing because the socket dump was interrupted; try again";
+                    self.unreadable_namespace(name, &cause);
+                }
+                if self.channels.len() < MAX_CHANNELS {
+                    self.channels.push(channel);
+                } else {
+                    self.coverage.namespaces_without_resync += 1;
+                }
+            }
         }
     }
-    Ok(false)
 }
 
-/// What a look through channels found: the sockets of those namespaces, without their processes.
+/// Returns a sentence for each limit that was reached. Some hosts hide a few processes even from a privileged reader,
+/// which is not reported.
+fn limit_problems(coverage: &Coverage, reads_all_processes: bool) -> Vec<String> {
+    let Coverage { unreadable_processes, omitted_processes, omitted_namespaces, undecoded_sockets, .. } =
+        *coverage;
+    let mut problems = Vec::new();
+    if unreadable_processes > 0 && !reads_all_processes {
+        problems.push(format!(
+            "the network namespaces and sockets of {unreadable_processes} processes cannot be read without \
+             CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; run as root or grant them"
+        ));
+    }
+    if omitted_processes > 0 {
+        problems.push(format!(
+            "{omitted_processes} processes were not searched for their sockets because the scan limit was reached"
+        ));
+    }
+    if omitted_namespaces > 0 {
+        problems.push(format!(
+            "the network namespaces of {omitted_namespaces} processes and mounts were not dumped because the scan limit \
+             was reached"
+        ));
+    }
+    if undecoded_sockets > 0 {
+        problems.push(format!(
+            "{undecoded_sockets} sockets could not be decoded; report this with the kernel version"
+        ));
+    }
+    problems
+}
+
+/// Adds the sockets of a namespace to `sockets`. Repeats an interrupted dump, and returns the last report.
+fn dump(channel: &Channel, sockets: &mut Vec<SocketSnapshot>) -> Result<DumpReport, SockDiagError> {
+    let before = sockets.len();
+    let mut report = DumpReport { interrupted: true, ..DumpReport::default() };
+    for _ in 0..ATTEMPTS {
+        sockets.truncate(before);
+        report = channel.dump(StateSet::ALL, &mut |socket| sockets.push(socket))?;
+        if !report.interrupted {
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// The result of a socket dump through channels: the sockets of their namespaces, without processes.
 #[derive(Debug, Default)]
-pub struct ResyncDump {
+pub(crate) struct ResyncDump {
     /// The full sockets, each once.
     pub sockets: Vec<ExistingSocket>,
-    /// The namespaces whose list is whole.
-    pub namespaces: Vec<u32>,
-    /// When the look began.
+    /// The namespaces whose dump is complete.
+    pub namespaces: Vec<Netns>,
+    /// The start of the dump.
     pub started: Timestamp,
     /// The channels that can be used again.
     pub channels: Vec<Channel>,
 }
 
-/// Looks again into the namespaces behind `channels`. It needs no privilege and never fails: a namespace whose list
-/// is disturbed to the end is left out, and a channel that does not answer, or into an unknown namespace, is closed.
-pub fn resync_dump(channels: Vec<Channel>) -> ResyncDump {
+/// Dumps the sockets of the namespaces behind `channels`, without privileges.
+///
+/// Never fails. A namespace whose dump stays interrupted is left out. A channel is closed on an error, and if its namespace
+/// is unknown.
+pub(crate) fn resync_dump(channels: Vec<Channel>) -> ResyncDump {
     let mut found = ResyncDump { started: crate::host::now(), ..ResyncDump::default() };
     for channel in channels {
         let mut sockets = Vec::new();
-        let whole = list(&channel, &mut sockets);
-        match (whole, channel.netns()) {
-            (Ok(true), Some(netns)) => {
-                let full = sockets.iter().filter(|socket| socket.is_full());
-                found.sockets.extend(full.map(|socket| describe(socket, None, found.started)));
-                found.namespaces.push(netns);
-            }
-            (Ok(false), Some(_)) => {}
-            (Err(_), _) | (Ok(_), None) => continue,
+        let (Ok(report), Some(netns)) = (dump(&channel, &mut sockets), channel.netns()) else { continue };
+        if !report.interrupted {
+            let full = sockets.iter().filter(|socket| socket.is_full());
+            found.sockets.extend(full.map(|socket| describe(socket, None, found.started)));
+            found.namespaces.push(netns);
         }
         found.channels.push(channel);
     }
     found
-}
-
-fn collect(
-    found: &mut Existing,
-    sockets: &mut Vec<SocketSnapshot>,
-    name: &str,
-    channel: Result<Channel, SockDiagError>,
-) {
-    let listed = channel.and_then(|channel| Ok((list(&channel, sockets)?, channel)));
-    match listed {
-        Err(error) => found.problem(format!("{name}: {error}")),
-        Ok((whole, channel)) => {
-            found.namespaces += 1;
-            if !whole {
-                found.problem(format!("{name}: the list of sockets was disturbed and may lack some"));
-            }
-            if found.channels.len() < MAX_CHANNELS {
-                found.channels.push(channel);
-            }
-        }
-    }
 }
 
 fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timestamp) -> ExistingSocket {
@@ -160,13 +214,13 @@ fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timest
         time,
         cookie: socket.cookie,
         state: socket.state,
-        state_age_ns: socket.state_age_at_least_ms().map(|age| u64::from(age) * 1_000_000),
+        state_age: socket.state_age_at_least().map(Nanos::from),
         local: socket.local,
         remote: socket.remote,
         process,
         netns: socket.netns,
         cgroup_id: socket.cgroup_id,
-        // The kernel counts the peer's FIN as a byte; here it is none.
+        // The kernel counts the peer's FIN as a byte; `TcpInfo` does not.
         info: socket.info.map(|info| TcpInfo {
             unread_bytes: socket.unread_bytes().unwrap_or(info.unread_bytes),
             unacked_bytes: socket.unacknowledged_bytes().unwrap_or(info.unacked_bytes),
@@ -175,11 +229,66 @@ fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timest
     }
 }
 
-fn may_see_all_processes() -> bool {
+fn may_read_all_processes() -> bool {
     caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_PTRACE).unwrap_or(false)
 }
 
-fn own_namespace() -> Option<u32> {
+fn own_namespace() -> Option<Netns> {
     use std::os::linux::fs::MetadataExt as _;
-    u32::try_from(std::fs::metadata("/proc/self/ns/net").ok()?.st_ino()).ok()
+    u32::try_from(std::fs::metadata("/proc/self/ns/net").ok()?.st_ino()).ok().map(Netns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_cannot_be_dumped_is_counted() {
+        let mut found = Existing::default();
+        let mut sockets = Vec::new();
+        for _ in 0..MAX_PROBLEMS + 2 {
+            found.add_namespace(&mut sockets, "blue", Err(SockDiagError::EnterForbidden));
+        }
+        assert_eq!(found.coverage.unreadable_namespaces, 10);
+        assert_eq!((found.namespaces, found.problems.len()), (0, MAX_PROBLEMS));
+        assert!(found.problems[0].starts_with("blue: cannot enter"), "{:?}", found.problems);
+    }
+
+    #[test]
+    fn namespaces_beyond_the_limit_on_channels_are_counted() {
+        let mut found = Existing::default();
+        found.channels = (0..MAX_CHANNELS).map(|_| Channel::here().unwrap()).collect();
+        found.add_namespace(&mut Vec::new(), "here", Channel::here());
+        assert_eq!(found.channels.len(), MAX_CHANNELS);
+        assert_eq!(found.coverage, Coverage { namespaces_without_resync: 1, ..Coverage::default() });
+    }
+
+    #[test]
+    fn every_limit_has_a_sentence() {
+        let coverage = Coverage {
+            unreadable_processes: 3,
+            omitted_processes: 4,
+            omitted_namespaces: 5,
+            undecoded_sockets: 6,
+            ..Coverage::default()
+        };
+        let problems = limit_problems(&coverage, false);
+        assert_eq!(problems.len(), 4);
+        assert!(
+            problems[0].contains("3 processes") && problems[0].contains("CAP_SYS_PTRACE"),
+            "{problems:?}"
+        );
+        assert_eq!(limit_problems(&coverage, true).len(), 3);
+        assert_eq!(limit_problems(&Coverage::default(), false), [""; 0]);
+    }
+
+    #[test]
+    fn the_sockets_of_this_process_are_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let found = existing();
+        let socket = found.sockets.iter().find(|socket| socket.local.port == port).unwrap();
+        assert_eq!(socket.process.map(|process| process.pid), Some(std::process::id()));
+        assert!(found.namespaces > 0 && !found.channels.is_empty());
+    }
 }

@@ -1,14 +1,14 @@
-//! The netlink framing of `sock_diag`: requests out, messages in (`man 7 netlink`).
+//! The netlink framing of `sock_diag` requests and messages (`man 7 netlink`).
 //!
-//! Numbers are in host order, as everywhere in netlink; only addresses and ports are not.
+//! Numbers are in host byte order, except for addresses and ports.
 
-use crate::sources::sock_diag::filter::Filter;
+use crate::sources::sock_diag::states::StateSet;
 
 /// `AF_INET`.
 pub(super) const AF_INET: u8 = 2;
 /// `AF_INET6`.
 pub(super) const AF_INET6: u8 = 10;
-/// `INET_DIAG_INFO`, the number of the extension and of the attribute that answers it.
+/// `INET_DIAG_INFO`, the number of the extension in a request and of the attribute in the answer.
 pub(super) const INET_DIAG_INFO: u16 = 2;
 /// `INET_DIAG_SKMEMINFO`, likewise.
 pub(super) const INET_DIAG_SKMEMINFO: u16 = 7;
@@ -27,10 +27,10 @@ const HEADER: usize = 16;
 /// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states, `inet_diag_sockid`.
 const REQUEST: usize = 8 + 48;
 
-/// The request for every socket of `family` that `filter` wants, numbered `sequence`.
-pub(super) fn request(family: u8, sequence: u32, filter: &Filter) -> [u8; HEADER + REQUEST] {
+/// Encodes the request number `sequence` for the sockets of `family` in `states`.
+pub(super) fn request(family: u8, sequence: u32, states: StateSet) -> [u8; HEADER + REQUEST] {
     const LENGTH: u32 = 72;
-    const _: () = assert!(LENGTH as usize == HEADER + REQUEST, "the length is that of the whole");
+    const _: () = assert!(LENGTH as usize == HEADER + REQUEST, "the length covers header and request");
     const EXTENSIONS: u8 = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_SKMEMINFO - 1);
 
     let mut bytes = [0; HEADER + REQUEST];
@@ -43,10 +43,8 @@ pub(super) fn request(family: u8, sequence: u32, filter: &Filter) -> [u8; HEADER
     body[0] = family;
     body[1] = IPPROTO_TCP;
     body[2] = EXTENSIONS;
-    body[4..8].copy_from_slice(&filter.states.mask().to_ne_bytes());
-    // A port of 0 asks for all. Addresses are not compared in a dump; the cookie is not either.
-    body[8..10].copy_from_slice(&filter.local_port.unwrap_or(0).to_be_bytes());
-    body[10..12].copy_from_slice(&filter.remote_port.unwrap_or(0).to_be_bytes());
+    body[4..8].copy_from_slice(&states.mask().to_ne_bytes());
+    // Ports of 0 select all sockets. A dump compares neither addresses nor the cookie.
     bytes
 }
 
@@ -55,22 +53,22 @@ pub(super) fn request(family: u8, sequence: u32, filter: &Filter) -> [u8; HEADER
 pub(super) enum Message<'a> {
     /// A socket: the body that [`decode::message`](super::decode::message) reads.
     Socket(&'a [u8]),
-    /// The list is complete.
+    /// The end of the answer.
     Done,
-    /// The kernel refused or gave up: an errno.
+    /// The kernel refused or aborted the dump: an errno.
     Error(i32),
-    /// A message that is of no use here: of another request, or of another type.
+    /// A message of another request or of another type.
     Foreign,
-    /// The lengths do not fit; nothing after it in the datagram can be understood.
+    /// The length is invalid; the rest of the datagram cannot be decoded.
     Malformed,
 }
 
-/// A message and whether the kernel says that its list changed under its hands.
+/// A message and its flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Framed<'a> {
     /// The message.
     pub(super) message: Message<'a>,
-    /// `NLM_F_DUMP_INTR`: the list is not consistent.
+    /// `NLM_F_DUMP_INTR`: the dump is inconsistent.
     pub(super) interrupted: bool,
 }
 
@@ -102,7 +100,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    /// Takes the next message off; `None` if its lengths do not fit.
+    /// Removes the next message; `None` if its length is invalid.
     fn split(&mut self) -> Option<Framed<'a>> {
         let length = usize::try_from(u32_at(self.rest, 0)?).ok()?;
         let message = self.rest.get(..length)?;
@@ -116,7 +114,7 @@ impl<'a> Messages<'a> {
         let message = match kind {
             _ if sequence != self.sequence => Message::Foreign,
             SOCK_DIAG_BY_FAMILY => Message::Socket(body),
-            // The end of a dump carries its result as well.
+            // The end of a dump also contains its result.
             NLMSG_DONE => match u32_at(body, 0).map_or(0, u32::cast_signed) {
                 0 => Message::Done,
                 error => Message::Error(error.saturating_neg()),
@@ -132,13 +130,13 @@ impl<'a> Messages<'a> {
     }
 }
 
-/// The attributes (`struct nlattr`) in `bytes`: their types without flags, and their payloads.
+/// Splits `bytes` into attributes (`struct nlattr`): their types without flags, and their payloads.
 ///
-/// Ends at the first whose length does not fit and gives `Err` for it.
+/// Ends with an `Err` at the first attribute with an invalid length.
 pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), ()>> {
     /// Length and type.
     const ATTRIBUTE_HEADER: usize = 4;
-    /// The upper two bits say nested and network order (`NLA_TYPE_MASK`).
+    /// The upper two bits mean nested and network byte order (`NLA_TYPE_MASK`).
     const TYPE_MASK: u16 = 0x3fff;
 
     let mut rest = bytes;
@@ -160,22 +158,22 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8
     })
 }
 
-/// The `u16` in host order at `offset`, or `None` when `bytes` ends before.
+/// Returns the `u16` in host byte order at `offset`; `None` if `bytes` is too short.
 pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// The `u32` in host order at `offset`, or `None` when `bytes` ends before.
+/// Returns the `u32` in host byte order at `offset`; `None` if `bytes` is too short.
 pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// The `u64` in host order at `offset`, or `None` when `bytes` ends before.
+/// Returns the `u64` in host byte order at `offset`; `None` if `bytes` is too short.
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// Messages and attributes start at multiples of 4 (`NLMSG_ALIGN`, `NLA_ALIGN`).
+/// Rounds up to a multiple of 4, where messages and attributes start (`NLMSG_ALIGN`, `NLA_ALIGN`).
 const fn align(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_do_not_fit_end_the_datagram() {
+    fn an_invalid_length_ends_the_datagram() {
         let good = message(SOCK_DIAG_BY_FAMILY, 2, 7, b"abcd");
         for length in [0u32, 15, 21, u32::MAX] {
             let mut bad = good.clone();
@@ -247,17 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn the_request_asks_for_what_the_filter_wants() {
-        let filter = Filter { local_port: Some(0x1234), remote_port: Some(443), ..Filter::default() };
-        let bytes = request(AF_INET6, 9, &filter);
+    fn the_request_selects_the_states() {
+        let bytes = request(AF_INET6, 9, StateSet::ALL);
         assert_eq!(u32_at(&bytes, 0), Some(72));
         assert_eq!(u16_at(&bytes, 4), Some(20));
         assert_eq!(u16_at(&bytes, 6), Some(0x301));
         assert_eq!(u32_at(&bytes, 8), Some(9));
         assert_eq!(bytes[16..20], [10, 6, 0b100_0010, 0]);
         assert_eq!(u32_at(&bytes, 20), Some(0xffe));
-        assert_eq!(bytes[24..28], [0x12, 0x34, 1, 187]);
-        assert!(bytes[28..].iter().all(|&byte| byte == 0));
+        assert!(bytes[24..].iter().all(|&byte| byte == 0));
     }
 
     #[test]

@@ -1,85 +1,84 @@
-//! Fits a snapshot and the events around it together, without a gap and without counting twice.
+//! Merges a socket dump with the events around it, without gaps and duplicates.
 //!
-//! Tracing starts first, then the sockets are listed, then the events that came meanwhile are read. A
-//! socket with events is described by them: the state its first event leaves is the state it was in
-//! before, whatever the list says. One whose first event begins a life needs no past.
+//! Tracing starts before the dump, and the events since then are read after it. For a socket with events, the events take
+//! precedence over the dump: its state before the first event is the `from` state of that event. A connection that starts
+//! with its first event is dropped from the dump.
 
 use std::collections::HashMap;
 
-use tracer_core::event::{Endpoint, Event, ExistingSocket, TcpState};
+use tracer_core::event::{ConnKey, Endpoint, Event, ExistingSocket, Netns, SocketId, TcpState};
 
-type Key = (Option<u32>, Endpoint, Endpoint);
-
-/// What the events since tracing began say of one endpoint pair.
+/// The first event of a connection since tracing started.
 #[derive(Clone, Copy)]
 enum FirstEvent {
-    /// It begins a life.
-    Begins,
+    /// It starts the connection.
+    Starts,
     /// It leaves this state.
     Leaves(TcpState),
 }
 
-/// Keeps of `sockets` what the events do not tell by themselves, in the state before the first event.
-pub fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<ExistingSocket> {
-    let mut first: HashMap<Key, FirstEvent> = HashMap::new();
-    // Connections that have begun, and whose local port no event has told yet, by socket.
-    let mut unbound: HashMap<u64, Key> = HashMap::new();
-    // Several processes may listen on one port (`SO_REUSEPORT`): who began there.
-    let mut listening: HashMap<Key, Vec<Option<u32>>> = HashMap::new();
+/// Returns the `sockets` that the events do not cover, each in the state before its first event.
+pub(crate) fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<ExistingSocket> {
+    let mut first: HashMap<ConnKey, FirstEvent> = HashMap::new();
+    // Connections that have started without a known local port, by socket.
+    let mut unbound: HashMap<SocketId, ConnKey> = HashMap::new();
+    // The processes that started to listen on an endpoint. `SO_REUSEPORT` allows several.
+    let mut listening: HashMap<ConnKey, Vec<Option<u32>>> = HashMap::new();
     for event in events {
         let Event::Transition(transition) = event else { continue };
-        let key = (transition.netns, transition.local, transition.remote);
+        let key = transition.key();
         if transition.to == TcpState::Listen {
             listening.entry(key).or_default().push(transition.process.map(|process| process.pid));
             continue;
         }
-        let begins = matches!(
+        let starts = matches!(
             (transition.from, transition.to),
             (TcpState::Closed, TcpState::SynSent) | (TcpState::Listen, TcpState::SynReceived)
         );
-        if begins && transition.local.port == 0 {
-            unbound.insert(transition.socket.0, key);
+        if starts && transition.local.port == 0 {
+            unbound.insert(transition.socket, key);
             continue;
         }
-        // A listener's child, up to 6.14, tells its endpoints only when it is established.
-        let begins = begins
-            || unbound.remove(&transition.socket.0).is_some()
+        // Up to 6.14, an accepted connection has its endpoints only when it is established.
+        let starts = starts
+            || unbound.remove(&transition.socket).is_some()
             || (transition.from, transition.to) == (TcpState::SynReceived, TcpState::Established);
-        first.entry(key).or_insert(if begins {
-            FirstEvent::Begins
+        first.entry(key).or_insert(if starts {
+            FirstEvent::Starts
         } else {
             FirstEvent::Leaves(transition.from)
         });
     }
-    // What has begun and is still without a port matches by its remote end, as often as it occurs.
-    let mut opening: HashMap<(Option<u32>, Endpoint), usize> = HashMap::new();
-    for (netns, _, remote) in unbound.into_values() {
-        *opening.entry((netns, remote)).or_default() += 1;
+    // A connection without a known local port accounts for one socket in SYN_SENT to the same remote endpoint.
+    let mut without_port: HashMap<(Option<Netns>, Endpoint), usize> = HashMap::new();
+    for ConnKey { netns, remote, .. } in unbound.into_values() {
+        *without_port.entry((netns, remote)).or_default() += 1;
     }
     sockets
         .into_iter()
         .filter_map(|mut socket| {
             if socket.state == TcpState::Listen {
-                let begun = listening.get_mut(&(socket.netns, socket.local, socket.remote));
-                let began =
+                let started = listening.get_mut(&socket.key());
+                let same_process =
                     |pid: &Option<u32>| socket.process.is_none_or(|process| *pid == Some(process.pid));
-                if let Some(begun) = begun
-                    && let Some(index) = begun.iter().position(began)
+                if let Some(started) = started
+                    && let Some(index) = started.iter().position(same_process)
                 {
-                    begun.swap_remove(index);
+                    started.swap_remove(index);
                     return None;
                 }
-                // No other event is about it: a child, up to 6.14, begins with its listener's ends.
+                // Other events with this key are not the listener's: up to 6.14, an accepted connection starts with the
+                // endpoints of its listener.
                 return Some(socket);
             }
-            match first.get(&(socket.netns, socket.local, socket.remote)) {
-                Some(FirstEvent::Begins) => return None,
+            match first.get(&socket.key()) {
+                Some(FirstEvent::Starts) => return None,
                 Some(FirstEvent::Leaves(state)) if socket.state != *state => {
                     socket.state = *state;
-                    socket.state_age_ns = None;
+                    socket.state_age = None;
                 }
                 None if socket.state == TcpState::SynSent => {
-                    if let Some(count) = opening.get_mut(&(socket.netns, socket.remote))
+                    if let Some(count) = without_port.get_mut(&(socket.netns, socket.remote))
                         && *count > 0
                     {
                         *count -= 1;
@@ -95,7 +94,7 @@ pub fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<Existing
 
 #[cfg(test)]
 mod tests {
-    use tracer_core::event::{Process, SocketId, Timestamp, Transition};
+    use tracer_core::event::{Nanos, Process, SocketCookie, Timestamp, Transition};
 
     use super::*;
 
@@ -107,13 +106,13 @@ mod tests {
     fn existing(state: TcpState, local: &str, remote: &str) -> ExistingSocket {
         ExistingSocket {
             time: Timestamp(100),
-            cookie: 1,
+            cookie: SocketCookie(1),
             state,
-            state_age_ns: Some(5),
+            state_age: Some(Nanos(5)),
             local: endpoint(local),
             remote: endpoint(remote),
             process: None,
-            netns: Some(1),
+            netns: Some(Netns(1)),
             cgroup_id: None,
             info: None,
         }
@@ -129,7 +128,7 @@ mod tests {
             local: endpoint(local),
             remote: endpoint(remote),
             process: None,
-            netns: Some(1),
+            netns: Some(Netns(1)),
             cgroup_id: None,
             accept_queue: None,
             flags: None,
@@ -141,24 +140,24 @@ mod tests {
     const B: &str = "10.0.0.2:80";
 
     #[test]
-    fn a_socket_without_events_is_as_listed() {
+    fn a_socket_without_events_is_unchanged() {
         let sockets = vec![existing(TcpState::CloseWait, A, B)];
         assert_eq!(reconcile(sockets.clone(), &[]), sockets);
     }
 
     #[test]
-    fn a_socket_with_events_is_as_before_the_first() {
+    fn a_socket_with_events_has_the_state_before_the_first() {
         let events = [
             event(7, TcpState::Established, TcpState::CloseWait, A, B),
             event(7, TcpState::CloseWait, TcpState::LastAck, A, B),
         ];
         let kept = reconcile(vec![existing(TcpState::LastAck, A, B)], &events);
         assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].state, kept[0].state_age_ns), (TcpState::Established, None));
+        assert_eq!((kept[0].state, kept[0].state_age), (TcpState::Established, None));
     }
 
     #[test]
-    fn a_socket_whose_life_began_meanwhile_needs_no_past() {
+    fn a_connection_that_started_meanwhile_is_dropped() {
         let opened = [
             event(7, TcpState::Closed, TcpState::SynSent, "10.0.0.1:0", B),
             event(7, TcpState::SynSent, TcpState::Established, A, B),
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_without_a_port_accounts_for_one_socket_to_the_same_peer() {
+    fn a_connection_without_a_port_accounts_for_one_socket_to_the_same_peer() {
         let events = [event(7, TcpState::Closed, TcpState::SynSent, "10.0.0.1:0", B)];
         let sockets =
             vec![existing(TcpState::SynSent, A, B), existing(TcpState::SynSent, "10.0.0.1:1001", B)];
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_begins_hides_no_other_on_its_port() {
+    fn a_new_listener_hides_no_other_listener_on_its_port() {
         let process = |pid| Some(Process { pid, uid: 0, comm: [0; 16] });
         let mut begins = event(7, TcpState::Closed, TcpState::Listen, B, "0.0.0.0:0");
         let Event::Transition(transition) = &mut begins else { unreachable!() };
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_begins_with_its_listener_s_ends_leaves_the_listener() {
+    fn an_accepted_connection_does_not_hide_its_listener() {
         let events = [
             event(7, TcpState::Listen, TcpState::SynReceived, B, "0.0.0.0:0"),
             event(7, TcpState::SynReceived, TcpState::Established, B, A),
@@ -201,10 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn another_namespace_is_another_socket() {
+    fn a_socket_in_another_namespace_is_unchanged() {
         let events = [event(7, TcpState::Closed, TcpState::Listen, B, "0.0.0.0:0")];
         let mut elsewhere = existing(TcpState::Listen, B, "0.0.0.0:0");
-        elsewhere.netns = Some(2);
+        elsewhere.netns = Some(Netns(2));
         assert_eq!(reconcile(vec![elsewhere], &events).len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The decoder against bytes that a kernel sent, and dumps of this process's own sockets.
+//! The decoder on captured messages, and dumps of this process's own sockets.
 
 mod captured;
 mod identity;

@@ -1,4 +1,4 @@
-//! From a bare kernel to a machine that the program can run on.
+//! Prepares the booted machine: mounts, modules, network.
 
 use std::{fs, fs::File, process::Command};
 
@@ -10,7 +10,7 @@ use rustix::{
 
 use crate::report::Report;
 
-/// Type, place. `devtmpfs` comes before what lies in it.
+/// Type and mount point, parents before children.
 const MOUNTS: [(&str, &str); 9] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -25,31 +25,31 @@ const MOUNTS: [(&str, &str); 9] = [
 
 pub(crate) fn mount_everything() -> Result<()> {
     for (kind, place) in MOUNTS {
-        // Those within sysfs exist already and cannot be made.
+        // Mount points in sysfs exist already and cannot be created.
         let _ = fs::create_dir_all(place);
         mount(kind, place, kind, MountFlags::empty(), None)
-            .with_context(|| format!("{kind} cannot be mounted at {place}"))?;
+            .with_context(|| format!("could not mount {kind} at {place}"))?;
     }
     Ok(())
 }
 
-/// Loads the modules; one that fails is noted, for the tests that need it say so themselves.
+/// Loads the modules. A failure is only noted, because the tests that need the module report it.
 pub(crate) fn load_modules(paths: &[String], report: &mut Report) -> Result<()> {
     for path in paths {
-        let file = File::open(path).with_context(|| format!("{path} cannot be opened"))?;
+        let file = File::open(path).with_context(|| format!("could not open {path}"))?;
         if let Err(error) = finit_module(&file, c"", 0) {
-            report.note(format!("the module {path} cannot be loaded: {error}"))?;
+            report.note(format!("could not load the module {path}: {error}"))?;
         }
     }
     Ok(())
 }
 
-pub(crate) fn raise_loopback() -> Result<()> {
+pub(crate) fn bring_up_loopback() -> Result<()> {
     let status = Command::new("ip")
         .args(["link", "set", "lo", "up"])
         .env("PATH", crate::run::PATH)
         .status()
-        .context("ip cannot start")?;
-    ensure!(status.success(), "the loopback interface cannot be raised");
+        .context("could not start ip")?;
+    ensure!(status.success(), "could not bring up the loopback interface");
     Ok(())
 }

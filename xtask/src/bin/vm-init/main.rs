@@ -1,5 +1,5 @@
-//! The first process of the virtual machines that `cargo xtask vm` boots: it prepares the machine, runs
-//! what its plan says, reports over the second serial port, and powers the machine off.
+//! Init process of the virtual machines of `cargo xtask vm`: prepares the machine, executes the plan, reports
+//! over the second serial port, and powers the machine off.
 
 mod doctor;
 mod machine;
@@ -20,24 +20,24 @@ use self::{protocol::Plan, report::Report};
 fn main() -> Result<()> {
     ensure!(
         rustix::process::getpid().is_init(),
-        "vm-init is the first process of a virtual machine: start it by `cargo xtask vm`"
+        "vm-init is the init process of a virtual machine: start it with `cargo xtask vm`"
     );
-    if let Err(error) = work() {
-        // The host sees that the end of the report is missing; the console has the reason.
+    if let Err(error) = execute_plan() {
+        // The host detects the missing `Done` message; the console log has the reason.
         eprintln!("vm-init: {error:#}");
     }
     rustix::fs::sync();
-    reboot(RebootCommand::PowerOff).context("the machine cannot be powered off")
+    reboot(RebootCommand::PowerOff).context("could not power off the machine")
 }
 
-fn work() -> Result<()> {
+fn execute_plan() -> Result<()> {
     machine::mount_everything()?;
     let mut report = Report::open()?;
     report.booted()?;
-    let plan = fs::read(protocol::PLAN).with_context(|| format!("{} cannot be read", protocol::PLAN))?;
-    let plan: Plan = serde_json::from_slice(&plan).context("the plan is not understood")?;
+    let plan = fs::read(protocol::PLAN).with_context(|| format!("could not read {}", protocol::PLAN))?;
+    let plan: Plan = serde_json::from_slice(&plan).context("could not parse the plan")?;
     machine::load_modules(&plan.modules, &mut report)?;
-    machine::raise_loopback()?;
+    machine::bring_up_loopback()?;
     let program = Path::new(&plan.program);
     doctor::run(program, &mut report)?;
     smoke::run(program, &mut report)?;

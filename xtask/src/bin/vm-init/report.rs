@@ -1,5 +1,5 @@
-//! The way back to the host: a serial port of its own, so that nothing the kernel or a test prints can
-//! get between.
+//! Sends messages to the host over a dedicated serial port, where output of the kernel and of tests cannot
+//! interfere.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::protocol::{Outcome, Verdict};
+use crate::protocol::{GuestMessage, TestOutcome};
 
 const PORT: &str = "/dev/ttyS1";
 
-/// Writes verdicts to the host.
+/// Sends messages to the host.
 pub(crate) struct Report {
     port: File,
 }
@@ -25,39 +25,45 @@ impl Report {
             .write(true)
             .read(true)
             .open(PORT)
-            .with_context(|| format!("{PORT} cannot be opened"))?;
+            .with_context(|| format!("could not open {PORT}"))?;
         let mut settings = tcgetattr(&port).with_context(|| format!("{PORT} is not a serial port"))?;
         settings.make_raw();
         tcsetattr(&port, OptionalActions::Now, &settings)
-            .with_context(|| format!("{PORT} cannot be set up"))?;
+            .with_context(|| format!("could not configure {PORT}"))?;
         Ok(Self { port })
     }
 
-    pub(crate) fn send(&mut self, verdict: &Verdict) -> Result<()> {
-        let mut line = serde_json::to_vec(verdict)?;
+    pub(crate) fn send(&mut self, message: &GuestMessage) -> Result<()> {
+        let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.port.write_all(&line).with_context(|| format!("{PORT} cannot be written to"))
+        self.port.write_all(&line).with_context(|| format!("could not write to {PORT}"))
     }
 
     pub(crate) fn booted(&mut self) -> Result<()> {
         let system = rustix::system::uname();
-        self.send(&Verdict::Booted {
+        self.send(&GuestMessage::Booted {
             release: system.release().to_string_lossy().into_owned(),
             version: system.version().to_string_lossy().into_owned(),
         })
     }
 
     pub(crate) fn note(&mut self, text: String) -> Result<()> {
-        self.send(&Verdict::Note { text })
+        self.send(&GuestMessage::Note { text })
     }
 
-    pub(crate) fn test(&mut self, suite: &str, name: &str, outcome: Outcome, took: Duration) -> Result<()> {
+    pub(crate) fn test(
+        &mut self,
+        suite: &str,
+        name: &str,
+        outcome: TestOutcome,
+        took: Duration,
+    ) -> Result<()> {
         let seconds = took.as_secs_f64();
-        self.send(&Verdict::Test { suite: suite.to_owned(), name: name.to_owned(), outcome, seconds })
+        self.send(&GuestMessage::Test { suite: suite.to_owned(), name: name.to_owned(), outcome, seconds })
     }
 
     pub(crate) fn done(&mut self) -> Result<()> {
-        self.send(&Verdict::Done)?;
-        rustix::termios::tcdrain(&self.port).with_context(|| format!("{PORT} does not drain"))
+        self.send(&GuestMessage::Done)?;
+        rustix::termios::tcdrain(&self.port).with_context(|| format!("could not drain {PORT}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Running programs with a time limit.
+//! Runs programs with a time limit.
 
 use std::{
     fs::{self, File},
@@ -11,24 +11,24 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Where the initramfs has programs.
+/// Folders of programs in the initramfs.
 pub(crate) const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin";
 
-/// What became of a program.
-pub(crate) struct Ended {
-    /// How it ended; none when it was killed at the limit.
+/// Result of a program.
+pub(crate) struct CommandResult {
+    /// Exit status; `None` if the program was killed at the limit.
     pub(crate) status: Option<ExitStatus>,
-    /// What it printed on both streams.
+    /// Output on stdout and stderr.
     pub(crate) output: String,
-    /// How long it ran.
+    /// Run time.
     pub(crate) took: Duration,
 }
 
-/// Runs a command, and kills it and what it started at the limit.
-pub(crate) fn to_end(command: &mut Command, limit: Duration) -> Result<Ended> {
+/// Runs a command, and kills its process group at the limit.
+pub(crate) fn to_completion(command: &mut Command, limit: Duration) -> Result<CommandResult> {
     const OUTPUT: &str = "/tmp/output";
-    // A file, not a pipe: a process left behind by the command would keep a pipe open.
-    let output = File::create(OUTPUT).with_context(|| format!("{OUTPUT} cannot be made"))?;
+    // A file instead of a pipe, because a surviving child process would keep a pipe open.
+    let output = File::create(OUTPUT).with_context(|| format!("could not create {OUTPUT}"))?;
     let start = Instant::now();
     let mut child = command
         .env("PATH", PATH)
@@ -37,7 +37,7 @@ pub(crate) fn to_end(command: &mut Command, limit: Duration) -> Result<Ended> {
         .stderr(output)
         .process_group(0)
         .spawn()
-        .with_context(|| format!("{} cannot start", command.get_program().display()))?;
+        .with_context(|| format!("could not start {}", command.get_program().display()))?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
@@ -51,10 +51,10 @@ pub(crate) fn to_end(command: &mut Command, limit: Duration) -> Result<Ended> {
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     child.wait()?;
     let output = String::from_utf8_lossy(&fs::read(OUTPUT)?).into_owned();
-    Ok(Ended { status, output, took })
+    Ok(CommandResult { status, output, took })
 }
 
-/// The end of a long text: where complaints are.
+/// Returns the last 200 lines, which contain the error messages.
 pub(crate) fn tail(text: &str) -> String {
     const LINES: usize = 200;
     let lines: Vec<&str> = text.lines().collect();

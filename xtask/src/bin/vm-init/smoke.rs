@@ -1,4 +1,4 @@
-//! The least that has to hold on every kernel: known connections, and exactly the rows that they make.
+//! Smoke test for every kernel: opens known connections and compares their rows exactly.
 
 mod expect;
 mod traffic;
@@ -17,12 +17,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use self::expect::Expected;
-use crate::{protocol::Outcome, report::Report};
+use crate::{protocol::TestOutcome, report::Report};
 
-/// The longest that anything here is waited for. The machine is emulated and slow.
+/// Limit of every wait; the emulated machine is slow.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Both modes of the program.
+/// Both tracing modes.
 const MODES: [&str; 2] = ["btf", "tracepoint"];
 
 /// Traces the same connections in both modes.
@@ -41,14 +41,14 @@ pub(crate) fn run(program: &Path, report: &mut Report) -> Result<()> {
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                report.test(&group, "trace", Outcome::Failed { reason }, start.elapsed())?;
+                report.test(&group, "trace", TestOutcome::Failed { reason }, start.elapsed())?;
             }
         }
     }
     Ok(())
 }
 
-/// What a run was given and what it printed.
+/// Expected and actual rows of a run.
 struct Traced {
     expected: Vec<Expected>,
     rows: Vec<Value>,
@@ -56,38 +56,42 @@ struct Traced {
 }
 
 fn traced(program: &Path, mode: &str) -> Result<Traced> {
-    let mut tracer = Tracer::start(program, mode)?;
+    let mut tracer = SmokeTracer::start(program, mode)?;
     tracer.wait_until_tracing(mode)?;
     let expected = traffic::all()?;
     let mut rows = Vec::new();
     let end = Instant::now() + LIMIT;
-    // Ends early only when every row has come; one that is missing is named by the comparison.
+    // Stops before the limit only when every expected row has arrived. The comparison reports missing rows.
     while !expected.iter().all(|expected| expected.find(&rows).is_some()) {
         let Some(line) = tracer.stdout.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
         else {
             break;
         };
-        rows.push(serde_json::from_str(&line).with_context(|| format!("this is not JSON: {line}"))?);
+        rows.push(serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?);
     }
     let stderr = tracer.stop()?;
     Ok(Traced { expected, rows, stderr })
 }
 
-/// The closing line of the program says that the kernel's events all arrived.
-fn summary(stderr: &str) -> Outcome {
-    let whole = ["0 lost in the ring", "0 unmatched", "0 gaps"].iter().all(|part| stderr.contains(part));
-    if whole { Outcome::Passed } else { Outcome::Failed { reason: format!("on stderr: {stderr}") } }
+/// Checks that the summary line reports no losses.
+fn summary(stderr: &str) -> TestOutcome {
+    let complete = ["0 lost in the ring", "0 unmatched", "0 gaps"].iter().all(|part| stderr.contains(part));
+    if complete {
+        TestOutcome::Passed
+    } else {
+        TestOutcome::Failed { reason: format!("on stderr: {stderr}") }
+    }
 }
 
-/// The program, tracing.
-struct Tracer {
+/// The tracing program.
+struct SmokeTracer {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
-    said: String,
+    log: String,
 }
 
-impl Tracer {
+impl SmokeTracer {
     fn start(program: &Path, mode: &str) -> Result<Self> {
         let mut child = Command::new(program)
             .args(["connections", "-o", "json", "--mode", mode])
@@ -95,28 +99,28 @@ impl Tracer {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context("the program cannot start")?;
-        let stdout = lines(child.stdout.take().context("its output is piped")?);
-        let stderr = lines(child.stderr.take().context("its messages are piped")?);
-        Ok(Self { child, stdout, stderr, said: String::new() })
+            .context("could not start the program")?;
+        let stdout = lines(child.stdout.take().context("stdout is piped")?);
+        let stderr = lines(child.stderr.take().context("stderr is piped")?);
+        Ok(Self { child, stdout, stderr, log: String::new() })
     }
 
     fn wait_until_tracing(&mut self, mode: &str) -> Result<()> {
         let ready = format!("tracing TCP in mode {mode}");
         let end = Instant::now() + LIMIT;
-        while !self.said.contains(&ready) {
+        while !self.log.contains(&ready) {
             let line = self.stderr.recv_timeout(end.saturating_duration_since(Instant::now()));
             let Ok(line) = line else {
                 let _ = self.child.kill();
-                anyhow::bail!("it does not trace in mode {mode}; it said: {}", self.said);
+                anyhow::bail!("the program did not start tracing in mode {mode}; stderr: {}", self.log);
             };
-            self.said += &line;
-            self.said.push('\n');
+            self.log += &line;
+            self.log.push('\n');
         }
         Ok(())
     }
 
-    /// Ends the program as a user would, and returns what it said on stderr.
+    /// Stops the program with SIGTERM, and returns its stderr.
     fn stop(mut self) -> Result<String> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let end = Instant::now() + LIMIT;
@@ -129,14 +133,14 @@ impl Tracer {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        // Ends when the program's end of the pipe is closed, which it is.
-        self.said.extend(self.stderr.iter().flat_map(|line| [line, "\n".to_owned()]));
-        ensure!(status.success(), "it ended with {status} and said: {}", self.said);
-        Ok(self.said)
+        // Ends because the exited program has closed its end of the pipe.
+        self.log.extend(self.stderr.iter().flat_map(|line| [line, "\n".to_owned()]));
+        ensure!(status.success(), "the program exited with {status}; stderr: {}", self.log);
+        Ok(self.log)
     }
 }
 
-/// Reads lines on a thread of their own, so that waiting for one can have a limit.
+/// Reads lines on a separate thread, so that waits can have a limit.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {

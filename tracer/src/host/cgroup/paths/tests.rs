@@ -1,4 +1,4 @@
-//! The tree is an ordinary directory: a walk asks it for nothing but names and inode numbers.
+//! The tree is an ordinary directory: a walk reads only names and inode numbers.
 
 use super::*;
 
@@ -13,10 +13,10 @@ impl Tree {
         Self(path)
     }
 
-    fn make(&self, below: &str) -> u64 {
+    fn make(&self, below: &str) -> CgroupId {
         let path = self.0.join(below);
         std::fs::create_dir_all(&path).unwrap();
-        path.metadata().unwrap().ino()
+        CgroupId(path.metadata().unwrap().ino())
     }
 
     fn paths(&self, cgroups: usize) -> CgroupPaths {
@@ -33,44 +33,45 @@ impl Drop for Tree {
     }
 }
 
-fn path(paths: &mut CgroupPaths, id: u64, now: Duration) -> Option<String> {
+fn path(paths: &mut CgroupPaths, id: CgroupId, now: Duration) -> Option<String> {
     paths.resolve(id, now).map(|cgroup| cgroup.path.clone())
 }
 
 #[test]
-fn the_first_walk_knows_the_tree() {
+fn the_first_walk_finds_the_tree() {
     let tree = Tree::new("walk");
     let unit = tree.make("system.slice/nginx.service");
-    let root = tree.0.metadata().unwrap().ino();
+    let root = CgroupId(tree.0.metadata().unwrap().ino());
     let mut paths = tree.paths(64);
     assert_eq!(path(&mut paths, unit, Duration::ZERO).as_deref(), Some("/system.slice/nginx.service"));
     assert_eq!(path(&mut paths, root, Duration::ZERO).as_deref(), Some("/"));
     let owner = paths.resolve(unit, Duration::ZERO).unwrap().owner.clone();
     assert_eq!(owner.unit.as_deref(), Some("nginx.service"));
-    assert_eq!(paths.counts(), CgroupCounts { known: 3, walks: 1, ..CgroupCounts::default() });
+    assert_eq!(paths.counts(), CgroupCounts { walks: 1, ..CgroupCounts::default() });
+    assert_eq!(paths.by_id.len(), 3);
 }
 
 #[test]
-fn misses_walk_again_at_most_once_an_interval() {
+fn misses_walk_at_most_once_per_interval() {
     let tree = Tree::new("again");
     let mut paths = tree.paths(64);
     let new = tree.make("new");
     assert_eq!(path(&mut paths, new, SECOND / 2), None);
     assert_eq!(paths.counts().walks, 1);
     assert_eq!(path(&mut paths, new, SECOND).as_deref(), Some("/new"));
-    assert_eq!(paths.resolve(u64::MAX, SECOND), None);
+    assert_eq!(paths.resolve(CgroupId(u64::MAX), SECOND), None);
     assert_eq!(paths.counts().walks, 2);
     assert_eq!(paths.counts().unresolved, 2);
 }
 
 #[test]
-fn removed_cgroups_are_remembered() {
+fn removed_cgroups_stay_cached() {
     let tree = Tree::new("removed");
     let gone = tree.make("gone");
     let mut paths = tree.paths(64);
     std::fs::remove_dir(tree.0.join("gone")).unwrap();
-    // A miss makes it walk again, and still it knows.
-    assert_eq!(paths.resolve(u64::MAX, SECOND), None);
+    // A miss starts a new walk, which keeps the entry.
+    assert_eq!(paths.resolve(CgroupId(u64::MAX), SECOND), None);
     assert_eq!(path(&mut paths, gone, SECOND).as_deref(), Some("/gone"));
 }
 
@@ -81,18 +82,19 @@ fn both_limits_hold_and_are_counted() {
         tree.make(&format!("c{at}"));
     }
     let mut paths = tree.paths(16);
-    assert_eq!(paths.counts().known, 8);
+    assert_eq!(paths.by_id.len(), 8);
     assert_eq!(paths.counts().truncated_walks, 1);
     for at in 1..=20 {
-        paths.remember(u64::MAX - at, Some("/x".to_owned()), Duration::ZERO);
+        paths.insert(CgroupId(u64::MAX - at), Some("/x".to_owned()), Duration::ZERO);
         assert!(paths.by_id.len() <= 16);
     }
-    assert_eq!(paths.counts().evicted, 28 - u64::try_from(paths.counts().known).unwrap());
-    assert_eq!(path(&mut paths, u64::MAX - 20, Duration::ZERO).as_deref(), Some("/x"));
+    assert_eq!(paths.counts().evicted, 28 - u64::try_from(paths.by_id.len()).unwrap());
+    assert_eq!(paths.counters().counts(), paths.counts());
+    assert_eq!(path(&mut paths, CgroupId(u64::MAX - 20), Duration::ZERO).as_deref(), Some("/x"));
 }
 
 #[test]
-fn a_part_of_the_hierarchy_keeps_its_place() {
+fn paths_below_a_partial_mount_start_at_the_root() {
     let mount = |root: &str| Mount {
         root: root.as_bytes().to_vec(),
         point: PathBuf::from("/mnt"),
@@ -107,6 +109,6 @@ fn a_part_of_the_hierarchy_keeps_its_place() {
     paths.prefix = "/docker/x".to_owned();
     paths.by_id.clear();
     assert_eq!(path(&mut paths, inner, SECOND).as_deref(), Some("/docker/x/inner"));
-    let root = tree.0.metadata().unwrap().ino();
+    let root = CgroupId(tree.0.metadata().unwrap().ino());
     assert_eq!(path(&mut paths, root, SECOND).as_deref(), Some("/docker/x"));
 }

@@ -1,11 +1,12 @@
-//! Completeness with thousands of sockets.
+//! Completeness of a dump of thousands of sockets.
 
 use std::{collections::BTreeSet, net::TcpStream, time::Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracer_core::event::SocketCookie;
 
 use crate::sources::sock_diag::{
-    Filter, dump,
+    Channel, SocketSnapshot, StateSet,
     tests::support::{cookie, listen},
 };
 
@@ -13,7 +14,7 @@ use crate::sources::sock_diag::{
 const CONNECTIONS: usize = 1000;
 
 #[test]
-fn thousands_of_sockets_come_once_each() {
+fn thousands_of_sockets_are_dumped_once_each() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let listener = listen("127.0.0.1:0");
@@ -24,25 +25,24 @@ fn thousands_of_sockets_come_once_each() {
             [client, listener.accept().unwrap().0]
         })
         .collect();
-    let mut expected: BTreeSet<u64> = sockets.iter().map(cookie).collect();
+    let mut expected: BTreeSet<SocketCookie> = sockets.iter().map(cookie).collect();
     expected.insert(cookie(&listener));
     assert_eq!(expected.len(), 2 * CONNECTIONS + 1);
 
     let mut seen = [Vec::new(), Vec::new()];
     for cookies in &mut seen {
         let start = Instant::now();
-        // By cookie and not by port: a connection that ended earlier may still hold the port in TIME_WAIT.
-        let report = dump(
-            &mut |socket| {
-                if expected.contains(&socket.cookie) {
-                    cookies.push(socket.cookie);
-                }
-            },
-            &Filter::default(),
-        )
-        .unwrap();
-        eprintln!("{} sockets in {:?}", report.sockets, start.elapsed());
-        assert_eq!((report.malformed, report.truncated, report.interrupted), (0, 0, false));
+        let mut count = 0;
+        // By cookie and not by port, because an earlier connection may still have the port in TIME_WAIT.
+        let mut handler = |socket: SocketSnapshot| {
+            count += 1;
+            if expected.contains(&socket.cookie) {
+                cookies.push(socket.cookie);
+            }
+        };
+        let report = Channel::here().unwrap().dump(StateSet::ALL, &mut handler).unwrap();
+        eprintln!("{count} sockets in {:?}", start.elapsed());
+        assert_eq!((report.malformed, report.interrupted), (0, false));
         assert_eq!(cookies.len(), expected.len());
         assert_eq!(cookies.iter().copied().collect::<BTreeSet<_>>(), expected);
     }

@@ -1,4 +1,4 @@
-//! Sockets on loopback and ways to find them in a dump.
+//! Creates sockets on loopback and finds them in a dump.
 
 use std::{
     fs::File,
@@ -13,36 +13,42 @@ use std::{
 };
 
 use rustix::net::sockopt::socket_cookie;
+use tracer_core::event::{SocketCookie, TcpState};
 
-use crate::sources::sock_diag::{Filter, SocketSnapshot, dump};
+use crate::sources::sock_diag::{Channel, SocketSnapshot, StateSet};
 
-/// How long the kernel may take for what it does at once.
+/// Longest wait for changes that the kernel makes at once.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Everything that the filter wants, each cookie once.
-pub(super) fn list(filter: &Filter) -> Vec<SocketSnapshot> {
+/// Dumps the sockets in `states`.
+pub(super) fn list(states: StateSet) -> Vec<SocketSnapshot> {
     let mut sockets = Vec::new();
-    let report = dump(&mut |socket| sockets.push(socket), filter).unwrap();
-    assert_eq!(report.sockets, sockets.len() as u64);
-    assert_eq!((report.malformed, report.truncated, report.interrupted), (0, 0, false));
+    let report = Channel::here().unwrap().dump(states, &mut |socket| sockets.push(socket)).unwrap();
+    assert_eq!((report.malformed, report.interrupted), (0, false));
     sockets
 }
 
-/// The sockets with the cookie of `socket`.
-pub(super) fn named(cookie: u64) -> Vec<SocketSnapshot> {
-    list(&Filter::default()).into_iter().filter(|socket| socket.cookie == cookie).collect()
+/// Dumps the established connections with this local port.
+pub(super) fn established_on(port: u16) -> Vec<SocketSnapshot> {
+    let established = list(StateSet::NONE.with(TcpState::Established));
+    established.into_iter().filter(|socket| socket.local.port == port).collect()
 }
 
-/// The one socket with this cookie, once it is as `ready` wants it.
-pub(super) fn wait_for(cookie: u64, ready: impl Fn(&SocketSnapshot) -> bool) -> SocketSnapshot {
-    wait_in(&Filter::default(), |socket| socket.cookie == cookie && ready(socket))
+/// Dumps the sockets with this cookie.
+pub(super) fn with_cookie(cookie: SocketCookie) -> Vec<SocketSnapshot> {
+    list(StateSet::ALL).into_iter().filter(|socket| socket.cookie == cookie).collect()
 }
 
-/// The one socket that is as `ready` wants it, once there is one.
-pub(super) fn wait_in(filter: &Filter, ready: impl Fn(&SocketSnapshot) -> bool) -> SocketSnapshot {
+/// Waits for the socket with this cookie to fulfil `ready`.
+pub(super) fn wait_for(cookie: SocketCookie, ready: impl Fn(&SocketSnapshot) -> bool) -> SocketSnapshot {
+    wait_in(StateSet::ALL, |socket| socket.cookie == cookie && ready(socket))
+}
+
+/// Waits until exactly one socket in `states` fulfils `ready`.
+pub(super) fn wait_in(states: StateSet, ready: impl Fn(&SocketSnapshot) -> bool) -> SocketSnapshot {
     let start = Instant::now();
     loop {
-        let sockets = list(filter);
+        let sockets = list(states);
         let found: Vec<_> = sockets.iter().filter(|socket| ready(socket)).collect();
         assert!(found.len() < 2, "{found:#?}");
         if let Some(&&socket) = found.first() {
@@ -53,12 +59,12 @@ pub(super) fn wait_in(filter: &Filter, ready: impl Fn(&SocketSnapshot) -> bool) 
     }
 }
 
-/// A listener on a free port of `address`.
+/// Listens on a free port of `address`.
 pub(super) fn listen(address: &str) -> TcpListener {
     TcpListener::bind(address).unwrap()
 }
 
-/// The two ends of a connection to `listener` over `address`: client, server.
+/// Connects to `listener` over `address`. Returns client and server.
 pub(super) fn connect(listener: &TcpListener, address: &str) -> (TcpStream, TcpStream) {
     let port = listener.local_addr().unwrap().port();
     let client = TcpStream::connect((address, port)).unwrap();
@@ -67,12 +73,12 @@ pub(super) fn connect(listener: &TcpListener, address: &str) -> (TcpStream, TcpS
     (client, server)
 }
 
-/// A connection over IPv4.
+/// Opens a connection over IPv4. Returns client and server.
 pub(super) fn pair() -> (TcpStream, TcpStream) {
     connect(&listen("127.0.0.1:0"), "127.0.0.1")
 }
 
-/// Starts to connect and does not wait.
+/// Starts a non-blocking connect.
 pub(super) fn begin_connect(address: SocketAddr) -> TcpStream {
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
@@ -85,20 +91,20 @@ pub(super) fn begin_connect(address: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// `SO_COOKIE`.
-pub(super) fn cookie(socket: impl AsFd) -> u64 {
-    socket_cookie(socket).unwrap()
+/// Returns the `SO_COOKIE` of a socket.
+pub(super) fn cookie(socket: impl AsFd) -> SocketCookie {
+    SocketCookie(socket_cookie(socket).unwrap())
 }
 
-/// The inode that `fstat` gives.
+/// Returns the inode of a socket from `fstat`.
 pub(super) fn inode(socket: impl AsFd) -> u64 {
     File::from(socket.as_fd().try_clone_to_owned().unwrap()).metadata().unwrap().ino()
 }
 
-/// Sets `TCP_DEFER_ACCEPT`: a connection is a half-open request until its first data.
+/// Sets `TCP_DEFER_ACCEPT`: a connection is a request socket until its first data.
 pub(super) fn defer_accept(listener: &TcpListener) {
     let seconds: libc::c_int = 30;
-    // SAFETY: the descriptor is open, and the option value is an int that lives across the call.
+    // SAFETY: the descriptor is open, and the option value is an int that outlives the call.
     let status = unsafe {
         libc::setsockopt(
             listener.as_raw_fd(),

@@ -1,12 +1,12 @@
-//! The row that a connection has to make.
+//! Compares the row of a connection with the expected one.
 
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::protocol::Outcome;
+use crate::protocol::TestOutcome;
 
-/// What must hold for the row of one end of a connection.
+/// Expected row of one socket of a connection.
 pub(crate) struct Expected {
     pub(crate) name: String,
     pub(crate) local: SocketAddr,
@@ -16,14 +16,14 @@ pub(crate) struct Expected {
     pub(crate) close_reason: &'static str,
     pub(crate) closed_by: &'static str,
     pub(crate) error: Option<&'static str>,
-    /// Sent and received.
+    /// Bytes sent and received.
     pub(crate) bytes: (u64, u64),
     /// Whether the connection was established.
     pub(crate) handshake: bool,
 }
 
 impl Expected {
-    /// The row of this end, if it is there.
+    /// Returns the row of this socket, if it exists.
     pub(crate) fn find<'a>(&self, rows: &'a [Value]) -> Option<&'a Value> {
         rows.iter().find(|row| {
             row["local_port"] == self.local.port()
@@ -32,13 +32,16 @@ impl Expected {
         })
     }
 
-    /// Whether the row is there and exactly as expected; otherwise every difference.
-    pub(crate) fn compare(&self, rows: &[Value]) -> Outcome {
+    /// Compares the row with the expected values, and reports every difference.
+    pub(crate) fn compare(&self, rows: &[Value]) -> TestOutcome {
         let Some(row) = self.find(rows) else {
             let ports: Vec<_> = rows.iter().map(|row| (&row["local_port"], &row["remote_port"])).collect();
-            return failed(format!("no row from {} to {}; there are {ports:?}", self.local, self.remote));
+            return failed(format!(
+                "no row from {} to {}; rows have the ports {ports:?}",
+                self.local, self.remote
+            ));
         };
-        let mut wrong: Vec<String> = self
+        let mut differences: Vec<String> = self
             .values()
             .into_iter()
             .filter(|(field, value)| row[*field] != *value)
@@ -47,10 +50,14 @@ impl Expected {
         let states: Vec<_> =
             row["states"].as_array().into_iter().flatten().map(|span| &span["state"]).collect();
         if states != self.states {
-            wrong.push(format!("states are {states:?}, not {:?}", self.states));
+            differences.push(format!("states are {states:?}, not {:?}", self.states));
         }
-        wrong.extend(self.implausible(row));
-        if wrong.is_empty() { Outcome::Passed } else { failed(format!("{}\n{row}", wrong.join("\n"))) }
+        differences.extend(self.implausible(row));
+        if differences.is_empty() {
+            TestOutcome::Passed
+        } else {
+            failed(format!("{}\n{row}", differences.join("\n")))
+        }
     }
 
     fn values(&self) -> Vec<(&'static str, Value)> {
@@ -67,7 +74,7 @@ impl Expected {
             ("bytes_received", json!(self.bytes.1)),
             ("retransmits", json!(0)),
             ("syn_retransmits", json!(0)),
-            // This process made both ends.
+            // This process opened both sockets.
             ("pid", json!(std::process::id())),
             ("process", json!("init")),
             ("uid", json!(0)),
@@ -82,7 +89,7 @@ impl Expected {
         values
     }
 
-    /// Measured values that cannot be: durations are positive, and the parts fit in the whole.
+    /// Returns implausible measured values: durations must be positive, and parts must not exceed the whole.
     fn implausible(&self, row: &Value) -> Vec<String> {
         let mut wrong = Vec::new();
         let positive = |field: &str| row[field].as_f64().is_some_and(|value| value > 0.0);
@@ -95,7 +102,7 @@ impl Expected {
                     wrong.push(format!("{field} is {}", row[field]));
                 }
             }
-            // The client's wait holds the network's part; the server's is the network's part.
+            // The client's handshake includes the round trip; the server's equals it.
             let (whole, part) = (row["handshake_us"].as_f64(), row["handshake_rtt_us"].as_f64());
             if whole < part {
                 wrong.push(format!("handshake_us {whole:?} is less than handshake_rtt_us {part:?}"));
@@ -105,17 +112,17 @@ impl Expected {
     }
 }
 
-fn failed(reason: String) -> Outcome {
-    Outcome::Failed { reason }
+fn failed(reason: String) -> TestOutcome {
+    TestOutcome::Failed { reason }
 }
 
-/// The inode that names this process's network namespace.
+/// Returns the inode of this process's network namespace.
 fn network_namespace() -> Option<u64> {
     use std::os::linux::fs::MetadataExt as _;
     std::fs::metadata("/proc/self/ns/net").ok().map(|file| file.st_ino())
 }
 
-/// The id of the cgroup that everything is in here: the inode of its directory.
+/// Returns the id of the root cgroup, which contains every process: the inode of its directory.
 fn root_cgroup() -> Option<u64> {
     use std::os::linux::fs::MetadataExt as _;
     std::fs::metadata("/sys/fs/cgroup").ok().map(|file| file.st_ino())

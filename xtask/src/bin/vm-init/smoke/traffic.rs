@@ -1,4 +1,4 @@
-//! Connections whose every step is waited for, so that they pass through the same states each time.
+//! Opens connections and waits for each step, so that they always pass through the same states.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,35 +14,35 @@ use rustix::net::{
 use super::expect::Expected;
 
 const REQUEST: &[u8] = b"12345";
-const ANSWER: &[u8] = b"1234567";
+const RESPONSE: &[u8] = b"1234567";
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Makes all connections, one after the other.
+/// Opens all connections, one after the other.
 pub(crate) fn all() -> Result<Vec<Expected>> {
-    let mut expected = Vec::new();
+    let mut all = Vec::new();
     for (name, listen, connect) in
         [("ipv4", V4, V4), ("ipv6", V6, V6), ("ipv4 to an ipv6 listener", Ipv6Addr::UNSPECIFIED.into(), V4)]
     {
-        expected.extend(orderly(name, listen, connect).with_context(|| format!("{name}, orderly"))?);
+        all.extend(orderly(name, listen, connect).with_context(|| format!("{name}, orderly"))?);
     }
     for (name, address) in [("ipv4", V4), ("ipv6", V6)] {
-        expected.extend(aborted(name, address).with_context(|| format!("{name}, aborted"))?);
-        expected.push(refused(name, address).with_context(|| format!("{name}, refused"))?);
+        all.extend(aborted(name, address).with_context(|| format!("{name}, aborted"))?);
+        all.push(refused(name, address).with_context(|| format!("{name}, refused"))?);
     }
-    Ok(expected)
+    Ok(all)
 }
 
-/// The client asks, the server answers, the client closes its half, the server the other.
+/// The client sends a request, the server responds, the client closes its half, then the server.
 fn orderly(name: &str, listen: IpAddr, address: IpAddr) -> Result<[Expected; 2]> {
-    let (mut client, mut server, ends) = pair(listen, address)?;
+    let (mut client, mut server, addresses) = pair(listen, address)?;
     exchange(&mut client, &mut server, REQUEST)?;
-    exchange(&mut server, &mut client, ANSWER)?;
+    exchange(&mut server, &mut client, RESPONSE)?;
     client.shutdown(std::net::Shutdown::Write)?;
-    ensure!(server.read(&mut [0])? == 0, "the server reads the end of the stream");
+    ensure!(server.read(&mut [0])? == 0, "the server reads EOF");
     drop(server);
-    ensure!(client.read(&mut [0])? == 0, "the client reads the end of the stream");
-    let (sent, received) = (REQUEST.len() as u64, ANSWER.len() as u64);
+    ensure!(client.read(&mut [0])? == 0, "the client reads EOF");
+    let (sent, received) = (REQUEST.len() as u64, RESPONSE.len() as u64);
     Ok([
         Expected {
             name: format!("{name}: client"),
@@ -52,7 +52,7 @@ fn orderly(name: &str, listen: IpAddr, address: IpAddr) -> Result<[Expected; 2]>
             closed_by: "local",
             error: None,
             bytes: (sent, received),
-            ..end(ends.0, ends.1)
+            ..expected(addresses.0, addresses.1)
         },
         Expected {
             name: format!("{name}: server"),
@@ -62,14 +62,14 @@ fn orderly(name: &str, listen: IpAddr, address: IpAddr) -> Result<[Expected; 2]>
             closed_by: "remote",
             error: None,
             bytes: (received, sent),
-            ..end(ends.1, ends.0)
+            ..expected(addresses.1, addresses.0)
         },
     ])
 }
 
-/// The client sends a reset in place of a FIN.
+/// The client sends a RST instead of a FIN.
 fn aborted(name: &str, address: IpAddr) -> Result<[Expected; 2]> {
-    let (mut client, mut server, ends) = pair(address, address)?;
+    let (mut client, mut server, addresses) = pair(address, address)?;
     exchange(&mut client, &mut server, REQUEST)?;
     set_socket_linger(&client, Some(Duration::ZERO))?;
     drop(client);
@@ -85,7 +85,7 @@ fn aborted(name: &str, address: IpAddr) -> Result<[Expected; 2]> {
             closed_by: "local",
             error: None,
             bytes: (sent, 0),
-            ..end(ends.0, ends.1)
+            ..expected(addresses.0, addresses.1)
         },
         Expected {
             name: format!("{name}: is reset"),
@@ -95,20 +95,20 @@ fn aborted(name: &str, address: IpAddr) -> Result<[Expected; 2]> {
             closed_by: "remote",
             error: Some("ECONNRESET"),
             bytes: (0, sent),
-            ..end(ends.1, ends.0)
+            ..expected(addresses.1, addresses.0)
         },
     ])
 }
 
-/// Nobody listens. The client's port is bound before, to be known after.
+/// No socket listens on the port. The client's port is bound explicitly, so that it is known afterwards.
 fn refused(name: &str, address: IpAddr) -> Result<Expected> {
     let closed = TcpListener::bind((address, 0))?.local_addr()?;
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let client = socket(family, SocketType::STREAM, None)?;
     bind(&client, &SocketAddr::from((address, 0)))?;
     let local = SocketAddr::try_from(getsockname(&client)?)?;
-    let outcome = connect(&client, &closed);
-    ensure!(outcome == Err(rustix::io::Errno::CONNREFUSED), "the connection is refused: {outcome:?}");
+    let result = connect(&client, &closed);
+    ensure!(result == Err(rustix::io::Errno::CONNREFUSED), "the connection is refused: {result:?}");
     Ok(Expected {
         name: format!("{name}: refused"),
         role: "client",
@@ -118,11 +118,11 @@ fn refused(name: &str, address: IpAddr) -> Result<Expected> {
         error: Some("ECONNREFUSED"),
         bytes: (0, 0),
         handshake: false,
-        ..end(local, closed)
+        ..expected(local, closed)
     })
 }
 
-/// A connected pair, and the addresses of the client and the server.
+/// Connects a pair of sockets. Returns the client, the server and their addresses.
 fn pair(listen: IpAddr, address: IpAddr) -> Result<(TcpStream, TcpStream, (SocketAddr, SocketAddr))> {
     let listener = TcpListener::bind((listen, 0))?;
     let server_address = SocketAddr::new(address, listener.local_addr()?.port());
@@ -136,12 +136,12 @@ fn exchange(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) -> Result<()
     from.write_all(bytes)?;
     let mut received = vec![0; bytes.len()];
     to.read_exact(&mut received)?;
-    ensure!(received == bytes, "what arrives is what was sent");
+    ensure!(received == bytes, "the received bytes equal the sent ones");
     Ok(())
 }
 
-/// An end between these addresses, to be filled in.
-fn end(local: SocketAddr, remote: SocketAddr) -> Expected {
+/// Returns default expectations of a socket with the given addresses.
+fn expected(local: SocketAddr, remote: SocketAddr) -> Expected {
     Expected {
         name: String::new(),
         local,

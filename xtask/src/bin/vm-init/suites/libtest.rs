@@ -1,27 +1,27 @@
-//! What a test program of cargo prints with `--show-output`: a line for each test as it ends, and at the end
-//! what each has printed.
+//! Parses the output of a test program run with `--show-output`: a result line per test, then the output of
+//! each test.
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{protocol::Outcome, run};
+use crate::{protocol::TestOutcome, run};
 
-/// A test that passes and prints this in a line could not do its work on this kernel; the rest of the line
-/// says why.
+/// A passed test that prints a line with this prefix is not possible on this kernel; the rest of the line is
+/// the reason.
 const NOT_POSSIBLE: &str = "not possible on this kernel: ";
 
-/// The output of a run, as far as it has come.
+/// The output of a run so far.
 #[derive(Default)]
-pub(super) struct Output {
-    /// Whether it passed, and when it ended.
-    ended: HashMap<String, (bool, Duration)>,
-    /// What it printed.
+pub(super) struct LibtestOutput {
+    /// Whether each test passed, and when it finished.
+    finished: HashMap<String, (bool, Duration)>,
+    /// Output of each test.
     printed: HashMap<String, String>,
-    /// Whose output the next lines are.
+    /// The test that the next lines of output belong to.
     section: Option<String>,
 }
 
-impl Output {
-    /// Takes the next line, which came this long after the start.
+impl LibtestOutput {
+    /// Parses the next line, which arrived `when` after the start.
     pub(super) fn line(&mut self, line: &str, when: Duration) {
         if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
             self.section = Some(name.to_owned());
@@ -35,26 +35,30 @@ impl Output {
             line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
             let name = name.strip_suffix(" - should panic").unwrap_or(name);
-            self.ended.insert(name.to_owned(), (result == "ok", when));
+            self.finished.insert(name.to_owned(), (result == "ok", when));
         }
     }
 
-    /// How a test ended, and how long after the start. `trouble` is what became of the run if it did not end by
-    /// itself.
-    pub(super) fn of(&self, name: &str, trouble: Option<&str>) -> (Outcome, Duration) {
+    /// Returns a test's outcome and when it finished after the start. `failure` is why the run failed, if it
+    /// did.
+    pub(super) fn of(&self, name: &str, failure: Option<&str>) -> (TestOutcome, Duration) {
         let printed = self.printed.get(name).map_or("", String::as_str);
-        let Some(&(passed, when)) = self.ended.get(name) else {
-            let trouble = trouble.unwrap_or("nothing was said about it");
+        let Some(&(passed, when)) = self.finished.get(name) else {
+            let failure = failure.unwrap_or("the output has no result of it");
             return (
-                Outcome::Failed { reason: format!("it did not end: {trouble}\n{}", run::tail(printed)) },
+                TestOutcome::Failed {
+                    reason: format!("it did not finish: {failure}\n{}", run::tail(printed)),
+                },
                 Duration::ZERO,
             );
         };
         let outcome = if passed {
             let reason = printed.lines().find_map(|line| line.split_once(NOT_POSSIBLE));
-            reason.map_or(Outcome::Passed, |(_, reason)| Outcome::NotPossible { reason: reason.to_owned() })
+            reason.map_or(TestOutcome::Passed, |(_, reason)| TestOutcome::NotPossible {
+                reason: reason.to_owned(),
+            })
         } else {
-            Outcome::Failed { reason: run::tail(printed) }
+            TestOutcome::Failed { reason: run::tail(printed) }
         };
         (outcome, when)
     }
@@ -93,17 +97,19 @@ failures:
 ";
 
     #[test]
-    fn every_test_has_its_own_outcome() {
-        let mut output = Output::default();
+    fn each_test_has_its_own_outcome() {
+        let mut output = LibtestOutput::default();
         for (seconds, line) in (0..).zip(RUN.lines()) {
             output.line(line, Duration::from_secs(seconds));
         }
-        assert_eq!(output.of("a::good", None), (Outcome::Passed, Duration::from_secs(4)));
+        assert_eq!(output.of("a::good", None), (TestOutcome::Passed, Duration::from_secs(4)));
         let reason = "no hook".to_owned();
-        assert_eq!(output.of("a::lacking", None).0, Outcome::NotPossible { reason });
-        let Outcome::Failed { reason } = output.of("a::bad", None).0 else { panic!("it failed") };
+        assert_eq!(output.of("a::lacking", None).0, TestOutcome::NotPossible { reason });
+        let TestOutcome::Failed { reason } = output.of("a::bad", None).0 else { panic!("it failed") };
         assert!(reason.contains("one is not two") && !reason.contains("a::lacking"), "{reason}");
-        let Outcome::Failed { reason } = output.of("a::lost", Some("killed")).0 else { panic!("it is lost") };
+        let TestOutcome::Failed { reason } = output.of("a::lost", Some("killed")).0 else {
+            panic!("it is lost")
+        };
         assert!(reason.contains("killed"), "{reason}");
     }
 }

@@ -1,0 +1,81 @@
+//! Parsers of option values. Each error names the value and shows valid ones.
+
+use std::time::Duration;
+
+use tracer_core::event::{Nanos, Netns, TcpState};
+
+use crate::{host::parse_spec, recording::Rotation, report::parse_state};
+
+/// Parses a duration such as `100ms`, `10s`, `1m30s` or `2h`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is not a duration above zero: use 100ms, 10s, 1m30s or 2h"))
+}
+
+/// Parses a size such as `100M` or a time such as `1h`. Sizes end in a capital letter or digit, times in a lowercase
+/// letter.
+pub(super) fn parse_rotation(text: &str) -> Result<Rotation, String> {
+    let error = || {
+        format!(
+            "`{text}` is neither a size of at least 64K, such as 100M or 2G, nor a time of at least 1s, such as 10m \
+             or 1h"
+        )
+    };
+    if text.ends_with(|last: char| last.is_ascii_lowercase()) {
+        let age = parse_duration(text).map_err(|_| error())?;
+        if age < Duration::from_secs(1) {
+            return Err(error());
+        }
+        return Ok(Rotation { age: Some(Nanos::from_duration(age)), ..Rotation::default() });
+    }
+    let bytes = parse_size::Config::new().with_binary().parse_size(text).map_err(|_| error())?;
+    if bytes < 64 << 10 {
+        return Err(error());
+    }
+    Ok(Rotation { bytes: Some(bytes), ..Rotation::default() })
+}
+
+/// Parses a state and its threshold, such as `close_wait=60s`.
+pub(super) fn parse_threshold(text: &str) -> Result<(TcpState, Nanos), String> {
+    let (state, time) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not a threshold: use STATE=TIME, as in close_wait=60s"))?;
+    let time = parse_duration(time)?;
+    Ok((parse_state(state)?, Nanos::from_duration(time)))
+}
+
+/// Parses a network namespace and returns its inode.
+pub(super) fn parse_netns(text: &str) -> Result<Netns, String> {
+    parse_spec(text).inode().map_err(|error| error.to_string())
+}
+
+/// Parses a buffer size such as `4M`, `512KiB` or `65536`.
+pub(super) fn parse_buffer(text: &str) -> Result<u32, String> {
+    parse_size::Config::new()
+        .with_binary()
+        .parse_size(text)
+        .ok()
+        .and_then(|size| u32::try_from(size).ok())
+        .filter(|size| (4096..=1 << 30).contains(size))
+        .ok_or_else(|| format!("`{text}` is not a buffer size from 4K to 1G: use 512K, 4M or 64M"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotation_is_by_size_or_by_time() {
+        let rotation = |text| parse_rotation(text).map(|rotation| (rotation.bytes, rotation.age));
+        assert_eq!(rotation("100M"), Ok((Some(100 << 20), None)));
+        assert_eq!(rotation("65536"), Ok((Some(1 << 16), None)));
+        assert_eq!(rotation("1h"), Ok((None, Some(Nanos::from_secs(3_600)))));
+        assert_eq!(rotation("10m"), Ok((None, Some(Nanos::from_secs(600)))));
+        for text in ["1K", "10ms", "soon", "", "M", "-1h"] {
+            assert!(rotation(text).unwrap_err().contains("100M"), "{text}");
+        }
+    }
+}

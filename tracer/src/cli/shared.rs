@@ -1,0 +1,104 @@
+//! The options that every command shares.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use tracer_core::lifecycle::DEFAULT_MAX_CONNECTIONS;
+
+use crate::{
+    cli::{
+        filters::FilterArguments,
+        parsers::{parse_buffer, parse_duration},
+    },
+    report::{Filter, Format, TimeStyle},
+    sources::live::{DEFAULT_BUFFER_BYTES, DEFAULT_BUFFER_BYTES_PER_CPU, KernelOptions, Mode, ModeChoice},
+};
+
+/// Options that every command shares.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Shared {
+    /// Read a recording instead of the kernel, `-` from stdin; repeat for further files of one run
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub(crate) input: Vec<PathBuf>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Format,
+    /// Stop after this time, such as 10s or 1m30s
+    #[arg(short, long, value_parser = parse_duration, value_name = "TIME", global = true)]
+    pub(crate) duration: Option<Duration>,
+    /// Stop after this many lines of data
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), global = true)]
+    pub(crate) count: Option<u64>,
+    /// Time format in tables
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub(crate) time: TimeStyle,
+    /// Kernel hook to use
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub(crate) mode: ModeArgument,
+    /// Most tracked connections; beyond it the least recently active are evicted and counted
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONNECTIONS as u32, value_parser = clap::value_parser!(u32).range(1..), global = true)]
+    pub(crate) max_connections: u32,
+    /// Event buffer size of all CPUs together, such as 16M; half is for transitions. Rounded up to a power of two, at
+    /// least 16KiB per CPU [default: 8MiB; above 16 CPUs, 512KiB per CPU]
+    #[arg(long, value_name = "SIZE", value_parser = parse_buffer, global = true)]
+    pub(crate) buffer: Option<u32>,
+    /// Longest delay before an event is shown
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration, global = true)]
+    pub(crate) latency: Duration,
+    /// Skip the connections that exist at the start
+    #[arg(long, global = true)]
+    pub(crate) no_snapshot: bool,
+    /// Print only errors on stderr
+    #[arg(short, long, conflicts_with = "verbose", global = true)]
+    pub(crate) quiet: bool,
+    /// Print more on stderr
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Filters of the output.
+    #[command(flatten)]
+    pub(crate) filter: FilterArguments,
+    /// The command writes nothing to stdout before its end, so the terminal can show the progress of a replay.
+    #[arg(skip)]
+    pub(crate) is_silent_while_running: bool,
+}
+
+/// The kernel hook to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArgument {
+    /// BTF if supported, otherwise the classic tracepoint
+    #[default]
+    Auto,
+    /// BTF-typed tracepoint
+    Btf,
+    /// Classic tracepoint
+    Tracepoint,
+}
+
+impl Shared {
+    /// Returns the options of the live source.
+    pub(crate) fn kernel_options(&self) -> KernelOptions {
+        KernelOptions {
+            cpus: None,
+            mode: match self.mode {
+                ModeArgument::Auto => ModeChoice::Auto,
+                ModeArgument::Btf => ModeChoice::Only(Mode::Btf),
+                ModeArgument::Tracepoint => ModeChoice::Only(Mode::Tracepoint),
+            },
+            buffer_bytes: self.buffer,
+            poll_interval: self.latency,
+            only_netns: self.filter.netns,
+            first_reads: true,
+            snapshot: !self.no_snapshot,
+        }
+    }
+
+    /// Returns the filter of the output.
+    pub(crate) fn filter(&self) -> Filter {
+        self.filter.filter()
+    }
+}
+
+const _: () = assert!(
+    DEFAULT_BUFFER_BYTES == 8 << 20 && DEFAULT_BUFFER_BYTES_PER_CPU == 512 << 10,
+    "the help of --buffer spells out the default"
+);

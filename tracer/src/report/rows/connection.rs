@@ -1,0 +1,198 @@
+//! A closed connection.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use arrayvec::ArrayVec;
+use tracer_core::{
+    event::{CgroupId, ClockOffset, Nanos, Netns, Process, TcpInfo, Timestamp},
+    lifecycle::{ClosedBy, ClosedConnection, Connection, Handshake, HandshakeCaveat, StateSpan},
+};
+
+use crate::{
+    host::{Cgroup, Container},
+    report::{
+        fields::fields,
+        rows::state_span::StatesText,
+        text::{
+            OrDash,
+            endpoint::{EndpointText, known_address, known_port, network_type},
+            errno,
+            name::{EscapedText, ProcessName},
+            quantity::{bytes, duration, microseconds},
+            table::table,
+            wall_time::{Rfc3339, rfc3339},
+        },
+    },
+};
+
+/// A closed connection, with its cgroup.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionRow<'a> {
+    closed: &'a ClosedConnection<'a>,
+    connection: &'a Connection,
+    process: Option<Process>,
+    info: Option<&'a TcpInfo>,
+    cgroup: Option<&'a Cgroup>,
+    clock: ClockOffset,
+    opened: Option<Timestamp>,
+    duration: Option<Nanos>,
+}
+
+impl<'a> ConnectionRow<'a> {
+    /// Creates the row of a connection whose socket was created in `cgroup`.
+    pub fn new(closed: &'a ClosedConnection<'a>, cgroup: Option<&'a Cgroup>, clock: ClockOffset) -> Self {
+        Self {
+            closed,
+            connection: closed.connection,
+            process: closed.connection.owner.process,
+            info: closed.info,
+            cgroup,
+            clock,
+            opened: closed.opened(),
+            duration: closed.duration(),
+        }
+    }
+
+    /// Returns when the connection closed, or its last event if the end was not seen.
+    fn last_seen(&self) -> Rfc3339 {
+        rfc3339(self.closed.closed, self.clock)
+    }
+
+    /// Returns when the connection closed, if that was seen.
+    pub(in crate::report) fn closed(&self) -> Option<Rfc3339> {
+        self.closed.close_seen.then(|| self.last_seen())
+    }
+
+    fn states(&self) -> ArrayVec<StateSpan, 8> {
+        self.closed.states().collect()
+    }
+
+    /// Returns the handshake if its duration is known.
+    fn timed_handshake(&self) -> Option<Handshake> {
+        self.connection.handshake.filter(|handshake| handshake.duration.is_some())
+    }
+
+    fn handshake_duration(&self) -> Option<Nanos> {
+        self.connection.handshake.and_then(|handshake| handshake.duration)
+    }
+
+    fn container(&self) -> Option<&'a Container> {
+        self.cgroup.and_then(|cgroup| cgroup.owner.container.as_ref())
+    }
+}
+
+fields! { ConnectionRow<'_>, |row| {
+    /// `connection`
+    type: &'static str = "connection";
+    /// Which side opened it: `client` (this host), `server` (the peer), `simultaneous` (both sent a SYN), `unknown`
+    /// (not seen)
+    role: &'static str = row.connection.role.name();
+    /// `ipv4` or `ipv6`
+    network_type: &'static str = network_type(row.connection.local);
+    /// Local address; unspecified (`0.0.0.0`, `::`) if the connection closed before the kernel chose one
+    local_address: IpAddr = row.connection.local.address;
+    /// Local port; null if none was bound
+    local_port: Option<u16> = known_port(row.connection.local);
+    /// Remote address
+    remote_address: Option<IpAddr> = known_address(row.connection.remote);
+    /// Remote port
+    remote_port: Option<u16> = known_port(row.connection.remote);
+    /// Start of the handshake: a client's SYN, a server's first SYN-ACK. For a server it is the time of ESTABLISHED
+    /// minus the measured handshake, if known. Null if the start was not seen
+    opened: Option<Rfc3339> ["ns"] = row.opened.map(|time| rfc3339(time, row.clock));
+    /// When the connection closed; null if that was not seen
+    closed: Option<Rfc3339> ["ns"] = row.closed();
+    /// Time from `opened` to `closed`; null if either is
+    duration_us: Option<f64> ["us"] = row.duration.map(microseconds);
+    /// Every state and the time spent in it, in order: see [states](#states)
+    states: ArrayVec<StateSpan, 8> = row.states();
+    /// Duration of the handshake: see [handshake-durations.md](handshake-durations.md). Null if it failed or is
+    /// unknown
+    handshake_us: Option<f64> ["us"] = row.handshake_duration().map(microseconds);
+    /// How `handshake_us` was obtained: `observed`, `measured`, `modelled`
+    handshake_source: Option<&'static str> = row.timed_handshake().map(|handshake| handshake.source.name());
+    /// Why `handshake_us` is not exact: see [handshake-durations.md](handshake-durations.md#caveats)
+    handshake_caveat: Option<&'static str> =
+        row.connection.handshake.and_then(|handshake| handshake.caveat).map(HandshakeCaveat::name);
+    /// Network part of the handshake: round-trip time of the acknowledged segment, whole microseconds. Null if the
+    /// kernel's sample was not a round trip
+    handshake_rtt_us: Option<u32> ["us"] = row.connection.handshake.and_then(|handshake| handshake.rtt).map(|rtt| rtt.0);
+    /// SYNs retransmitted; for a server, SYN-ACKs
+    syn_retransmits: Option<u8> ["segments"] =
+        row.connection.handshake.and_then(|handshake| handshake.retransmits);
+    /// Why the connection closed: see [close-reasons.md](close-reasons.md)
+    close_reason: &'static str = row.closed.close_cause.reason.name();
+    /// Who closed it: `local`, `remote`, `both`
+    closed_by: Option<&'static str> = row.closed.close_cause.closed_by.map(ClosedBy::name);
+    /// The socket's error when it closed, as an errno name (`ECONNRESET`), or `errno N` for an error TCP does not
+    /// use. Null if there was none
+    error: Option<Cow<'static, str>> = row.closed.close_cause.error.map(errno::name);
+    /// Payload bytes sent, without retransmissions
+    bytes_sent: Option<u64> ["bytes"] = row.info.map(|info| info.bytes_sent);
+    /// Payload bytes received in order
+    bytes_received: Option<u64> ["bytes"] = row.info.map(|info| info.bytes_received);
+    /// Segments sent, with or without payload
+    segments_sent: Option<u32> ["segments"] = row.info.map(|info| info.segments_sent);
+    /// Segments received, with or without payload
+    segments_received: Option<u32> ["segments"] = row.info.map(|info| info.segments_received);
+    /// Segments retransmitted over the whole connection, SYN and SYN-ACK included
+    retransmits: Option<u32> ["segments"] = row.info.map(|info| info.retransmits);
+    /// Smoothed round-trip time at the end, whole microseconds
+    srtt_us: Option<u32> ["us"] = row.info.and_then(|info| info.srtt).map(|rtt| rtt.0);
+    /// Smallest round-trip time in the kernel's window (`tcp_min_rtt_wlen`, 300 s), whole microseconds
+    min_rtt_us: Option<u32> ["us"] = row.info.and_then(|info| info.min_rtt).map(|rtt| rtt.0);
+    /// Maximum segment size in use. Before the handshake, the kernel's initial guess
+    mss: Option<u32> ["bytes"] = row.info.map(|info| info.mss);
+    /// Server: connections waiting for `accept()` when the handshake completed
+    accept_queue: Option<u32> ["connections"] = row.connection.accept_queue.map(|queue| queue.length);
+    /// Server: the most connections that may wait, the backlog of `listen()` capped by `somaxconn`
+    accept_queue_limit: Option<u32> ["connections"] = row.connection.accept_queue.map(|queue| queue.limit);
+    /// Process id of the owner, in the initial pid namespace
+    pid: Option<u32> = row.process.map(|process| process.pid);
+    /// Name of the owner, at most 15 bytes
+    process: Option<ProcessName> = row.process.map(ProcessName);
+    /// User id of the owner, in the initial user namespace
+    uid: Option<u32> = row.process.map(|process| process.uid);
+    /// How the owner was found: see [owners](#owners)
+    owner_source: &'static str = row.connection.owner.source.name();
+    /// Id of the cgroup in which the socket was created: the inode of its directory in cgroup v2
+    cgroup_id: Option<CgroupId> = row.connection.cgroup_id;
+    /// Path of the cgroup, from the root of its hierarchy
+    cgroup: Option<EscapedText<'_>> = row.cgroup.map(|cgroup| EscapedText(cgroup.path.as_bytes()));
+    /// Id of the container: 64 hexadecimal digits, or the name of an LXC or nspawn container
+    container_id: Option<&str> = row.container().map(|container| container.id.as_str());
+    /// Container runtime: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `nspawn`, or `unnamed` if the path
+    /// does not show it
+    container_runtime: Option<&'static str> = row.container().map(|container| container.runtime.name());
+    /// Uid of the Kubernetes pod (`metadata.uid`)
+    pod_uid: Option<&str> = row.cgroup.and_then(|cgroup| cgroup.owner.pod_uid.as_deref());
+    /// The innermost systemd unit that is not itself a container
+    unit: Option<EscapedText<'_>> =
+        row.cgroup.and_then(|cgroup| cgroup.owner.unit.as_ref()).map(|unit| EscapedText(unit.as_bytes()));
+    /// Inode of the network namespace, as `readlink /proc/PID/ns/net` shows it
+    netns: Option<Netns> = row.connection.netns;
+    /// It reused the addresses and ports of a connection still in TIME_WAIT
+    time_wait_reused: bool = row.connection.reused_time_wait;
+    /// Its start was not seen
+    incomplete: bool = row.connection.incomplete;
+    /// At least one transition, possibly the last, was not seen
+    gap: bool = row.connection.gap;
+}}
+
+table! { ConnectionRow<'_>, |row, wide| {
+    [time] "CLOSED" = row.last_seen();
+    right 7 "PID" = OrDash(row.process.map(|process| process.pid));
+    left 15 "PROCESS" = OrDash(row.process.map(ProcessName));
+    left 12 "ROLE" = row.connection.role.name();
+    left 23 "LOCAL" = EndpointText(row.connection.local);
+    left 23 "REMOTE" = EndpointText(row.connection.remote);
+    right 9 "HANDSHAKE" = duration(row.handshake_duration());
+    right 9 "DURATION" = duration(row.duration);
+    right 7 "SENT" = bytes(row.info.map(|info| info.bytes_sent));
+    right 7 "RECV" = bytes(row.info.map(|info| info.bytes_received));
+    left 22 "REASON" = row.closed.close_cause.reason.name();
+    left 7 "BY" = row.closed.close_cause.closed_by.map_or("-", ClosedBy::name), if wide;
+    right 4 "RETR" = OrDash(row.info.map(|info| info.retransmits)), if wide;
+    right 8 "RTT" = duration(row.info.and_then(|info| info.srtt).map(Nanos::from)), if wide;
+    left 0 "STATES" = StatesText(&row.states()), if wide;
+}}

@@ -1,0 +1,122 @@
+//! A stuck connection.
+
+use std::{fmt, net::IpAddr};
+
+use tracer_core::{
+    event::Netns,
+    lifecycle::{Age, StuckConnection},
+};
+
+use crate::{
+    host::{Cgroup, Container},
+    report::{
+        fields::fields,
+        text::{
+            OrDash, Text,
+            endpoint::{EndpointText, known_address, known_port, network_type},
+            name::{EscapedText, ProcessName},
+            quantity::{duration, microseconds},
+            table::table,
+        },
+    },
+};
+
+/// A stuck connection, with its cgroup.
+#[derive(Clone, Copy, Debug)]
+pub struct StuckRow<'a> {
+    stuck: &'a StuckConnection,
+    cgroup: Option<&'a Cgroup>,
+}
+
+impl<'a> StuckRow<'a> {
+    /// Creates the row of a stuck connection whose socket was created in `cgroup`.
+    pub fn new(stuck: &'a StuckConnection, cgroup: Option<&'a Cgroup>) -> Self {
+        Self { stuck, cgroup }
+    }
+
+    fn container(&self) -> Option<&'a Container> {
+        self.cgroup.and_then(|cgroup| cgroup.owner.container.as_ref())
+    }
+}
+
+fields! { StuckRow<'_>, |row| {
+    /// `stuck`
+    type: &'static str = "stuck";
+    /// Its state
+    state: &'static str = row.stuck.state.name();
+    /// Time in that state
+    age_us: f64 ["us"] = microseconds(row.stuck.age.lower_bound());
+    /// `observed`: the transition into the state was traced. `at_least`: a lower bound, 0 if the kernel gives none
+    age_source: &'static str = row.stuck.age.source();
+    /// `ipv4` or `ipv6`
+    network_type: &'static str = network_type(row.stuck.local);
+    /// Local address
+    local_address: IpAddr = row.stuck.local.address;
+    /// Local port
+    local_port: Option<u16> = known_port(row.stuck.local);
+    /// Remote address
+    remote_address: Option<IpAddr> = known_address(row.stuck.remote);
+    /// Remote port
+    remote_port: Option<u16> = known_port(row.stuck.remote);
+    /// Process id of a process that holds the socket; for a half-open handshake, of the listener. Null if the
+    /// application has closed the socket and only the kernel holds it
+    pid: Option<u32> = row.stuck.process.map(|process| process.pid);
+    /// Name of that process
+    process: Option<ProcessName> = row.stuck.process.map(ProcessName);
+    /// Path of the cgroup
+    cgroup: Option<EscapedText<'_>> = row.cgroup.map(|cgroup| EscapedText(cgroup.path.as_bytes()));
+    /// Id of the container
+    container_id: Option<&str> = row.container().map(|container| container.id.as_str());
+    /// Bytes received that the application has not read
+    unread_bytes: Option<u32> ["bytes"] = row.stuck.unread_bytes;
+    /// Bytes written that the peer has not acknowledged
+    unacked_bytes: Option<u32> ["bytes"] = row.stuck.unacked_bytes;
+    /// Timewait sockets: time until the kernel removes the socket
+    ends_in_us: Option<f64> ["us"] = row.stuck.ends_in.map(microseconds);
+    /// Inode of the network namespace
+    netns: Option<Netns> = row.stuck.netns;
+}}
+
+table! { StuckRow<'_>, |row, wide| {
+    right 6 "COUNT" = "";
+    left 11 "STATE" = row.stuck.state.kernel_name();
+    right 9 "AGE" = AgeText(row.stuck.age);
+    left 0 "" = "";
+    left 23 "LOCAL" = EndpointText(row.stuck.local);
+    left 23 "REMOTE" = EndpointText(row.stuck.remote);
+    right 7 "UNREAD" = OrDash(row.stuck.unread_bytes);
+    right 7 "UNACKED" = OrDash(row.stuck.unacked_bytes);
+    left 0 "" = "";
+    left 0 "OWNER" = OwnerText(row);
+}}
+
+/// An age; `>` marks a lower bound.
+#[derive(Clone, Copy, Debug)]
+struct AgeText(Age);
+
+impl Text for AgeText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        text.write_str(if matches!(self.0, Age::AtLeast(_)) { ">" } else { "" })?;
+        duration(Some(self.0.lower_bound())).write_to(text)
+    }
+}
+
+/// The process, the container, and when the kernel removes the socket.
+#[derive(Clone, Copy, Debug)]
+struct OwnerText<'a>(&'a StuckRow<'a>);
+
+impl Text for OwnerText<'_> {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        match self.0.stuck.process {
+            Some(process) => write!(text, "{} ({})", ProcessName(process), process.pid)?,
+            None => text.write_char('-')?,
+        }
+        if let Some(container) = self.0.container() {
+            write!(text, " container {}", &container.id[..container.id.len().min(12)])?;
+        }
+        if self.0.stuck.ends_in.is_some() {
+            write!(text, " freed in {}", duration(self.0.stuck.ends_in))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Addresses and ports.
+
+use std::{fmt, net::IpAddr};
+
+use tracer_core::event::Endpoint;
+
+use crate::report::text::write::{Text, display_as_text};
+
+/// An address.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct AddressText(pub(in crate::report) IpAddr);
+
+impl Text for AddressText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => {
+                let [first, others @ ..] = address.octets();
+                first.write_to(text)?;
+                for octet in others {
+                    text.write_char('.')?;
+                    octet.write_to(text)?;
+                }
+                Ok(())
+            }
+            IpAddr::V6(address) => write!(text, "{address}"),
+        }
+    }
+}
+
+/// An endpoint as `address:port`, with IPv6 in brackets and `*` for an unknown port.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct EndpointText(pub(in crate::report) Endpoint);
+
+impl Text for EndpointText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        // The longest, of IPv6, has 47 characters.
+        let Endpoint { address, port } = self.0;
+        text.write_str(if address.is_ipv6() { "[" } else { "" })?;
+        AddressText(address).write_to(text)?;
+        text.write_str(if address.is_ipv6() { "]:" } else { ":" })?;
+        if port == 0 { text.write_char('*') } else { port.write_to(text) }
+    }
+}
+
+display_as_text!(EndpointText);
+
+/// Formats an endpoint as `address:port`, with IPv6 in brackets and `*` for an unknown port.
+pub fn endpoint_text(endpoint: Endpoint) -> String {
+    EndpointText(endpoint).to_string()
+}
+
+/// Returns the event's endpoint, or the connection's if the event has no port.
+pub(in crate::report) fn bound(event: Endpoint, connection: Option<Endpoint>) -> Endpoint {
+    if event.port == 0 { connection.unwrap_or(event) } else { event }
+}
+
+/// Returns `ipv4` or `ipv6`.
+pub(in crate::report) fn network_type(local: Endpoint) -> &'static str {
+    if local.address.is_ipv4() { "ipv4" } else { "ipv6" }
+}
+
+/// Returns the port, unless none is bound.
+pub(in crate::report) fn known_port(endpoint: Endpoint) -> Option<u16> {
+    (endpoint.port != 0).then_some(endpoint.port)
+}
+
+/// Returns the remote address if there is a peer. Listeners, and sockets the kernel has not connected yet, have port 0.
+pub(in crate::report) fn known_address(remote: Endpoint) -> Option<IpAddr> {
+    (remote.port != 0).then_some(remote.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        let text = |address: &str, port| {
+            EndpointText(Endpoint { address: address.parse().unwrap(), port }).to_string()
+        };
+        assert_eq!(text("192.0.2.1", 80), "192.0.2.1:80");
+        assert_eq!(text("2001:db8::1", 443), "[2001:db8::1]:443");
+        assert_eq!(text("192.0.2.1", 0), "192.0.2.1:*");
+        let longest = text("1111:2222:3333:4444:5555:6666:7777:8888", 65535);
+        assert_eq!(longest, "[1111:2222:3333:4444:5555:6666:7777:8888]:65535");
+    }
+}

@@ -1,0 +1,226 @@
+//! Describes handshakes in words: what happened to one, and what is wrong with a group.
+
+use tracer_core::{
+    analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
+    escape::escape,
+    event::Nanos,
+    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, Role},
+};
+
+use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_duration};
+
+/// Totals below this are shown as `3 of 9`, not in percent.
+const FEW: u64 = 20;
+/// Retransmission waits that are listed one by one; more are shown as their sum.
+const LISTED_WAITS: u8 = 5;
+
+/// Returns the name of a group for people, with container ids cut to the usual 12 digits.
+pub fn group_text(key: &GroupKey) -> String {
+    match key {
+        GroupKey::Container(Some(id)) => escape(id.chars().take(12).collect::<String>().as_bytes()),
+        other => group_name(other),
+    }
+}
+
+/// Returns the full name of a group.
+pub(in crate::report) fn group_name(key: &GroupKey) -> String {
+    match key {
+        GroupKey::Service(endpoint) => EndpointText(*endpoint).to_string(),
+        GroupKey::Served(port) => format!("port {port} here"),
+        GroupKey::Remote(address) => address.to_string(),
+        GroupKey::RemotePort(0) | GroupKey::LocalPort(0) => "no port".to_owned(),
+        GroupKey::RemotePort(port) | GroupKey::LocalPort(port) => format!("port {port}"),
+        GroupKey::Process(Some(comm)) => {
+            let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
+            escape(&comm[..end])
+        }
+        GroupKey::Process(None) => "unknown process".to_owned(),
+        GroupKey::Container(Some(id)) => escape(id.as_bytes()),
+        GroupKey::Container(None) => "no container".to_owned(),
+        GroupKey::Role(role) => role.name().to_owned(),
+        GroupKey::All => "all".to_owned(),
+        GroupKey::Other => "~other".to_owned(),
+    }
+}
+
+/// Formats a share in percent, or as `3 of 9` if the total is small or the share below 1 %.
+fn share(count: u64, of: u64) -> String {
+    if of < FEW {
+        return format!("{count} of {of}");
+    }
+    match count * 100 / of {
+        0 => format!("{count} of {of}"),
+        percent => format!("{percent} %"),
+    }
+}
+
+/// Describes a fault of a group in a few words.
+pub fn fault_text(fault: &Fault) -> String {
+    match *fault {
+        Fault::Failing { outcome, count, of } => {
+            format!("{} {}", share(count, of), outcome_words(outcome))
+        }
+        Fault::Losing { count, of, mean_wait } => match mean_wait {
+            Some(wait) => format!("{} lost a SYN, each waits {}", share(count, of), spaced_duration(wait)),
+            None => format!("{} lost a SYN", share(count, of)),
+        },
+        Fault::Slow { p50, host_median, by_network } => {
+            let what = if by_network { "slow network" } else { "slow" };
+            format!("{what}: p50 {}, host's median {}", spaced_duration(p50), spaced_duration(host_median))
+        }
+    }
+}
+
+/// Describes an outcome, to follow a number of handshakes.
+fn outcome_words(outcome: HandshakeOutcome) -> &'static str {
+    match outcome {
+        HandshakeOutcome::Established => "established",
+        HandshakeOutcome::Failed(CloseReason::TimedOut) => "timed out",
+        HandshakeOutcome::Failed(CloseReason::NoLocalPort) => "had no local port",
+        HandshakeOutcome::Failed(CloseReason::Unknown) => "failed",
+        HandshakeOutcome::Failed(CloseReason::ResetByPeer) => "reset by the peer",
+        HandshakeOutcome::Failed(reason) => reason.name(),
+        HandshakeOutcome::Abandoned => "abandoned by the client",
+    }
+}
+
+/// Describes what happened to one handshake.
+pub fn story(attempt: &HandshakeAttempt) -> String {
+    match attempt.outcome {
+        HandshakeOutcome::Established => established(attempt),
+        HandshakeOutcome::Failed(reason) => failed(attempt, reason),
+        HandshakeOutcome::Abandoned => abandoned(attempt),
+    }
+}
+
+fn established(attempt: &HandshakeAttempt) -> String {
+    let Some(duration) = attempt.duration else {
+        return match attempt.caveat {
+            Some(HandshakeCaveat::RetransmitSchedule) => {
+                let count = attempt.retransmits.unwrap_or(0);
+                let plural = if count == 1 { "" } else { "s" };
+                format!("unknown: {count} SYN-ACK{plural} retransmitted, unclear which one was answered")
+            }
+            _ => "unknown: the kernel has no sample".to_owned(),
+        };
+    };
+    let about = if attempt.source == DurationSource::Modelled { "about " } else { "" };
+    let made_of = match parts(attempt, duration) {
+        Parts::Unknown => String::new(),
+        Parts::All(part) => format!(", all {part}"),
+        Parts::Sum(parts) if parts.len() == 1 => format!(", {}", parts[0]),
+        Parts::Sum(parts) => format!(" = {}", parts.join(" + ")),
+    };
+    let mut story = format!("{about}{}{made_of}", spaced_duration(duration));
+    match attempt.caveat {
+        Some(HandshakeCaveat::SynCookie) => story.push_str(", up to 64 ms too long (SYN cookie)"),
+        Some(HandshakeCaveat::FirstData) => {
+            story.push_str(" until the client's first data, which it may have waited for");
+        }
+        Some(HandshakeCaveat::SynAckRetransmitted | HandshakeCaveat::RetransmitSchedule) | None => {}
+    }
+    story
+}
+
+/// The parts of a duration.
+enum Parts {
+    Unknown,
+    All(&'static str),
+    Sum(Vec<String>),
+}
+
+fn parts(attempt: &HandshakeAttempt, duration: Nanos) -> Parts {
+    let split = attempt.split();
+    let mut parts = Vec::new();
+    let wait = split.retransmit_wait.unwrap_or_default();
+    if attempt.lost_a_syn() == Some(true) {
+        parts.push(lost(attempt, wait));
+    }
+    if let Some(network) = split.network {
+        // More than the resolution of the clocks: 1 ms, and a tenth of the duration.
+        let rest = duration.saturating_sub(network).saturating_sub(wait);
+        let matters = rest > Nanos::from_millis(1) && rest.saturating_mul(10) > duration;
+        if parts.is_empty() && !matters {
+            return Parts::All("network");
+        }
+        parts.push(format!("{} network", spaced_duration(network)));
+        if matters {
+            parts.push(format!("{} in this host", spaced_duration(rest)));
+        }
+    } else if !parts.is_empty() && wait > Nanos::ZERO {
+        let rest = duration.saturating_sub(wait);
+        parts.push(format!("{} until the answer", spaced_duration(rest)));
+    }
+    if parts.is_empty() { Parts::Unknown } else { Parts::Sum(parts) }
+}
+
+/// Describes lost SYNs and how long each was waited for: `2 SYNs lost (1 s + 2 s)`.
+fn lost(attempt: &HandshakeAttempt, wait: Nanos) -> String {
+    let count = attempt.retransmits.unwrap_or(0);
+    let what = if attempt.role == Role::Server { "SYN-ACK" } else { "SYN" };
+    let plural = if count == 1 { "" } else { "s" };
+    let counted = format!("{count} {what}{plural} lost");
+    if wait < Nanos::from_millis(500) {
+        // The first one was answered, but after the retransmission timeout.
+        return match attempt.rtt {
+            Some(_) => format!("{count} spurious {what} retransmit{plural}"),
+            None => format!("{counted} (waits unknown)"),
+        };
+    }
+    match attempt.schedule() {
+        Some(schedule) if schedule.retransmits == count && count <= LISTED_WAITS => {
+            let waits: Vec<String> =
+                schedule.intervals().map(|wait| format!("{} s", wait.as_secs())).collect();
+            format!("{counted} ({})", waits.join(" + "))
+        }
+        _ => format!("{counted} ({})", spaced_duration(wait)),
+    }
+}
+
+fn failed(attempt: &HandshakeAttempt, reason: CloseReason) -> String {
+    let after =
+        attempt.duration.map(|duration| format!(" after {}", spaced_duration(duration))).unwrap_or_default();
+    let resent = attempt.retransmits.unwrap_or(0);
+    let sent = format!("{} SYN{}", u16::from(resent) + 1, if resent == 0 { "" } else { "s" });
+    let name = match attempt.error {
+        Some(error) if reason == CloseReason::Unreachable => format!(" ({})", errno::name(error)),
+        _ => String::new(),
+    };
+    match (reason, attempt.retransmits, attempt.duration) {
+        (CloseReason::TimedOut, Some(_), Some(duration)) => {
+            format!("timed out after {sent}: no answer in {}", spaced_duration(duration))
+        }
+        (CloseReason::TimedOut, ..) => format!("timed out{after}: no answer"),
+        (CloseReason::Cancelled, Some(1..), Some(duration)) => {
+            format!("given up by the application after {sent}: no answer in {}", spaced_duration(duration))
+        }
+        (CloseReason::Cancelled, ..) => format!("given up by the application{after}"),
+        (CloseReason::NoLocalPort, ..) => "no local port was free".to_owned(),
+        (CloseReason::Unknown, ..) => format!("failed{after}, for an unknown reason"),
+        (CloseReason::ResetByPeer, ..) => format!("reset by the peer{after}"),
+        (reason, Some(1..), _) => format!("{}{name}{after}, {sent}", reason.name()),
+        (reason, ..) => format!("{}{name}{after}", reason.name()),
+    }
+}
+
+fn abandoned(attempt: &HandshakeAttempt) -> String {
+    let sent = u16::from(attempt.retransmits.unwrap_or(0)) + 1;
+    let waited = attempt
+        .duration
+        .map(|duration| format!(" in more than {}", spaced_duration(duration)))
+        .unwrap_or_default();
+    format!("abandoned by the client: {sent} SYN-ACKs, no final ACK{waited}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn container_ids_are_full_for_machines_and_short_for_people() {
+        let id = "0123456789abcdef".repeat(4);
+        let key = GroupKey::Container(Some(id.as_str().into()));
+        assert_eq!(group_name(&key), id);
+        assert_eq!(group_text(&key), "0123456789ab");
+    }
+}

@@ -1,0 +1,12 @@
+//! Text for people: durations, sizes, endpoints, names, times, table lines.
+
+pub(super) mod endpoint;
+pub(super) mod errno;
+pub(super) mod handshake;
+pub(super) mod name;
+pub(super) mod quantity;
+pub(super) mod table;
+pub(super) mod wall_time;
+mod write;
+
+pub(super) use write::{OrDash, Text};

@@ -1,0 +1,73 @@
+//! Names from outside, escaped, and the identity of sockets.
+
+use std::{borrow::Cow, fmt};
+
+use tracer_core::{
+    escape::{escape, is_plain, write_escaped},
+    event::{Process, SocketId},
+};
+
+use crate::report::text::write::{Text, display_as_text};
+
+/// The name of a process, escaped.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct ProcessName(pub(in crate::report) Process);
+
+impl Text for ProcessName {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        // Each of the 16 bytes becomes four characters at most.
+        write_escaped(self.0.name(), text)
+    }
+}
+
+/// The identity of a socket: 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct SocketText(pub(in crate::report) SocketId);
+
+impl Text for SocketText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        let mut digits = self.0.0.to_be_bytes().map(|byte| [byte >> 4, byte & 15]);
+        for digit in digits.as_flattened_mut() {
+            *digit = b"0123456789abcdef"[usize::from(*digit)];
+        }
+        text.write_str(str::from_utf8(digits.as_flattened()).unwrap_or_default())
+    }
+}
+
+/// Text from outside, escaped as [`escape`] does.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct EscapedText<'a>(pub(in crate::report) &'a [u8]);
+
+impl<'a> EscapedText<'a> {
+    /// Returns the escaped text; allocates only if something has to be escaped.
+    pub(in crate::report) fn to_text(self) -> Cow<'a, str> {
+        match str::from_utf8(self.0) {
+            Ok(text) if is_plain(self.0) => text.into(),
+            _ => escape(self.0).into(),
+        }
+    }
+}
+
+display_as_text!(ProcessName, SocketText);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_have_sixteen_digits() {
+        assert_eq!(SocketText(SocketId(0x00ab_cdef_0123_4567)).to_string(), "00abcdef01234567");
+    }
+
+    #[test]
+    fn the_longest_name_fits() {
+        let process = Process { pid: 1, uid: 0, comm: [0xff; 16] };
+        assert_eq!(ProcessName(process).to_string(), "\\xff".repeat(16));
+    }
+
+    #[test]
+    fn only_special_characters_need_an_allocation() {
+        assert!(matches!(EscapedText(b"/system.slice").to_text(), Cow::Borrowed("/system.slice")));
+        assert_eq!(EscapedText(b"a\\\n").to_text(), "a\\\\\\x0a");
+    }
+}

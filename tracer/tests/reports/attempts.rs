@@ -1,0 +1,66 @@
+//! Handshake attempts.
+
+use tracer_core::{
+    analysis::{HandshakeAttempt, HandshakeOutcome},
+    event::{Endpoint, Nanos, Netns, Process, Timestamp},
+    lifecycle::{CloseReason, DurationSource, Role},
+};
+
+pub(crate) const US: u64 = 1_000;
+pub(crate) const MS: u64 = 1_000 * US;
+pub(crate) const SECOND: u64 = 1_000 * MS;
+
+pub(crate) fn end(address: &str, port: u16) -> Endpoint {
+    Endpoint { address: address.parse().unwrap(), port }
+}
+
+pub(crate) fn process(pid: u32, name: &str) -> Process {
+    let mut comm = [0; 16];
+    comm[..name.len()].copy_from_slice(name.as_bytes());
+    Process { pid, uid: 1000, comm }
+}
+
+/// Returns a client's handshake whose whole duration is the network round trip.
+pub(crate) fn client(to: Endpoint, duration: u64) -> HandshakeAttempt {
+    HandshakeAttempt {
+        ended: Timestamp(duration),
+        role: Role::Client,
+        local: end("10.0.0.1", 40_000),
+        remote: to,
+        process: Some(process(4711, "orders-api")),
+        netns: Some(Netns(4_026_531_840)),
+        cgroup_id: None,
+        outcome: HandshakeOutcome::Established,
+        duration: Some(Nanos(duration)),
+        source: DurationSource::Observed,
+        caveat: None,
+        rtt: Some(Nanos(duration)),
+        retransmits: Some(0),
+        error: None,
+    }
+}
+
+/// Returns a client's handshake after lost SYNs, with the total wait of a retransmission schedule.
+pub(crate) fn lossy(to: Endpoint, rtt: u64, lost: u8, waited_ns: u64) -> HandshakeAttempt {
+    HandshakeAttempt {
+        duration: Some(Nanos(waited_ns + rtt)),
+        rtt: Some(Nanos(rtt)),
+        retransmits: Some(lost),
+        ..client(to, rtt)
+    }
+}
+
+/// Returns a client's handshake that failed.
+pub(crate) fn failed(to: Endpoint, reason: CloseReason, after_ns: u64) -> HandshakeAttempt {
+    HandshakeAttempt { outcome: HandshakeOutcome::Failed(reason), rtt: None, ..client(to, after_ns) }
+}
+
+/// Returns a server's handshake with the duration measured by the kernel.
+pub(crate) fn served(port: u16, from: Endpoint, duration: u64) -> HandshakeAttempt {
+    HandshakeAttempt {
+        role: Role::Server,
+        local: end("10.0.0.1", port),
+        source: DurationSource::Measured,
+        ..client(from, duration)
+    }
+}
