@@ -25,7 +25,7 @@ use super::{
 /// lengths.
 const MAX_ALLOCATION: usize = 24 << 20;
 
-fn end(number: u64) -> Endpoint {
+fn endpoint(number: u64) -> Endpoint {
     let [.., a, b] = number.to_be_bytes();
     Endpoint { address: IpAddr::from([10, 0, a, b]), port: u16::from(b) + 1 }
 }
@@ -38,7 +38,7 @@ fn events(count: u64) -> Vec<Event> {
             cookie: SocketCookie(5),
             state: TcpState::Listen,
             state_age: Some(Nanos(3)),
-            local: end(1),
+            local: endpoint(1),
             remote: Endpoint { address: IpAddr::from([0, 0, 0, 0]), port: 0 },
             process: Some(process),
             netns: Some(Netns(1)),
@@ -53,8 +53,8 @@ fn events(count: u64) -> Vec<Event> {
             1 => Event::SynAckRetransmit(SynAckRetransmit {
                 time: Timestamp(time),
                 listener: SocketId(1),
-                local: end(1),
-                remote: end(time),
+                local: endpoint(1),
+                remote: endpoint(time),
                 netns: None,
                 attempts: 1,
                 first_sent: Some(Timestamp(time - 1)),
@@ -66,8 +66,8 @@ fn events(count: u64) -> Vec<Event> {
                 cookie: None,
                 from: TcpState::SynSent,
                 to: TcpState::Closed,
-                local: end(time),
-                remote: end(time * 7),
+                local: endpoint(time),
+                remote: endpoint(time * 7),
                 process: (time % 2 == 0).then_some(process),
                 netns: Some(Netns(1)),
                 cgroup_id: Some(CgroupId(time % 3)),

@@ -20,15 +20,15 @@ use tracer_core::event::{Endpoint, Event, Netns, SocketId, SourceCounts, TcpStat
 use super::support::{Content, header, read, recorded};
 
 pub(crate) fn connect(time: Timestamp) -> Transition {
-    let end = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
+    let endpoint = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
     Transition {
         time,
         socket: SocketId(time.0),
         cookie: None,
         from: TcpState::Closed,
         to: TcpState::SynSent,
-        local: end(4000),
-        remote: end(80),
+        local: endpoint(4000),
+        remote: endpoint(80),
         process: None,
         netns: Some(Netns(7)),
         cgroup_id: None,

@@ -38,14 +38,14 @@ fn at(time: u64) -> Event {
 }
 
 fn existing(time: u64) -> Event {
-    let end = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
+    let endpoint = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
     Event::Existing(ExistingSocket {
         time: Timestamp(time),
         cookie: SocketCookie(3),
         state: TcpState::Established,
         state_age: None,
-        local: end(1),
-        remote: end(2),
+        local: endpoint(1),
+        remote: endpoint(2),
         process: None,
         netns: None,
         cgroup_id: None,

@@ -60,14 +60,14 @@ proptest! {
 fn a_full_batch_is_written_at_once() {
     let mut resolver = CgroupResolver::recorded(RecordedCgroups::default());
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
-    let begun = writer.bytes();
+    let schema_end = writer.bytes();
     for time in 1..BATCH_ROWS as u64 {
         writer.event(&Event::DumpEnd { started: Timestamp(time) }, &mut resolver).unwrap();
     }
-    assert_eq!((writer.pending(), writer.bytes()), (BATCH_ROWS - 1, begun));
+    assert_eq!((writer.pending(), writer.bytes()), (BATCH_ROWS - 1, schema_end));
     writer.event(&Event::DumpEnd { started: Timestamp(0) }, &mut resolver).unwrap();
     assert_eq!(writer.pending(), 0);
-    assert!(writer.bytes() > begun);
+    assert!(writer.bytes() > schema_end);
 }
 
 /// The columns of full batches have several compressed blocks. Incompressible columns are not compressed in every batch.

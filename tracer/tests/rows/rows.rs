@@ -1,5 +1,7 @@
 //! Compares the JSON and CSV of rows with what `serde_json` and the `csv` crate make of the same values.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use tcptrace_bpf::{
@@ -94,7 +96,7 @@ impl Outputs {
             Sink::new(bytes, format, TimeStyle::Utc).write(row).expect("a vector takes every row");
         }
         let object = Object::of(row);
-        self.expected_json.push_str(&format!("{object}\n"));
+        writeln!(self.expected_json, "{object}").expect("a string takes every row");
         let object = object.as_object().expect("a row is an object");
         let names: Vec<&str> = R::FIELDS.iter().map(|field| field.name).collect();
         assert_eq!(object.keys().collect::<Vec<_>>(), names);

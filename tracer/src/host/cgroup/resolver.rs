@@ -76,7 +76,7 @@ impl CgroupResolver {
         }
         if let Some(process) = process {
             // The process id may have belonged to another process before.
-            self.forget_process(process.pid, now);
+            self.expire_process(process.pid, now);
         }
         let _ = self.cgroup(cgroup_id, process, now);
     }
@@ -123,7 +123,7 @@ impl CgroupResolver {
     }
 
     /// Drops the cached cgroup of a process id that may have been reused: one read more than [`PROCESS_TTL`] ago.
-    pub fn forget_process(&mut self, pid: u32, now: Duration) {
+    pub fn expire_process(&mut self, pid: u32, now: Duration) {
         if let Lookups::Live { by_process, .. } = &mut self.0
             && by_process.get(&pid).is_some_and(|cached| now.saturating_sub(cached.read_at) >= PROCESS_TTL)
         {

@@ -48,7 +48,7 @@ pub enum NotARecording {
     Header(#[from] HeaderError),
 }
 
-/// What is missing at the end of a file.
+/// A defect at the end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// Only the end marker.
@@ -62,7 +62,7 @@ pub enum Missing {
     Damaged {
         /// The position after the last complete batch.
         at: u64,
-        /// What is invalid.
+        /// The cause.
         why: String,
         /// Bytes after that position.
         unused: u64,
@@ -166,7 +166,7 @@ impl<R: Read> Reader<R> {
         self.frames.position()
     }
 
-    /// Returns what is missing, after the end was reached; `None` if the file ended cleanly.
+    /// Returns the defect at the end of the file, once the end is reached; `None` if the file ended cleanly.
     pub fn missing(&self) -> Option<&Missing> {
         self.missing.as_ref()
     }

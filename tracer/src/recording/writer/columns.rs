@@ -152,8 +152,8 @@ impl BatchColumns {
         self.from.put(row, state_index(*from));
         self.to.put(row, state_index(*to));
         self.endpoints(*local, *remote, *netns);
-        let begins = matches!((from, to), (TcpState::Closed, TcpState::SynSent | TcpState::Listen));
-        self.owner(process.as_ref(), *cgroup_id, begins, *time, resolver);
+        let starts = matches!((from, to), (TcpState::Closed, TcpState::SynSent | TcpState::Listen));
+        self.owner(process.as_ref(), *cgroup_id, starts, *time, resolver);
         self.accept_queue(*accept_queue);
         if let Some(flags) = flags {
             self.flags(*flags);
@@ -219,7 +219,7 @@ impl BatchColumns {
         &mut self,
         process: Option<&Process>,
         cgroup_id: Option<CgroupId>,
-        begins: bool,
+        starts: bool,
         time: Timestamp,
         resolver: &mut CgroupResolver,
     ) {
@@ -232,8 +232,8 @@ impl BatchColumns {
         if informative {
             return;
         }
-        if begins {
-            resolver.forget_process(process.pid, now);
+        if starts {
+            resolver.expire_process(process.pid, now);
         }
         if let Some(cgroup) = resolver.of_process(process.pid, now) {
             owners.put_process_cgroup(row, &cgroup.path);

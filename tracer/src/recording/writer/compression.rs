@@ -59,17 +59,17 @@ impl Compressor {
     /// Appends a buffer in the format of a compressed body: the uncompressed length in 8 bytes and the frame, or -1 and the
     /// uncompressed buffer if the frame is not shorter.
     pub(super) fn compress(&mut self, buffer: &[u8], backoff: &mut Backoff, to: &mut Vec<u8>) {
-        let begin = to.len();
+        let start = to.len();
         if backoff.is_due() {
             let length = i64::try_from(buffer.len()).unwrap_or(i64::MAX);
             to.extend_from_slice(&length.to_le_bytes());
             self.frame(buffer, to);
-            let compressed = to.len() - begin - size_of::<i64>();
+            let compressed = to.len() - start - size_of::<i64>();
             backoff.record(buffer.len(), compressed);
             if compressed < buffer.len() {
                 return;
             }
-            to.truncate(begin);
+            to.truncate(start);
         }
         to.extend_from_slice(&(-1_i64).to_le_bytes());
         to.extend_from_slice(buffer);

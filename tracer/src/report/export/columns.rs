@@ -252,7 +252,7 @@ mod tests {
             columns.push(&row);
         }
         let arrays = columns.finish().unwrap();
-        assert_eq!(arrays.iter().map(|array| array.len()).collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(arrays.iter().map(arrow_array::Array::len).collect::<Vec<_>>(), [4, 4]);
         let lists = arrays[1].as_any().downcast_ref::<ListArray>().unwrap();
         assert_eq!(lists.offsets().as_ref(), [0, 2, 2, 2, 3]);
         assert!(arrays.iter().all(|array| array.is_null(1) && array.null_count() == 1));

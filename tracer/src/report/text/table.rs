@@ -11,7 +11,7 @@ pub(in crate::report) struct TableLine<'a>(pub(in crate::report) &'a mut String)
 
 impl TableLine<'_> {
     /// Appends a left-aligned cell and a space.
-    pub(in crate::report) fn left(&mut self, width: usize, cell: impl Text) -> fmt::Result {
+    pub(in crate::report) fn left(&mut self, width: usize, cell: &impl Text) -> fmt::Result {
         let start = self.0.len();
         cell.write_to(self.0)?;
         let padding = &SPACES[..self.missing(start, width)];
@@ -21,7 +21,7 @@ impl TableLine<'_> {
     }
 
     /// Appends a right-aligned cell and a space.
-    pub(in crate::report) fn right(&mut self, width: usize, cell: impl Text) -> fmt::Result {
+    pub(in crate::report) fn right(&mut self, width: usize, cell: &impl Text) -> fmt::Result {
         let start = self.0.len();
         cell.write_to(self.0)?;
         let padding = &SPACES[..self.missing(start, width)];
@@ -76,7 +76,7 @@ macro_rules! table {
                 let _ = ($wide, time);
                 $($crate::report::text::wall_time::write_time_title(line, $time_title, time)?;)?
                 let mut columns = $crate::report::text::table::TableLine(line);
-                $($(if $condition)? { columns.$align($width, $title)?; })+
+                $($(if $condition)? { columns.$align($width, &$title)?; })+
                 Ok(())
             }
 
@@ -90,7 +90,7 @@ macro_rules! table {
                 let _ = ($wide, time);
                 $($crate::report::text::wall_time::write_time_of_day(line, $time, time)?;)?
                 let mut columns = $crate::report::text::table::TableLine(line);
-                $($(if $condition)? { columns.$align($width, $cell)?; })+
+                $($(if $condition)? { columns.$align($width, &$cell)?; })+
                 Ok(())
             }
         }
@@ -107,12 +107,12 @@ mod tests {
     fn cells_are_padded_to_their_columns() {
         let mut line = String::new();
         let mut columns = TableLine(&mut line);
-        columns.left(5, "ab").unwrap();
-        columns.right(5, "cd").unwrap();
-        columns.left(0, "").unwrap();
-        columns.left(2, "wide").unwrap();
-        columns.right(4, "caf\u{e9}s").unwrap();
-        columns.right(6, "caf\u{e9}").unwrap();
+        columns.left(5, &"ab").unwrap();
+        columns.right(5, &"cd").unwrap();
+        columns.left(0, &"").unwrap();
+        columns.left(2, &"wide").unwrap();
+        columns.right(4, &"caf\u{e9}s").unwrap();
+        columns.right(6, &"caf\u{e9}").unwrap();
         assert_eq!(line, "ab       cd  wide caf\u{e9}s   caf\u{e9} ");
     }
 }

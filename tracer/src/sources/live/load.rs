@@ -156,7 +156,7 @@ impl Hook {
         }
     }
 
-    /// Returns what is missing without the hook.
+    /// Returns the effect of a missing hook.
     pub const fn cost(self) -> &'static str {
         match self {
             Self::SynAckRetransmit => "abandoned server handshakes are not counted",

@@ -37,7 +37,7 @@ pub(crate) struct Check {
     pub name: &'static str,
     /// The result.
     pub finding: Finding,
-    /// What is missing without it.
+    /// The effect of a missing feature.
     pub cost: &'static str,
 }
 

@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    fn end(port: u16) -> Endpoint {
+    fn endpoint(port: u16) -> Endpoint {
         Endpoint { address: "10.0.0.1".parse().unwrap(), port }
     }
 
@@ -201,8 +201,8 @@ mod tests {
             cookie: None,
             from: TcpState::Established,
             to: TcpState::CloseWait,
-            local: end(local),
-            remote: end(80),
+            local: endpoint(local),
+            remote: endpoint(80),
             process: None,
             netns: Some(Netns(1)),
             cgroup_id: None,
@@ -218,8 +218,8 @@ mod tests {
             cookie: SocketCookie(u64::from(local)),
             state: TcpState::Established,
             state_age: None,
-            local: end(local),
-            remote: end(80),
+            local: endpoint(local),
+            remote: endpoint(80),
             process: None,
             netns: Some(Netns(1)),
             cgroup_id: None,

@@ -33,9 +33,9 @@ pub(crate) struct Existing {
     pub started: Timestamp,
     /// How many network namespaces were dumped.
     pub namespaces: usize,
-    /// What is missing, one sentence each, at most eight.
+    /// Sentences about missing sockets and owners, at most eight.
     pub problems: Vec<String>,
-    /// How much is missing. The counts of cgroups are 0.
+    /// Counts of missing items. The counts of cgroups are 0.
     pub coverage: Coverage,
     /// Channels into the first 256 of the namespaces, for later dumps without privileges.
     pub channels: Vec<Channel>,
@@ -43,7 +43,7 @@ pub(crate) struct Existing {
 
 /// Dumps the sockets of every network namespace that can be found and entered.
 ///
-/// Never fails: [`Existing::problems`] and [`Existing::coverage`] report what is missing.
+/// Never fails: [`Existing::problems`] and [`Existing::coverage`] report missing sockets and owners.
 pub(crate) fn existing() -> Existing {
     let mut found = Existing { started: crate::host::now(), ..Existing::default() };
     let mut sockets = Vec::new();
@@ -256,8 +256,8 @@ mod tests {
 
     #[test]
     fn namespaces_beyond_the_limit_on_channels_are_counted() {
-        let mut found = Existing::default();
-        found.channels = (0..MAX_CHANNELS).map(|_| Channel::here().unwrap()).collect();
+        let channels = (0..MAX_CHANNELS).map(|_| Channel::here().unwrap()).collect();
+        let mut found = Existing { channels, ..Existing::default() };
         found.add_namespace(&mut Vec::new(), "here", Channel::here());
         assert_eq!(found.channels.len(), MAX_CHANNELS);
         assert_eq!(found.coverage, Coverage { namespaces_without_resync: 1, ..Coverage::default() });

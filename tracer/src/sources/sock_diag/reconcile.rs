@@ -178,15 +178,15 @@ mod tests {
     #[test]
     fn a_new_listener_hides_no_other_listener_on_its_port() {
         let process = |pid| Some(Process { pid, uid: 0, comm: [0; 16] });
-        let mut begins = event(7, TcpState::Closed, TcpState::Listen, B, "0.0.0.0:0");
-        let Event::Transition(transition) = &mut begins else { unreachable!() };
+        let mut listens = event(7, TcpState::Closed, TcpState::Listen, B, "0.0.0.0:0");
+        let Event::Transition(transition) = &mut listens else { unreachable!() };
         transition.process = process(2);
         let listener =
             |pid| ExistingSocket { process: process(pid), ..existing(TcpState::Listen, B, "0.0.0.0:0") };
-        let kept = reconcile(vec![listener(1), listener(2)], &[begins]);
+        let kept = reconcile(vec![listener(1), listener(2)], &[listens]);
         assert_eq!(kept, [listener(1)]);
-        let nobodys = existing(TcpState::Listen, B, "0.0.0.0:0");
-        assert_eq!(reconcile(vec![nobodys], &[begins]), []);
+        let unowned = existing(TcpState::Listen, B, "0.0.0.0:0");
+        assert_eq!(reconcile(vec![unowned], &[listens]), []);
     }
 
     #[test]
