@@ -15,7 +15,7 @@ const LIMITS: [(&str, u32); 5] = [
 
 #[test]
 fn no_program_takes_the_verifier_longer_than_its_limit() {
-    let options = LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, first_reads: true };
+    let options = LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, first_reads: true, twin: true };
     let mut counts = Vec::new();
     for mode in [Mode::Btf, Mode::Tracepoint] {
         let loaded = match load(mode, options) {

@@ -214,6 +214,9 @@ pub struct Shared {
     /// Do not begin with the connections that exist already
     #[arg(long, global = true)]
     pub no_snapshot: bool,
+    /// Attach no twin program, to measure its cost
+    #[arg(long, hide = true, global = true)]
+    pub no_twin: bool,
     /// Say less on stderr: only errors
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub quiet: bool,
@@ -362,6 +365,7 @@ impl Shared {
             only_netns: self.filter.netns,
             first_reads: true,
             snapshot: !self.no_snapshot,
+            twin: !self.no_twin,
         }
     }
 

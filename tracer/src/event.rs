@@ -296,9 +296,9 @@ pub struct SourceCounts {
     pub seen: u64,
     /// Transitions that found the buffer full.
     pub lost: u64,
-    /// Times the kernel skipped the program because it interrupted another one
-    /// (`recursion_misses`); none where the kernel does not count them (before 5.12, on a
-    /// classic tracepoint before 6.7).
+    /// Transitions that were not recorded because the kernel skipped the program (`recursion_misses`) and the twin program
+    /// did not record them either; none where the kernel does not count skips (before 5.12, on a classic tracepoint before
+    /// 6.7).
     pub skipped: Option<u64>,
     /// Other records, such as resent SYN-ACKs, that found the buffer full.
     pub others_lost: u64,
@@ -306,6 +306,10 @@ pub struct SourceCounts {
     pub renewed: u64,
     /// Records that could not be understood. Always 0 unless the object and the program disagree.
     pub malformed: u64,
+    /// Transitions for which the kernel skipped the program and that the twin program recorded. They are among `seen`.
+    pub recovered: u64,
+    /// Transitions that both programs recorded. The source dropped the second record of each.
+    pub duplicates: u64,
 }
 
 #[cfg(test)]

@@ -277,8 +277,16 @@ fn hooks() {
 
 #[test]
 fn every_part_of_the_summary() {
-    let source =
-        SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, renewed: 5, malformed: 6 };
+    let source = SourceCounts {
+        seen: 1,
+        lost: 2,
+        skipped: Some(3),
+        others_lost: 4,
+        renewed: 5,
+        malformed: 6,
+        recovered: 7,
+        duplicates: 8,
+    };
     let tracker = TrackerCounts {
         transitions: 1,
         closed: 2,

@@ -126,6 +126,8 @@ impl Record {
             others_lost: now.others_lost.saturating_sub(before.others_lost),
             renewed: now.renewed.saturating_sub(before.renewed),
             malformed: now.malformed.saturating_sub(before.malformed),
+            recovered: now.recovered.saturating_sub(before.recovered),
+            duplicates: now.duplicates.saturating_sub(before.duplicates),
         }
     }
 }

@@ -210,9 +210,27 @@ pub(super) const EVENTS: Description = Description {
 pub(super) const EVENTS_LOST: Description = Description {
     labels: &["where"],
     note: "`ring`: transitions that found the buffer full, remedied by a larger `--buffer`; `ring_other`: other \
-           records that did; `kernel`: times the kernel skipped the program (docs/modes.md), absent where it does \
-           not count them: before 5.12, in mode `tracepoint` before 6.7 or without BTF; `malformed`: records that could not be understood.",
+           records that did; `kernel`: transitions for which the kernel skipped the program and that were not recovered (docs/modes.md), \
+           absent where the kernel does not count skips: before 5.12, in mode `tracepoint` before 6.7 or without BTF; `malformed`: records that could not be understood.",
     ..metric("tcptrace_events_lost", None, Kind::Counter, "Events that were lost.")
+};
+pub(super) const EVENTS_RECOVERED: Description = Description {
+    note: "They are among `tcptrace_events_total` and are not lost.",
+    ..metric(
+        "tcptrace_events_recovered",
+        None,
+        Kind::Counter,
+        "Transitions that the twin program recorded because the kernel skipped the first program.",
+    )
+};
+pub(super) const EVENTS_DUPLICATE: Description = Description {
+    note: "The second record of each was dropped: no event is counted twice.",
+    ..metric(
+        "tcptrace_events_duplicate",
+        None,
+        Kind::Counter,
+        "Transitions that both the first program and the twin program recorded.",
+    )
 };
 pub(super) const TRACKED: Description =
     metric("tcptrace_connections_tracked", None, Kind::Gauge, "Connections in the table.");
@@ -313,6 +331,8 @@ pub const CATALOG: &[Description] = &[
     ACCEPT_QUEUE_PEAK,
     EVENTS,
     EVENTS_LOST,
+    EVENTS_RECOVERED,
+    EVENTS_DUPLICATE,
     TRACKED,
     EVICTED,
     UNMATCHED,

@@ -70,7 +70,7 @@ pub enum Lost {
     Ring,
     /// Another record, such as a resent SYN-ACK, found it full.
     RingOther,
-    /// The kernel skipped the program (docs/modes.md).
+    /// The kernel skipped the program, and the twin program did not record the transition (docs/modes.md).
     Kernel,
     /// A record could not be understood.
     Malformed,

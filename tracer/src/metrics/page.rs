@@ -368,6 +368,11 @@ impl Page {
             }
             Ok(())
         })?;
+        for (description, count) in
+            [(&catalog::EVENTS_RECOVERED, source.recovered), (&catalog::EVENTS_DUPLICATE, source.duplicates)]
+        {
+            family(encoder, description, |family| family.counter(&[], count))?;
+        }
         family(encoder, &catalog::TRACKED, |family| family.gauge(&[], self.snapshot.live as u64))?;
         for (description, count) in [
             (&catalog::EVICTED, tracker.evicted),

@@ -52,7 +52,7 @@ pub(super) struct Columns {
     state_age: Sparse<u64>,
     attempts: Sparse<u8>,
     first_sent: Sparse<i64>,
-    counts: [Sparse<u64>; 6],
+    counts: [Sparse<u64>; 8],
 }
 
 impl Columns {
@@ -115,9 +115,19 @@ impl Columns {
 
     /// Adds the source's account.
     pub(super) fn counts(&mut self, time: Timestamp, counts: &SourceCounts) {
-        let SourceCounts { seen, lost, skipped, others_lost, renewed, malformed } = *counts;
+        let SourceCounts { seen, lost, skipped, others_lost, renewed, malformed, recovered, duplicates } =
+            *counts;
         self.begin(Kind::Counts, time);
-        let values = [Some(seen), Some(lost), skipped, Some(others_lost), Some(renewed), Some(malformed)];
+        let values = [
+            Some(seen),
+            Some(lost),
+            skipped,
+            Some(others_lost),
+            Some(renewed),
+            Some(malformed),
+            Some(recovered),
+            Some(duplicates),
+        ];
         for (column, value) in self.counts.iter_mut().zip(values) {
             column.put_known(self.rows, value);
         }

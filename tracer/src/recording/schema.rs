@@ -72,13 +72,20 @@ pub struct Column {
     pub about: &'static str,
 }
 
+impl Column {
+    /// Whether recordings of earlier versions lack the column.
+    pub fn is_optional(&self) -> bool {
+        matches!(self.name, "recovered" | "duplicates")
+    }
+}
+
 const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about: &'static str) -> Column {
     Column { name, kind, unit, about }
 }
 
 /// The columns, in their order. Every column but the first two is null where it does not apply or is not
 /// known.
-pub const COLUMNS: [Column; 51] = {
+pub const COLUMNS: [Column; 53] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "what the row tells"),
@@ -128,10 +135,12 @@ pub const COLUMNS: [Column; 51] = {
         column("first_sent", Time, "ns", "when the SYN-ACK was first sent"),
         column("seen", U64, "transitions", "transitions since the file began"),
         column("lost", U64, "transitions", "found the buffer full since the file began"),
-        column("skipped", U64, "", "times the kernel skipped the program since the file began"),
+        column("skipped", U64, "", "times the kernel skipped the program and nothing recovered it, since the file began"),
         column("others_lost", U64, "events", "other events that found it full since the file began"),
         column("renewed", U64, "", "looks at the sockets after events were missed, since the file began"),
         column("malformed", U64, "records", "records that could not be understood since the file began"),
+        column("recovered", U64, "transitions", "recovered from skips since the file began"),
+        column("duplicates", U64, "transitions", "recorded twice, the second record dropped, since the file began"),
     ]
 };
 

@@ -44,7 +44,16 @@ fn openings(range: std::ops::Range<u64>) -> Vec<Event> {
 }
 
 const COUNTS: SourceCounts =
-    SourceCounts { seen: 30, lost: 4, skipped: Some(3), others_lost: 2, renewed: 5, malformed: 1 };
+    SourceCounts {
+        seen: 30,
+        lost: 4,
+        skipped: Some(3),
+        others_lost: 2,
+        renewed: 5,
+        malformed: 1,
+        recovered: 6,
+        duplicates: 7,
+    };
 
 #[test]
 fn cut_at_every_byte_it_reads_and_says_what_is_missing() {

@@ -36,9 +36,19 @@ impl MappedCounters {
         };
         let counters = self.0.element::<Counters>(0);
         // SAFETY: field addresses inside the live mapping.
-        let (transitions, others) =
-            unsafe { (&raw const (*counters).transitions_lost, &raw const (*counters).others_lost) };
-        Counters { transitions_lost: load(transitions), others_lost: load(others) }
+        let (transitions, others, twin) = unsafe {
+            (
+                &raw const (*counters).transitions_lost,
+                &raw const (*counters).others_lost,
+                &raw const (*counters).twin_taken,
+            )
+        };
+        Counters {
+            transitions_lost: load(transitions),
+            others_lost: load(others),
+            twin_taken: load(twin),
+            reserved: 0,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tracer_ebpf::{AF_INET, AF_INET6, Parts, RecordKind, TcpInfo as WireInfo, flags};
+use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
 
 use crate::{
     event::{
@@ -32,6 +32,14 @@ impl AddressKey {
     fn hide(self, address: u64) -> SocketId {
         SocketId((address ^ self.0).wrapping_mul(self.0 | 1))
     }
+}
+
+/// Whether the twin program wrote the record at the start of `bytes`.
+#[inline]
+pub fn is_by_twin(bytes: &[u8]) -> bool {
+    let at = std::mem::offset_of!(Record, flags);
+    let flags = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|bytes| u32::from_ne_bytes(*bytes));
+    flags.is_some_and(|flags| flags & flags::TWIN != 0)
 }
 
 /// Reads the record at the start of `bytes`, hands its event to `take`, and gives its length. No event when it is none
@@ -176,7 +184,7 @@ fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tracer_ebpf::{Ipv6Addresses, Record, tcp_state};
+    use tracer_ebpf::{Ipv6Addresses, tcp_state};
 
     fn parts() -> Parts {
         Parts {
@@ -274,6 +282,14 @@ mod tests {
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt_us), Some(7));
         assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+    }
+
+    #[test]
+    fn the_twins_records_are_marked() {
+        let marked = Record { flags: flags::TWIN | parts().record.flags, ..parts().record };
+        assert!(is_by_twin(&bytes(&Parts { record: marked, ..parts() })));
+        assert!(!is_by_twin(&bytes(&parts())));
+        assert!(!is_by_twin(&[0xff; 40]));
     }
 
     #[test]

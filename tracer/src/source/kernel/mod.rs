@@ -13,6 +13,7 @@ pub mod privileges;
 pub mod probe;
 pub mod reading;
 pub mod tracefs;
+pub mod twin;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
@@ -25,8 +26,9 @@ pub use self::load::{Hook, LoadError, Mode, RefusedHook};
 use self::{
     decode::AddressKey,
     heal::Healing,
-    load::{LoadOptions, Loaded},
+    load::{LoadOptions, Loaded, Twin},
     reading::Pass,
+    twin::RecentTransitions,
 };
 use super::{
     ClockOffset, Host, Origin, Polled, Source,
@@ -77,6 +79,8 @@ pub struct KernelOptions {
     pub first_reads: bool,
     /// Begin with the sockets that exist already.
     pub snapshot: bool,
+    /// Attach a twin program that records the transitions for which the kernel skips the first one.
+    pub twin: bool,
 }
 
 impl Default for KernelOptions {
@@ -89,6 +93,7 @@ impl Default for KernelOptions {
             only_netns: None,
             first_reads: true,
             snapshot: true,
+            twin: true,
         }
     }
 }
@@ -127,6 +132,10 @@ pub struct KernelSource {
     key: AddressKey,
     origin: Option<Origin>,
     counts: SourceCounts,
+    /// To recognise the twin program's duplicates; none without a twin.
+    recent: Option<RecentTransitions>,
+    /// When the first program was detached: what the twin records from then on is not recovered from a skip.
+    detached: Option<Timestamp>,
     /// The look at what existed when tracing began, until it is told.
     existing: Option<Existing>,
     healing: Healing,
@@ -161,6 +170,7 @@ impl KernelSource {
             cpus,
             only_netns: options.only_netns,
             first_reads: options.first_reads,
+            twin: options.twin,
         };
         let (mode, loaded, fallback_reason) = match options.mode {
             ModeChoice::Only(mode) => (mode, load::load(mode, load_options)?, None),
@@ -182,6 +192,7 @@ impl KernelSource {
         let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
         let interval =
             Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
+        let recent = matches!(loaded.twin, Twin::Attached).then(RecentTransitions::new);
         Ok(Self {
             loaded: Some(loaded),
             mode,
@@ -193,6 +204,8 @@ impl KernelSource {
             key: AddressKey::random(),
             origin: Some(origin(mode)),
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
+            recent,
+            detached: None,
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             existing,
             healing: Healing::through(channels.unwrap_or_default()),
@@ -229,6 +242,14 @@ impl KernelSource {
         self.loaded.as_ref().map_or(&[], |loaded| &loaded.refused)
     }
 
+    /// Why no twin program is attached; none when it is, or was not asked for.
+    pub fn refused_twin(&self) -> Option<&LoadError> {
+        match &self.loaded.as_ref()?.twin {
+            Twin::Refused(error) => Some(error),
+            Twin::Attached | Twin::Unwanted => None,
+        }
+    }
+
     /// What the look at the existing sockets could not look into, one sentence each.
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -243,8 +264,8 @@ impl KernelSource {
     fn drain(&mut self, until: Timestamp, looked: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Pass { more, complete } = match self.existing.take() {
             None => {
-                let Self { loaded, key, counts, healing, .. } = self;
-                read(loaded.as_mut(), *key, until, counts, &mut |event| {
+                let Self { loaded, key, counts, recent, detached, healing, .. } = self;
+                read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, &mut |event| {
                     healing.event(event);
                     deliver(event);
                 })
@@ -262,8 +283,10 @@ impl KernelSource {
     /// Tells what existed, then what happened since tracing began.
     fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> Pass {
         let mut events = Vec::new();
-        let Self { loaded, key, counts, .. } = self;
-        let pass = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
+        let Self { loaded, key, counts, recent, detached, .. } = self;
+        let deliver_later = &mut |event: &Event| events.push(*event);
+        let pass =
+            read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, deliver_later);
         if !pass.complete {
             // Nothing was delivered: there was no complete pass before this.
             self.existing = Some(existing);
@@ -281,10 +304,15 @@ impl KernelSource {
 
     fn update_counts(&mut self) {
         if let Some(loaded) = &mut self.loaded {
+            // Before the counters: the twin counts a transition after the kernel has counted the skip. So what is skipped
+            // and not recovered is never overestimated, and the largest estimate is the best.
+            let skipped = loaded.skipped.read();
             let kernel = loaded.counters.read();
             self.counts.lost = kernel.transitions_lost;
             self.counts.others_lost = kernel.others_lost;
-            self.counts.skipped = loaded.skipped.read();
+            let recovered = kernel.twin_taken.saturating_sub(self.counts.duplicates);
+            let before = self.counts.skipped.unwrap_or(0);
+            self.counts.skipped = skipped.map(|skipped| skipped.saturating_sub(recovered).max(before));
         }
     }
 }
@@ -313,6 +341,8 @@ impl Source for KernelSource {
 
     fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
         if let Some(loaded) = &mut self.loaded {
+            // In the order of attaching, the first program before its twin: no transition in between is missed.
+            self.detached = Some(Timestamp::now());
             loaded.links.clear();
         }
         // Detached, so that nothing younger can come whose past is not there.
@@ -344,13 +374,26 @@ fn read(
     key: AddressKey,
     until: Timestamp,
     counts: &mut SourceCounts,
+    mut recent: Option<&mut RecentTransitions>,
+    detached: Option<Timestamp>,
     deliver: &mut dyn FnMut(&Event),
 ) -> Pass {
     let Some(loaded) = loaded else { return Pass::NOTHING };
     loaded.reading.pass(until, |bytes| {
         decode::event(bytes, key, |event| match event {
             Some(event) => {
-                counts.seen += u64::from(matches!(event, Event::Transition(_)));
+                if let Event::Transition(transition) = event {
+                    if let Some(recent) = &mut recent {
+                        let by_twin = decode::is_by_twin(bytes);
+                        if !recent.admit(transition, by_twin) {
+                            counts.duplicates += 1;
+                            return;
+                        }
+                        let skipped = by_twin && detached.is_none_or(|detached| transition.time < detached);
+                        counts.recovered += u64::from(skipped);
+                    }
+                    counts.seen += 1;
+                }
                 deliver(event);
             }
             None => counts.malformed += 1,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     KernelOptions, KernelSource, btf, load,
-    load::{Hook, LoadOptions, Mode, RefusedHook},
+    load::{Hook, LoadOptions, Mode, RefusedHook, Twin},
     privileges, tracefs,
 };
 use crate::{event::Event, source::Source as _};
@@ -35,11 +35,11 @@ pub struct Check {
 
 /// Tries everything. Programs are loaded, attached and let go of again.
 pub fn all() -> Vec<Check> {
-    let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true };
+    let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true, twin: true };
     let types = load::read_btf();
-    let (skip_count, refused) = match load::load(Mode::Btf, options) {
-        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused)),
-        Err(error) => (Err(error), None),
+    let (skip_count, refused, twin) = match load::load(Mode::Btf, options) {
+        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused), Some(loaded.twin)),
+        Err(error) => (Err(error), None, None),
     };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
     let ring_buffer = refused.is_some() || tracepoint_mode.is_ok();
@@ -94,6 +94,8 @@ pub fn all() -> Vec<Check> {
             },
             cost: "no fallback for mode btf",
         },
+        twin_check("twin", twin.as_ref(), "tp_btf"),
+        twin_check("twin tracepoint", tracepoint_mode.as_ref().ok().map(|loaded| &loaded.twin), "raw tracepoint"),
         skip_check("skip counter", "5.12", skip_count.is_ok(), skip_count.ok().flatten()),
         skip_check(
             "skip counter tracepoint",
@@ -105,6 +107,21 @@ pub fn all() -> Vec<Check> {
     checks.push(self_test());
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
     checks
+}
+
+/// `kind` is the type of the twin program.
+fn twin_check(name: &'static str, twin: Option<&Twin>, kind: &str) -> Check {
+    Check {
+        name,
+        finding: match twin {
+            Some(Twin::Attached) => {
+                Finding::Found(format!("a second program ({kind}) records what the kernel skips"))
+            }
+            Some(Twin::Refused(error)) => Finding::Missing(error.to_string()),
+            Some(Twin::Unwanted) | None => Finding::Missing("no program could be loaded".to_owned()),
+        },
+        cost: "transitions that the kernel skips are lost, and counted where it counts them",
+    }
 }
 
 /// `since` is the first kernel that keeps a count.
@@ -134,10 +151,11 @@ fn self_test() -> Check {
                 "all {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen"
             )),
             Ok(account) => Finding::Missing(format!(
-                "of {SELF_TEST_TRANSITIONS} transitions of a loopback connection {} were seen; on the whole host {} were lost in the ring and {} skipped by the kernel",
+                "of {SELF_TEST_TRANSITIONS} transitions of a loopback connection {} were seen; on the whole host {} were lost in the ring, {} skipped by the kernel and {} recovered from skips",
                 account.seen,
                 account.lost,
                 account.skipped.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string()),
+                account.recovered,
             )),
             Err(error) => Finding::Missing(error),
         },
@@ -150,6 +168,7 @@ struct Account {
     seen: u64,
     lost: u64,
     skipped: Option<u64>,
+    recovered: u64,
 }
 
 fn trace_own_connection() -> Result<Account, String> {
@@ -168,7 +187,7 @@ fn trace_own_connection() -> Result<Account, String> {
         polled.map_err(|error| format!("what the programs wrote cannot be read: {error}"))?;
     }
     let counts = source.counts();
-    Ok(Account { seen, lost: counts.lost, skipped: counts.skipped })
+    Ok(Account { seen, lost: counts.lost, skipped: counts.skipped, recovered: counts.recovered })
 }
 
 /// Opens a connection on loopback and closes it again, listener included; gives the listener's port.

@@ -234,8 +234,16 @@ impl RecordingSource {
     }
 }
 
-const NOTHING: SourceCounts =
-    SourceCounts { seen: 0, lost: 0, skipped: Some(0), others_lost: 0, renewed: 0, malformed: 0 };
+const NOTHING: SourceCounts = SourceCounts {
+    seen: 0,
+    lost: 0,
+    skipped: Some(0),
+    others_lost: 0,
+    renewed: 0,
+    malformed: 0,
+    recovered: 0,
+    duplicates: 0,
+};
 
 fn sum(a: &SourceCounts, b: &SourceCounts) -> SourceCounts {
     SourceCounts {
@@ -245,6 +253,8 @@ fn sum(a: &SourceCounts, b: &SourceCounts) -> SourceCounts {
         others_lost: a.others_lost.saturating_add(b.others_lost),
         renewed: a.renewed.saturating_add(b.renewed),
         malformed: a.malformed.saturating_add(b.malformed),
+        recovered: a.recovered.saturating_add(b.recovered),
+        duplicates: a.duplicates.saturating_add(b.duplicates),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
 };
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_ipc::{Endianness, Message, MessageHeader, reader, root_as_message};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 
@@ -99,8 +99,8 @@ impl std::fmt::Display for Missing {
 pub struct Reader<R> {
     frames: Frames<R>,
     schema: SchemaRef,
-    /// Where each of [`COLUMNS`] is.
-    places: Vec<usize>,
+    /// Where each of [`COLUMNS`] is; none for an optional one that the file lacks.
+    places: Vec<Option<usize>>,
     header: Header,
     dictionaries: HashMap<i64, ArrayRef>,
     /// Where the last whole batch ended.
@@ -132,13 +132,13 @@ impl<R: Read> Reader<R> {
         }
         let header = Header::from_metadata(schema.metadata())?;
         let place = |column: &crate::recording::Column| {
-            schema
-                .fields()
-                .iter()
-                .position(|field| {
-                    field.name() == column.name && *field.data_type() == column.kind.data_type()
-                })
-                .ok_or(NotARecording::Column(column.name))
+            let place = schema.fields().iter().position(|field| {
+                field.name() == column.name && *field.data_type() == column.kind.data_type()
+            });
+            if place.is_none() && !column.is_optional() {
+                return Err(NotARecording::Column(column.name));
+            }
+            Ok(place)
         };
         let places = COLUMNS.iter().map(place).collect::<Result<_, _>>()?;
         let whole = frames.position();
@@ -181,7 +181,7 @@ impl<R: Read> Reader<R> {
                 Step::Dictionary => {}
                 Step::Batch(batch) => {
                     self.whole = self.frames.position();
-                    match batch.project(&self.places) {
+                    match in_order(&batch, &self.places) {
                         Ok(batch) => return Ok(Some(batch)),
                         Err(error) => self.damaged(error.to_string())?,
                     }
@@ -279,6 +279,17 @@ enum Step {
     End,
     Cut,
     Damaged(String),
+}
+
+/// Returns the batch with [`COLUMNS`] in their order; a column that the file lacks is null.
+fn in_order(batch: &RecordBatch, places: &[Option<usize>]) -> Result<RecordBatch, ArrowError> {
+    let columns = COLUMNS.iter().zip(places).map(|(column, place)| match place {
+        Some(place) => batch.column(*place).clone(),
+        None => new_null_array(&column.kind.data_type(), batch.num_rows()),
+    });
+    RecordBatch::try_from_iter_with_nullable(
+        COLUMNS.iter().zip(columns).map(|(column, array)| (column.name, array, true)),
+    )
 }
 
 fn schema(metadata: &[u8]) -> Result<SchemaRef, NotARecording> {

@@ -121,7 +121,7 @@ pub struct Rows {
     state_age: Numbers<UInt64Type>,
     attempts: Numbers<UInt8Type>,
     first_sent: Numbers<TimestampNanosecondType>,
-    counts: [Numbers<UInt64Type>; 6],
+    counts: [Numbers<UInt64Type>; 8],
     /// The ids and processes whose cgroups this batch has told.
     told: HashSet<(Option<u64>, Option<u32>), foldhash::fast::FixedState>,
 }
@@ -363,7 +363,7 @@ impl Rows {
     }
 
     fn counts(&self, row: usize) -> Option<SourceCounts> {
-        let [seen, lost, skipped, others_lost, renewed, malformed] =
+        let [seen, lost, skipped, others_lost, renewed, malformed, recovered, duplicates] =
             self.counts.each_ref().map(|column| column.get(row));
         Some(SourceCounts {
             seen: seen?,
@@ -372,6 +372,9 @@ impl Rows {
             others_lost: others_lost?,
             renewed: renewed?,
             malformed: malformed?,
+            // Absent in files of versions without a twin program.
+            recovered: recovered.unwrap_or(0),
+            duplicates: duplicates.unwrap_or(0),
         })
     }
 }
