@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn the_current_thread_is_found_behind_any_name() {
         let rest = "[001] b.s3.  12.5: inet_sock_set_state: family=AF_INET protocol=IPPROTO_TCP";
-        for (task, pid) in [("          server-42     ", 42), ("   a-1 [000] b-7  ", 7), ("  <idle>-0       ", 0)] {
+        for (task, pid) in
+            [("          server-42     ", 42), ("   a-1 [000] b-7  ", 7), ("  <idle>-0       ", 0)]
+        {
             assert_eq!(current(&format!("{task}{rest}")), Some(pid), "{task}");
         }
         assert_eq!(current("# tracer: nop"), None);

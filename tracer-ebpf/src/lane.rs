@@ -36,13 +36,8 @@ pub enum Lane {
 
 impl Lane {
     /// Every lane of a CPU, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
-        Self::Transition,
-        Self::SynAckRetransmit,
-        Self::FirstRead,
-        Self::TimeWaitEnd,
-        Self::TransitionTwin,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Transition, Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd, Self::TransitionTwin];
 }
 
 /// Lanes of each CPU.

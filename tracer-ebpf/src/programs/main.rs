@@ -69,7 +69,7 @@ fn transition_btf_twin(ctx: BtfTracePointContext) -> i32 {
 /// `sock:inet_sock_set_state` as a classic tracepoint: the context is the record that tracefs describes.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 fn transition_tracepoint(ctx: TracePointContext) -> u32 {
-    transition::from_ctx(Writer::on_this_cpu(Lane::Transition), ctx.as_ptr() as u64);
+    transition::from_ctx(ctx.as_ptr() as u64);
     0
 }
 

@@ -55,7 +55,8 @@ pub(crate) fn read(sk: u64) {
         }
         slot.write_volatile(0);
     }
-    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(Writer::on_this_cpu(Lane::FirstRead), sk) else {
+    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(Writer::on_this_cpu(Lane::FirstRead), sk)
+    else {
         return;
     };
     let ends = Endpoints::of_common::<Typed>(sk, 0);

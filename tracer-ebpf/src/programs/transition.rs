@@ -4,7 +4,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use tracer_ebpf::{
-    ABSENT, AF_INET6, AcceptQueue, CtxLayout, IPPROTO_TCP, RecordKind, TcpInfo, flags, tcp_state as state,
+    ABSENT, AF_INET6, AcceptQueue, CtxLayout, IPPROTO_TCP, Lane, RecordKind, TcpInfo, flags,
+    tcp_state as state,
 };
 
 use crate::{
@@ -77,7 +78,7 @@ pub(crate) fn from_address(writer: Writer, sk: u64, old: u8, new: u8) {
 
 /// Records a transition from the classic tracepoint's record at `ctx`, and leaves the receipt for the twin program.
 #[inline(always)]
-pub(crate) fn from_ctx(writer: Writer, ctx: u64) {
+pub(crate) fn from_ctx(ctx: u64) {
     // Copy the record to the stack: the verifier rejects loads from the context at offsets that are not constants in the
     // instruction, and these offsets are known only when the program is loaded.
     let mut copy = MaybeUninit::<[u64; CtxLayout::SPAN / 8]>::zeroed();
@@ -95,7 +96,7 @@ pub(crate) fn from_ctx(writer: Writer, ctx: u64) {
     }
     let sk = field!(skaddr, u64);
     let (old, new) = (field!(oldstate, u32) as u8, field!(newstate, u32) as u8);
-    receipt::leave(&writer, sk, new);
+    receipt::leave(&Writer::on_this_cpu(Lane::Transition), sk, new);
     let protocol =
         if config!(ctx.protocol_size) == 1 { u16::from(field!(protocol, u8)) } else { field!(protocol, u16) };
     if protocol != IPPROTO_TCP {
@@ -109,6 +110,8 @@ pub(crate) fn from_ctx(writer: Writer, ctx: u64) {
     };
     let endpoints =
         Endpoints { family, local, remote, local_port: field!(sport, u16), remote_port: field!(dport, u16) };
+    // Look up the lane again: a pointer kept from above, null or not, doubles the paths that the verifier walks.
+    let writer = Writer::on_this_cpu(Lane::Transition);
     let Some((slot, netns)) = netns::slot_if_wanted::<Probed>(writer, sk) else {
         return;
     };

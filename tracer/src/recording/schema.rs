@@ -135,12 +135,22 @@ pub const COLUMNS: [Column; 53] = {
         column("first_sent", Time, "ns", "when the SYN-ACK was first sent"),
         column("seen", U64, "transitions", "transitions since the file began"),
         column("lost", U64, "transitions", "found the buffer full since the file began"),
-        column("skipped", U64, "", "times the kernel skipped the program and nothing recovered it, since the file began"),
+        column(
+            "skipped",
+            U64,
+            "",
+            "times the kernel skipped the program and nothing recovered it, since the file began",
+        ),
         column("others_lost", U64, "events", "other events that found it full since the file began"),
         column("renewed", U64, "", "looks at the sockets after events were missed, since the file began"),
         column("malformed", U64, "records", "records that could not be understood since the file began"),
         column("recovered", U64, "transitions", "recovered from skips since the file began"),
-        column("duplicates", U64, "transitions", "recorded twice, the second record dropped, since the file began"),
+        column(
+            "duplicates",
+            U64,
+            "transitions",
+            "recorded twice, the second record dropped, since the file began",
+        ),
     ]
 };
 

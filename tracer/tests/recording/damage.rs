@@ -43,17 +43,16 @@ fn openings(range: std::ops::Range<u64>) -> Vec<Event> {
     range.map(|time| Event::Transition(opening(Timestamp(time)))).collect()
 }
 
-const COUNTS: SourceCounts =
-    SourceCounts {
-        seen: 30,
-        lost: 4,
-        skipped: Some(3),
-        others_lost: 2,
-        renewed: 5,
-        malformed: 1,
-        recovered: 6,
-        duplicates: 7,
-    };
+const COUNTS: SourceCounts = SourceCounts {
+    seen: 30,
+    lost: 4,
+    skipped: Some(3),
+    others_lost: 2,
+    renewed: 5,
+    malformed: 1,
+    recovered: 6,
+    duplicates: 7,
+};
 
 #[test]
 fn cut_at_every_byte_it_reads_and_says_what_is_missing() {

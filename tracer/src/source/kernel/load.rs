@@ -450,7 +450,15 @@ fn finish(
 ) -> Result<Loaded, LoadError> {
     let counters =
         mapping::array(&ebpf, "COUNTERS").and_then(MappedCounters::new).map_err(LoadError::Mapping)?;
-    Ok(Loaded { ebpf, links: vec![link], reading, counters, skipped, twin: Twin::Unwanted, refused: Vec::new() })
+    Ok(Loaded {
+        ebpf,
+        links: vec![link],
+        reading,
+        counters,
+        skipped,
+        twin: Twin::Unwanted,
+        refused: Vec::new(),
+    })
 }
 
 /// The kernel's reason without the verifier's listing, which is many pages.

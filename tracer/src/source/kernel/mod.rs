@@ -285,8 +285,7 @@ impl KernelSource {
         let mut events = Vec::new();
         let Self { loaded, key, counts, recent, detached, .. } = self;
         let deliver_later = &mut |event: &Event| events.push(*event);
-        let pass =
-            read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, deliver_later);
+        let pass = read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, deliver_later);
         if !pass.complete {
             // Nothing was delivered: there was no complete pass before this.
             self.existing = Some(existing);

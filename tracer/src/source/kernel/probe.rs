@@ -35,7 +35,8 @@ pub struct Check {
 
 /// Tries everything. Programs are loaded, attached and let go of again.
 pub fn all() -> Vec<Check> {
-    let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true, twin: true };
+    let options =
+        LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true, twin: true };
     let types = load::read_btf();
     let (skip_count, refused, twin) = match load::load(Mode::Btf, options) {
         Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused), Some(loaded.twin)),
@@ -95,7 +96,11 @@ pub fn all() -> Vec<Check> {
             cost: "no fallback for mode btf",
         },
         twin_check("twin", twin.as_ref(), "tp_btf"),
-        twin_check("twin tracepoint", tracepoint_mode.as_ref().ok().map(|loaded| &loaded.twin), "raw tracepoint"),
+        twin_check(
+            "twin tracepoint",
+            tracepoint_mode.as_ref().ok().map(|loaded| &loaded.twin),
+            "raw tracepoint",
+        ),
         skip_check("skip counter", "5.12", skip_count.is_ok(), skip_count.ok().flatten()),
         skip_check(
             "skip counter tracepoint",
