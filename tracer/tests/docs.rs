@@ -403,7 +403,7 @@ fn defined_options() -> BTreeMap<String, Vec<clap::Arg>> {
                 .filter(|command| command.get_name() != "help")
                 .flat_map(clap::Command::get_arguments),
         )
-        .filter(|option| !option.is_positional())
+        .filter(|option| !option.is_positional() && !option.is_hide_set())
         .map(|option| (option.get_long().expect("every option has a long name").to_owned(), option.clone()));
     for (name, option) in all {
         options.entry(name).or_default().push(option);
