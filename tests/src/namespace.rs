@@ -10,7 +10,10 @@ use std::{
     thread,
 };
 
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
 
 use crate::{alone::Turn, sockets, wait};
 
@@ -110,6 +113,21 @@ impl Namespace {
         if self.run("sysctl", || Path::new(&path).exists()) {
             self.sysctl(name, value);
         }
+    }
+
+    /// Distributes the packets that `lo` receives among the CPUs of this mask (receive packet steering). False where the
+    /// kernel cannot.
+    pub fn steer_packets(&self, cpus: u32) -> bool {
+        self.run("steer", || {
+            // SAFETY: only the mounts of this thread change, which ends after this.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+                .expect("root may make a mount namespace");
+            mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+                .expect("root may change a mount namespace");
+            // A sysfs shows the network namespace in which it was mounted.
+            mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("root may mount sysfs");
+            fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", format!("{cpus:x}")).is_ok()
+        })
     }
 
     /// Replaces the rules of the namespace's input chain, one rule a line. Without rules every packet passes.

@@ -121,7 +121,7 @@ fn write_recording(path: &Path) {
             step(start + 2 * handshake, TcpState::Established, TcpState::Closed, 104, Some(index));
         }
     }
-    let counts = SourceCounts { seen, lost: 3, skipped: None, others_lost: 0, resyncs: 0, malformed: 0 };
+    let counts = SourceCounts { seen, lost: 3, skipped: None, ..SourceCounts::default() };
     writer.finish(&counts, &mut resolver).unwrap();
 }
 

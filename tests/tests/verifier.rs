@@ -6,9 +6,11 @@ use tcptrace_tests::speed;
 
 /// Maximum instructions processed by the verifier, counting each branch as often as it is walked: half as
 /// much again as on 6.18, because kernels prune differently.
-const LIMITS: [(&str, u32); 5] = [
+const LIMITS: [(&str, u32); 7] = [
     ("transition_btf", 18_000),
-    ("transition_tracepoint", 16_000),
+    ("transition_btf_twin", 18_000),
+    ("transition_tracepoint", 32_000),
+    ("transition_tracepoint_twin", 20_000),
     ("syn_ack_retransmit", 1_100),
     ("first_read", 1_000),
     ("time_wait_end", 1_000),
@@ -16,7 +18,8 @@ const LIMITS: [(&str, u32); 5] = [
 
 #[test]
 fn verified_instructions_stay_within_the_limits() {
-    let options = LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, first_reads: true };
+    let options =
+        LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, first_reads: true, twin: true };
     let mut counts = Vec::new();
     for mode in [Mode::Btf, Mode::Tracepoint] {
         let loaded = match load(mode, options) {

@@ -1,24 +1,24 @@
-/// The offset of a field that this kernel does not have, or that was not resolved.
+/// The offset of a field that this kernel lacks or that user space did not resolve.
 pub const ABSENT: u32 = u32::MAX;
 
-/// What user space hands to the programs before they load, as the constant global `CONFIG`.
+/// The programs' configuration: user space writes it to the constant global `CONFIG` before it loads them.
 ///
-/// The verifier knows the values, so a branch on one of them costs nothing, and the branch not
-/// taken may even use what the kernel lacks.
+/// The verifier knows the values, so a branch on a value costs nothing, and the branch not taken may use features that the
+/// kernel lacks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where the fields of the classic tracepoint's record are.
+    /// Offsets in the classic tracepoint's record.
     pub ctx: CtxLayout,
-    /// Where the fields of a socket are.
+    /// Offsets in the kernel's structures.
     pub socket: SocketLayout,
-    /// Pending bytes in the ring buffer, each multiple of which wakes the reader when crossed.
+    /// A program wakes the reader when the ring buffer's pending bytes cross a multiple of this.
     pub wakeup_bytes: u32,
     /// Only sockets of the network namespace with this inode; 0 for all.
     pub only_netns: u32,
     /// 1 where the current task may be read as a typed structure (5.11); 0 to ask the helpers.
     pub typed_task: u32,
-    /// 1 to report who first reads from an accepted connection; 0 not to look for it.
+    /// 1 to report which process first reads from an accepted connection; 0 otherwise.
     pub first_reads: u32,
 }
 
@@ -73,17 +73,17 @@ macro_rules! socket_layout {
         }
 
         impl SocketLayout {
-            /// No field resolved: the classic tracepoint still works, without the kernel's own figures.
+            /// No field resolved: the classic tracepoint still works, without the fields of the socket.
             pub const ABSENT: Self = Self { $($field: ABSENT,)* };
 
-            /// Builds the layout by asking for each field's offset by structure and path (member
+            /// Builds the layout by calling `offset_of` with each field's structure and path: member
             /// names joined by dots; anonymous members and a structure's first embedded parents are
-            /// transparent).
+            /// transparent.
             pub fn resolve(mut offset_of: impl FnMut(&'static str, &'static str) -> Option<u32>) -> Self {
                 Self { $($field: offset_of($of, $path).unwrap_or(ABSENT),)* }
             }
 
-            /// The structure, path and offset of every field.
+            /// Returns the structure, path and offset of every field.
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u32)> {
                 [$(($of, $path, self.$field),)*].into_iter()
             }
@@ -96,7 +96,7 @@ socket_layout! {
     skc_rcv_saddr = "tcp_sock", "skc_rcv_saddr";
     /// Big-endian.
     skc_dport = "tcp_sock", "skc_dport";
-    /// Host order; 0 while not bound and, for an autobound socket, from CLOSE on.
+    /// Host order; 0 while the socket is not bound and, for an autobound socket, from CLOSE on.
     skc_num = "tcp_sock", "skc_num";
     skc_hash = "tcp_sock", "skc_hash";
     skc_family = "tcp_sock", "skc_family";
@@ -140,7 +140,7 @@ socket_layout! {
     rcv_nxt = "tcp_sock", "rcv_nxt";
     copied_seq = "tcp_sock", "copied_seq";
     net_inum = "net", "ns.inum";
-    /// Random, and the same as long as the namespace lives.
+    /// Random, constant over the lifetime of the namespace.
     net_hash_mix = "net", "hash_mix";
     task_tgid = "task_struct", "tgid";
     task_comm = "task_struct", "comm";
@@ -149,7 +149,7 @@ socket_layout! {
     cgroup_kn = "cgroup", "kn";
     kernfs_id = "kernfs_node", "id";
     num_retrans = "request_sock", "num_retrans";
-    /// Microseconds of `CLOCK_MONOTONIC`, of the first SYN-ACK; 0 for a SYN cookie.
+    /// When the first SYN-ACK was sent, `CLOCK_MONOTONIC` in microseconds; 0 for a SYN cookie.
     snt_synack = "tcp_request_sock", "snt_synack";
     tw_substate = "inet_timewait_sock", "tw_substate";
     /// Big-endian.
@@ -173,12 +173,12 @@ impl CtxLayout {
         daddr_v6: ABSENT,
     };
 
-    /// The last byte, exclusive, that the tracepoint program reads of the record.
+    /// Bytes that the tracepoint program reads from the start of the record.
     pub const SPAN: usize = 96;
 }
 
 impl Config {
-    /// The state of `CONFIG` in the object file, before user space fills it in.
+    /// The value of `CONFIG` in the object file.
     pub const UNSET: Self = Self {
         ctx: CtxLayout::ABSENT,
         socket: SocketLayout::ABSENT,

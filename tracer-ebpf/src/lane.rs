@@ -1,41 +1,65 @@
 //! Lanes: how records get from one program on one CPU to user space without a lock.
 //!
-//! Each program has a lane of its own on each CPU, so a lane has one writer: the kernel does not run a tracing
-//! program on a CPU where it runs already (6.1; before, the inner run finds the lane [busy](LaneHeader::busy)).
-//! A lane is a circle of chunks. Positions in it only grow, by the length of each record, and no record is torn.
-
-use crate::RecordKind;
+//! Each program has its own lane on each CPU, so a lane has one writer: from 6.1 on the kernel does not run a tracing
+//! program on a CPU where that program is already active. On older kernels an interrupt may start the program again;
+//! the inner run finds the lane [busy](LaneHeader::busy) and uses the ring buffer.
+//! A lane is a circle of chunks. Its positions only grow, by the length of each record, and no record is split.
 
 /// Bytes of a chunk as positions count them, a power of two.
 pub const CHUNK: usize = 4096;
 
-/// Room that a record is given; the longest takes [`MAX_RECORD`](crate::MAX_RECORD).
+/// Bytes reserved for a record; the longest record takes [`MAX_RECORD`](crate::MAX_RECORD).
 pub const ROOM: usize = 256;
 
-/// Bytes of a chunk in the map that holds them: a record that begins at its end runs on behind it, and the next begins
-/// in the next chunk, as far in as that. So a mask is all that the verifier has to know of a record's place.
+/// Bytes of a chunk in the map of chunks. A record that begins near the end of a chunk continues behind it, and the next
+/// record begins in the next chunk at the position that follows. So a mask is enough to prove a record's place to the
+/// verifier.
 pub const STRIDE: usize = CHUNK + ROOM;
 
-/// Lanes of each CPU: one for each [`RecordKind`], as each kind has one program.
-pub const LANES_PER_CPU: u32 = 4;
-
-/// Which of the lanes of all CPUs a kind of record takes on this CPU.
-pub const fn lane_of(cpu: u32, kind: RecordKind) -> u32 {
-    cpu * LANES_PER_CPU + kind as u32 - RecordKind::Transition as u32
+/// The lanes of one CPU, one for each program that writes records.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Records of [`RecordKind::Transition`](crate::RecordKind::Transition), by the first program.
+    Transition = 0,
+    /// Records of [`RecordKind::SynAckRetransmit`](crate::RecordKind::SynAckRetransmit).
+    SynAckRetransmit = 1,
+    /// Records of [`RecordKind::FirstRead`](crate::RecordKind::FirstRead).
+    FirstRead = 2,
+    /// Records of [`RecordKind::TimeWaitEnd`](crate::RecordKind::TimeWaitEnd).
+    TimeWaitEnd = 3,
+    /// Records of [`RecordKind::Transition`](crate::RecordKind::Transition) with [`flags::TWIN`](crate::flags::TWIN), by
+    /// the twin program. It cannot share the first program's lane: where tracepoints are preemptible, a task can be
+    /// preempted in one program while another task runs the other program on the same CPU.
+    TransitionTwin = 4,
 }
 
-/// Network namespaces that a lane's program remembers.
+impl Lane {
+    /// Every lane of a CPU, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Transition, Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd, Self::TransitionTwin];
+}
+
+/// Lanes of each CPU.
+pub const LANES_PER_CPU: u32 = 5;
+
+/// The number of a CPU's lane among the lanes of all CPUs.
+pub const fn lane_of(cpu: u32, lane: Lane) -> u32 {
+    cpu * LANES_PER_CPU + lane as u32
+}
+
+/// Network namespaces that each lane caches.
 pub const REMEMBERED_NETNS: usize = 4;
 
-/// A network namespace as a lane's program has last seen it. 16 bytes.
+/// A network namespace as the lane's program last read it. 16 bytes.
 ///
-/// The inode lies beside a count that every socket's begin and end changes on some CPU, so that to read it each time
-/// would cost a quarter of the program. A `struct net` at the same address with the same `hash_mix`, a random
-/// number, is the same namespace.
+/// The inode shares a cache line with a reference count that every socket's creation and release changes on some CPU:
+/// reading the inode for each record takes a quarter of the program's time. `hash_mix` is random, so a `struct net` at the
+/// same address with the same `hash_mix` is the same namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KnownNetns {
-    /// Address of the `struct net`; 0 for none.
+    /// Address of the `struct net`; 0 for an empty entry.
     pub net: u64,
     /// Its `hash_mix`.
     pub hash_mix: u32,
@@ -43,28 +67,32 @@ pub struct KnownNetns {
     pub inode: u32,
 }
 
-/// A lane's state: an element of a memory-mapped array. 192 bytes: what the writer writes, what the reader writes and
-/// what the writer remembers have a cache line each.
+/// The state of a lane: an element of a memory-mapped array. 192 bytes: the fields that the writer changes, those that the
+/// reader changes, and the writer's cache have a cache line each.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneHeader {
     /// The writer's position, bytes; everything before it is written.
     pub head: u64,
-    /// Bytes of the lane, a power of two of at least [`CHUNK`]; 0 when there is none. Set before the programs load.
+    /// Bytes of the lane, a power of two of at least [`CHUNK`]; 0 when this CPU has no lane. Set before the programs load.
     pub size: u32,
-    /// Its first chunk. Set before the programs load.
+    /// Number of the lane's first chunk. Set before the programs load.
     pub first_chunk: u32,
-    /// Pending bytes, each multiple of which wakes the reader when crossed; a power of two. Set before the programs load.
+    /// The writer wakes the reader when the pending bytes cross a multiple of this; a power of two. Set before the
+    /// programs load.
     pub wakeup_bytes: u32,
-    /// 1 while a record is written: a program that has interrupted the writer must not touch the lane.
+    /// 1 while a record is being written: a program that has interrupted the writer must not use the lane.
     pub busy: u32,
+    /// In [`Lane::Transition`]: the transition that the first program handled last on this CPU, for the twin program; 0
+    /// when the twin has read it. Set also where the CPU has no lane.
+    pub receipt: u64,
     /// The rest of the writer's cache line.
-    pub padding: [u64; 5],
-    /// The reader's position, bytes; everything before it may be written over.
+    pub padding: [u64; 4],
+    /// The reader's position, bytes; everything before it may be overwritten.
     pub tail: u64,
     /// The rest of the reader's cache line.
     pub reader_padding: [u64; 7],
-    /// Namespaces by the low bits of their `hash_mix`.
+    /// Cached namespaces, indexed by the low bits of their `hash_mix`.
     pub netns: [KnownNetns; REMEMBERED_NETNS],
 }
 
@@ -73,7 +101,7 @@ const _: () = {
     assert!(REMEMBERED_NETNS.is_power_of_two());
     assert!(core::mem::offset_of!(LaneHeader, tail) == 64);
     assert!(crate::MAX_RECORD <= ROOM && ROOM.is_multiple_of(8));
-    assert!(RecordKind::ALL.len() == LANES_PER_CPU as usize);
+    assert!(Lane::ALL.len() == LANES_PER_CPU as usize);
 };
 
 #[cfg(test)]
@@ -81,15 +109,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_on_every_cpu_has_its_lane() {
-        let mut lanes: [bool; 12] = [false; 12];
+    fn lane_numbers_are_distinct_and_without_gaps() {
+        let mut lanes = [false; 15];
         for cpu in 0..3 {
-            for kind in RecordKind::ALL {
-                let lane = &mut lanes[lane_of(cpu, kind) as usize];
-                assert!(!*lane);
-                *lane = true;
+            for lane in Lane::ALL {
+                let used = &mut lanes[lane_of(cpu, lane) as usize];
+                assert!(!*used);
+                *used = true;
             }
         }
-        assert_eq!(lanes, [true; 12]);
+        assert_eq!(lanes, [true; 15]);
     }
 }

@@ -1,8 +1,8 @@
 //! The wire format between the eBPF programs and user space.
 //!
-//! Both sides compile this crate, so a field has one definition: [`Record`] and the parts behind it are what
-//! the kernel side writes, [`LaneHeader`] is the state of where it writes to, [`Config`] is what user space hands
-//! over before the programs load, [`Counters`] is what the kernel side counts. It has no dependencies.
+//! Both sides compile this crate, so each field has one definition. The kernel side writes a [`Record`] and the parts
+//! that follow it into a lane, whose state is a [`LaneHeader`]. User space sets a [`Config`] before the programs load.
+//! The kernel side counts in [`Counters`]. The crate has no dependencies.
 #![no_std]
 
 mod config;
@@ -10,20 +10,20 @@ mod lane;
 mod record;
 
 pub use config::{ABSENT, Config, CtxLayout, SocketLayout};
-pub use lane::{CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of};
+pub use lane::{CHUNK, KnownNetns, LANES_PER_CPU, Lane, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of};
 pub use record::{
     AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo, Wire,
     flags,
 };
 
-/// Version of the layouts in this crate. A recording names it; it grows with every change of layout.
-pub const WIRE_VERSION: u32 = 2;
+/// Version of the layouts in this crate. A recording's header contains it; every change of layout increments it.
+pub const WIRE_VERSION: u32 = 3;
 
 /// Address family of IPv4, `AF_INET` in `include/linux/socket.h`.
 pub const AF_INET: u8 = 2;
 /// Address family of IPv6, `AF_INET6` in `include/linux/socket.h`.
 pub const AF_INET6: u8 = 10;
-/// The protocol number the programs let through: `IPPROTO_TCP`. MPTCP's own sockets carry 262.
+/// The protocol number that the programs record: `IPPROTO_TCP`. MPTCP's own sockets have 262.
 pub const IPPROTO_TCP: u16 = 6;
 
 /// TCP states as the kernel numbers them, `include/net/tcp_states.h` (unchanged 4.18 to 7.1).

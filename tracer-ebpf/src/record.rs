@@ -1,16 +1,16 @@
-/// What a record reports; the `kind` field of [`Record`].
+/// The event that a record reports; the `kind` field of [`Record`].
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
     /// A change of `sk_state`, from `sock:inet_sock_set_state`.
     Transition = 1,
-    /// A SYN-ACK sent again, from `tcp:tcp_retransmit_synack`. `socket` is the listener, the
-    /// endpoints are the half-open connection's, `attempts` counts the resends so far.
+    /// A SYN-ACK was retransmitted, from `tcp:tcp_retransmit_synack`. `socket` is the listener, the
+    /// endpoints are the half-open connection's, `attempts` counts the retransmissions so far.
     SynAckRetransmit = 2,
     /// The first read of an accepted socket by a process, from `tcp:tcp_rcv_space_adjust`.
     FirstRead = 3,
-    /// A TIME_WAIT (or orphaned FIN_WAIT2) mini-socket ended, from `inet_twsk_kill`. `socket` is the
-    /// mini-socket, which is not the socket it came from; `old_state` is its sub-state.
+    /// A timewait socket (TIME_WAIT or orphaned FIN_WAIT2) was removed, from `inet_twsk_kill`. `socket` is the
+    /// timewait socket, not the connection's original socket; `old_state` is its sub-state.
     TimeWaitEnd = 4,
 }
 
@@ -21,8 +21,8 @@ impl RecordKind {
 
 /// Bits of [`Record::flags`].
 pub mod flags {
-    /// A [`Process`](crate::Process) follows: the one that caused the event. Without it `current` was whatever the
-    /// softirq interrupted.
+    /// A [`Process`](crate::Process) follows: it caused the event. Without the flag, the current task is unrelated to the
+    /// event, because a softirq had interrupted it.
     pub const PROCESS: u32 = 1 << 0;
     /// A [`TcpInfo`](crate::TcpInfo) follows.
     pub const INFO: u32 = 1 << 1;
@@ -32,7 +32,7 @@ pub mod flags {
     pub const PEER_FIN: u32 = 1 << 3;
     /// `SOCK_LINGER` with a linger time of 0: `close()` sends a reset.
     pub const LINGER_ZERO: u32 = 1 << 4;
-    /// `sk_socket` is not null: an application holds a descriptor of it. Clear for a connection that
+    /// `sk_socket` is not null: an application has a descriptor for the socket. Clear for a connection that
     /// was never accepted, and after `close()`.
     pub const ATTACHED: u32 = 1 << 5;
     /// The local port is not bound yet: at CLOSE→SYN_SENT `inet_sport` is 0 or left over from an
@@ -40,32 +40,35 @@ pub mod flags {
     pub const PORT_UNBOUND: u32 = 1 << 6;
     /// `netns` is valid.
     pub const NETNS: u32 = 1 << 7;
-    /// `socket_flags`-derived bits ([`PEER_FIN`], [`LINGER_ZERO`], [`ATTACHED`]) and `error`,
-    /// `shutdown` were read; without it their absence means nothing.
+    /// The program read the socket's flags ([`PEER_FIN`], [`LINGER_ZERO`], [`ATTACHED`]), `error` and `shutdown`. Without
+    /// this flag those fields are unknown.
     pub const SOCKET_FIELDS: u32 = 1 << 8;
     /// `value` holds the id of the socket's cgroup.
     pub const CGROUP: u32 = 1 << 9;
-    /// [`Ipv6Addresses`](crate::Ipv6Addresses) follow, and the record's own addresses mean nothing.
+    /// [`Ipv6Addresses`](crate::Ipv6Addresses) follow; the record's own addresses are unused.
     pub const IPV6_ADDRESSES: u32 = 1 << 10;
+    /// The twin program wrote the record: the kernel skipped the first program for this transition, or the twin could not
+    /// tell. The record is a duplicate if the socket's previous transition has the same two states.
+    pub const TWIN: u32 = 1 << 11;
 }
 
-/// What every event has, as the kernel side writes it. 64 bytes, no padding, native byte order.
+/// The fields that every event has, as the kernel side writes them. 64 bytes, no padding, native byte order.
 ///
-/// The parts that [`flags`] name follow it without a gap, in this order: [`Ipv6Addresses`], [`Process`],
-/// [`AcceptQueue`], [`TcpInfo`]. Most events have none of them: what is not written costs nothing.
+/// The optional parts that [`flags`] name follow without gaps, in this order: [`Ipv6Addresses`], [`Process`],
+/// [`AcceptQueue`], [`TcpInfo`]. Most records have none, which keeps them short.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`).
     pub time_ns: u64,
-    /// Address of the `struct sock`. Reused by the kernel within a millisecond of a socket's end.
+    /// Address of the `struct sock`. The kernel may reuse it within a millisecond after it frees the socket.
     pub socket: u64,
-    /// `skc_cookie`; 0 until something asked the kernel for one.
+    /// `skc_cookie`; 0 until the kernel has generated one on request.
     pub cookie: u64,
-    /// A value that belongs to the kind. For [`RecordKind::Transition`] the id of the socket's cgroup,
+    /// Depends on the kind. For [`RecordKind::Transition`]: the id of the socket's cgroup,
     /// `sk_cgrp_data.cgroup->kn->id`, valid with [`flags::CGROUP`]. For
-    /// [`RecordKind::SynAckRetransmit`] when the first SYN-ACK was sent, `CLOCK_MONOTONIC` in
-    /// nanoseconds to the microsecond, 0 when that is not known.
+    /// [`RecordKind::SynAckRetransmit`]: when the first SYN-ACK was sent, `CLOCK_MONOTONIC` in
+    /// nanoseconds, with microsecond resolution; 0 when unknown.
     pub value: u64,
     /// Local IPv4 address in network order.
     pub local_address: [u8; 4],
@@ -83,13 +86,13 @@ pub struct Record {
     pub error: u16,
     /// `sk_shutdown`: 1 receive, 2 send; valid with [`flags::SOCKET_FIELDS`].
     pub shutdown: u8,
-    /// A count that belongs to the kind: SYN-ACK resends for [`RecordKind::SynAckRetransmit`].
+    /// For [`RecordKind::SynAckRetransmit`]: retransmissions of the SYN-ACK so far. Otherwise 0.
     pub attempts: u8,
     /// A [`RecordKind`].
     pub kind: u8,
-    /// The state left, a [`tcp_state`](crate::tcp_state).
+    /// The previous state, a [`tcp_state`](crate::tcp_state).
     pub old_state: u8,
-    /// The state entered.
+    /// The new state.
     pub new_state: u8,
     /// [`AF_INET`](crate::AF_INET) or [`AF_INET6`](crate::AF_INET6).
     pub family: u8,
@@ -101,9 +104,9 @@ pub struct Record {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv6Addresses {
-    /// The local one.
+    /// Local address.
     pub local: [u8; 16],
-    /// The remote one.
+    /// Remote address.
     pub remote: [u8; 16],
 }
 
@@ -119,23 +122,23 @@ pub struct Process {
     pub comm: [u8; 16],
 }
 
-/// A listener's queue of connections that wait for `accept()`. 8 bytes.
+/// A listener's accept queue. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptQueue {
-    /// Connections waiting (`sk_ack_backlog`).
+    /// Connections in the queue (`sk_ack_backlog`).
     pub length: u32,
     /// The backlog given to `listen()`, capped by `somaxconn` (`sk_max_ack_backlog`).
     pub limit: u32,
 }
 
-/// `struct tcp_sock`'s own account of a connection, read at ESTABLISHED and at CLOSE. 72 bytes.
+/// Statistics of a connection from its `struct tcp_sock`, read at ESTABLISHED and at CLOSE. 72 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Payload bytes sent, retransmissions included (`bytes_sent`, RFC 4898 tcpEStatsPerfHCDataOctetsOut).
     pub bytes_sent: u64,
-    /// Payload bytes sent again (`bytes_retrans`).
+    /// Payload bytes retransmitted (`bytes_retrans`).
     pub bytes_retransmitted: u64,
     /// Sequence space received in order, FIN included (`bytes_received`).
     pub bytes_received: u64,
@@ -147,7 +150,7 @@ pub struct TcpInfo {
     pub segments_sent: u32,
     /// Segments received (`segs_in`).
     pub segments_received: u32,
-    /// Segments sent again over the whole life (`total_retrans`).
+    /// Segments retransmitted over the connection's lifetime (`total_retrans`).
     pub retransmits: u32,
     /// Maximum segment size in use (`mss_cache`), bytes.
     pub mss: u32,
@@ -157,9 +160,9 @@ pub struct TcpInfo {
     pub unacked: u32,
     /// Bytes received and not yet read (`rcv_nxt - copied_seq`).
     pub unread: u32,
-    /// `sk_err_soft`: an ICMP error noted and not acted on, an errno.
+    /// `sk_err_soft`: the errno of an ICMP error that did not close the connection.
     pub soft_error: u16,
-    /// Resends of the segment now waiting (`icsk_retransmits`).
+    /// Retransmissions of the oldest unacknowledged segment (`icsk_retransmits`).
     pub pending_retransmits: u8,
     /// Keepalive or zero-window probes unanswered (`icsk_probes_out`).
     pub probes: u8,
@@ -169,17 +172,17 @@ pub struct TcpInfo {
     pub data_segments_received: u32,
 }
 
-/// Bytes of the longest record, with every part.
+/// Bytes of the longest record, with all parts.
 pub const MAX_RECORD: usize = size_of::<Record>()
     + size_of::<Ipv6Addresses>()
     + size_of::<Process>()
     + size_of::<AcceptQueue>()
     + size_of::<TcpInfo>();
 
-/// A record and the parts that follow it, taken apart.
+/// A parsed record with the parts that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// What every event has.
+    /// The fields that every event has.
     pub record: Record,
     /// With [`flags::IPV6_ADDRESSES`].
     pub addresses: Option<Ipv6Addresses>,
@@ -192,8 +195,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes the record at the start of `bytes` apart, and gives its length with it; what is behind it is not looked
-    /// at. `None` when there are fewer bytes than it needs.
+    /// Parses the record at the start of `bytes` and returns it with its length. Ignores the bytes after it. Returns
+    /// `None` when `bytes` ends before the record does.
     pub fn read_from(bytes: &[u8]) -> Option<(Self, usize)> {
         fn take<T: Wire>(rest: &mut &[u8]) -> Option<T> {
             let value = T::read_from(rest)?;
@@ -219,8 +222,8 @@ impl Parts {
         Some((parts, bytes.len() - rest.len()))
     }
 
-    /// The bytes of each part in the order in which they are written. The record's flags must name the parts that
-    /// are there.
+    /// Returns the bytes of each part in the order in which they are written. The record's flags must match the parts that
+    /// are present.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let parts = [
             Some(self.record.as_bytes()),
@@ -233,24 +236,28 @@ impl Parts {
     }
 }
 
-/// What the kernel side counts; one element of a memory-mapped array, so that reading it needs no
-/// privilege after the start.
+/// The kernel side's counters: the one element of a memory-mapped array, so that user space can read them after it has
+/// given up its capabilities.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Transitions that found their lane or the ring buffer full.
+    /// Transitions dropped because the lane or the ring buffer was full.
     pub transitions_lost: u64,
-    /// Other records that found their lane or the ring buffer full.
+    /// Other records dropped because the lane or the ring buffer was full.
     pub others_lost: u64,
+    /// Transitions for which the twin program found no receipt of the first program, before any filter.
+    pub twin_taken: u64,
+    /// Zero.
+    pub reserved: u64,
 }
 
-/// Marks types that may be copied out of shared memory byte by byte.
+/// A type that can be copied out of shared memory byte by byte.
 ///
 /// # Safety
 ///
 /// The type is `repr(C)`, has no padding, and every bit pattern is a valid value.
 pub unsafe trait Wire: Copy {
-    /// Copies a value from the start of `bytes`; `None` when there are too few.
+    /// Copies a value from the start of `bytes`. Returns `None` when `bytes` is too short.
     fn read_from(bytes: &[u8]) -> Option<Self> {
         if bytes.len() < size_of::<Self>() {
             return None;
@@ -259,7 +266,7 @@ pub unsafe trait Wire: Copy {
         Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
     }
 
-    /// The bytes of the value.
+    /// Returns the bytes of the value.
     fn as_bytes(&self) -> &[u8] {
         // SAFETY: no padding, so every byte is initialised.
         unsafe { core::slice::from_raw_parts((&raw const *self).cast(), size_of::<Self>()) }
@@ -288,5 +295,5 @@ const _: () = {
     assert!(size_of::<AcceptQueue>() == 8);
     assert!(size_of::<TcpInfo>() == 72 && align_of::<TcpInfo>() == 8);
     assert!(MAX_RECORD == 200);
-    assert!(size_of::<Counters>() == 16);
+    assert!(size_of::<Counters>() == 32);
 };

@@ -317,8 +317,16 @@ fn hooks() {
 
 #[test]
 fn every_part_of_the_summary() {
-    let source =
-        SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, resyncs: 5, malformed: 6 };
+    let source = SourceCounts {
+        seen: 1,
+        lost: 2,
+        skipped: Some(3),
+        others_lost: 4,
+        resyncs: 5,
+        malformed: 6,
+        recovered: 7,
+        duplicates: 8,
+    };
     let tracker = TrackerCounts {
         transitions: 1,
         closed: 2,
@@ -435,7 +443,7 @@ fn defined_options() -> BTreeMap<String, Vec<clap::Arg>> {
                 .filter(|command| command.get_name() != "help")
                 .flat_map(clap::Command::get_arguments),
         )
-        .filter(|option| !option.is_positional())
+        .filter(|option| !option.is_positional() && !option.is_hide_set())
         .map(|option| (option.get_long().expect("every option has a long name").to_owned(), option.clone()));
     for (name, option) in all {
         options.entry(name).or_default().push(option);

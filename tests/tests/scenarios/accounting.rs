@@ -1,8 +1,7 @@
 //! Every transition is accounted for: seen, lost in the ring, or skipped by the kernel.
 //!
-//! The program counts the transitions of the whole host. These scenarios run exclusively within this test
-//! program. Other programs' transitions are counted by a second tracer, the witness, which starts before and
-//! stops after the first. The totals may be too high by those at most: by nothing on a quiet host.
+//! The kernel's own trace event says how many transitions there were: an independent witness, without BPF. It also says
+//! how many of them a kernel hides from BPF programs, so the sums are exact.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,7 +10,9 @@ use std::{
 };
 
 use rstest::rstest;
-use tcptrace_tests::{Mode, Namespace, Tracer, program::finds, sockets, speed, tracer::Summary, wait};
+use tcptrace_tests::{
+    Mode, Namespace, Tracer, Witness, Witnessed, program::finds, sockets, speed, tracer::Summary, wait,
+};
 
 /// Connections opened.
 fn connections() -> u64 {
@@ -31,9 +32,9 @@ const BATCH: u64 = 500;
 
 /// Opens and closes the connections one after the other, and calls `pace` before each batch.
 ///
-/// A closed connection occupies its 4-tuple for a minute, so the connections use many addresses of 127/8.
-fn churn(namespace: &Namespace, pace: impl Fn(u64) + Sync) {
-    let listener = namespace.run("server", || sockets::listen_with("0.0.0.0:5000", 1024, |_| {}));
+/// Each closed one keeps its addresses and ports for a minute, so they go to many addresses of 127/8.
+fn churn(namespace: &Namespace, port: u16, pace: impl Fn(u64) + Sync) {
+    let listener = namespace.run("server", || sockets::listen_with(&format!("0.0.0.0:{port}"), 1024, |_| {}));
     let (opened, to_accept) = mpsc::sync_channel(AHEAD);
     let pace = &pace;
     thread::scope(|scope| {
@@ -45,7 +46,7 @@ fn churn(namespace: &Namespace, pace: impl Fn(u64) + Sync) {
                         pace(index);
                     }
                     let host = Ipv4Addr::new(127, 0, 1, 1 + u8::try_from(index % 100).unwrap());
-                    drop(sockets::connect(SocketAddr::new(host.into(), 5000)));
+                    drop(sockets::connect(SocketAddr::new(host.into(), port)));
                     opened.send(()).unwrap();
                 }
             });
@@ -76,56 +77,46 @@ fn skips_are_counted(mode: Mode) -> bool {
     found
 }
 
-/// Traces the churn. Returns the number of rows, the counts, the number of generated transitions, and how
-/// many transitions of other programs the counts may include.
-fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> (u64, Summary, u64, u64) {
+/// The traced churn.
+struct Traced {
+    /// Lines of transitions.
+    lines: u64,
+    summary: Summary,
+    /// What the kernel's own trace event says.
+    witnessed: Witnessed,
+}
+
+/// Traces the churn, and counts its transitions independently; none where the kernel has no tracefs.
+fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> Option<Traced> {
     let namespace = Namespace::alone();
-    // The filter matches nothing; the counts cover the whole host.
-    let witness =
-        Tracer::start(["--mode", "btf", "--local-port", "1", "--buffer", "64M", "--duration", "10m"]);
+    let port = port(mode);
     let tracer = Tracer::json("transitions", &namespace, mode, options);
-    churn(&namespace, |opened| {
+    // Begins after the tracer and ends before it: what strangers do meanwhile is seen by both, and more by the tracer.
+    let witness = match Witness::start(port, 2 * transitions()) {
+        Ok(witness) => witness,
+        Err(error) => {
+            speed::not_possible(&format!("it has no tracefs for a witness: {error}"));
+            return None;
+        }
+    };
+    churn(&namespace, port, |opened| {
         if paced {
-            // All rows except those of connections still open at the server, and of skipped runs.
+            // All but those that the server has not closed yet, and what the kernel may have hidden.
             let shown = (10 * opened).saturating_sub(10 * BATCH);
             tracer.wait_for_lines(usize::try_from(shown).unwrap());
         }
     });
+    let witnessed = witness.end();
     let ended = tracer.interrupt();
-    let witnessed = witness.interrupt().summary();
-    let summary = ended.summary();
-    let missed = missed_by_all(witnessed.total());
-    let generated = transitions() - missed;
-    // Excludes `time_wait_end` rows, which kernels with fentry add.
+    // Not the ends of timewait sockets, which a kernel with fentry shows as well.
     let lines = ended.text().lines().filter(|line| line.starts_with("{\"type\":\"transition\"")).count();
-    (lines as u64, summary, generated, witnessed.total() - generated)
+    Some(Traced { lines: lines as u64, summary: ended.summary(), witnessed })
 }
 
-/// Maximum number of transitions missed this way: two for each connection that the client is ahead.
-const MOST_MISSED: u64 = 2 * (AHEAD as u64 + 1);
-
-/// Returns the number of transitions that reached no program and were not counted as skipped, from the counts
-/// of a witness without losses.
-///
-/// Observed on 6.18, in about one burst of ten: FIN_WAIT1→FIN_WAIT2→CLOSE of connections whose FINs are
-/// acknowledged at the same moment.
-fn missed_by_all(witnessed: u64) -> u64 {
-    let missed = transitions().saturating_sub(witnessed);
-    assert!(missed <= MOST_MISSED, "{witnessed} by a witness, of {} at least", transitions());
-    missed
-}
-
-/// Where some transitions reached no program, others may have reached only one of the two programs: a classic
-/// tracepoint has missed twelve more than the witness.
-#[track_caller]
-fn assert_all_accounted_for(mode: Mode, summary: Summary, generated: u64, strangers: u64) {
-    let apart = mode == Mode::Tracepoint && generated < transitions();
-    let least = if apart { transitions() - MOST_MISSED } else { generated };
-    assert!(
-        (least..=generated + strangers).contains(&summary.total()),
-        "{summary:?} is {} and should be {generated}, or up to {strangers} more",
-        summary.total(),
-    );
+/// A port that no other run of this test uses at the same time, below those that the kernel chooses for clients.
+fn port(mode: Mode) -> u16 {
+    let number = std::process::id() % 5_000 * 2 + u32::from(mode == Mode::Btf);
+    20_000 + u16::try_from(number).unwrap()
 }
 
 #[rstest]
@@ -133,25 +124,12 @@ fn nothing_is_lost_at_the_default_buffer(#[values(Mode::Btf, Mode::Tracepoint)] 
     if !skips_are_counted(mode) {
         return;
     }
-    // An unoptimized reader is far slower than the kernel, so the churn waits for it.
-    let (lines, summary, generated, strangers) = traced_churn(mode, &[], cfg!(debug_assertions));
-    // Transitions of other programs may overflow the buffer while the program waits for a CPU.
-    assert!(summary.lost <= strangers, "{summary:?}, {strangers} of strangers");
-    assert_all_accounted_for(mode, summary, generated, strangers);
-    assert_lines(lines, summary, generated, strangers);
-}
-
-/// Asserts that only lost or skipped transitions of the namespace are missing. Transitions of other programs
-/// and transitions that reached no program cancel out in the witness's count: where there was one kind, there
-/// may have been as many of the other.
-#[track_caller]
-fn assert_lines(lines: u64, summary: Summary, generated: u64, strangers: u64) {
-    let hidden = if (generated, strangers) == (transitions(), 0) { 0 } else { strangers + MOST_MISSED };
-    let least = transitions().saturating_sub(summary.missing() + hidden);
-    assert!(
-        (least..=transitions()).contains(&lines),
-        "{lines} lines, of {least} at least, {strangers} of strangers, {summary:?}"
-    );
+    // A program that is not optimised is far slower than the kernel: wait for it.
+    let Some(traced) = traced_churn(mode, &[], cfg!(debug_assertions)) else { return };
+    let Traced { lines, summary, witnessed } = traced;
+    assert_eq!(summary.lost, 0, "{summary:?}");
+    assert_eq!(lines, summary.seen, "a line for each transition that was seen");
+    assert_all_accounted_for(mode, summary, witnessed, 0);
 }
 
 /// The smallest buffer holds about twenty transitions: many are lost, and every loss is counted.
@@ -160,8 +138,27 @@ fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     if !skips_are_counted(mode) {
         return;
     }
-    let (lines, summary, generated, strangers) = traced_churn(mode, &["--buffer", "4K"], false);
+    let Some(traced) = traced_churn(mode, &["--buffer", "4K"], false) else { return };
+    let Traced { lines, summary, witnessed } = traced;
     assert!(summary.lost > transitions() / 300, "{summary:?}");
-    assert_all_accounted_for(mode, summary, generated, strangers);
-    assert_lines(lines, summary, generated, strangers);
+    assert_eq!(lines, summary.seen, "a line for each transition that was seen");
+    // A transition that both programs recorded counts twice when the first record was lost: see limitations.md.
+    assert_all_accounted_for(mode, summary, witnessed, summary.lost / 100);
+}
+
+/// Seen and lost are all that the witness has, less what the kernel hides. `twice` is how many may have been counted twice
+/// where records were lost. Without a twin, what the kernel skipped is missing. Where records were lost, the twin's record
+/// can look like a duplicate of the socket's last transition that was seen; it counts as skipped then.
+#[track_caller]
+fn assert_all_accounted_for(mode: Mode, summary: Summary, witnessed: Witnessed, twice: u64) {
+    let twin = finds(match mode {
+        Mode::Btf => "twin",
+        Mode::Tracepoint => "twin tracepoint",
+    });
+    let known = summary.seen + summary.lost;
+    let exact = twin && summary.lost == 0;
+    assert!(!exact || witnessed.is_exactly(known), "{summary:?} and {witnessed:?}");
+    let skipped = summary.skipped.unwrap_or(0);
+    let least = witnessed.least().saturating_sub(skipped);
+    assert!((least..=witnessed.own + twice).contains(&known), "{summary:?} and {witnessed:?}");
 }

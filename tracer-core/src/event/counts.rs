@@ -17,12 +17,24 @@ pub struct SourceCounts {
     pub resyncs: u64,
     /// Records that could not be decoded. Always 0 unless the BPF object and the program differ in version.
     pub malformed: u64,
+    /// Transitions for which the kernel skipped the program and that the twin program recorded. They are part of `seen`.
+    pub recovered: u64,
+    /// Transitions that both programs recorded. The source dropped the second record of each.
+    pub duplicates: u64,
 }
 
 impl SourceCounts {
     /// The counters of a new source whose kernel counts skips.
-    pub const ZERO: Self =
-        Self { seen: 0, lost: 0, skipped: Some(0), others_lost: 0, resyncs: 0, malformed: 0 };
+    pub const ZERO: Self = Self {
+        seen: 0,
+        lost: 0,
+        skipped: Some(0),
+        others_lost: 0,
+        resyncs: 0,
+        malformed: 0,
+        recovered: 0,
+        duplicates: 0,
+    };
 
     /// Returns the increase since `earlier`, older counters of the same source.
     #[must_use]
@@ -37,7 +49,7 @@ impl SourceCounts {
     }
 
     fn combine(&self, other: &Self, operation: fn(u64, u64) -> u64) -> Self {
-        let Self { seen, lost, skipped, others_lost, resyncs, malformed } = *self;
+        let Self { seen, lost, skipped, others_lost, resyncs, malformed, recovered, duplicates } = *self;
         Self {
             seen: operation(seen, other.seen),
             lost: operation(lost, other.lost),
@@ -45,6 +57,8 @@ impl SourceCounts {
             others_lost: operation(others_lost, other.others_lost),
             resyncs: operation(resyncs, other.resyncs),
             malformed: operation(malformed, other.malformed),
+            recovered: operation(recovered, other.recovered),
+            duplicates: operation(duplicates, other.duplicates),
         }
     }
 }
@@ -55,12 +69,29 @@ mod tests {
 
     #[test]
     fn counters_are_added_and_subtracted_field_by_field() {
-        let one =
-            SourceCounts { seen: 1, lost: 2, skipped: Some(3), others_lost: 4, resyncs: 5, malformed: 6 };
+        let one = SourceCounts {
+            seen: 1,
+            lost: 2,
+            skipped: Some(3),
+            others_lost: 4,
+            resyncs: 5,
+            malformed: 6,
+            recovered: 7,
+            duplicates: 8,
+        };
         let two = one.plus(&one);
         assert_eq!(
             two,
-            SourceCounts { seen: 2, lost: 4, skipped: Some(6), others_lost: 8, resyncs: 10, malformed: 12 }
+            SourceCounts {
+                seen: 2,
+                lost: 4,
+                skipped: Some(6),
+                others_lost: 8,
+                resyncs: 10,
+                malformed: 12,
+                recovered: 14,
+                duplicates: 16
+            }
         );
         assert_eq!(two.since(&one), one);
         assert_eq!(one.since(&two), SourceCounts::ZERO);

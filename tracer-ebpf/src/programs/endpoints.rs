@@ -1,11 +1,11 @@
-//! The two ends of a connection, and the part of a record that every kind has.
+//! The endpoints of a connection, and the fields that records of every kind have.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{AF_INET6, Ipv6Addresses, RecordKind, flags};
+use tracer_ebpf::{AF_INET6, Ipv6Addresses, Lane, RecordKind, flags};
 
 use crate::{config, memory::Memory, output::Slot};
 
-/// Endpoints in the order the record wants them; an address is two words in network order.
+/// Both endpoints; an address is two words in network order.
 #[derive(Clone, Copy)]
 pub(crate) struct Endpoints {
     pub(crate) family: u8,
@@ -16,8 +16,8 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Reads them from anything that starts with a `struct sock_common`; the local port is kept
-    /// elsewhere by each.
+    /// Reads the endpoints from a structure that starts with a `struct sock_common`. Each such structure has the local port
+    /// in a field of its own, so the caller passes it.
     #[inline(always)]
     pub(crate) fn of_common<M: Memory>(address: u64, local_port: u16) -> Self {
         let family = M::load::<u16>(address, config!(socket.skc_family)) as u8;
@@ -42,8 +42,8 @@ impl Endpoints {
     }
 }
 
-/// Writes what each kind of record has, zeros where it depends on the kind, and the first part: the addresses that do
-/// not fit.
+/// Writes the fields that records of every kind have, zeros in those that depend on the kind, and the first part: IPv6
+/// addresses.
 #[inline(always)]
 pub(crate) fn write_base(
     slot: &mut Slot,
@@ -57,16 +57,19 @@ pub(crate) fn write_base(
     if netns != 0 {
         bits |= flags::NETNS;
     }
+    if matches!(slot.lane(), Lane::TransitionTwin) {
+        bits |= flags::TWIN;
+    }
     let long = endpoints.family == AF_INET6;
     if long {
         bits |= flags::IPV6_ADDRESSES;
     }
-    // SAFETY: the slot has room for a record with every part. Arrays are written as words: the compiler would make a
-    // byte loop of a copy.
+    // SAFETY: the slot has room for a record with all parts. Arrays are written as words: the compiler would turn a copy
+    // into a loop over bytes.
     unsafe {
         (*record).time_ns = bpf_ktime_get_ns();
         (*record).socket = socket;
-        // As they are: where neither is changed the compiler would call its byte loop.
+        // Volatile: the compiler would otherwise merge the two stores into a call of its byte loop.
         (&raw mut (*record).cookie).write_volatile(0);
         (&raw mut (*record).value).write_volatile(0);
         (&raw mut (*record).local_address).cast::<u32>().write(endpoints.local[0] as u32);

@@ -1,4 +1,4 @@
-//! The eBPF programs: one thin function per hook over the shared bodies in the modules.
+//! The eBPF programs: one short function per hook; the modules have the shared bodies.
 #![no_std]
 #![no_main]
 #![expect(unstable_features, reason = "inline assembly is unstable for the BPF target")]
@@ -10,24 +10,27 @@ mod netns;
 mod output;
 mod process;
 mod reader;
+mod receipt;
 mod syn_ack;
 mod time_wait;
 mod transition;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{btf_tracepoint, fentry, tracepoint},
-    programs::{BtfTracePointContext, FEntryContext, TracePointContext},
+    macros::{btf_tracepoint, fentry, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, RawTracePointContext, TracePointContext},
 };
-use tracer_ebpf::Config;
+use tracer_ebpf::{Config, Lane};
 
-/// Filled in by user space before the programs load; in a section the kernel freezes, so that the
-/// verifier takes the values as constants.
+use crate::output::Writer;
+
+/// The configuration. User space sets it before the programs load; the kernel freezes the section, so the verifier treats
+/// the values as constants.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata")]
 static CONFIG: Config = Config::UNSET;
 
-/// Reads one value of [`CONFIG`], in a way the compiler cannot fold into the unset value.
+/// Reads one value of [`CONFIG`] without letting the compiler assume the value in the object file.
 macro_rules! config {
     ($($field:tt)+) => {
         $crate::constant(&$crate::CONFIG.$($field)+)
@@ -37,14 +40,29 @@ pub(crate) use config;
 
 #[inline(always)]
 fn constant<T: Copy>(value: &'static T) -> T {
-    // SAFETY: a reference is valid to read.
+    // SAFETY: a reference is valid for reads.
     unsafe { core::ptr::read_volatile(value) }
 }
 
 /// `sock:inet_sock_set_state` through BTF: the arguments are `(const struct sock *, int old, int new)`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn transition_btf(ctx: BtfTracePointContext) -> i32 {
-    transition::from_socket(ctx.arg::<u64>(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    let (sk, new) = (ctx.arg::<u64>(0), ctx.arg::<i32>(2) as u8);
+    let writer = Writer::on_this_cpu(Lane::Transition);
+    receipt::leave(&writer, sk, new);
+    transition::from_socket(writer, sk, ctx.arg::<i32>(1) as u8, new);
+    0
+}
+
+/// The twin of `transition_btf`, attached after it: records the transitions for which the kernel skipped it.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn transition_btf_twin(ctx: BtfTracePointContext) -> i32 {
+    let (sk, new) = (ctx.arg::<u64>(0), ctx.arg::<i32>(2) as u8);
+    if !receipt::take(sk, new) {
+        output::count_twin_taken();
+        let writer = Writer::on_this_cpu(Lane::TransitionTwin);
+        transition::from_socket(writer, sk, ctx.arg::<i32>(1) as u8, new);
+    }
     0
 }
 
@@ -55,6 +73,19 @@ fn transition_tracepoint(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// The twin of `transition_tracepoint`, attached after it: records the transitions for which the kernel skipped it. The
+/// arguments are those of `transition_btf`, without types.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn transition_tracepoint_twin(ctx: RawTracePointContext) -> i32 {
+    let (sk, new) = (ctx.arg::<u64>(0), ctx.arg::<u64>(2) as u8);
+    if !receipt::take(sk, new) {
+        output::count_twin_taken();
+        let writer = Writer::on_this_cpu(Lane::TransitionTwin);
+        transition::from_address(writer, sk, ctx.arg::<u64>(1) as u8, new);
+    }
+    0
+}
+
 /// `tcp:tcp_retransmit_synack` through BTF: `(const struct sock *sk, const struct request_sock *req)`.
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 fn syn_ack_retransmit(ctx: BtfTracePointContext) -> i32 {
@@ -62,7 +93,7 @@ fn syn_ack_retransmit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `tcp:tcp_rcv_space_adjust` through BTF: `(struct sock *sk)`, when a process has taken data.
+/// `tcp:tcp_rcv_space_adjust` through BTF: `(struct sock *sk)`, after a process has read data.
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 fn first_read(ctx: BtfTracePointContext) -> i32 {
     reader::read(ctx.arg::<u64>(0));
@@ -82,7 +113,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence the kernel checks before it allows GPL-only helpers.
+/// The licence that the kernel checks before it allows GPL-only helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,4 +1,4 @@
-//! Two ways to read a kernel structure, so that one body serves both hooks.
+//! The two ways to read a kernel structure, so that typed and untyped hooks share their bodies.
 
 use core::mem::MaybeUninit;
 
@@ -6,14 +6,14 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 /// Reads fields of kernel structures.
 pub(crate) trait Memory {
-    /// Whether a load costs no call.
+    /// Whether a load is an instruction instead of a helper call.
     const CHEAP: bool;
 
     /// Reads a `T` at `address + offset`.
     fn load<T: Copy>(address: u64, offset: u32) -> T;
 }
 
-/// Plain loads, for addresses whose type the verifier knows from BTF. The nearest to free.
+/// Plain loads, for addresses whose type the verifier knows from BTF.
 pub(crate) struct Typed;
 
 impl Memory for Typed {
@@ -21,13 +21,13 @@ impl Memory for Typed {
 
     #[inline(always)]
     fn load<T: Copy>(address: u64, offset: u32) -> T {
-        // SAFETY: the verifier checks that `offset`, a constant by then, is a field of the structure
-        // at `address`; the kernel turns a fault into a zero.
+        // SAFETY: at load time `offset` is a constant, and the verifier checks that it is a field of the structure
+        // at `address`; on a fault the kernel returns zero.
         unsafe { ((address + u64::from(offset)) as *const T).read_volatile() }
     }
 }
 
-/// `bpf_probe_read_kernel`, for addresses that are mere numbers to the verifier.
+/// `bpf_probe_read_kernel`, for addresses that are scalars to the verifier.
 pub(crate) struct Probed;
 
 impl Memory for Probed {
@@ -36,8 +36,8 @@ impl Memory for Probed {
     #[inline(always)]
     fn load<T: Copy>(address: u64, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
-        // SAFETY: the helper writes exactly `size_of::<T>()` bytes, zeros if the address faults; T is
-        // only ever an integer or an array of them.
+        // SAFETY: the helper writes exactly `size_of::<T>()` bytes, zeros if the address faults; every T in use is an
+        // integer or an array of integers.
         unsafe {
             bpf_probe_read_kernel(
                 value.as_mut_ptr().cast(),

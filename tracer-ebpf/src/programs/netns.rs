@@ -1,18 +1,19 @@
 //! The network namespace of a socket.
 
-use tracer_ebpf::{ABSENT, REMEMBERED_NETNS, RecordKind};
+use tracer_ebpf::{ABSENT, Lane, REMEMBERED_NETNS};
 
 use crate::{
     config,
     memory::Memory,
-    output::{self, NoSlot, Slot},
+    output::{self, NoSlot, Slot, Writer},
 };
 
-/// Takes room for a record about anything that starts with a `struct sock_common`, if its network namespace is asked
-/// for; gives the inode with it, 0 when it cannot be known. What finds no room is counted as lost.
+/// Reserves room for a record about a structure that starts with a `struct sock_common`, if the filter admits its network
+/// namespace. Returns the namespace's inode with it, 0 when unknown. Counts the record as lost when the buffer is full.
 #[inline(always)]
-pub(crate) fn slot_if_wanted<M: Memory>(kind: RecordKind, address: u64) -> Option<(Slot, u32)> {
-    let slot = match Slot::in_lane(kind) {
+pub(crate) fn slot_if_wanted<M: Memory>(writer: Writer, address: u64) -> Option<(Slot, u32)> {
+    let lane = writer.lane;
+    let slot = match Slot::in_lane(writer) {
         Ok(slot) => {
             let netns = if M::CHEAP { known::<M>(&slot, address) } else { read::<M>(address) };
             if is_wanted(netns) {
@@ -23,19 +24,21 @@ pub(crate) fn slot_if_wanted<M: Memory>(kind: RecordKind, address: u64) -> Optio
         }
         Err(no_slot) => no_slot,
     };
-    // Before the ring is asked: it is shared, and what is not wanted must not fill it.
+    // Filter before reserving: the ring is shared, and filtered records must not fill it.
     let netns = read::<M>(address);
     if !is_wanted(netns) {
         return None;
     }
-    let in_ring = if matches!(slot, NoSlot::NoLane) { Slot::in_ring() } else { None };
+    // The twin's lane is small, and its records come in bursts.
+    let overflows = matches!(slot, NoSlot::NoLane) || matches!(lane, Lane::TransitionTwin);
+    let in_ring = if overflows { Slot::in_ring(lane) } else { None };
     if in_ring.is_none() {
-        output::lost(kind);
+        output::count_lost(lane);
     }
     Some((in_ring?, netns))
 }
 
-/// Reads the inode, 0 when it cannot be known.
+/// Reads the inode of a socket's namespace. Returns 0 when unknown.
 #[inline(always)]
 fn read<M: Memory>(address: u64) -> u32 {
     if config!(socket.skc_net) == ABSENT || config!(socket.net_inum) == ABSENT {
@@ -44,7 +47,7 @@ fn read<M: Memory>(address: u64) -> u32 {
     M::load(M::load::<u64>(address, config!(socket.skc_net)), config!(socket.net_inum))
 }
 
-/// Likewise, from what the lane's program remembers where it can.
+/// Returns the inode of a socket's namespace from the lane's cache, or reads it and caches it. Returns 0 when unknown.
 #[inline(always)]
 fn known<M: Memory>(slot: &Slot, address: u64) -> u32 {
     let Some(known) = slot.known_netns() else {
@@ -58,7 +61,7 @@ fn known<M: Memory>(slot: &Slot, address: u64) -> u32 {
     }
     let net = M::load::<u64>(address, config!(socket.skc_net));
     let hash_mix = M::load::<u32>(net, config!(socket.net_hash_mix));
-    // SAFETY: a live map value, which no other program writes to: the slot is of its lane.
+    // SAFETY: a live map value that only this program writes to: the slot is in the program's own lane.
     unsafe {
         let known = known.add(hash_mix as usize & (REMEMBERED_NETNS - 1));
         if (*known).net != net || (*known).hash_mix != hash_mix {
@@ -70,7 +73,7 @@ fn known<M: Memory>(slot: &Slot, address: u64) -> u32 {
     }
 }
 
-/// Whether sockets of this namespace are asked for.
+/// Whether the filter admits sockets of this namespace.
 #[inline(always)]
 fn is_wanted(netns: u32) -> bool {
     let only = config!(only_netns);

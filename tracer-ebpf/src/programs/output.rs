@@ -1,5 +1,5 @@
-//! The way out: a lane of the program on this CPU, the ring buffer where there is none, when either wakes its reader,
-//! and what is counted when the one that is taken is full.
+//! Output: the program's lane on this CPU, or the ring buffer where there is no lane; when to wake the reader; counting
+//! records that are dropped because a buffer is full.
 
 use aya_ebpf::{
     bindings::{
@@ -12,66 +12,84 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use tracer_ebpf::{CHUNK, Counters, KnownNetns, LaneHeader, ROOM, Record, RecordKind, STRIDE, Wire, lane_of};
+use tracer_ebpf::{CHUNK, Counters, KnownNetns, Lane, LaneHeader, ROOM, Record, STRIDE, Wire, lane_of};
 
 use crate::config;
 
-/// The state of each lane. User space sets the real number before loading.
+/// The state of each lane. User space sets the number of elements before loading.
 #[btf_map]
 static LANES: Array<LaneHeader, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// What the lanes consist of. User space sets the real number before loading.
+/// The chunks of all lanes. User space sets the number of elements before loading.
 #[btf_map]
 static CHUNKS: Array<[u64; STRIDE / 8], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// For records that have no lane, and to wake the reader. User space sets the real size before loading. Without a
-/// type, as libbpf demands of ring buffers.
+/// Takes records that cannot use a lane, and wakes the reader. User space sets the size before loading. The map has no
+/// value type, as libbpf requires for ring buffers.
 #[btf_map]
 static RING: RingBuf<(), 4096> = RingBuf::new();
 
 #[btf_map]
 static COUNTERS: Array<Counters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
+/// A program's lane on the CPU that it runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
+    pub(crate) lane: Lane,
+    /// Null for a CPU that was added after the start. A header of size 0 has no lane.
+    pub(crate) header: Option<*mut LaneHeader>,
+}
+
+impl Writer {
+    /// Finds this CPU's header of `lane`.
+    #[inline(always)]
+    pub(crate) fn on_this_cpu(lane: Lane) -> Self {
+        // SAFETY: the helper has no conditions.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        Self { lane, header: LANES.get_ptr_mut(lane_of(cpu, lane)) }
+    }
+}
+
 /// A record being written in place, with room for the longest. It must be [`submit`](Slot::submit)ted or
 /// [given back](Slot::give_back).
 pub(crate) struct Slot {
+    /// The program's lane, also when the slot is in the ring.
+    lane: Lane,
     at: *mut u8,
-    /// Where the next part goes. A pointer and not a length: for every number that is added to a pointer the verifier
-    /// goes back over all that led to it.
+    /// Where the next part begins. A pointer and not a length: the verifier would backtrack through the program for each
+    /// scalar that is added to a pointer.
     end: *mut u8,
-    /// Of a lane and not of the ring. What follows is of the lane, and otherwise set all the same: up to 6.2 the verifier
-    /// refuses to move what was never written.
+    /// Whether the slot is in a lane; otherwise it is in the ring buffer. The fields below belong to the lane and are set in
+    /// both cases: up to 6.2 the verifier rejects moves of uninitialised values.
     in_lane: bool,
     header: *mut LaneHeader,
     head: u64,
     pending: u64,
 }
 
-/// Why a record cannot take a lane.
+/// Why a record cannot use the lane.
 pub(crate) enum NoSlot {
     /// The lane is full.
     Full,
-    /// This CPU has none, or the program has interrupted itself while it writes there.
+    /// This CPU has no lane, or the program has interrupted itself while it writes to it.
     NoLane,
 }
 
 impl Slot {
-    /// Takes room for a record in the lane of its kind.
+    /// Reserves room for a record in the program's lane.
     #[inline(always)]
-    pub(crate) fn in_lane(kind: RecordKind) -> Result<Self, NoSlot> {
-        // SAFETY: the helper has no conditions.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        let Some(header) = LANES.get_ptr_mut(lane_of(cpu, kind)) else {
+    pub(crate) fn in_lane(writer: Writer) -> Result<Self, NoSlot> {
+        let Writer { lane, header: Some(header) } = writer else {
             return Err(NoSlot::NoLane);
         };
-        // SAFETY: the pointer is to a live map value. `busy` and `tail` are read where they are written: the one may be
-        // set by the program that this one has interrupted, the other by user space.
+        // SAFETY: the pointer is to a live map value. The reads of `busy` and `tail` are volatile: an interrupted run of this
+        // program changes `busy`, and user space changes `tail`.
         unsafe {
             if (*header).size == 0 || (&raw const (*header).busy).read_volatile() != 0 {
                 return Err(NoSlot::NoLane);
             }
             (&raw mut (*header).busy).write_volatile(1);
-            // Not before `busy` is set: an inner run of the program moves it.
+            // Read after `busy` is set: until then an inner run of the program may move it.
             let head = (&raw const (*header).head).read_volatile();
             let pending = head - (&raw const (*header).tail).read_volatile();
             let size = u64::from((*header).size);
@@ -81,47 +99,53 @@ impl Slot {
                 && let Some(chunk) = CHUNKS.get_ptr_mut(index)
             {
                 let at = chunk.cast::<u8>().add(offset as usize);
-                return Ok(Self { at, end: at, in_lane: true, header, head, pending });
+                return Ok(Self { lane, at, end: at, in_lane: true, header, head, pending });
             }
             (&raw mut (*header).busy).write_volatile(0);
         }
         Err(NoSlot::Full)
     }
 
-    /// Takes room for a record in the ring buffer; `None` when it is full.
+    /// Reserves room for a record in the ring buffer. Returns `None` when it is full.
     #[inline(always)]
-    pub(crate) fn in_ring() -> Option<Self> {
+    pub(crate) fn in_ring(lane: Lane) -> Option<Self> {
         // SAFETY: the map is a ring buffer.
         let at = unsafe { bpf_ringbuf_reserve(ring(), ROOM as u64, 0) }.cast::<u8>();
         let header = core::ptr::null_mut();
-        (!at.is_null()).then_some(Self { at, end: at, in_lane: false, header, head: 0, pending: 0 })
+        (!at.is_null()).then_some(Self { lane, at, end: at, in_lane: false, header, head: 0, pending: 0 })
     }
 
-    /// Namespaces that this program remembers on this CPU; as many as [`tracer_ebpf::REMEMBERED_NETNS`].
+    /// The lane of the program that writes the record.
+    #[inline(always)]
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// The lane's cache of [`tracer_ebpf::REMEMBERED_NETNS`] namespaces. `None` for a slot in the ring buffer.
     #[inline(always)]
     pub(crate) fn known_netns(&self) -> Option<*mut KnownNetns> {
         // SAFETY: the pointer is to a live map value.
         self.in_lane.then(|| unsafe { (&raw mut (*self.header).netns).cast() })
     }
 
-    /// The record itself, the first to be written.
+    /// The record itself, which must be written first.
     #[inline(always)]
     pub(crate) fn record(&mut self) -> *mut Record {
         self.part()
     }
 
-    /// The record, to change what has been written of it.
+    /// The record, to change fields that are already written.
     #[inline(always)]
     pub(crate) fn written(&mut self) -> *mut Record {
         self.at.cast()
     }
 
-    /// The next part, to be written whole.
+    /// The next part, which the caller must write completely.
     #[inline(always)]
     pub(crate) fn part<T: Wire>(&mut self) -> *mut T {
         let part = self.end;
-        // SAFETY: the room is for a record with every part. The compiler is not to know what is added, or it would add
-        // the numbers first.
+        // SAFETY: the slot has room for a record with all parts. The assembly hides the constants from the compiler, which
+        // would otherwise combine them into one variable offset.
         unsafe {
             core::arch::asm!(
                 "{0} += {1}",
@@ -133,7 +157,7 @@ impl Slot {
         part.cast()
     }
 
-    /// Gives the room back unused.
+    /// Releases the room without writing a record.
     #[inline(always)]
     pub(crate) fn give_back(self) {
         if self.in_lane {
@@ -145,16 +169,16 @@ impl Slot {
         }
     }
 
-    /// Hands the record to the reader, who is woken only when what is pending crosses a multiple of the lane's
-    /// `wakeup_bytes`: a wake-up costs several times what the rest of a program does, and the reader looks by
-    /// itself every few milliseconds.
+    /// Makes the record visible to the reader. Wakes the reader only when the pending bytes cross a multiple of the lane's
+    /// `wakeup_bytes`: a wakeup costs several times as much as the rest of a program, and the reader polls every few
+    /// milliseconds anyway.
     #[inline(always)]
     pub(crate) fn submit(self) {
         if self.in_lane {
             let Self { header, head, .. } = self;
             let length = self.end as u64 - self.at as u64;
-            // SAFETY: the pointer is to a live map value. The record is written before the position says so: the
-            // compiler is held to that here, and the processor by itself, or there would be no lanes.
+            // SAFETY: the pointer is to a live map value. The record must be written before the position moves: the empty
+            // assembly is a barrier for the compiler, and lanes are used only where the processor keeps the order of stores.
             let step = unsafe {
                 core::arch::asm!("", options(nostack, preserves_flags));
                 (&raw mut (*header).head).write_volatile(head + length);
@@ -183,8 +207,8 @@ fn ring() -> *mut core::ffi::c_void {
     (&raw const RING).cast_mut().cast()
 }
 
-/// Wakes the reader through the ring buffer with a record that it does not get to see. Where the ring is full, what
-/// filled it has woken the reader.
+/// Forces a wakeup of the reader by reserving and discarding an empty record in the ring buffer. If the ring is full, the
+/// records that filled it have already woken the reader.
 #[inline(always)]
 fn wake() {
     // SAFETY: the map is a ring buffer, and the room is from it.
@@ -196,19 +220,37 @@ fn wake() {
     }
 }
 
-/// Counts a record of this kind that found no room.
+/// Counts a record that the program of this lane drops because the buffer is full.
 #[inline(always)]
-pub(crate) fn lost(kind: RecordKind) {
+pub(crate) fn count_lost(lane: Lane) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the pointer is to a live map value; the addition is atomic because several CPUs may lose
-        // records at once.
+        // SAFETY: the pointer is to a live map value.
         unsafe {
-            let counter = match kind {
-                RecordKind::Transition => &raw mut (*counters).transitions_lost,
+            increment(match lane {
+                Lane::Transition | Lane::TransitionTwin => &raw mut (*counters).transitions_lost,
                 _ => &raw mut (*counters).others_lost,
-            };
-            // `core` offers no atomic addition for this target; the instruction exists since 3.18.
-            core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+            });
         }
     }
+}
+
+/// Counts a transition for which the twin program found no receipt.
+#[inline(always)]
+pub(crate) fn count_twin_taken() {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the pointer is to a live map value.
+        unsafe { increment(&raw mut (*counters).twin_taken) };
+    }
+}
+
+/// Increments a counter that several CPUs may change at the same time.
+///
+/// # Safety
+///
+/// `counter` points into a live map value.
+#[inline(always)]
+unsafe fn increment(counter: *mut u64) {
+    // `core` has no atomic addition for this target; the instruction exists since 3.18.
+    // SAFETY: as the caller promises.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
 }

@@ -1,4 +1,4 @@
-//! The process behind an event, where there is one.
+//! The process that caused an event.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -12,11 +12,11 @@ use crate::{
     output::Slot,
 };
 
-/// Whether `current` is the process that caused the transition.
+/// Whether the current task caused the transition.
 ///
-/// Everything else runs in softirq context, on a timer or on the socket's backlog, where `current` is
-/// whoever was interrupted: on loopback, plausibly and wrongly, the peer. `error` is `sk_err`: a local
-/// abort closes with none set.
+/// All other transitions run in softirq context, on a timer or on the socket's backlog, where the current task is
+/// unrelated: on loopback it is often the peer, which is plausible but wrong. `error` is `sk_err`, which a local abort does
+/// not set.
 #[inline(always)]
 pub(crate) fn caused_transition(old: u8, new: u8, error: Option<u16>) -> bool {
     match (old, new) {
@@ -31,16 +31,16 @@ pub(crate) fn caused_transition(old: u8, new: u8, error: Option<u16>) -> bool {
     }
 }
 
-/// `ss -K` sets this error, from the killer's process context (`tcp_abort`).
+/// `ss -K` sets this error in its own process context (`tcp_abort`).
 const ECONNABORTED: u16 = 103;
 
-/// Writes the current process, the part that [`tracer_ebpf::flags::PROCESS`] names.
+/// Writes the current process as the part for [`tracer_ebpf::flags::PROCESS`].
 #[inline(always)]
 pub(crate) fn write_current(slot: &mut Slot) {
     let process = slot.part::<Process>();
     if config!(typed_task) != 0 {
-        // Plain loads from the task cost a tenth of what the three helpers do.
-        // SAFETY: the helper has no conditions; the slot has room for every part.
+        // Plain loads from the task cost a tenth of the three helpers.
+        // SAFETY: the helper has no conditions; the slot has room for all parts.
         unsafe {
             let task = bpf_get_current_task_btf() as u64;
             (*process).tgid = Typed::load(task, config!(socket.task_tgid));
@@ -50,7 +50,7 @@ pub(crate) fn write_current(slot: &mut Slot) {
         }
         return;
     }
-    // SAFETY: the slot has room for every part; the helper writes at most the 16 bytes of `comm`.
+    // SAFETY: the slot has room for all parts; the helper writes at most the 16 bytes of `comm`.
     unsafe {
         (*process).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*process).uid = bpf_get_current_uid_gid() as u32;

@@ -1,52 +1,53 @@
-//! Who first reads from an accepted connection: the process that serves it, where the one that
-//! listens does not.
+//! The process that first reads from an accepted connection. Where one process listens and another serves, this is the
+//! process that serves.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use tracer_ebpf::{RecordKind, flags};
+use tracer_ebpf::{Lane, RecordKind, flags};
 
 use crate::{
     config,
     endpoints::{self, Endpoints},
     memory::{Memory as _, Typed},
-    netns, process,
+    netns,
+    output::Writer,
+    process,
 };
 
 /// A power of two.
 const SLOTS: u32 = 1 << 16;
 
-/// Accepted connections that nobody has read from yet, each in the slot its hash falls on.
+/// Accepted connections that no process has read from yet, indexed by the socket's hash.
 ///
-/// A later connection takes an earlier one's slot: that one keeps its listener's owner. So there is
-/// nothing to lock, to fill up or to clean, and looking costs next to nothing on each read of every
-/// connection of the host.
+/// A later connection may overwrite the slot of an earlier one; the earlier connection then keeps its listener's owner. So
+/// the array needs no lock, cannot fill up and needs no cleanup, and a lookup adds little to each read on the host.
 #[btf_map]
 static UNREAD: Array<u64, { SLOTS as usize }> = Array::new();
 
-/// By the hash of the connection's ends, which the kernel keeps for its own table: the verifier lets
-/// nobody calculate with an address.
+/// Returns the slot of a socket, by the hash of the 4-tuple that the kernel stores in it: the verifier does not allow an
+/// index that is derived from a pointer.
 #[inline(always)]
 fn slot(sk: u64) -> Option<*mut u64> {
     UNREAD.get_ptr_mut(Typed::load::<u32>(sk, config!(socket.skc_hash)) & (SLOTS - 1))
 }
 
-/// An accepted connection is established.
+/// Adds an accepted connection at ESTABLISHED.
 #[inline(always)]
 pub(crate) fn expect(sk: u64) {
     if config!(first_reads) != 0
         && let Some(slot) = slot(sk)
     {
-        // SAFETY: a live map value; an aligned word is written whole.
+        // SAFETY: a live map value; the store of an aligned word is atomic.
         unsafe { slot.write_volatile(sk) };
     }
 }
 
-/// A process has taken data from the socket `sk`, a `struct sock *`.
+/// Reports the current process if this is the first read from the socket `sk`, a `struct sock *`.
 #[inline(always)]
 pub(crate) fn read(sk: u64) {
     let Some(slot) = slot(sk) else {
         return;
     };
-    // Of several readers at once more than one may pass; the first to be told counts.
+    // Of several concurrent readers more than one may pass; user space takes the first report.
     // SAFETY: as above.
     unsafe {
         if slot.read_volatile() != sk {
@@ -54,7 +55,8 @@ pub(crate) fn read(sk: u64) {
         }
         slot.write_volatile(0);
     }
-    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(RecordKind::FirstRead, sk) else {
+    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(Writer::on_this_cpu(Lane::FirstRead), sk)
+    else {
         return;
     };
     let ends = Endpoints::of_common::<Typed>(sk, 0);

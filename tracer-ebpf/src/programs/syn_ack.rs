@@ -1,37 +1,39 @@
-//! A SYN-ACK sent again: the one sign that a half-open connection gives.
+//! Retransmitted SYN-ACKs: the only trace of a half-open connection.
 
-use tracer_ebpf::{ABSENT, AcceptQueue, RecordKind, flags};
+use tracer_ebpf::{ABSENT, AcceptQueue, Lane, RecordKind, flags};
 
 use crate::{
     config,
     endpoints::{self, Endpoints},
     memory::{Memory as _, Probed, Typed},
     netns,
+    output::Writer,
 };
 
-/// Records a resend by the listener `sk`, a `struct sock *`, for the request `req`, a `struct
+/// Records a retransmission by the listener `sk`, a `struct sock *`, for the request `req`, a `struct
 /// request_sock *`.
 #[inline(always)]
 pub(crate) fn resent(sk: u64, req: u64) {
     if config!(socket.num_retrans) == ABSENT {
         return;
     }
-    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(RecordKind::SynAckRetransmit, sk) else {
+    let writer = Writer::on_this_cpu(Lane::SynAckRetransmit);
+    let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(writer, sk) else {
         return;
     };
     let port = Typed::load::<u16>(req, config!(socket.skc_num));
     let ends = Endpoints::of_common::<Typed>(req, port);
     endpoints::write_base(&mut slot, RecordKind::SynAckRetransmit, sk, netns, ends, flags::ACCEPT_QUEUE);
-    // SAFETY: the slot has room for a record with every part.
+    // SAFETY: the slot has room for a record with all parts.
     unsafe {
         let queue = slot.part::<AcceptQueue>();
         (*queue).length = Typed::load(sk, config!(socket.sk_ack_backlog));
         (*queue).limit = Typed::load(sk, config!(socket.sk_max_ack_backlog));
         let record = slot.written();
-        // The kernel counts this resend only after the tracepoint.
+        // The kernel counts this retransmission after the tracepoint.
         (*record).attempts = Typed::load::<u8>(req, config!(socket.num_retrans)).saturating_add(1);
         if config!(socket.snt_synack) != ABSENT {
-            // Beyond the type the verifier knows the argument by.
+            // Outside the type that the verifier knows for the argument.
             (*record).value = Probed::load::<u64>(req, config!(socket.snt_synack)) * 1000;
         }
     }

@@ -4,7 +4,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use tracer_ebpf::{
-    ABSENT, AF_INET6, AcceptQueue, CtxLayout, IPPROTO_TCP, RecordKind, TcpInfo, flags, tcp_state as state,
+    ABSENT, AF_INET6, AcceptQueue, CtxLayout, IPPROTO_TCP, Lane, RecordKind, TcpInfo, flags,
+    tcp_state as state,
 };
 
 use crate::{
@@ -12,45 +13,45 @@ use crate::{
     endpoints::{self, Endpoints},
     memory::{Memory, Probed, Typed},
     netns,
-    output::Slot,
-    process, reader,
+    output::{Slot, Writer},
+    process, reader, receipt,
 };
 
 /// `SOCK_DONE` and `SOCK_LINGER` of `enum sock_flags`, `include/net/sock.h`, as bits of `skc_flags`.
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
 
-/// A socket: the same address under the two types that the verifier may know it by.
+/// A socket's address, under the two types that the verifier may know for it.
 #[derive(Clone, Copy)]
 struct Socket {
-    /// As a `struct sock`: the tracepoint's own argument, which the kernel trusts, so that a load is one instruction.
+    /// As a `struct sock`: the tracepoint's argument, which the verifier trusts, so a load is one instruction.
     sk: u64,
-    /// As a `struct tcp_sock`: each load is guarded against faults. 0 unless the transition is to ESTABLISHED or CLOSE,
-    /// the two at which its figures are read.
+    /// As a `struct tcp_sock`: the kernel guards each load against faults. 0 unless the transition is to ESTABLISHED or
+    /// CLOSE, the two at which the program reads its statistics.
     tp: u64,
 }
 
-/// Records a transition of a socket given by its typed address.
+/// Records a transition of the socket at the typed address `sk`.
 #[inline(always)]
-pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
+pub(crate) fn from_socket(writer: Writer, sk: u64, old: u8, new: u8) {
     // MPTCP's own sockets have another protocol.
     if Typed::load::<u16>(sk, config!(socket.sk_protocol)) != IPPROTO_TCP {
         return;
     }
-    let Some((slot, netns)) = netns::slot_if_wanted::<Typed>(RecordKind::Transition, sk) else {
+    let Some((slot, netns)) = netns::slot_if_wanted::<Typed>(writer, sk) else {
         return;
     };
     let mut port = Typed::load::<u16>(sk, config!(socket.skc_num));
     let mut tp = 0;
     if is_settled(new) {
-        // Null for anything that is not a full TCP socket.
+        // Null unless it is a full TCP socket.
         // SAFETY: the verifier knows the argument as a `struct sock *`.
         tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as u64;
         if tp == 0 {
             return slot.give_back();
         }
         if new == state::CLOSE {
-            // By now the kernel has given an autobound port back, and `skc_num` is 0.
+            // The kernel has already released an autobound port, and `skc_num` is 0.
             port = u16::from_be(Typed::load(tp, config!(socket.inet_sport)));
         }
     }
@@ -60,24 +61,42 @@ pub(crate) fn from_socket(sk: u64, old: u8, new: u8) {
     record::<Typed>(slot, Socket { sk, tp }, old, new, Endpoints::of_common::<Typed>(sk, port), netns);
 }
 
-/// Records a transition described by the classic tracepoint's record at `ctx`.
+/// Records a transition of the socket at the address `sk`, which is a scalar to the verifier.
+#[inline(always)]
+pub(crate) fn from_address(writer: Writer, sk: u64, old: u8, new: u8) {
+    if Probed::load::<u16>(sk, config!(socket.sk_protocol)) != IPPROTO_TCP {
+        return;
+    }
+    let Some((slot, netns)) = netns::slot_if_wanted::<Probed>(writer, sk) else {
+        return;
+    };
+    // The same field as in the classic tracepoint's record.
+    let port = u16::from_be(Probed::load(sk, config!(socket.inet_sport)));
+    let tp = if is_settled(new) { sk } else { 0 };
+    record::<Probed>(slot, Socket { sk, tp }, old, new, Endpoints::of_common::<Probed>(sk, port), netns);
+}
+
+/// Records a transition from the classic tracepoint's record at `ctx`, and leaves the receipt for the twin program.
 #[inline(always)]
 pub(crate) fn from_ctx(ctx: u64) {
-    // One copy to the stack, because the verifier refuses loads from the context at offsets that are
-    // not written in the instruction, and these are known only when the program is loaded.
+    // Copy the record to the stack: the verifier rejects loads from the context at offsets that are not constants in the
+    // instruction, and these offsets are known only when the program is loaded.
     let mut copy = MaybeUninit::<[u64; CtxLayout::SPAN / 8]>::zeroed();
     // SAFETY: the helper writes no more than the size it is given.
     unsafe { bpf_probe_read_kernel(copy.as_mut_ptr().cast(), CtxLayout::SPAN as u32, ctx as *const _) };
     let base = copy.as_ptr().cast::<u8>();
     macro_rules! field {
         ($field:ident, $type:ty) => {{
-            // The bound is for the compiler and an unset layout; user space refuses a record that is longer.
+            // The bound is for the compiler and an unset layout; user space rejects a longer record.
             let offset = config!(ctx.$field) as usize;
             let offset = if offset > CtxLayout::SPAN - size_of::<$type>() { 0 } else { offset };
             // SAFETY: inside the copy.
             unsafe { base.add(offset).cast::<$type>().read_unaligned() }
         }};
     }
+    let sk = field!(skaddr, u64);
+    let (old, new) = (field!(oldstate, u32) as u8, field!(newstate, u32) as u8);
+    receipt::leave(&Writer::on_this_cpu(Lane::Transition), sk, new);
     let protocol =
         if config!(ctx.protocol_size) == 1 { u16::from(field!(protocol, u8)) } else { field!(protocol, u16) };
     if protocol != IPPROTO_TCP {
@@ -91,22 +110,23 @@ pub(crate) fn from_ctx(ctx: u64) {
     };
     let endpoints =
         Endpoints { family, local, remote, local_port: field!(sport, u16), remote_port: field!(dport, u16) };
-    let sk = field!(skaddr, u64);
-    let Some((slot, netns)) = netns::slot_if_wanted::<Probed>(RecordKind::Transition, sk) else {
+    // Look up the lane again: a pointer kept from above, null or not, doubles the paths that the verifier walks.
+    let writer = Writer::on_this_cpu(Lane::Transition);
+    let Some((slot, netns)) = netns::slot_if_wanted::<Probed>(writer, sk) else {
         return;
     };
-    let (old, new) = (field!(oldstate, u32) as u8, field!(newstate, u32) as u8);
     let tp = if is_settled(new) { sk } else { 0 };
     record::<Probed>(slot, Socket { sk, tp }, old, new, endpoints, netns);
 }
 
-/// Whether the state is one at whose entry the socket's figures are read.
+/// Whether the program reads the socket's statistics when the socket enters this state.
 #[inline(always)]
 fn is_settled(new: u8) -> bool {
     new == state::ESTABLISHED || new == state::CLOSE
 }
 
-/// The id of the socket's cgroup, set when the socket was made; a child has its listener's.
+/// Returns the id of the socket's cgroup, 0 when unknown. The kernel sets the cgroup when it creates the socket; an accepted
+/// socket has its listener's.
 #[inline(always)]
 fn cgroup<M: Memory>(sk: u64) -> u64 {
     if config!(socket.cgroup_kn) == ABSENT || config!(socket.kernfs_id) == ABSENT {
@@ -120,7 +140,7 @@ fn cgroup<M: Memory>(sk: u64) -> u64 {
     if config!(socket.sk_cgrp_value) != ABSENT {
         let value = M::load::<u64>(sk, config!(socket.sk_cgrp_value));
         if value != 0 && value & 1 == 0 {
-            // The two low bits are flags (`is_data`, `no_refcnt`), the rest a plain number to the verifier.
+            // The two low bits are flags (`is_data`, `no_refcnt`); the rest is an address that is a scalar to the verifier.
             let kn = Probed::load::<u64>(value & !3, config!(socket.cgroup_kn));
             return Probed::load::<u64>(kn, config!(socket.kernfs_id));
         }
@@ -128,13 +148,14 @@ fn cgroup<M: Memory>(sk: u64) -> u64 {
     0
 }
 
+/// Writes the record of a transition into `slot` and submits it.
 #[inline(always)]
 fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: Endpoints, netns: u32) {
     let Socket { sk, tp } = socket;
     let layout_known = config!(socket.sk_err) != ABSENT;
     let mut bits = 0;
     let (mut error, mut shutdown, mut cgroup_id, mut cookie) = (0u16, 0u8, 0, 0);
-    // The child is still a raw copy of its listener: these are the listener's, and up to 6.14 so is the cookie.
+    // The accepted socket is still a copy of its listener: its queue is the listener's, and up to 6.14 so is its cookie.
     let copied = old == state::LISTEN && new == state::SYN_RECV;
     if layout_known {
         if tp != 0 {
@@ -150,8 +171,8 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             if socket_flags & SOCK_LINGER != 0 && M::load::<u64>(sk, config!(socket.sk_lingertime)) == 0 {
                 bits |= flags::LINGER_ZERO;
             }
-            // From here a trusted pointer would do as well, but each time that a pointer is read through one, the verifier
-            // of 6.18 searches all types of the kernel by name, which takes it a millisecond.
+            // Read through `tp`, although `sk` would do: for each pointer that is read through a trusted pointer, the verifier
+            // of 6.18 searches all types of the kernel by name, which takes a millisecond.
             if M::load::<u64>(tp, config!(socket.sk_socket)) != 0 {
                 bits |= flags::ATTACHED;
             }
@@ -183,7 +204,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         bits |= flags::PROCESS;
     }
     endpoints::write_base(&mut slot, RecordKind::Transition, sk, netns, ends, bits);
-    // SAFETY: the record is in a slot.
+    // SAFETY: `write_base` has written the record in the slot.
     unsafe {
         let record = slot.written();
         (*record).cookie = cookie;
@@ -197,7 +218,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         process::write_current(&mut slot);
     }
     if layout_known && copied {
-        // SAFETY: the slot has room for every part.
+        // SAFETY: the slot has room for all parts.
         unsafe {
             let queue = slot.part::<AcceptQueue>();
             (*queue).length = M::load(sk, config!(socket.sk_ack_backlog));
@@ -205,15 +226,17 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         }
     }
     if layout_known && tp != 0 {
-        // SAFETY: the slot has room for every part.
+        // SAFETY: the slot has room for all parts.
         unsafe { write_info::<M>(slot.part(), socket) };
     }
     slot.submit();
 }
 
+/// Writes the statistics of a connection.
+///
 /// # Safety
 ///
-/// `info` points into a slot, and the socket has its second address.
+/// `info` points into a slot, and `socket.tp` is set.
 #[inline(always)]
 unsafe fn write_info<M: Memory>(info: *mut TcpInfo, socket: Socket) {
     macro_rules! load {

@@ -48,6 +48,9 @@ pub(crate) struct Shared {
     /// Skip the connections that exist at the start
     #[arg(long, global = true)]
     pub(crate) no_snapshot: bool,
+    /// Attach no twin program, to measure its cost
+    #[arg(long, hide = true, global = true)]
+    pub(crate) no_twin: bool,
     /// Print only errors on stderr
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub(crate) quiet: bool,
@@ -89,6 +92,7 @@ impl Shared {
             only_netns: self.filter.netns,
             first_reads: true,
             snapshot: !self.no_snapshot,
+            twin: !self.no_twin,
         }
     }
 

@@ -91,6 +91,9 @@ fn announcement(shared: &Shared, source: &KernelSource) -> Vec<String> {
         lines.push(format!("the list of existing sockets is incomplete: {problem}"));
     }
     if shared.verbose {
+        if let Some(refused) = source.refused_twin() {
+            lines.push(format!("{refused}; transitions that the kernel skips are lost"));
+        }
         for refused in source.refused_hooks() {
             lines.push(format!("{}; {}", refused.error, refused.hook.cost()));
         }

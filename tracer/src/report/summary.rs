@@ -48,6 +48,9 @@ impl fmt::Display for Summary {
         if source.malformed != 0 {
             write!(formatter, ", {} malformed records", source.malformed)?;
         }
+        if source.recovered != 0 {
+            write!(formatter, ", {} recovered from skips", source.recovered)?;
+        }
         Ok(())
     }
 }

@@ -42,8 +42,16 @@ fn connects(range: std::ops::Range<u64>) -> Vec<Event> {
     range.map(|time| Event::Transition(connect(Timestamp(time)))).collect()
 }
 
-const COUNTS: SourceCounts =
-    SourceCounts { seen: 30, lost: 4, skipped: Some(3), others_lost: 2, resyncs: 5, malformed: 1 };
+const COUNTS: SourceCounts = SourceCounts {
+    seen: 30,
+    lost: 4,
+    skipped: Some(3),
+    others_lost: 2,
+    resyncs: 5,
+    malformed: 1,
+    recovered: 6,
+    duplicates: 7,
+};
 
 #[test]
 fn a_file_cut_at_any_byte_is_readable_and_reports_what_is_missing() {

@@ -41,10 +41,11 @@ proptest! {
     fn every_event_round_trips(
         events in prop::collection::vec(any_event::event(), 0..60),
         offset in any::<i64>(),
-        counts in any::<(u64, u64, Option<u64>, u64, u64, u64)>(),
+        counts in any::<(u64, u64, Option<u64>, u64, u64, u64, u64, u64)>(),
     ) {
-        let (seen, lost, skipped, others_lost, resyncs, malformed) = counts;
-        let counts = SourceCounts { seen, lost, skipped, others_lost, resyncs, malformed };
+        let (seen, lost, skipped, others_lost, resyncs, malformed, recovered, duplicates) = counts;
+        let counts =
+            SourceCounts { seen, lost, skipped, others_lost, resyncs, malformed, recovered, duplicates };
         let header = Header { clock: ClockOffset { to_utc_ns: offset.into() }, ..header() };
         let bytes = recorded(&header, &[&events], &counts);
         let content = read(&bytes);

@@ -71,7 +71,7 @@ struct Figures {
 pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let mut empty = Sample::default();
-    let mut table = Table::new(&["tracer", "ns per transition", "above empty", "skipped of a million"]);
+    let mut table = Table::new(&["tracer", "ns per transition", "above empty", "runs skipped of a million"]);
     let mut targets = Vec::new();
     for tracer in own.iter().chain(tracers::PEERS) {
         let mut figures = Figures::default();
@@ -114,7 +114,8 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
              the same tracepoint beside the tracer, and what is above it counts. The row of \
              a program that passes an empty record through a ring buffer is what a BPF ring buffer costs by itself: its \
              lock, and memory that another processor has last read. This project's tracer writes to a lane for each \
-             program and CPU instead (ARCHITECTURE.md), which has no lock."
+             program and CPU instead (ARCHITECTURE.md), which has no lock. Skipped runs are those of all programs of a \
+             tracer; this project's twin program records what the first one is skipped for."
             .to_owned(),
         tables: vec![table],
         targets,

@@ -30,6 +30,8 @@ const OTHER_NAMESPACE: &str = "tcptrace-bpf connections --netns, of another name
 /// This project's tracers: subcommand, name, arguments.
 const OURS: &[(&str, &str, &[&str])] = &[
     ("serve", "tcptrace-bpf serve", &["serve"]),
+    // What the second program on the tracepoint costs, which recovers what the kernel skips.
+    ("serve", "tcptrace-bpf serve, without the twin", &["serve", "--no-twin"]),
     ("connections", "tcptrace-bpf connections", &["connections"]),
     ("transitions", "tcptrace-bpf transitions -o json", &["transitions", "-o", "json"]),
     ("record", "tcptrace-bpf record", &["record", "-"]),

@@ -229,6 +229,24 @@ pub(super) const COVERAGE_GAPS: Description = Description {
         "Items on this host that could not be read, by kind.",
     )
 };
+pub(super) const EVENTS_RECOVERED: Description = Description {
+    note: "They are among `tcptrace_events_total` and are not lost.",
+    ..metric(
+        "tcptrace_events_recovered",
+        None,
+        MetricKind::Counter,
+        "Transitions that the twin program recorded because the kernel skipped the first program.",
+    )
+};
+pub(super) const EVENTS_DUPLICATE: Description = Description {
+    note: "The second record of each was dropped: no event is counted twice.",
+    ..metric(
+        "tcptrace_events_duplicate",
+        None,
+        MetricKind::Counter,
+        "Transitions that both the first program and the twin program recorded.",
+    )
+};
 pub(super) const TRACKED: Description =
     metric("tcptrace_connections_tracked", None, MetricKind::Gauge, "Connections in the connection table.");
 pub(super) const EVICTED: Description = Description {
@@ -330,6 +348,8 @@ pub const CATALOG: &[Description] = &[
     EVENTS,
     EVENTS_LOST,
     COVERAGE_GAPS,
+    EVENTS_RECOVERED,
+    EVENTS_DUPLICATE,
     TRACKED,
     EVICTED,
     UNMATCHED,

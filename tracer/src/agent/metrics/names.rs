@@ -70,7 +70,7 @@ pub(super) enum Lost {
     Ring,
     /// Another record, such as a SYN-ACK retransmit, was dropped because its buffer was full.
     RingOther,
-    /// The kernel skipped the program (docs/modes.md).
+    /// The kernel skipped the program, and the twin program did not record the transition (docs/modes.md).
     Kernel,
     /// A record could not be decoded.
     Malformed,

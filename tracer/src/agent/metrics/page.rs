@@ -394,6 +394,11 @@ impl Page {
             }
             family.gauge(&[LISTENER_DUMPS], self.figures.queues.failures())
         })?;
+        for (description, count) in
+            [(&catalog::EVENTS_RECOVERED, source.recovered), (&catalog::EVENTS_DUPLICATE, source.duplicates)]
+        {
+            family(encoder, description, |family| family.counter(&[], count))?;
+        }
         family(encoder, &catalog::TRACKED, |family| family.gauge(&[], self.snapshot.live as u64))?;
         for (description, count) in [
             (&catalog::EVICTED, tracker.evicted),

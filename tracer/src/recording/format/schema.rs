@@ -72,12 +72,19 @@ pub struct Column {
     pub about: &'static str,
 }
 
+impl Column {
+    /// Whether recordings of earlier versions lack the column.
+    pub fn is_optional(&self) -> bool {
+        matches!(self.name, "recovered" | "duplicates")
+    }
+}
+
 const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about: &'static str) -> Column {
     Column { name, kind, unit, about }
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 51] = {
+pub const COLUMNS: [Column; 53] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -127,10 +134,27 @@ pub const COLUMNS: [Column; 51] = {
         column("first_sent", Time, "ns", "time of the first SYN-ACK"),
         column("seen", U64, "transitions", "transitions seen since the file began"),
         column("lost", U64, "transitions", "transitions lost in a full buffer since the file began"),
-        column("skipped", U64, "", "times the kernel skipped the program since the file began"),
+        column(
+            "skipped",
+            U64,
+            "",
+            "skipped runs of the program that were not recovered, since the file began",
+        ),
         column("others_lost", U64, "events", "other events lost in a full buffer since the file began"),
         column("renewed", U64, "", "resyncs after missed events since the file began"),
         column("malformed", U64, "records", "records that could not be decoded since the file began"),
+        column(
+            "recovered",
+            U64,
+            "transitions",
+            "transitions recovered from skipped runs since the file began",
+        ),
+        column(
+            "duplicates",
+            U64,
+            "transitions",
+            "transitions recorded twice and dropped once, since the file began",
+        ),
     ]
 };
 

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
 };
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_ipc::{Endianness, Message, MessageHeader, reader, root_as_message};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 
@@ -101,8 +101,8 @@ impl std::fmt::Display for Missing {
 pub struct Reader<R> {
     frames: Frames<R>,
     schema: SchemaRef,
-    /// The index of each of [`COLUMNS`] in the file.
-    column_indices: Vec<usize>,
+    /// The index of each of [`COLUMNS`] in the file; none for an optional column that the file lacks.
+    column_indices: Vec<Option<usize>>,
     header: Header,
     dictionaries: HashMap<i64, ArrayRef>,
     /// The position after the last complete batch.
@@ -134,13 +134,13 @@ impl<R: Read> Reader<R> {
         }
         let header = Header::from_metadata(schema.metadata())?;
         let index_of = |column: &crate::recording::Column| {
-            schema
-                .fields()
-                .iter()
-                .position(|field| {
-                    field.name() == column.name && *field.data_type() == column.kind.data_type()
-                })
-                .ok_or(NotARecording::Column(column.name))
+            let index = schema.fields().iter().position(|field| {
+                field.name() == column.name && *field.data_type() == column.kind.data_type()
+            });
+            if index.is_none() && !column.is_optional() {
+                return Err(NotARecording::Column(column.name));
+            }
+            Ok(index)
         };
         let column_indices = COLUMNS.iter().map(index_of).collect::<Result<_, _>>()?;
         let complete_end = frames.position();
@@ -183,7 +183,7 @@ impl<R: Read> Reader<R> {
                 Step::Dictionary => {}
                 Step::Batch(batch) => {
                     self.complete_end = self.frames.position();
-                    match batch.project(&self.column_indices) {
+                    match in_order(&batch, &self.column_indices) {
                         Ok(batch) => return Ok(Some(batch)),
                         Err(error) => self.damaged(error.to_string())?,
                     }
@@ -281,6 +281,17 @@ enum Step {
     End,
     Cut,
     Damaged(String),
+}
+
+/// Returns the batch with [`COLUMNS`] in their order; a column that the file lacks is null.
+fn in_order(batch: &RecordBatch, places: &[Option<usize>]) -> Result<RecordBatch, ArrowError> {
+    let columns = COLUMNS.iter().zip(places).map(|(column, place)| match place {
+        Some(place) => batch.column(*place).clone(),
+        None => new_null_array(&column.kind.data_type(), batch.num_rows()),
+    });
+    RecordBatch::try_from_iter_with_nullable(
+        COLUMNS.iter().zip(columns).map(|(column, array)| (column.name, array, true)),
+    )
 }
 
 fn schema(metadata: &[u8]) -> Result<SchemaRef, NotARecording> {

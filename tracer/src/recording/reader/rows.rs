@@ -120,7 +120,7 @@ pub struct Rows {
     state_age: Numbers<UInt64Type>,
     attempts: Numbers<UInt8Type>,
     first_sent: Numbers<TimestampNanosecondType>,
-    counts: [Numbers<UInt64Type>; 6],
+    counts: [Numbers<UInt64Type>; 8],
     /// The ids and processes whose cgroups were already taken from this batch.
     recorded: HashSet<(Option<CgroupId>, Option<u32>), foldhash::fast::FixedState>,
 }
@@ -369,7 +369,7 @@ impl Rows {
     }
 
     fn counts(&self, row: usize) -> Option<SourceCounts> {
-        let [seen, lost, skipped, others_lost, resyncs, malformed] =
+        let [seen, lost, skipped, others_lost, resyncs, malformed, recovered, duplicates] =
             self.counts.each_ref().map(|column| column.get(row));
         Some(SourceCounts {
             seen: seen?,
@@ -378,6 +378,9 @@ impl Rows {
             others_lost: others_lost?,
             resyncs: resyncs?,
             malformed: malformed?,
+            // Absent in files of versions without a twin program.
+            recovered: recovered.unwrap_or(0),
+            duplicates: duplicates.unwrap_or(0),
         })
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct BatchColumns {
     state_age: Sparse<u64>,
     attempts: Sparse<u8>,
     first_sent: Sparse<i64>,
-    counts: [Sparse<u64>; 6],
+    counts: [Sparse<u64>; 8],
 }
 
 impl BatchColumns {
@@ -115,9 +115,19 @@ impl BatchColumns {
 
     /// Adds the counts of the source.
     pub(super) fn counts(&mut self, time: Timestamp, counts: &SourceCounts) {
-        let SourceCounts { seen, lost, skipped, others_lost, resyncs, malformed } = *counts;
+        let SourceCounts { seen, lost, skipped, others_lost, resyncs, malformed, recovered, duplicates } =
+            *counts;
         self.begin(Kind::Counts, time);
-        let values = [Some(seen), Some(lost), skipped, Some(others_lost), Some(resyncs), Some(malformed)];
+        let values = [
+            Some(seen),
+            Some(lost),
+            skipped,
+            Some(others_lost),
+            Some(resyncs),
+            Some(malformed),
+            Some(recovered),
+            Some(duplicates),
+        ];
         for (column, value) in self.counts.iter_mut().zip(values) {
             column.put_optional(self.rows, value);
         }

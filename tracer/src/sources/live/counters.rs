@@ -36,10 +36,20 @@ impl MappedCounters {
             unsafe { AtomicU64::from_ptr(field.cast_mut()) }.load(Ordering::Relaxed)
         };
         let counters = self.0.element::<Counters>(0);
-        // SAFETY: both fields are inside the mapping.
-        let (transitions, others) =
-            unsafe { (&raw const (*counters).transitions_lost, &raw const (*counters).others_lost) };
-        Counters { transitions_lost: load(transitions), others_lost: load(others) }
+        // SAFETY: the fields are inside the mapping.
+        let (transitions, others, twin) = unsafe {
+            (
+                &raw const (*counters).transitions_lost,
+                &raw const (*counters).others_lost,
+                &raw const (*counters).twin_taken,
+            )
+        };
+        Counters {
+            transitions_lost: load(transitions),
+            others_lost: load(others),
+            twin_taken: load(twin),
+            reserved: 0,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tracer_core::event::{
     AcceptQueue, CgroupId, Endpoint, Event, FirstRead, Micros, Millis, Netns, Process, SocketCookie,
     SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
 };
-use tracer_ebpf::{AF_INET, AF_INET6, Parts, RecordKind, TcpInfo as WireInfo, flags};
+use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
 
 /// Bits of `sk_shutdown` (`include/net/sock.h`).
 const RCV_SHUTDOWN: u8 = 1;
@@ -28,6 +28,14 @@ impl AddressKey {
     fn obfuscate(self, address: u64) -> SocketId {
         SocketId((address ^ self.0).wrapping_mul(self.0 | 1))
     }
+}
+
+/// Returns whether the twin program wrote the record at the start of `bytes`.
+#[inline]
+pub fn is_by_twin(bytes: &[u8]) -> bool {
+    let at = std::mem::offset_of!(Record, flags);
+    let flags = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|bytes| u32::from_ne_bytes(*bytes));
+    flags.is_some_and(|flags| flags & flags::TWIN != 0)
 }
 
 /// Decodes the record at the start of `bytes`, passes its event to `take`, and returns the length of the record.
@@ -171,7 +179,7 @@ fn tcp_info(wire: &WireInfo, peer_fin: bool) -> TcpInfo {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tracer_ebpf::{Ipv6Addresses, Record, tcp_state};
+    use tracer_ebpf::{Ipv6Addresses, tcp_state};
 
     use super::*;
 
@@ -271,6 +279,14 @@ mod tests {
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt), Some(Micros(7)));
         assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+    }
+
+    #[test]
+    fn the_twins_records_are_marked() {
+        let marked = Record { flags: flags::TWIN | parts().record.flags, ..parts().record };
+        assert!(is_by_twin(&bytes(&Parts { record: marked, ..parts() })));
+        assert!(!is_by_twin(&bytes(&parts())));
+        assert!(!is_by_twin(&[0xff; 40]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use aya::Ebpf;
 use tracer_ebpf::{
-    CHUNK, KnownNetns, LANES_PER_CPU, LaneHeader, REMEMBERED_NETNS, RecordKind, STRIDE, lane_of,
+    CHUNK, KnownNetns, LANES_PER_CPU, Lane as LaneKind, LaneHeader, REMEMBERED_NETNS, STRIDE, lane_of,
 };
 
 use crate::sources::live::mapping::{self, Access, Mapping};
@@ -19,6 +19,8 @@ use crate::sources::live::mapping::{self, Access, Mapping};
 pub struct Division {
     /// CPUs with lanes.
     pub cpus: u32,
+    /// CPUs with lane headers, with lanes or without: the twin program needs the headers.
+    pub headers: u32,
     /// Bytes of each lane of transitions, a power of two of at least [`CHUNK`].
     pub transitions: u32,
     /// Bytes of the ring buffer, a power of two of at least a page.
@@ -29,37 +31,39 @@ impl Division {
     /// Divides `total` bytes, a power of two of at least a page, among `cpus` CPUs.
     ///
     /// The lanes of transitions get half of it, rounded down to a power of two per CPU. [`lane`](Self::lane) has the sizes
-    /// of the other lanes. The ring gets an eighth. It takes records without a lane: from a CPU that was added later, and
-    /// from a program that interrupts itself (before 6.1).
+    /// of the other lanes. The ring gets a sixteenth. It takes records without a lane: from a CPU that was added later,
+    /// from a program that interrupts itself (before 6.1), and what exceeds the lane of the twin.
     pub fn of(total: u32, cpus: u32) -> Self {
+        let headers = cpus.max(self::cpus());
         if !LANES_WORK || cpus == 0 {
-            return Self { cpus: 0, transitions: 0, ring: total };
+            return Self { cpus: 0, headers, transitions: 0, ring: total };
         }
         let share = total / 2 / cpus;
         let transitions = share.checked_ilog2().map_or(0, |bits| 1 << bits).max(CHUNK_BYTES);
-        Self { cpus, transitions, ring: (total / 8).max(page_size()) }
+        Self { cpus, headers, transitions, ring: (total / 16).max(page_size()) }
     }
 
     /// Returns the size of a lane of this kind, bytes.
     ///
     /// TIME_WAIT ends in bursts: the timers for a minute fire together every few seconds (`kernel/time/timer.c`).
-    pub fn lane(&self, kind: RecordKind) -> u32 {
+    pub fn lane(&self, kind: LaneKind) -> u32 {
         let bytes = match kind {
-            RecordKind::Transition => self.transitions,
-            RecordKind::TimeWaitEnd => self.transitions / 2,
-            RecordKind::SynAckRetransmit | RecordKind::FirstRead => self.transitions / 8,
+            LaneKind::Transition => self.transitions,
+            LaneKind::TimeWaitEnd => self.transitions / 2,
+            LaneKind::FirstRead | LaneKind::TransitionTwin => self.transitions / 8,
+            LaneKind::SynAckRetransmit => self.transitions / 16,
         };
         bytes.max(CHUNK_BYTES)
     }
 
     /// Returns the number of elements of the map `LANES`, at least one.
     pub fn lanes(&self) -> u32 {
-        (self.cpus * LANES_PER_CPU).max(1)
+        (self.headers * LANES_PER_CPU).max(1)
     }
 
     /// Returns the number of elements of the map `CHUNKS`, at least one.
     pub fn chunks(&self) -> u32 {
-        let of_cpu: u32 = RecordKind::ALL.iter().map(|kind| self.lane(*kind) / CHUNK_BYTES).sum();
+        let of_cpu: u32 = LaneKind::ALL.iter().map(|kind| self.lane(*kind) / CHUNK_BYTES).sum();
         (self.cpus * of_cpu).max(1)
     }
 }
@@ -129,7 +133,7 @@ impl Lanes {
         let mut each = Vec::new();
         let mut first_chunk = 0;
         for cpu in 0..division.cpus {
-            for kind in RecordKind::ALL {
+            for kind in LaneKind::ALL {
                 let size = division.lane(kind);
                 let index = lane_of(cpu, kind) as usize;
                 let header = headers.element::<LaneHeader>(index);
@@ -141,7 +145,8 @@ impl Lanes {
                         first_chunk,
                         wakeup_bytes: size / 4,
                         busy: 0,
-                        padding: [0; 5],
+                        receipt: 0,
+                        padding: [0; 4],
                         tail: 0,
                         reader_padding: [0; 7],
                         netns: [KnownNetns::default(); REMEMBERED_NETNS],
@@ -276,16 +281,17 @@ mod tests {
             let lanes = u64::from(division.chunks()) * CHUNK as u64;
             assert!(lanes + u64::from(division.ring) <= u64::from(total), "{division:?}");
             assert!(lanes * 3 >= u64::from(total), "{division:?}");
-            assert!(RecordKind::ALL.iter().all(|kind| division.lane(*kind).is_power_of_two()));
+            assert!(LaneKind::ALL.iter().all(|kind| division.lane(*kind).is_power_of_two()));
         }
     }
 
     #[test]
     fn a_lane_has_at_least_one_chunk() {
         let division = Division::of(4096, 2);
-        assert_eq!(division, Division { cpus: 2, transitions: 4096, ring: page_size() });
-        assert_eq!((division.lanes(), division.chunks()), (8, 8));
-        assert!(RecordKind::ALL.iter().all(|kind| division.lane(*kind) == 4096));
+        let headers = cpus().max(2);
+        assert_eq!(division, Division { cpus: 2, headers, transitions: 4096, ring: page_size() });
+        assert_eq!((division.lanes(), division.chunks()), (headers * 5, 10));
+        assert!(LaneKind::ALL.iter().all(|kind| division.lane(*kind) == 4096));
     }
 
     #[test]

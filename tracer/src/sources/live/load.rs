@@ -6,8 +6,8 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader,
     maps::{MapError, RingBuf},
     programs::{
-        BtfTracePoint, FEntry, Program, ProgramError, TracePoint, fentry::FEntryLink,
-        tp_btf::BtfTracePointLink, trace_point::TracePointLink,
+        BtfTracePoint, FEntry, Program, ProgramError, RawTracePoint, TracePoint, fentry::FEntryLink,
+        raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink, trace_point::TracePointLink,
     },
 };
 use tracer_core::event::Netns;
@@ -92,6 +92,14 @@ pub enum LoadError {
         /// The kernel's reason, on one line.
         reason: String,
     },
+    /// The kernel refused the twin program.
+    #[error("the kernel refused the twin program of mode {mode}: {reason}", mode = .mode.name())]
+    Twin {
+        /// The mode.
+        mode: Mode,
+        /// The kernel's reason, on one line.
+        reason: String,
+    },
     /// The kernel refused the program of an optional hook.
     #[error("the kernel refused the program at {target}: {reason}", target = .hook.target())]
     Hook {
@@ -117,10 +125,23 @@ pub struct Loaded {
     pub reading: Reading,
     /// Counts lost records.
     pub counters: MappedCounters,
-    /// Counts skipped runs.
+    /// Counts skipped runs of the first program.
     pub skipped: SkipCounter,
+    /// The twin program.
+    pub twin: Twin,
     /// The optional hooks that could not be attached.
     pub refused: Vec<RefusedHook>,
+}
+
+/// The program behind the first one. It records the transitions for which the kernel skips the first.
+#[derive(Debug)]
+pub enum Twin {
+    /// It is attached.
+    Attached,
+    /// The options exclude it.
+    Unwanted,
+    /// The kernel or the privileges refuse it.
+    Refused(LoadError),
 }
 
 /// An optional hook that could not be attached.
@@ -181,6 +202,8 @@ pub enum AttachedLink {
     Btf(BtfTracePointLink),
     /// A classic tracepoint program.
     Tracepoint(TracePointLink),
+    /// A raw tracepoint program.
+    RawTracepoint(RawTracePointLink),
     /// A program at a function's entry.
     Entry(FEntryLink),
 }
@@ -196,6 +219,8 @@ pub struct LoadOptions {
     pub only_netns: Option<Netns>,
     /// Report the first process that reads from an accepted connection.
     pub first_reads: bool,
+    /// Attach the twin program.
+    pub twin: bool,
 }
 
 /// Loads and attaches the program of `mode`.
@@ -250,6 +275,10 @@ fn load_btf_with(socket: SocketLayout, typed_task: bool, options: LoadOptions) -
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
     let skipped = SkipCounter::open(program.fd().map_err(refused)?, true).map_err(LoadError::Mapping)?;
     let mut loaded = finish(ebpf, reading, AttachedLink::Btf(link), skipped)?;
+    if options.twin {
+        let attached = attach_btf_twin(&mut loaded.ebpf, &types);
+        add_twin(&mut loaded, attached);
+    }
     for hook in Hook::ALL {
         if hook == Hook::FirstRead && !options.first_reads {
             continue;
@@ -260,6 +289,36 @@ fn load_btf_with(socket: SocketLayout, typed_task: bool, options: LoadOptions) -
         }
     }
     Ok(loaded)
+}
+
+/// Attaches the twin program of mode btf. The kernel calls the programs of a tracepoint in the order in which they were
+/// attached, so the first program must be attached already.
+fn attach_btf_twin(ebpf: &mut Ebpf, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
+    let refused = |error: ProgramError| LoadError::Twin { mode: Mode::Btf, reason: program_reason(&error) };
+    let program: &mut BtfTracePoint = program(ebpf, "transition_btf_twin")?;
+    program.load(TRACEPOINT.1, types).map_err(refused)?;
+    let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+    Ok(AttachedLink::Btf(link))
+}
+
+/// Attaches the twin program of mode tracepoint, likewise after the first program.
+fn attach_tracepoint_twin(ebpf: &mut Ebpf) -> Result<AttachedLink, LoadError> {
+    let refused =
+        |error: ProgramError| LoadError::Twin { mode: Mode::Tracepoint, reason: program_reason(&error) };
+    let program: &mut RawTracePoint = program(ebpf, "transition_tracepoint_twin")?;
+    program.load().map_err(refused)?;
+    let link = program.attach(TRACEPOINT.1).and_then(|id| program.take_link(id)).map_err(refused)?;
+    Ok(AttachedLink::RawTracepoint(link))
+}
+
+fn add_twin(loaded: &mut Loaded, attached: Result<AttachedLink, LoadError>) {
+    loaded.twin = match attached {
+        Ok(link) => {
+            loaded.links.push(link);
+            Twin::Attached
+        }
+        Err(error) => Twin::Refused(error),
+    };
 }
 
 fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
@@ -283,9 +342,12 @@ fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLi
 fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     let ctx = tracefs::record_layout()?;
     // With BTF, the program also reads the socket. Without, it uses only the tracepoint's record.
-    let types = read_btf().ok();
-    let socket =
-        types.as_ref().and_then(|types| layout::socket_layout(types).ok()).unwrap_or(SocketLayout::ABSENT);
+    let types = read_btf();
+    let layout = types
+        .as_ref()
+        .map_err(ToString::to_string)
+        .and_then(|types| layout::socket_layout(types).map_err(|field| LoadError::Field(field).to_string()));
+    let socket = *layout.as_ref().unwrap_or(&SocketLayout::ABSENT);
     // The optional hooks require typed arguments, which only mode btf has.
     let options = LoadOptions { first_reads: false, ..options };
     let (mut ebpf, reading) = load_object(&config(ctx, socket, options), options)?;
@@ -296,9 +358,18 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     let link =
         program.attach(TRACEPOINT.0, TRACEPOINT.1).and_then(|id| program.take_link(id)).map_err(refused)?;
     // Without BTF this is unknown.
-    let counts = types.as_ref().is_some_and(tracepoint_skips_are_counted);
+    let counts = types.as_ref().is_ok_and(tracepoint_skips_are_counted);
     let skipped = SkipCounter::open(program.fd().map_err(refused)?, counts).map_err(LoadError::Mapping)?;
-    finish(ebpf, reading, AttachedLink::Tracepoint(link), skipped)
+    let mut loaded = finish(ebpf, reading, AttachedLink::Tracepoint(link), skipped)?;
+    if options.twin {
+        // It has no record to read: it must know where a socket's fields are.
+        let attached = match layout {
+            Ok(_) => attach_tracepoint_twin(&mut loaded.ebpf),
+            Err(reason) => Err(LoadError::Twin { mode: Mode::Tracepoint, reason }),
+        };
+        add_twin(&mut loaded, attached);
+    }
+    Ok(loaded)
 }
 
 /// Returns the configuration without `wakeup_bytes`, which depends on the size of the ring.
@@ -372,7 +443,15 @@ fn finish(
 ) -> Result<Loaded, LoadError> {
     let counters =
         mapping::array(&ebpf, "COUNTERS").and_then(MappedCounters::new).map_err(LoadError::Mapping)?;
-    Ok(Loaded { ebpf, links: vec![link], reading, counters, skipped, refused: Vec::new() })
+    Ok(Loaded {
+        ebpf,
+        links: vec![link],
+        reading,
+        counters,
+        skipped,
+        twin: Twin::Unwanted,
+        refused: Vec::new(),
+    })
 }
 
 /// Returns the kernel's reason without the verifier's listing, which is many pages long.

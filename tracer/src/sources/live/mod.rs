@@ -12,6 +12,7 @@ pub(crate) mod probe;
 mod reading;
 mod resync;
 pub mod tracefs;
+mod twin;
 
 pub use crate::sources::live::load::{Hook, LoadError, Mode, RefusedHook};
 
@@ -24,14 +25,15 @@ use rustix::{
 use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp};
 
 use crate::{
-    host::{CgroupCounters, CgroupResolver, HostNames, time_wait_model},
+    host::{self, CgroupCounters, CgroupResolver, HostNames, time_wait_model},
     sources::{
         Coverage, Origin, Polled, Source,
         live::{
             decode::AddressKey,
-            load::{LoadOptions, Loaded},
+            load::{LoadOptions, Loaded, Twin},
             reading::Pass,
             resync::Resync,
+            twin::RecentTransitions,
         },
         sock_diag::{Existing, existing, reconcile},
     },
@@ -77,6 +79,8 @@ pub struct KernelOptions {
     pub first_reads: bool,
     /// Start with a dump of the existing sockets.
     pub snapshot: bool,
+    /// Attach a twin program that records the transitions for which the kernel skips the first one.
+    pub twin: bool,
 }
 
 impl Default for KernelOptions {
@@ -89,6 +93,7 @@ impl Default for KernelOptions {
             only_netns: None,
             first_reads: true,
             snapshot: true,
+            twin: true,
         }
     }
 }
@@ -127,6 +132,10 @@ pub struct KernelSource {
     key: AddressKey,
     origin: Option<Origin>,
     counts: SourceCounts,
+    /// Recognizes the twin program's duplicates; none without a twin.
+    recent: Option<RecentTransitions>,
+    /// When the first program was detached: what the twin records afterwards is not recovered from a skip.
+    detached: Option<Timestamp>,
     /// The socket dump at the start, until it is delivered.
     existing: Option<Existing>,
     resync: Resync,
@@ -163,6 +172,7 @@ impl KernelSource {
             cpus,
             only_netns: options.only_netns,
             first_reads: options.first_reads,
+            twin: options.twin,
         };
         let (mode, loaded, fallback_reason) = match options.mode {
             ModeChoice::Only(mode) => (mode, load::load(mode, load_options)?, None),
@@ -185,6 +195,7 @@ impl KernelSource {
         let origin = origin(mode);
         let interval =
             Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
+        let recent = matches!(loaded.twin, Twin::Attached).then(RecentTransitions::new);
         Ok(Self {
             loaded: Some(loaded),
             mode,
@@ -197,6 +208,8 @@ impl KernelSource {
             cgroups: origin.resolver.counters(),
             origin: Some(origin),
             counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
+            recent,
+            detached: None,
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             coverage: existing.as_ref().map_or_else(Coverage::default, |existing| existing.coverage),
             existing,
@@ -234,6 +247,14 @@ impl KernelSource {
         self.loaded.as_ref().map_or(&[], |loaded| &loaded.refused)
     }
 
+    /// Returns why no twin program is attached; none when it is, or when the options exclude it.
+    pub fn refused_twin(&self) -> Option<&LoadError> {
+        match &self.loaded.as_ref()?.twin {
+            Twin::Refused(error) => Some(error),
+            Twin::Attached | Twin::Unwanted => None,
+        }
+    }
+
     /// Returns what the dump of the existing sockets lacks, one sentence each.
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -246,8 +267,8 @@ impl KernelSource {
     fn drain(&mut self, until: Timestamp, dumped: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Pass { more, complete } = match self.existing.take() {
             None => {
-                let Self { loaded, key, counts, resync, .. } = self;
-                read(loaded.as_mut(), *key, until, counts, &mut |event| {
+                let Self { loaded, key, counts, recent, detached, resync, .. } = self;
+                read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, &mut |event| {
                     resync.event(event);
                     deliver(event);
                 })
@@ -265,8 +286,9 @@ impl KernelSource {
     /// Delivers the existing sockets, then the events since tracing started.
     fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> Pass {
         let mut events = Vec::new();
-        let Self { loaded, key, counts, .. } = self;
-        let pass = read(loaded.as_mut(), *key, until, counts, &mut |event| events.push(*event));
+        let Self { loaded, key, counts, recent, detached, .. } = self;
+        let deliver_later = &mut |event: &Event| events.push(*event);
+        let pass = read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, deliver_later);
         if !pass.complete {
             // Nothing was delivered, because no earlier pass was complete.
             self.existing = Some(existing);
@@ -284,10 +306,15 @@ impl KernelSource {
 
     fn update_counts(&mut self) {
         if let Some(loaded) = &mut self.loaded {
+            // Before the counters: the twin counts a transition after the kernel has counted the skip. So what is skipped
+            // and not recovered is never overestimated, and the largest estimate is the best.
+            let skipped = loaded.skipped.read();
             let kernel = loaded.counters.read();
             self.counts.lost = kernel.transitions_lost;
             self.counts.others_lost = kernel.others_lost;
-            self.counts.skipped = loaded.skipped.read();
+            let recovered = kernel.twin_taken.saturating_sub(self.counts.duplicates);
+            let before = self.counts.skipped.unwrap_or(0);
+            self.counts.skipped = skipped.map(|skipped| skipped.saturating_sub(recovered).max(before));
         }
     }
 }
@@ -304,7 +331,7 @@ impl Source for KernelSource {
         }
         let dumped = self.resync.is_done();
         // The time is taken before the read.
-        let now = crate::host::now();
+        let now = host::now();
         let complete = self.drain(now, dumped, deliver);
         if complete && !self.more {
             // Time passes without events, too.
@@ -316,6 +343,8 @@ impl Source for KernelSource {
 
     fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
         if let Some(loaded) = &mut self.loaded {
+            // In the order of attaching, the first program before its twin: no transition in between is missed.
+            self.detached = Some(host::now());
             loaded.links.clear();
         }
         // The programs are detached, so all remaining records can be delivered in order.
@@ -324,7 +353,7 @@ impl Source for KernelSource {
         self.drain(everything, dumped, deliver);
         // Records that were written while the programs were being detached.
         self.drain(everything, false, deliver);
-        deliver(&Event::Time(crate::host::now()));
+        deliver(&Event::Time(host::now()));
         Ok(())
     }
 
@@ -351,13 +380,26 @@ fn read(
     key: AddressKey,
     until: Timestamp,
     counts: &mut SourceCounts,
+    mut recent: Option<&mut RecentTransitions>,
+    detached: Option<Timestamp>,
     deliver: &mut dyn FnMut(&Event),
 ) -> Pass {
     let Some(loaded) = loaded else { return Pass::NOTHING };
     loaded.reading.pass(until, |bytes| {
         decode::event(bytes, key, |event| match event {
             Some(event) => {
-                counts.seen += u64::from(matches!(event, Event::Transition(_)));
+                if let Event::Transition(transition) = event {
+                    if let Some(recent) = &mut recent {
+                        let by_twin = decode::is_by_twin(bytes);
+                        if !recent.admit(transition, by_twin) {
+                            counts.duplicates += 1;
+                            return;
+                        }
+                        let skipped = by_twin && detached.is_none_or(|detached| transition.time < detached);
+                        counts.recovered += u64::from(skipped);
+                    }
+                    counts.seen += 1;
+                }
                 deliver(event);
             }
             None => counts.malformed += 1,
@@ -368,7 +410,7 @@ fn read(
 /// Reads the properties of this host. Call it before the privileges are dropped.
 fn origin(mode: Mode) -> Origin {
     Origin {
-        clock: crate::host::clock_offset(),
+        clock: host::clock_offset(),
         time_wait: time_wait_model(),
         resolver: CgroupResolver::new(Duration::ZERO),
         host: HostNames::this(mode.name()),

@@ -14,7 +14,7 @@ use crate::{
         Source as _,
         live::{
             KernelOptions, KernelSource, btf,
-            load::{self, Hook, LoadOptions, Mode, RefusedHook},
+            load::{self, Hook, LoadOptions, Mode, RefusedHook, Twin},
             privileges, tracefs,
         },
         sock_diag::existing,
@@ -43,11 +43,12 @@ pub(crate) struct Check {
 
 /// Runs all checks. Loads, attaches and detaches the programs.
 pub(crate) fn all() -> Vec<Check> {
-    let options = LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true };
+    let options =
+        LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true, twin: true };
     let types = load::read_btf();
-    let (skip_count, refused) = match load::load(Mode::Btf, options) {
-        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused)),
-        Err(error) => (Err(error), None),
+    let (skip_count, refused, twin) = match load::load(Mode::Btf, options) {
+        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused), Some(loaded.twin)),
+        Err(error) => (Err(error), None, None),
     };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
     let ring_buffer = refused.is_some() || tracepoint_mode.is_ok();
@@ -102,6 +103,12 @@ pub(crate) fn all() -> Vec<Check> {
             },
             cost: "no fallback for mode btf",
         },
+        twin_check("twin", twin.as_ref(), "tp_btf"),
+        twin_check(
+            "twin tracepoint",
+            tracepoint_mode.as_ref().ok().map(|loaded| &loaded.twin),
+            "raw tracepoint",
+        ),
         skip_check("skip counter", "5.12", skip_count.is_ok(), skip_count.ok().flatten()),
         skip_check(
             "skip counter tracepoint",
@@ -113,6 +120,21 @@ pub(crate) fn all() -> Vec<Check> {
     checks.extend([self_test(), existing_sockets(), cgroups()]);
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
     checks
+}
+
+/// Returns the check of a twin program of this type.
+fn twin_check(name: &'static str, twin: Option<&Twin>, kind: &str) -> Check {
+    Check {
+        name,
+        finding: match twin {
+            Some(Twin::Attached) => {
+                Finding::Found(format!("a second program ({kind}) records what the kernel skips"))
+            }
+            Some(Twin::Refused(error)) => Finding::Missing(error.to_string()),
+            Some(Twin::Unwanted) | None => Finding::Missing("no program could be loaded".to_owned()),
+        },
+        cost: "transitions that the kernel skips are lost, and counted where it counts them",
+    }
 }
 
 /// Returns the check of a skip counter. `since` is the first kernel version with it.
@@ -142,10 +164,11 @@ fn self_test() -> Check {
                 "all {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen"
             )),
             Ok(account) => Finding::Missing(format!(
-                "{} of {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen; on the whole host {} were lost in the ring and {} skipped by the kernel",
+                "{} of {SELF_TEST_TRANSITIONS} transitions of a loopback connection were seen; on the whole host {} were lost in the ring, {} skipped by the kernel and {} recovered from skips",
                 account.seen,
                 account.lost,
                 account.skipped.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string()),
+                account.recovered,
             )),
             Err(error) => Finding::Missing(error),
         },
@@ -158,6 +181,7 @@ struct Account {
     seen: u64,
     lost: u64,
     skipped: Option<u64>,
+    recovered: u64,
 }
 
 fn trace_own_connection() -> Result<Account, String> {
@@ -176,7 +200,7 @@ fn trace_own_connection() -> Result<Account, String> {
         polled.map_err(|error| format!("the records of the programs cannot be read: {error}"))?;
     }
     let counts = source.counts();
-    Ok(Account { seen, lost: counts.lost, skipped: counts.skipped })
+    Ok(Account { seen, lost: counts.lost, skipped: counts.skipped, recovered: counts.recovered })
 }
 
 /// Opens a loopback connection, closes it and its listener, and returns the listener's port.

@@ -1,0 +1,183 @@
+//! An independent count of transitions: the kernel's own trace event, without BPF.
+//!
+//! ftrace records `sock:inet_sock_set_state` into an instance of tracefs that only this witness uses. It loses nothing as
+//! long as its buffer is large enough, which is checked.
+
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    thread::UnshareFlags,
+};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const EVENT: &str = "events/sock/inet_sock_set_state";
+
+/// Bytes that the trace buffer takes for one event, with some reserve.
+const EVENT_BYTES: u64 = 128;
+
+/// Records transitions from its start to its end; its instance of tracefs is removed when it is dropped.
+#[derive(Debug)]
+pub struct Witness {
+    instances: OwnedFd,
+    name: String,
+    instance: OwnedFd,
+    port: u16,
+    /// Threads of process 1 when the witness began.
+    first_process: HashSet<u32>,
+}
+
+/// What a witness recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Witnessed {
+    /// Transitions of sockets with the port that was asked for.
+    pub own: u64,
+    /// Those of them that happened while a thread of process 1 was current. Some virtual machines' kernels run no BPF program
+    /// then, and count no skip.
+    pub under_first_process: u64,
+    /// Transitions of all other TCP sockets of the host.
+    pub strangers: u64,
+}
+
+impl Witnessed {
+    /// Whether so many transitions of the port are all, or all but those that the kernel hides from BPF programs.
+    pub fn is_exactly(&self, own: u64) -> bool {
+        own == self.own || own == self.own - self.under_first_process
+    }
+
+    /// The fewest transitions of the port that a program sees.
+    pub fn least(&self) -> u64 {
+        self.own - self.under_first_process
+    }
+}
+
+impl Witness {
+    /// Begins to record. `most` is how many transitions there can be. The error is one of tracefs, which may be missing.
+    pub fn start(port: u16, most: u64) -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tcptrace-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        // On a thread of its own, because tracefs may have to be mounted; the descriptor outlives the mount.
+        let instances = thread::scope(|scope| {
+            scope.spawn(instances).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        mkdirat(&instances, &name, Mode::RWXU)?;
+        let instance = match openat(&instances, &name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+            Ok(instance) => instance,
+            Err(error) => {
+                let _ = unlinkat(&instances, &name, AtFlags::REMOVEDIR);
+                return Err(error.into());
+            }
+        };
+        let witness = Self { instances, name, instance, port, first_process: first_process() };
+        witness.write("buffer_size_kb", &(most * EVENT_BYTES / 1024 + 64).to_string())?;
+        witness.write(&format!("{EVENT}/enable"), "1")?;
+        Ok(witness)
+    }
+
+    /// Ends recording and counts.
+    ///
+    /// # Panics
+    ///
+    /// When the trace buffer was too small, or its text is not understood.
+    pub fn end(self) -> Witnessed {
+        let failed = |error: io::Error| -> ! { panic!("tracefs: {error}") };
+        self.write(&format!("{EVENT}/enable"), "0").unwrap_or_else(|error| failed(error));
+        let text = self.read("trace").unwrap_or_else(|error| failed(error));
+        // "# entries-in-buffer/entries-written: 12/12   #P:2"
+        let entries = text.lines().find_map(|line| line.split_once("entries-written: "));
+        let entries = entries.and_then(|(_, numbers)| numbers.split_whitespace().next()?.split_once('/'));
+        let (kept, written) = entries.unwrap_or_else(|| panic!("no counts in the trace: {text:.400}"));
+        assert_eq!(kept, written, "the trace buffer was too small");
+        let mut first_process = first_process();
+        first_process.extend(&self.first_process);
+
+        let mut witnessed = Witnessed { own: 0, under_first_process: 0, strangers: 0 };
+        let mut port = String::new();
+        let _ = write!(port, "port={} ", self.port);
+        for line in text.lines().filter(|line| line.contains(" inet_sock_set_state: ")) {
+            if !line.contains("protocol=IPPROTO_TCP ") {
+                continue;
+            }
+            if !line.contains(&port) {
+                witnessed.strangers += 1;
+                continue;
+            }
+            witnessed.own += 1;
+            let pid = current(line).unwrap_or_else(|| panic!("no process in {line:?}"));
+            witnessed.under_first_process += u64::from(first_process.contains(&pid));
+        }
+        witnessed
+    }
+
+    fn write(&self, file: &str, text: &str) -> io::Result<()> {
+        let file = openat(&self.instance, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        File::from(file).write_all(text.as_bytes())
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        let mut text = Vec::new();
+        let file = openat(&self.instance, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        File::from(file).read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let _ = self.write(&format!("{EVENT}/enable"), "0");
+        let _ = unlinkat(&self.instances, &self.name, AtFlags::REMOVEDIR);
+    }
+}
+
+/// Opens tracefs's folder of instances. Mounts tracefs in a mount namespace of this thread where the host has not.
+fn instances() -> io::Result<OwnedFd> {
+    let path = format!("{TRACEFS}/instances");
+    let open = || openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    if let Ok(instances) = open() {
+        return Ok(instances);
+    }
+    // SAFETY: only the mounts of this thread change, which ends after this.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None)?;
+    Ok(open()?)
+}
+
+/// The threads of process 1.
+fn first_process() -> HashSet<u32> {
+    let tasks = std::fs::read_dir("/proc/1/task").into_iter().flatten().flatten();
+    tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The thread that was current, from a line such as `  name-42  [001] b.s3. 1.2: inet_sock_set_state: …`. Its name may
+/// contain anything.
+fn current(line: &str) -> Option<u32> {
+    let (before, _) = line.split_once(" inet_sock_set_state: ")?;
+    let (task, _) = before.rsplit_once(" [")?;
+    task.trim_end().rsplit_once('-')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_current_thread_is_found_behind_any_name() {
+        let rest = "[001] b.s3.  12.5: inet_sock_set_state: family=AF_INET protocol=IPPROTO_TCP";
+        for (task, pid) in
+            [("          server-42     ", 42), ("   a-1 [000] b-7  ", 7), ("  <idle>-0       ", 0)]
+        {
+            assert_eq!(current(&format!("{task}{rest}")), Some(pid), "{task}");
+        }
+        assert_eq!(current("# tracer: nop"), None);
+    }
+}
