@@ -15,7 +15,8 @@ pub(crate) fn now() -> Timestamp {
 
 /// Measures the offset between the monotonic clock and UTC.
 ///
-/// The monotonic clock is read before and after the wall clock, so the error is at most half the time between both reads.
+/// The monotonic clock is read before and after the wall clock, so the error is at most half the time between both
+/// reads.
 pub(crate) fn clock_offset() -> ClockOffset {
     use rustix::time::{ClockId, clock_gettime};
     let nanoseconds = |id| {
@@ -28,8 +29,8 @@ pub(crate) fn clock_offset() -> ClockOffset {
     ClockOffset { to_utc_ns: utc - i128::midpoint(before, after) }
 }
 
-/// Parses `timens_offsets`: how far the time namespace is ahead of the host, nanoseconds (time_namespaces(7)). Returns 0
-/// without a time namespace.
+/// Parses `timens_offsets`: how far the time namespace is ahead of the host, nanoseconds (time_namespaces(7)). Returns
+/// 0 without a time namespace.
 fn shift(offsets: &str) -> i128 {
     let monotonic = offsets.lines().find_map(|line| {
         let mut words = line.split_whitespace();

@@ -48,8 +48,8 @@ impl fmt::Display for Runtime {
 /// A container, as named by its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
-    /// The full id: 64 lower-case hexadecimal digits. For [`Runtime::Lxc`] and [`Runtime::Nspawn`] the container's name:
-    /// 1 to 255 of `A-Z a-z 0-9 . _ -`, without a leading dot.
+    /// The full id: 64 lower-case hexadecimal digits. For [`Runtime::Lxc`] and [`Runtime::Nspawn`] the container's
+    /// name: 1 to 255 of `A-Z a-z 0-9 . _ -`, without a leading dot.
     pub id: String,
     /// The runtime that created it.
     pub runtime: Runtime,
@@ -60,7 +60,8 @@ pub struct Container {
 pub struct CgroupOwner {
     /// The innermost container.
     pub container: Option<Container>,
-    /// The uid of the innermost Kubernetes pod, as in `metadata.uid` (static pods: 32 hexadecimal digits without dashes).
+    /// The uid of the innermost Kubernetes pod, as in `metadata.uid` (static pods: 32 hexadecimal digits without
+    /// dashes).
     pub pod_uid: Option<String>,
     /// The innermost systemd unit (service, scope, socket, mount or swap) that is not a container, by the name that
     /// `systemctl` accepts, including escapes such as `\x2d`.
@@ -68,8 +69,8 @@ pub struct CgroupOwner {
 }
 
 impl CgroupOwner {
-    /// Parses a path within a cgroup hierarchy, from `/proc/PID/cgroup` or [`CgroupPaths`](super::CgroupPaths). Accepts any
-    /// string and skips unknown parts.
+    /// Parses a path within a cgroup hierarchy, from `/proc/PID/cgroup` or [`CgroupPaths`](super::CgroupPaths). Accepts
+    /// any string and skips unknown parts.
     pub fn from_path(path: &str) -> Self {
         let mut owner = Self::default();
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();

@@ -18,8 +18,8 @@
 //! resolves its path, and [`CgroupOwner`] the container in that path.
 //!
 //! Lookups read `/proc` and cgroupfs, so they are cached, bounded, and take the time from the caller. Their input is
-//! untrusted: processes exit between two reads, and names contain any byte. Such input leads to a missing owner, never to
-//! a panic.
+//! untrusted: processes exit between two reads, and names contain any byte. Such input leads to a missing owner, never
+//! to a panic.
 
 mod cgroup;
 mod clock;

@@ -29,7 +29,8 @@ pub(super) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 
-/// Parses a line (`proc_pid_mountinfo(5)`): `id parent major:minor root point options [optional…] - type source options`.
+/// Parses a line (`proc_pid_mountinfo(5)`): `id parent major:minor root point options [optional…] - type source
+/// options`.
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let root = fields.nth(3)?;

@@ -4,7 +4,8 @@ use std::fs;
 
 use tracer_core::{event::Nanos, lifecycle::TimeWaitModel};
 
-/// Returns the model with the FIN_WAIT2 timeout of this network namespace, or the kernel's default if it cannot be read.
+/// Returns the model with the FIN_WAIT2 timeout of this network namespace, or the kernel's default if it cannot be
+/// read.
 ///
 /// The setting is `net.ipv4.tcp_fin_timeout`, seconds (`tcp_fin_time`, 6.18 include/net/tcp.h).
 pub(crate) fn time_wait_model() -> TimeWaitModel {

@@ -3,8 +3,8 @@
 //! [`COLUMNS`] is the schema and [`Header`] its metadata. [`Writer`] writes a recording to a [`Target`].
 //! [`sources::recording`](crate::sources::recording) reads it.
 //!
-//! Each batch is written with one `write(2)`. So after any end of the program, the file is readable up to the last complete
-//! batch. A clean end adds the end marker of the stream format.
+//! Each batch is written with one `write(2)`. So after any end of the program, the file is readable up to the last
+//! complete batch. A clean end adds the end marker of the stream format.
 
 mod format;
 pub mod reader;
@@ -16,6 +16,6 @@ pub(crate) use writer::create_new;
 pub use writer::{BATCH_ROWS, Writer};
 pub(crate) use writer::{Output, Rotation, Target};
 
-/// The version of the format. A reader accepts this version and earlier ones. New columns and metadata do not change the
-/// version.
+/// The version of the format. A reader accepts this version and earlier ones. New columns and metadata do not change
+/// the version.
 pub const FORMAT_VERSION: u32 = 1;

@@ -21,8 +21,8 @@ use super::{
     mutate::{Random, mutate},
 };
 
-/// Limit of a single allocation: the file at the maximum LZ4 ratio, plus the needs of the reader. Much less than the wrong
-/// lengths.
+/// Limit of a single allocation: the file at the maximum LZ4 ratio, plus the needs of the reader. Much less than the
+/// wrong lengths.
 const MAX_ALLOCATION: usize = 24 << 20;
 
 fn endpoint(number: u64) -> Endpoint {

@@ -71,7 +71,8 @@ fn a_full_batch_is_written_at_once() {
     assert!(writer.bytes() > schema_end);
 }
 
-/// The columns of full batches have several compressed blocks. Incompressible columns are not compressed in every batch.
+/// The columns of full batches have several compressed blocks. Incompressible columns are not compressed in every
+/// batch.
 #[test]
 fn full_batches_round_trip() {
     let mut random = 1_u64;

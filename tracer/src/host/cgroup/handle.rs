@@ -50,8 +50,8 @@ fn open(hierarchy: impl AsFd, id: CgroupId) -> Result<OwnedFd, Errno> {
         id: id.0.to_ne_bytes(),
     };
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    // SAFETY: the pointer refers to the complete handle, and its header has the length of the 8 bytes after it. The kernel
-    // only reads the handle.
+    // SAFETY: the pointer refers to the complete handle, and its header has the length of the 8 bytes after it. The
+    // kernel only reads the handle.
     let fd =
         unsafe { libc::open_by_handle_at(hierarchy.as_fd().as_raw_fd(), (&raw mut handle).cast(), flags) };
     if fd < 0 {

@@ -27,8 +27,8 @@ pub fn cgroup_of_process(proc_root: &Path, pid: u32) -> Option<String> {
 ///
 /// Returns the v2 path unless it is `/`. On v1 and hybrid hosts, processes stay in the v2 root and their containers are
 /// in the v1 hierarchies. There, the result is the deepest path among the controllers pids, memory, cpu and
-/// `name=systemd`; the first controller wins a tie. The result is `/` when all paths are `/`. The suffix ` (deleted)` of a
-/// removed cgroup is stripped. Bytes that are not UTF-8 become U+FFFD.
+/// `name=systemd`; the first controller wins a tie. The result is `/` when all paths are `/`. The suffix ` (deleted)`
+/// of a removed cgroup is stripped. Bytes that are not UTF-8 become U+FFFD.
 fn parse_process_cgroup(text: &[u8]) -> Option<String> {
     let mut best: Option<(usize, usize, &[u8])> = None;
     for (controllers, path) in text.split(|&byte| byte == b'\n').filter_map(split_line) {

@@ -1,8 +1,8 @@
 //! Resolves cgroup ids to paths.
 //!
-//! The cgroup id of a socket (`cgroup->kn->id`) is the inode number of the cgroup's directory in the cgroup v2 hierarchy
-//! (5.5+, on 64-bit hosts). Ids are not reused, because kernfs stores a generation in their upper half. A cgroup v2
-//! directory cannot be renamed, so a cached path stays valid.
+//! The cgroup id of a socket (`cgroup->kn->id`) is the inode number of the cgroup's directory in the cgroup v2
+//! hierarchy (5.5+, on 64-bit hosts). Ids are not reused, because kernfs stores a generation in their upper half. A
+//! cgroup v2 directory cannot be renamed, so a cached path stays valid.
 
 use std::{
     ffi::OsStr,
@@ -125,8 +125,8 @@ pub struct Cgroup {
 /// Resolves cgroup ids and caches them, including removed cgroups: the last event of a connection often follows the end
 /// of its container.
 ///
-/// A cache miss costs one `open_by_handle_at` with `CAP_DAC_READ_SEARCH` in the initial user namespace. Otherwise it costs
-/// a walk of the tree, at most one per [`CgroupLimits::retry_interval`].
+/// A cache miss costs one `open_by_handle_at` with `CAP_DAC_READ_SEARCH` in the initial user namespace. Otherwise it
+/// costs a walk of the tree, at most one per [`CgroupLimits::retry_interval`].
 #[derive(Debug)]
 pub struct CgroupPaths {
     hierarchy: OwnedFd,
@@ -200,8 +200,8 @@ impl CgroupPaths {
         paths
     }
 
-    /// Stops using file handles, for a process that dropped `CAP_DAC_READ_SEARCH`. Optional: the first refused call has the
-    /// same effect.
+    /// Stops using file handles, for a process that dropped `CAP_DAC_READ_SEARCH`. Optional: the first refused call has
+    /// the same effect.
     pub fn disable_handles(&mut self) {
         self.handles = false;
     }

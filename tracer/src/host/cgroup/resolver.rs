@@ -12,14 +12,14 @@ use crate::host::{
 /// Most processes in the cache, which is used where the cgroup id has no useful path. A full cache is cleared.
 const MAX_PROCESSES: usize = 16_384;
 
-/// How long the cgroup of a process is cached at least. A process id is not reused faster. A read for each connection of a
-/// busy client would dominate the cost of tracing.
+/// How long the cgroup of a process is cached at least. A process id is not reused faster. A read for each connection
+/// of a busy client would dominate the cost of tracing.
 const PROCESS_TTL: Duration = Duration::from_secs(1);
 
 /// Resolves cgroups by their id, or by a process if the id has no useful path.
 ///
-/// On hosts with cgroup v1, every socket is in the root of the v2 hierarchy, and only `/proc/PID/cgroup` has the v1 path.
-/// It is read when the connection starts, because the process may exit before the connection closes.
+/// On hosts with cgroup v1, every socket is in the root of the v2 hierarchy, and only `/proc/PID/cgroup` has the v1
+/// path. It is read when the connection starts, because the process may exit before the connection closes.
 #[derive(Debug)]
 pub struct CgroupResolver(Lookups);
 

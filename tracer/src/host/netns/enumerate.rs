@@ -1,8 +1,8 @@
 //! Enumerates the network namespaces of the host.
 //!
-//! The kernel has no list of network namespaces. They are found through `/proc/PID/ns/net` and through nsfs bind mounts,
-//! which keep a namespace alive without a process. A namespace is not found if only a file descriptor, a thread in another
-//! namespace than its process, or a mount in another mount namespace refers to it.
+//! The kernel has no list of network namespaces. They are found through `/proc/PID/ns/net` and through nsfs bind
+//! mounts, which keep a namespace alive without a process. A namespace is not found if only a file descriptor, a thread
+//! in another namespace than its process, or a mount in another mount namespace refers to it.
 
 use std::{
     collections::BTreeMap,

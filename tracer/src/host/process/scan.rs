@@ -64,14 +64,15 @@ impl SocketOwners {
     /// Returns the most plausible owner of the socket with this inode, the number in `sock_diag` and in `stat` of a
     /// descriptor; `None` when no readable process holds it.
     ///
-    /// Several processes hold a socket after `fork`, or when the socket was passed on. The owner is then, in this order:
+    /// Several processes hold a socket after `fork`, or when the socket was passed on. The owner is then, in this
+    /// order:
     ///
     /// 1. any process except a service manager (pid 1, `systemd --user`): with socket activation the manager keeps a
     ///    descriptor, but the service uses the socket;
-    /// 2. a process without an ancestor that holds the socket, which is the process that created it. So the master owns the
-    ///    listener of a pre-forking server, and a descriptor that leaks into a helper does not change the owner;
-    /// 3. the process that started last: of two unrelated holders, the younger one received the socket, for example in an
-    ///    upgrade without downtime;
+    /// 2. a process without an ancestor that holds the socket, which is the process that created it. So the master owns
+    ///    the listener of a pre-forking server, and a descriptor that leaks into a helper does not change the owner;
+    /// 3. the process that started last: of two unrelated holders, the younger one received the socket, for example in
+    ///    an upgrade without downtime;
     /// 4. the process with the lowest pid.
     ///
     /// The result is wrong for a server that forks per connection if the parent keeps its copy open: the child uses the
@@ -95,7 +96,8 @@ impl SocketOwners {
 
 /// Reads the descriptors of every process in `proc_root`, a mounted procfs. Processes that cannot be read are counted.
 ///
-/// If the threads of a process do not share their descriptors (no `CLONE_FILES`), only those of its first thread are found.
+/// If the threads of a process do not share their descriptors (no `CLONE_FILES`), only those of its first thread are
+/// found.
 ///
 /// # Errors
 ///

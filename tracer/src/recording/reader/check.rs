@@ -9,7 +9,7 @@ const MAX_ROWS: i64 = 1 << 20;
 const MAX_COLUMN: i64 = 64 << 20;
 /// Maximum uncompressed size of all columns of a batch, and of all dictionaries, bytes.
 pub(super) const MAX_ALL: i64 = 256 << 20;
-/// Most columns of a file. This version writes 51.
+/// Most columns of a file. Many more than this version writes.
 pub(super) const MAX_COLUMNS: usize = 1_000;
 /// Maximum compression ratio. LZ4 reaches 255; the difference allows for very short columns.
 const MAX_RATIO: i64 = 256;
@@ -50,7 +50,8 @@ pub(super) fn dictionary(dictionary: &DictionaryBatch<'_>, body: &[u8]) -> Resul
 /// The content of a buffer, as far as its length depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// Offsets or indices of this many bytes each. Arrow casts the buffer before it checks that its length is a multiple.
+    /// Offsets or indices of this many bytes each. Arrow casts the buffer before it checks that its length is a
+    /// multiple.
     Numbers(i64),
     /// Other content, whose length arrow checks.
     Other,

@@ -102,8 +102,8 @@ impl Batches {
         self.nodes.push(FieldNode::new(number(self.rows), number(self.rows - valid_rows)));
     }
 
-    /// Copies a buffer of the body. Two buffers could also share their bytes, but no other writer does this, and readers may
-    /// not support it.
+    /// Copies a buffer of the body. Two buffers could also share their bytes, but no other writer does this, and
+    /// readers may not support it.
     fn copy(&mut self, BodyRange { at, length }: BodyRange) {
         let start = self.body.len();
         self.body.extend_from_within(at..at + length);

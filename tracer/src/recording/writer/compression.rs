@@ -56,8 +56,8 @@ impl Default for Compressor {
 }
 
 impl Compressor {
-    /// Appends a buffer in the format of a compressed body: the uncompressed length in 8 bytes and the frame, or -1 and the
-    /// uncompressed buffer if the frame is not shorter.
+    /// Appends a buffer in the format of a compressed body: the uncompressed length in 8 bytes and the frame, or -1 and
+    /// the uncompressed buffer if the frame is not shorter.
     pub(super) fn compress(&mut self, buffer: &[u8], backoff: &mut Backoff, to: &mut Vec<u8>) {
         let start = to.len();
         if backoff.is_due() {

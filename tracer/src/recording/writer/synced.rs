@@ -23,8 +23,8 @@ impl SyncedFile {
         Self { file, path, requests: None, started: false }
     }
 
-    /// Starts the thread at the first write. The file is created before the capabilities are dropped, and a thread started
-    /// then would keep them.
+    /// Starts the thread at the first write. The file is created before the capabilities are dropped, and a thread
+    /// started then would keep them.
     fn start(&mut self) {
         if std::mem::replace(&mut self.started, true) {
             return;

@@ -110,11 +110,11 @@ impl Btf {
         Ok(Self { bytes, types, strings })
     }
 
-    /// Returns the byte offset of `path` in the structure `structure`; `None` if either does not exist, or if the field does
-    /// not start at a byte.
+    /// Returns the byte offset of `path` in the structure `structure`; `None` if either does not exist, or if the field
+    /// does not start at a byte.
     ///
-    /// `path` joins member names with dots. A name is also searched in anonymous members, and then in the first member of
-    /// the structure: `sk_err` is found in `tcp_sock`.
+    /// `path` joins member names with dots. A name is also searched in anonymous members, and then in the first member
+    /// of the structure: `sk_err` is found in `tcp_sock`.
     pub fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
         self.offset_in(self.structure(structure)?, path)
     }

@@ -64,8 +64,8 @@ pub struct SkipCounter {
 }
 
 impl SkipCounter {
-    /// Opens the counter of `program`. `counts` is whether the kernel counts every skip of this program type: otherwise the
-    /// counter exists and stays 0.
+    /// Opens the counter of `program`. `counts` is whether the kernel counts every skip of this program type: otherwise
+    /// the counter exists and stays 0.
     ///
     /// # Errors
     ///
@@ -95,7 +95,8 @@ impl SkipCounter {
 
 /// Returns whether the kernel counts the skipped runs of programs on classic tracepoints.
 ///
-/// It does since 6.7 (`trace_call_bpf`, "bpf: Count missed stats in `trace_call_bpf`"). Before, the counter exists and stays
+/// It does since 6.7 (`trace_call_bpf`, "bpf: Count missed stats in `trace_call_bpf`"). Before, the counter exists and
+/// stays
 /// 0. The change itself is not visible in BTF, so this checks for a field that the same patch series added.
 pub(crate) fn tracepoint_skips_are_counted(types: &Btf) -> bool {
     types.offset_of("bpf_link_info", "kprobe_multi.missed").is_some()

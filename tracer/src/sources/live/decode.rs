@@ -40,8 +40,8 @@ pub fn is_by_twin(bytes: &[u8]) -> bool {
 
 /// Decodes the record at the start of `bytes`, passes its event to `take`, and returns the length of the record.
 ///
-/// `take` gets `None` for a record that cannot be decoded. The length is `None` if the record is truncated. The event is
-/// passed by reference because it is as large as a record, and a copy would be expensive.
+/// `take` gets `None` for a record that cannot be decoded. The length is `None` if the record is truncated. The event
+/// is passed by reference because it is as large as a record, and a copy would be expensive.
 #[inline]
 pub fn event(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>)) -> Option<usize> {
     let Some((parts, length)) = Parts::read_from(bytes) else {

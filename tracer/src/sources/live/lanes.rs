@@ -30,9 +30,9 @@ pub struct Division {
 impl Division {
     /// Divides `total` bytes, a power of two of at least a page, among `cpus` CPUs.
     ///
-    /// The lanes of transitions get half of it, rounded down to a power of two per CPU. [`lane`](Self::lane) has the sizes
-    /// of the other lanes. The ring gets a sixteenth. It takes records without a lane: from a CPU that was added later,
-    /// from a program that interrupts itself (before 6.1), and what exceeds the lane of the twin.
+    /// The lanes of transitions get half of it, rounded down to a power of two per CPU. [`lane`](Self::lane) has the
+    /// sizes of the other lanes. The ring gets a sixteenth. It takes records without a lane: from a CPU that was added
+    /// later, from a program that interrupts itself (before 6.1), and what exceeds the lane of the twin.
     pub fn of(total: u32, cpus: u32) -> Self {
         let headers = cpus.max(self::cpus());
         if !LANES_WORK || cpus == 0 {
@@ -166,7 +166,8 @@ impl Lanes {
         Ok(Self { headers, chunks, each })
     }
 
-    /// Reads the write position of each lane. Calls `pending` with each lane that has a record and the time of the record.
+    /// Reads the write position of each lane. Calls `pending` with each lane that has a record and the time of the
+    /// record.
     pub fn refresh(&mut self, mut pending: impl FnMut(usize, u64)) {
         for number in 0..self.each.len() {
             self.each[number].head = self.written(number);
@@ -196,8 +197,8 @@ impl Lanes {
         bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
     }
 
-    /// Returns the written bytes of a lane from its next record on, at most to the last possible end of a record in this
-    /// chunk; empty without a record.
+    /// Returns the written bytes of a lane from its next record on, at most to the last possible end of a record in
+    /// this chunk; empty without a record.
     pub fn next(&self, number: usize) -> &[u8] {
         let Lane { first_chunk, size, tail, head, .. } = self.each[number];
         let offset = tail % CHUNK as u64;
@@ -207,8 +208,8 @@ impl Lanes {
         let chunk = self.chunks.element::<[u8; STRIDE]>(index).cast::<u8>().cast_const();
         let (offset, written) =
             (usize::try_from(offset).unwrap_or_default(), usize::try_from(written).unwrap_or_default());
-        // SAFETY: the bytes are inside the chunk. The kernel overwrites them only after the published tail has passed them.
-        // After a record that extends past the chunk, the bytes are initialized by earlier records.
+        // SAFETY: the bytes are inside the chunk. The kernel overwrites them only after the published tail has passed
+        // them. After a record that extends past the chunk, the bytes are initialized by earlier records.
         unsafe { std::slice::from_raw_parts(chunk.add(offset), written) }
     }
 
@@ -226,8 +227,8 @@ impl Lanes {
         }
     }
 
-    /// Prefetches the bytes a few records ahead. They are in another CPU's cache, and the transfer takes longer than the
-    /// processing of an event.
+    /// Prefetches the bytes a few records ahead. They are in another CPU's cache, and the transfer takes longer than
+    /// the processing of an event.
     #[cfg(target_arch = "x86_64")]
     fn prefetch(&self, number: usize) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

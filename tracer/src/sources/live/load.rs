@@ -34,8 +34,8 @@ const TRACEPOINT: (&str, &str) = ("sock", "inet_sock_set_state");
 pub enum Mode {
     /// The tracepoint with BTF (`tp_btf`), which gives access to the socket. Kernel 5.9 with BTF.
     Btf,
-    /// The classic tracepoint with its tracefs record. Kernel 5.8. The kernel skips the program when it interrupts another
-    /// tracepoint or kprobe program on the same CPU.
+    /// The classic tracepoint with its tracefs record. Kernel 5.8. The kernel skips the program when it interrupts
+    /// another tracepoint or kprobe program on the same CPU.
     Tracepoint,
 }
 
@@ -415,8 +415,8 @@ fn object() -> Result<Cow<'static, [u8]>, LoadError> {
     }
 }
 
-/// Raises the locked-memory limit, to which kernels before 5.11 charge maps. If this fails, the error of the map creation
-/// reports the problem.
+/// Raises the locked-memory limit, to which kernels before 5.11 charge maps. If this fails, the error of the map
+/// creation reports the problem.
 fn raise_locked_memory_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let unlimited = Rlimit { current: None, maximum: None };

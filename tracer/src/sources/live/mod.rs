@@ -41,8 +41,8 @@ use crate::{
 
 /// Default size of the buffer for unread records, of all CPUs together.
 ///
-/// A transition takes 64 to 192 bytes, about 100 on average, and transitions get half of the buffer. With two CPUs, this
-/// is about 21,000 transitions each: 75 ms at the highest measured rate, nearly four poll intervals.
+/// A transition takes 64 to 192 bytes, about 100 on average, and transitions get half of the buffer. With two CPUs,
+/// this is about 21,000 transitions each: 75 ms at the highest measured rate, nearly four poll intervals.
 pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
 /// Default minimum size of the buffer per CPU.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
@@ -64,11 +64,11 @@ pub enum ModeChoice {
 pub struct KernelOptions {
     /// The allowed modes.
     pub mode: ModeChoice,
-    /// Size of the buffer for unread records, of all CPUs together, bytes. Rounded up to a power of two of at least a page,
-    /// and to at least a page for each kind of record on each CPU. `None` for the default.
+    /// Size of the buffer for unread records, of all CPUs together, bytes. Rounded up to a power of two of at least a
+    /// page, and to at least a page for each kind of record on each CPU. `None` for the default.
     pub buffer_bytes: Option<u32>,
-    /// How many CPUs, from the first, have lanes. The ring takes the records of the others. `None` for all up to the last
-    /// present CPU.
+    /// How many CPUs, from the first, have lanes. The ring takes the records of the others. `None` for all up to the
+    /// last present CPU.
     pub cpus: Option<u32>,
     /// Longest wait between two reads. The programs wake the reader earlier when a quarter of a lane or of the ring is
     /// full.
@@ -262,8 +262,8 @@ impl KernelSource {
 
     /// Delivers the events up to `until`. Returns true if all of them were delivered.
     ///
-    /// `dumped` is whether the socket dump of a resync was complete before `until`. The delivered events then include all
-    /// that happened during the dump.
+    /// `dumped` is whether the socket dump of a resync was complete before `until`. The delivered events then include
+    /// all that happened during the dump.
     fn drain(&mut self, until: Timestamp, dumped: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Pass { more, complete } = match self.existing.take() {
             None => {
@@ -306,8 +306,8 @@ impl KernelSource {
 
     fn update_counts(&mut self) {
         if let Some(loaded) = &mut self.loaded {
-            // Before the counters: the twin counts a transition after the kernel has counted the skip. So what is skipped
-            // and not recovered is never overestimated, and the largest estimate is the best.
+            // Before the counters: the twin counts a transition after the kernel has counted the skip. So what is
+            // skipped and not recovered is never overestimated, and the largest estimate is the best.
             let skipped = loaded.skipped.read();
             let kernel = loaded.counters.read();
             self.counts.lost = kernel.transitions_lost;
@@ -419,8 +419,8 @@ fn origin(mode: Mode) -> Origin {
 
 /// Creates an epoll instance that waits for records and for the stop handle.
 ///
-/// It is edge-triggered, because a level-triggered wait would return at once while any record is pending: every transition
-/// would cost a system call.
+/// It is edge-triggered, because a level-triggered wait would return at once while any record is pending: every
+/// transition would cost a system call.
 fn reader(loaded: &Loaded) -> rustix::io::Result<(OwnedFd, StopHandle)> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;

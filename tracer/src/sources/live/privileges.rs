@@ -6,8 +6,8 @@ use caps::{CapSet, Capability};
 
 /// The capabilities that are required to load and attach the programs, in the order of the error message.
 ///
-/// Measured on 6.18 as an unprivileged user: `CAP_BPF` and `CAP_PERFMON` suffice in mode `btf`. The classic tracepoint also
-/// reads tracefs, which only root may read.
+/// Measured on 6.18 as an unprivileged user: `CAP_BPF` and `CAP_PERFMON` suffice in mode `btf`. The classic tracepoint
+/// also reads tracefs, which only root may read.
 const NEEDED: [(Capability, &str); 2] = [
     (Capability::CAP_BPF, "to load eBPF programs"),
     (Capability::CAP_PERFMON, "to attach them to tracepoints"),

@@ -1,9 +1,9 @@
 //! Reads the records of all lanes and of the ring, merged by time.
 //!
-//! The order of a socket's events is always kept. Both transitions of a pair happen under the socket's lock, so the program
-//! finishes for the first before the second starts. An event whose successor has a time up to T was therefore written
-//! before T. A [pass](Reading::pass) up to T first reads the write position of each lane, and then delivers only records
-//! with a time up to T. So every delivered event follows its predecessor.
+//! The order of a socket's events is always kept. Both transitions of a pair happen under the socket's lock, so the
+//! program finishes for the first before the second starts. An event whose successor has a time up to T was therefore
+//! written before T. A [pass](Reading::pass) up to T first reads the write position of each lane, and then delivers
+//! only records with a time up to T. So every delivered event follows its predecessor.
 
 use std::{
     cmp::Reverse,
@@ -105,8 +105,8 @@ impl Reading {
         self.ring.as_fd()
     }
 
-    /// Delivers the available records with a time up to `until`, in order of time; all with [`Timestamp::END`]. `deliver`
-    /// returns the length of the record, or `None` if it is unknown.
+    /// Delivers the available records with a time up to `until`, in order of time; all with [`Timestamp::END`].
+    /// `deliver` returns the length of the record, or `None` if it is unknown.
     pub fn pass(&mut self, until: Timestamp, mut deliver: impl FnMut(&[u8]) -> Option<usize>) -> Pass {
         let mut more = self.read_ring();
         let complete = self.positions.are_equal() || until == Timestamp::END;
@@ -147,8 +147,8 @@ impl Reading {
         Pass { more, complete }
     }
 
-    /// Reads the records of the ring. Returns true if there may be more: the number of records per call is limited, because
-    /// the kernel may write faster than they are read.
+    /// Reads the records of the ring. Returns true if there may be more: the number of records per call is limited,
+    /// because the kernel may write faster than they are read.
     fn read_ring(&mut self) -> bool {
         let before = self.held.len();
         let mut more = true;

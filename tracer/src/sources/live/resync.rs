@@ -1,7 +1,7 @@
 //! Resyncs the connection table with a new socket dump after transitions were missed.
 //!
-//! Without a resync, a connection whose close was missed would stay in the table, and a connection whose start was missed
-//! would be unknown until its next transition. The dump runs on its own thread, so it does not delay events.
+//! Without a resync, a connection whose close was missed would stay in the table, and a connection whose start was
+//! missed would be unknown until its next transition. The dump runs on its own thread, so it does not delay events.
 
 use std::{
     mem,
@@ -105,8 +105,8 @@ impl Resync {
         self.dump.as_ref().is_some_and(|dump| dump.thread.is_finished())
     }
 
-    /// Delivers the result of a dump that [is done](Self::is_done). Between the two calls, the events during the dump must
-    /// be passed to [`Self::event`]. Returns true if the table was resynced.
+    /// Delivers the result of a dump that [is done](Self::is_done). Between the two calls, the events during the dump
+    /// must be passed to [`Self::event`]. Returns true if the table was resynced.
     pub(super) fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Some(dump) = self.dump.take() else { return false };
         let found = dump.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

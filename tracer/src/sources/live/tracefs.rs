@@ -34,8 +34,8 @@ pub enum TracefsError {
 
 /// Runs `work` with tracefs mounted. Call it on a temporary thread.
 ///
-/// If tracefs is not mounted, the calling thread enters a new mount namespace and mounts it there. The mount is private to
-/// the thread and ends with it.
+/// If tracefs is not mounted, the calling thread enters a new mount namespace and mounts it there. The mount is private
+/// to the thread and ends with it.
 ///
 /// # Errors
 ///
@@ -105,8 +105,8 @@ fn parse_field(line: &str) -> Option<Field<'_>> {
 ///
 /// # Errors
 ///
-/// [`TracefsError::Field`] with the first field that is missing, has an unexpected size, or is outside of the bytes that
-/// the program copies.
+/// [`TracefsError::Field`] with the first field that is missing, has an unexpected size, or is outside of the bytes
+/// that the program copies.
 pub fn parse_format(text: &str) -> Result<CtxLayout, TracefsError> {
     let fields: Vec<Field<'_>> = text.lines().filter_map(parse_field).collect();
     let find = |name: &'static str, sizes: &[u32]| {

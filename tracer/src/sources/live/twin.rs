@@ -1,13 +1,14 @@
 //! Telling the transitions that the twin program recovered from its duplicates.
 //!
 //! The twin program records a transition whenever it cannot tell that the first program has recorded it
-//! (`tracer-ebpf/src/programs/receipt.rs`). A record of the twin is a duplicate if the previous transition of the same socket
-//! has the same two states. So the source remembers the recent transitions of all sockets. Remembering one costs three
-//! stores and no search; only a record of the twin is looked up.
+//! (`tracer-ebpf/src/programs/receipt.rs`). A record of the twin is a duplicate if the previous transition of the same
+//! socket has the same two states. So the source remembers the recent transitions of all sockets. Remembering one costs
+//! three stores and no search; only a record of the twin is looked up.
 
 use tracer_core::event::{SocketId, TcpState, Transition};
 
-/// Transitions that are remembered, a power of two. An interrupt's whole batch, on every CPU at once, is a small part of it.
+/// Transitions that are remembered, a power of two. An interrupt's whole batch, on every CPU at once, is a small part
+/// of it.
 const REMEMBERED: usize = 1 << 16;
 
 /// Chains of transitions that share a part of their sockets' ids, a power of two.

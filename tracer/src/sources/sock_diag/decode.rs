@@ -149,8 +149,8 @@ fn read_timer(kind: u8, expires: u32, retransmits: u8) -> Option<Timer> {
         4 => TimerKind::ZeroWindowProbe,
         other => TimerKind::Other(other),
     };
-    // Older kernels subtract the clock without a check of the sign, so a timer that is firing has a small negative value. No
-    // TCP timer runs for the 24 days that this would mean as an unsigned value.
+    // Older kernels subtract the clock without a check of the sign, so a timer that is firing has a small negative
+    // value. No TCP timer runs for the 24 days that this would mean as an unsigned value.
     let expires = Millis(if expires > i32::MAX.cast_unsigned() { 0 } else { expires });
     Some(Timer { kind, expires, retransmits })
 }

@@ -33,12 +33,12 @@ use crate::sources::sock_diag::{
 /// (`netlink_dump`).
 const BUFFER: usize = 64 * 1024;
 
-/// Longest wait for the next part of an answer. The kernel prepares each part while the reader is in `recv`, so a longer
-/// wait means that the end of the answer was lost.
+/// Longest wait for the next part of an answer. The kernel prepares each part while the reader is in `recv`, so a
+/// longer wait means that the end of the answer was lost.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Number of cookies that are kept to detect duplicates. A socket is reported twice when others are inserted before it in
-/// its hash chain between two parts of the answer, so both reports are at most one chain apart.
+/// Number of cookies that are kept to detect duplicates. A socket is reported twice when others are inserted before it
+/// in its hash chain between two parts of the answer, so both reports are at most one chain apart.
 const RECENT: usize = 256;
 
 /// The result of a socket dump.
@@ -52,8 +52,8 @@ pub struct DumpReport {
     pub interrupted: bool,
 }
 
-/// A diagnostics socket. It belongs to the network namespace in which it was opened, and requires no privilege once it is
-/// open.
+/// A diagnostics socket. It belongs to the network namespace in which it was opened, and requires no privilege once it
+/// is open.
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
@@ -94,8 +94,8 @@ impl Channel {
     /// error, the channel is unusable, because it may still hold the rest of the answer.
     ///
     /// # Errors
-    /// When the request fails or the answer does not arrive; `handler` may have been called before. Lost parts are not an
-    /// error: the report has them.
+    /// When the request fails or the answer does not arrive; `handler` may have been called before. Lost parts are not
+    /// an error: the report has them.
     pub fn dump(
         &self,
         states: StateSet,

@@ -191,8 +191,8 @@ pub(crate) struct ResyncDump {
 
 /// Dumps the sockets of the namespaces behind `channels`, without privileges.
 ///
-/// Never fails. A namespace whose dump stays interrupted is left out. A channel is closed on an error, and if its namespace
-/// is unknown.
+/// Never fails. A namespace whose dump stays interrupted is left out. A channel is closed on an error, and if its
+/// namespace is unknown.
 pub(crate) fn resync_dump(channels: Vec<Channel>) -> ResyncDump {
     let mut found = ResyncDump { started: crate::host::now(), ..ResyncDump::default() };
     for channel in channels {

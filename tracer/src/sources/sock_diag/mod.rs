@@ -3,8 +3,8 @@
 //! The module only reads: none of its requests changes a socket. The network namespace of the caller requires no
 //! privilege; entering another one requires `CAP_SYS_ADMIN`.
 //!
-//! A dump is not atomic. The kernel walks its hash tables while connections open and close, so a socket that is created or
-//! closed during the dump may be missing.
+//! A dump is not atomic. The kernel walks its hash tables while connections open and close, so a socket that is created
+//! or closed during the dump may be missing.
 //!
 //! Sockets that are bound, but neither listen nor connect, are in none of these tables and therefore missing.
 

@@ -1,8 +1,8 @@
 //! Merges a socket dump with the events around it, without gaps and duplicates.
 //!
-//! Tracing starts before the dump, and the events since then are read after it. For a socket with events, the events take
-//! precedence over the dump: its state before the first event is the `from` state of that event. A connection that starts
-//! with its first event is dropped from the dump.
+//! Tracing starts before the dump, and the events since then are read after it. For a socket with events, the events
+//! take precedence over the dump: its state before the first event is the `from` state of that event. A connection that
+//! starts with its first event is dropped from the dump.
 
 use std::collections::HashMap;
 

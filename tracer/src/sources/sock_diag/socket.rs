@@ -38,8 +38,8 @@ pub struct Timer {
 /// no owner and no counters: the kernel reports zeros for them, which become `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketSnapshot {
-    /// The kernel's socket cookie (`SO_COOKIE`), unique until the host restarts. A timewait socket keeps the cookie of its
-    /// connection. An accepted connection does not keep the cookie of its request socket.
+    /// The kernel's socket cookie (`SO_COOKIE`), unique until the host restarts. A timewait socket keeps the cookie of
+    /// its connection. An accepted connection does not keep the cookie of its request socket.
     pub cookie: SocketCookie,
     /// Inode of the network namespace, as in `stat` of `/proc/PID/ns/net`. The message does not contain it:
     /// [`decode::message`](super::decode::message) leaves it `None`, and a dump sets it unless `/proc` is unreadable.
@@ -72,12 +72,12 @@ pub struct SocketSnapshot {
     /// The kernel's counters of a connection. `sock_diag` lacks two fields: `user_timeout` is always `None` and
     /// `soft_error` always 0. `None` for listeners, request and timewait sockets.
     pub info: Option<TcpInfo>,
-    /// Time since the last acknowledgement (`tcpi_last_ack_recv`), for connections that are or were `ESTABLISHED`. Nearly
-    /// every segment carries an acknowledgement, including FINs and answers to keepalives. The kernel measures in ticks
-    /// (1 to 10 ms), and starts when the connection becomes `ESTABLISHED`.
+    /// Time since the last acknowledgement (`tcpi_last_ack_recv`), for connections that are or were `ESTABLISHED`.
+    /// Nearly every segment carries an acknowledgement, including FINs and answers to keepalives. The kernel measures
+    /// in ticks (1 to 10 ms), and starts when the connection becomes `ESTABLISHED`.
     pub since_ack: Option<Millis>,
-    /// Segments dropped at a full socket over its lifetime (`sk_drops`). For a listener, this includes every SYN or final
-    /// ACK that was refused because the accept queue was full.
+    /// Segments dropped at a full socket over its lifetime (`sk_drops`). For a listener, this includes every SYN or
+    /// final ACK that was refused because the accept queue was full.
     pub drops: Option<u32>,
     /// Id of the cgroup in which the socket was created: the inode of its directory. Full sockets only, 5.8+.
     pub cgroup_id: Option<CgroupId>,
@@ -118,8 +118,8 @@ impl SocketSnapshot {
 
     /// Returns a lower bound of the time in the state; `None` where no bound is known.
     ///
-    /// A segment from the peer starts `ESTABLISHED`, `FIN_WAIT2`, `CLOSE_WAIT` and `CLOSING`, so each is at least as old as
-    /// the last acknowledgement. A `close()` starts the other states.
+    /// A segment from the peer starts `ESTABLISHED`, `FIN_WAIT2`, `CLOSE_WAIT` and `CLOSING`, so each is at least as
+    /// old as the last acknowledgement. A `close()` starts the other states.
     pub fn state_age_at_least(&self) -> Option<Millis> {
         match self.state {
             TcpState::Established | TcpState::FinWait2 | TcpState::CloseWait | TcpState::Closing => {
