@@ -68,6 +68,7 @@ fn an_ack_before_the_retransmission_is_counted_gives_no_round_trip_time() {
         attempts: 1,
         first_sent: Some(time(0)),
         accept_queue: None,
+        acked: false,
     });
     let closed = run(&[vec![retransmit], socket.events()].concat()).only_closed().clone();
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
