@@ -34,14 +34,6 @@ pub struct Transition {
     pub flags: Option<SocketFlags>,
     /// The statistics of the connection, read at ESTABLISHED and CLOSE if the tracing mode can read sockets.
     pub info: Option<TcpInfo>,
-    /// Segments with payload received so far (`data_segs_in`), at a transition into or within FIN_WAIT1 or FIN_WAIT2.
-    pub data_segments: Option<u32>,
-    /// The index of the interface that the socket is bound to (`skc_bound_dev_if`); none when it is not bound.
-    pub interface: Option<u32>,
-    /// The accepted socket has `IP_TRANSPARENT`, as with TPROXY: its local endpoint need not be its listener's.
-    pub transparent: bool,
-    /// The name of the thread that caused the transition, NUL-padded; none when it is the process's main thread.
-    pub thread: Option<[u8; 16]>,
 }
 
 impl Transition {
@@ -68,10 +60,6 @@ impl Transition {
             accept_queue: None,
             flags: None,
             info: None,
-            data_segments: None,
-            interface: None,
-            transparent: false,
-            thread: None,
         }
     }
 
@@ -132,8 +120,6 @@ pub struct SynAckRetransmit {
     pub first_sent: Option<Timestamp>,
     /// The listener's accept queue at that time. A full queue is a possible cause.
     pub accept_queue: Option<AcceptQueue>,
-    /// The client's ACK had arrived (`inet_rsk(req)->acked`, `TCP_DEFER_ACCEPT`): the SYN-ACK was not lost.
-    pub acked: bool,
 }
 
 impl SynAckRetransmit {
@@ -152,8 +138,6 @@ pub struct FirstRead {
     pub socket: SocketId,
     /// The process that read.
     pub process: Process,
-    /// The name of the thread that read, NUL-padded; none when it is the process's main thread.
-    pub thread: Option<[u8; 16]>,
 }
 
 /// The removal of a timewait socket.

@@ -55,14 +55,6 @@ pub struct SocketFlags {
     pub linger_zero: bool,
     /// An application holds the socket (`sk_socket` is set): it is neither waiting for `accept()` nor orphaned.
     pub attached: bool,
-    /// `TCP_REPAIR` is set: a checkpoint or a restore, which sends no segment.
-    pub repair: bool,
-    /// `TCP_LINGER2` is negative: the kernel resets the connection instead of waiting in FIN_WAIT2.
-    pub linger2_negative: bool,
-    /// `TCP_FASTOPEN_CONNECT` deferred the SYN to the first write.
-    pub fast_open_deferred: bool,
-    /// The listener has `TCP_DEFER_ACCEPT`: the handshake lasts until the client sends data.
-    pub defer_accept: bool,
 }
 
 /// The accept queue of a listener.

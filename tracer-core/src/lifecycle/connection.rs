@@ -59,8 +59,6 @@ pub struct Connection {
     pub cgroup_id: Option<CgroupId>,
     /// The side that opened the connection.
     pub role: Role,
-    /// The count of data segments received when the application closed, at FIN_WAIT1 or FIN_WAIT2.
-    pub(super) data_segments_at_close: Option<u32>,
     /// The start of the connection was not seen.
     pub incomplete: bool,
     /// At least one transition was missed.
@@ -86,7 +84,6 @@ impl Connection {
             netns: transition.netns,
             cgroup_id: transition.cgroup_id,
             role,
-            data_segments_at_close: None,
             incomplete: false,
             gap: false,
             reused_time_wait: false,
@@ -115,7 +112,6 @@ impl Connection {
             netns: socket.netns,
             cgroup_id: socket.cgroup_id,
             role: Role::Unknown,
-            data_segments_at_close: None,
             incomplete: true,
             gap: false,
             reused_time_wait: false,
@@ -143,9 +139,5 @@ impl Connection {
         }
         self.netns = self.netns.or(transition.netns);
         self.cgroup_id = transition.cgroup_id.or(self.cgroup_id);
-        // The application closes or shuts down: on entry of FIN_WAIT1, and again in the same state.
-        if transition.to == TcpState::FinWait1 || transition.from == transition.to {
-            self.data_segments_at_close = transition.data_segments.or(self.data_segments_at_close);
-        }
     }
 }

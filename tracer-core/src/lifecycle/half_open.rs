@@ -46,8 +46,6 @@ pub struct HalfOpen {
     pub last_sent: Timestamp,
     /// How often the SYN-ACK was retransmitted.
     pub retransmits: u8,
-    /// How many of the retransmissions followed the client's ACK (`TCP_DEFER_ACCEPT`): no SYN-ACK was lost.
-    pub acked_retransmits: u8,
     /// The listener's accept queue at the last retransmission.
     pub accept_queue: Option<AcceptQueue>,
 }
@@ -75,12 +73,13 @@ impl HalfOpen {
 
     /// Returns whether a retransmission is of another request of the same client.
     fn is_superseded_by(&self, event: &SynAckRetransmit) -> bool {
-        let other_start = self.answered_exactly
-            && event.first_sent.is_some_and(|first_sent| {
-                first_sent.since(self.answered) > SAMPLE_TOLERANCE
-                    || self.answered.since(first_sent) > SAMPLE_TOLERANCE
-            });
-        other_start || event.attempts <= self.retransmits
+        match event.first_sent.filter(|_| self.answered_exactly) {
+            Some(first_sent) => {
+                let apart = first_sent.since(self.answered).max(self.answered.since(first_sent));
+                apart > SAMPLE_TOLERANCE
+            }
+            None => event.attempts < self.retransmits,
+        }
     }
 
     /// Returns when the next retransmission is overdue.
@@ -122,9 +121,6 @@ impl HalfOpens {
             answered_exactly,
             last_sent: event.time,
             retransmits: event.attempts.max(1),
-            acked_retransmits: same
-                .map_or(0, |same| same.acked_retransmits)
-                .saturating_add(u8::from(event.acked)),
             accept_queue: event.accept_queue,
         };
         self.entries.insert(key, half_open);
@@ -177,7 +173,6 @@ mod tests {
             attempts,
             first_sent: None,
             accept_queue: None,
-            acked: false,
         }
     }
 

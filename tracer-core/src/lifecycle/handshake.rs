@@ -26,9 +26,6 @@ pub enum HandshakeCaveat {
     /// The final ACK carried data, as it always does on a listener with `TCP_DEFER_ACCEPT`. The duration may include
     /// the time until the client had data to send.
     FirstData,
-    /// `TCP_FASTOPEN_CONNECT` deferred the SYN to the first write. The duration is the kernel's sample from the SYN to
-    /// the SYN-ACK; unknown if the SYN was retransmitted.
-    FastOpenDeferred,
 }
 
 impl HandshakeCaveat {
@@ -39,7 +36,6 @@ impl HandshakeCaveat {
             Self::RetransmitSchedule => "retransmit_schedule",
             Self::SynCookie => "syn_cookie",
             Self::FirstData => "first_data",
-            Self::FastOpenDeferred => "fast_open_deferred",
         }
     }
 }
@@ -83,16 +79,12 @@ impl Handshake {
         match connection.role {
             Role::Client | Role::Simultaneous => {
                 let sent = connection.history.entered(TcpState::SynSent)?;
-                let deferred = transition.flags.is_some_and(|flags| flags.fast_open_deferred);
-                Some(Self::active(established.since(sent), deferred, transition.info.as_ref()))
+                Some(Self::active(established.since(sent), transition.info.as_ref()))
             }
             Role::Server => {
                 let child = connection.history.entered(TcpState::SynReceived);
                 let elapsed = child.map(|since| established.since(since));
                 let handshake = Self::passive(elapsed, transition.info.as_ref());
-                if transition.flags.is_some_and(|flags| flags.defer_accept) {
-                    return Some(handshake.deferred(half_open));
-                }
                 Some(match half_open.filter(|half_open| half_open.answered_exactly) {
                     // The kernel's sample may cover only a retransmission; the time of the first SYN-ACK is exact.
                     Some(half_open) => Self {
@@ -130,35 +122,7 @@ impl Handshake {
         })
     }
 
-    /// Corrects a handshake of a listener with `TCP_DEFER_ACCEPT`: it lasts until the client sends data or a FIN.
-    ///
-    /// The kernel retransmits the SYN-ACK once at the end of the deferral although the client's ACK has arrived
-    /// (`syn_ack_recalc`, 6.18 inet_connection_sock.c). Only a hook can tell such a retransmission from a loss.
-    fn deferred(self, half_open: Option<&HalfOpen>) -> Self {
-        let lost = match (self.retransmits, half_open) {
-            (Some(0), _) => Some(0),
-            (_, Some(half_open)) => Some(half_open.retransmits.saturating_sub(half_open.acked_retransmits)),
-            (_, None) => None,
-        };
-        let duration = self
-            .duration
-            .filter(|_| lost == Some(0) || self.caveat != Some(HandshakeCaveat::RetransmitSchedule));
-        Self { duration, rtt: None, caveat: Some(HandshakeCaveat::FirstData), retransmits: lost, ..self }
-    }
-
-    fn active(duration: Nanos, deferred: bool, info: Option<&TcpInfo>) -> Self {
-        if deferred {
-            let sample = info.filter(|info| info.retransmits == 0).and_then(|info| info.srtt);
-            return Self {
-                duration: sample.map(Nanos::from),
-                rtt: sample,
-                source: DurationSource::Measured,
-                caveat: Some(HandshakeCaveat::FastOpenDeferred),
-                retransmits: info.map(retransmits),
-                state: TcpState::SynSent,
-                completed: true,
-            };
-        }
+    fn active(duration: Nanos, info: Option<&TcpInfo>) -> Self {
         Self {
             duration: Some(duration),
             rtt: info.and_then(|info| info.srtt),

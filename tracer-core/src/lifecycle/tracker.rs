@@ -340,10 +340,6 @@ impl Tracker {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
             }
-            (_, TcpState::Established) if transition.flags.is_some_and(|flags| flags.repair) => {
-                // A restore sends no segment, so it is no handshake, and either side may have opened the connection.
-                connection.role = Role::Unknown;
-            }
             (_, TcpState::Established) => {
                 let key = connection.key();
                 let half_open = self.complete_half_open(&key, transition, report);

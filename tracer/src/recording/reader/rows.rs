@@ -328,7 +328,7 @@ impl Rows {
         let error = self.error.get(row)?;
         let [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached] =
             self.flags.each_ref().map(|column| column.is_valid(row) && column.value(row));
-        Some(SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached, ..SocketFlags::default() })
+        Some(SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached })
     }
 
     fn info(&self, row: usize) -> Option<TcpInfo> {
