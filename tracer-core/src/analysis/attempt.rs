@@ -87,6 +87,9 @@ impl HandshakeAttempt {
             Observation::Closed(closed) if closed.close_seen && closed.connection.never_established() => {
                 Some(Self::failed(closed))
             }
+            Observation::Closed(closed) if closed.close_seen && closed.connection.completed_unseen() => {
+                Some(Self::of(closed.connection, closed.closed))
+            }
             Observation::Abandoned(half_open) => Some(Self::abandoned(half_open)),
             _ => None,
         }

@@ -16,6 +16,8 @@ mod errno {
     pub(super) const ECONNABORTED: u16 = 103;
     pub(super) const ECONNRESET: u16 = 104;
     pub(super) const ETIMEDOUT: u16 = 110;
+    pub(super) const ENONET: u16 = 64;
+    pub(super) const EMSGSIZE: u16 = 90;
     pub(super) const ECONNREFUSED: u16 = 111;
     pub(super) const EHOSTDOWN: u16 = 112;
     pub(super) const EHOSTUNREACH: u16 = 113;
@@ -38,7 +40,8 @@ pub enum CloseReason {
     Unreachable,
     /// The application gave up before the connection was established.
     Cancelled,
-    /// No local port was free.
+    /// `connect()` failed before it sent a SYN: no local port was free, or the socket is bound to the endpoints of
+    /// another connection (EADDRNOTAVAIL).
     NoLocalPort,
     /// The peer sent a reset.
     ResetByPeer,
@@ -60,13 +63,15 @@ pub enum CloseReason {
     Killed,
     /// The application dissolved the association with `connect(AF_UNSPEC)`.
     Disconnected,
+    /// The kernel gave up an orphan because of its memory or `tcp_max_orphans`.
+    OutOfResources,
     /// The evidence is not conclusive.
     Unknown,
 }
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Closed,
         Self::Refused,
         Self::TimedOut,
@@ -82,6 +87,7 @@ impl CloseReason {
         Self::PeerVanished,
         Self::Killed,
         Self::Disconnected,
+        Self::OutOfResources,
         Self::Unknown,
     ];
 
@@ -103,6 +109,7 @@ impl CloseReason {
             Self::PeerVanished => "peer_vanished",
             Self::Killed => "killed",
             Self::Disconnected => "disconnected",
+            Self::OutOfResources => "out_of_resources",
             Self::Unknown => "unknown",
         }
     }
@@ -121,7 +128,8 @@ impl CloseReason {
             | Self::RetransmissionTimeout
             | Self::KeepaliveTimeout
             | Self::UserTimeout
-            | Self::PeerVanished => true,
+            | Self::PeerVanished
+            | Self::OutOfResources => true,
             Self::Closed
             | Self::Cancelled
             | Self::Aborted
@@ -171,13 +179,14 @@ impl CloseCause {
 
     /// Classifies the transition to CLOSE.
     pub(super) fn classify(connection: &Connection, last: &Transition) -> Self {
-        let from = last.from;
-        let reason = match (last.flags, last.info) {
-            (Some(flags), info) => with_evidence(connection, last, flags, info.as_ref()),
-            (None, _) => from_transitions(connection, last),
+        let (reason, error) = match last.flags {
+            Some(flags) => {
+                let (reason, is_cause) = with_evidence(connection, last, flags);
+                (reason, Some(flags.error).filter(|&error| error != 0 && is_cause))
+            }
+            None => (from_transitions(connection, last), None),
         };
-        let closed_by = closed_by(reason, connection, from);
-        Self { reason, closed_by, error: last.flags.map(|flags| flags.error).filter(|&error| error != 0) }
+        Self { reason, closed_by: closed_by(reason, connection, last.from), error }
     }
 }
 
@@ -190,56 +199,113 @@ fn from_transitions(connection: &Connection, last: &Transition) -> CloseReason {
     }
 }
 
-fn with_evidence(
-    connection: &Connection,
-    last: &Transition,
-    flags: SocketFlags,
-    info: Option<&TcpInfo>,
-) -> CloseReason {
-    let connecting = matches!(last.from, TcpState::SynSent | TcpState::SynReceived);
+/// Returns the reason, and whether `sk_err` is its cause. `sk_err` may also hold an error that ended nothing: one left
+/// by an earlier connection of the descriptor, or an ICMP error queued for `IP_RECVERR` (`tcp_v4_err`, 6.18 tcp_ipv4.c).
+fn with_evidence(connection: &Connection, last: &Transition, flags: SocketFlags) -> (CloseReason, bool) {
+    let (from, info) = (last.from, last.info.as_ref());
+    if sent_nothing(last) {
+        // close() and shutdown() set a shutdown bit; a connect() that fails sets none.
+        let closed = flags.shutdown_receive || flags.shutdown_send;
+        return (if closed { CloseReason::Cancelled } else { CloseReason::NoLocalPort }, false);
+    }
+    // close() sets both bits before it leaves the state; shutdown() leaves these states itself.
+    let in_close = flags.shutdown_receive
+        && flags.shutdown_send
+        && matches!(from, TcpState::Established | TcpState::CloseWait);
+    if in_close && flags.error != errno::ECONNABORTED {
+        return (without_error(connection, last, flags), false);
+    }
+    let connecting = matches!(from, TcpState::SynSent | TcpState::SynReceived);
     match flags.error {
-        0 => without_error(connection, last.from, flags),
-        errno::ECONNABORTED => CloseReason::Killed,
-        errno::ECONNREFUSED if connecting => CloseReason::Refused,
-        errno::ECONNRESET if last.from == TcpState::SynSent => CloseReason::Refused,
-        errno::EPIPE | errno::ECONNREFUSED | errno::ECONNRESET => CloseReason::ResetByPeer,
-        errno::ETIMEDOUT => timeout(last.from, info),
-        errno::EHOSTUNREACH
-        | errno::ENETUNREACH
-        | errno::EHOSTDOWN
-        | errno::ENETDOWN
-        | errno::EACCES
-        | errno::EPROTO
-        | errno::ENOPROTOOPT
-        | errno::EOPNOTSUPP => CloseReason::Unreachable,
-        _ => CloseReason::Unknown,
+        0 => (without_error(connection, last, flags), false),
+        errno::ECONNABORTED => (CloseReason::Killed, true),
+        errno::ECONNREFUSED if connecting => (CloseReason::Refused, true),
+        errno::ECONNRESET if from == TcpState::SynSent => (CloseReason::Refused, true),
+        errno::EPIPE | errno::ECONNRESET => (CloseReason::ResetByPeer, true),
+        errno::ETIMEDOUT => (timeout(from, info), true),
+        error if connecting && is_unreachable(error) => (CloseReason::Unreachable, true),
+        // `tcp_write_err` reports the last ICMP error instead of ETIMEDOUT (6.18 tcp_timer.c).
+        error if is_queued(error) && gave_up(info) => match timeout(from, info) {
+            CloseReason::PeerVanished => (CloseReason::PeerVanished, true),
+            _ => (CloseReason::Unreachable, true),
+        },
+        // It ended nothing: a close in order, or an ICMP error that waits to be read.
+        error if closes_in_order(from, flags) || is_queued(error) => {
+            (without_error(connection, last, flags), false)
+        }
+        _ => (CloseReason::Unknown, true),
     }
 }
 
-fn without_error(connection: &Connection, from: TcpState, flags: SocketFlags) -> CloseReason {
+/// Returns whether a transition from this state to CLOSE ends an exchange of FINs.
+fn closes_in_order(from: TcpState, flags: SocketFlags) -> bool {
+    matches!(from, TcpState::Closing | TcpState::LastAck) || from == TcpState::FinWait2 && flags.peer_fin
+}
+
+/// Returns whether an error reports that a peer is unreachable (`icmp_err_convert`, 6.18 icmp.c).
+fn is_unreachable(error: u16) -> bool {
+    matches!(
+        error,
+        errno::EHOSTUNREACH
+            | errno::ENETUNREACH
+            | errno::EHOSTDOWN
+            | errno::ENETDOWN
+            | errno::EACCES
+            | errno::EPROTO
+            | errno::ENOPROTOOPT
+            | errno::EOPNOTSUPP
+    )
+}
+
+/// Returns whether `IP_RECVERR` may have queued the error on a connection that goes on (`tcp_v4_err`, 6.18 tcp_ipv4.c).
+fn is_queued(error: u16) -> bool {
+    is_unreachable(error) || matches!(error, errno::ECONNREFUSED | errno::EMSGSIZE | errno::ENONET)
+}
+
+/// Returns whether a client closed without having sent a segment: `connect()` failed before the SYN, or Fast Open
+/// deferred it.
+pub(super) fn sent_nothing(last: &Transition) -> bool {
+    last.from == TcpState::SynSent && last.info.is_some_and(|info| info.segments_sent == 0)
+}
+
+/// Returns whether the kernel has retransmitted or probed without an answer, or still waits for an ACK of its FIN.
+fn gave_up(info: Option<&TcpInfo>) -> bool {
+    info.is_some_and(|info| info.pending_retransmits > 0 || info.probes > 0 || info.unacked_bytes > 0)
+}
+
+fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags) -> CloseReason {
+    let from = last.from;
+    let shut = flags.shutdown_receive && flags.shutdown_send;
+    let unread = last.info.is_some_and(|info| info.unread_bytes > 0);
+    let unacked = last.info.is_some_and(|info| info.unacked_bytes > 0);
     match from {
         TcpState::SynSent if connection.local.port == 0 => CloseReason::NoLocalPort,
         TcpState::SynSent => CloseReason::Cancelled,
         // A Fast Open child whose listener was closed, or a simultaneous open whose descriptor was closed.
         TcpState::SynReceived => CloseReason::Aborted,
-        // The kernel hands over to a timewait socket if the application has closed its descriptor or the peer's
-        // FIN has arrived. Otherwise the application aborted the connection.
-        TcpState::FinWait2 if !flags.attached || flags.peer_fin => CloseReason::Closed,
+        // Before accept(): the listener was closed first.
+        TcpState::Established | TcpState::CloseWait if !flags.attached && !shut => CloseReason::Aborted,
+        TcpState::Established | TcpState::CloseWait if !shut => CloseReason::Disconnected,
+        TcpState::Established | TcpState::CloseWait if flags.linger_zero => CloseReason::Aborted,
+        // close() sets both shutdown bits before it checks for unread data.
+        TcpState::Established | TcpState::CloseWait => CloseReason::UnreadData,
+        // The FIN was not acknowledged, and no timer ran out (`tcp_check_oom`, `tcp_out_of_resources`).
+        TcpState::Closing | TcpState::LastAck if unacked && !flags.attached => CloseReason::OutOfResources,
+        TcpState::FinWait2 if flags.peer_fin => CloseReason::Closed,
         TcpState::Closing | TcpState::LastAck => CloseReason::Closed,
-        TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::FinWait2 => {
-            let shut = flags.shutdown_receive && flags.shutdown_send;
-            // Never accepted: the listener was closed first.
-            let orphan = !flags.attached && !shut;
-            if orphan || (shut && flags.linger_zero) {
+        TcpState::FinWait1 | TcpState::FinWait2 if flags.attached => {
+            if shut && flags.linger_zero {
                 CloseReason::Aborted
-            } else if shut {
-                // close() sets both shutdown bits before it checks for unread data. In FIN_WAIT1 the data arrived
-                // after close().
+            } else if shut && unread {
                 CloseReason::UnreadData
             } else {
+                // connect(AF_UNSPEC) after shutdown().
                 CloseReason::Disconnected
             }
         }
+        // The kernel hands the orphan over to a timewait socket.
+        TcpState::FinWait2 => CloseReason::Closed,
+        TcpState::FinWait1 => CloseReason::OutOfResources,
         _ => CloseReason::Unknown,
     }
 }
@@ -283,14 +349,35 @@ fn closed_by(reason: CloseReason, connection: &Connection, from: TcpState) -> Op
         | CloseReason::UserTimeout
         | CloseReason::PeerVanished
         | CloseReason::Killed
-        | CloseReason::Disconnected => Some(ClosedBy::Local),
+        | CloseReason::Disconnected
+        | CloseReason::OutOfResources => Some(ClosedBy::Local),
         CloseReason::Unknown => None,
     }
 }
 
 impl Connection {
     /// Returns whether the start was seen and the connection was certainly never established.
+    ///
+    /// A Fast Open child may close in SYN_RECV. A state that only an acknowledged SYN-ACK or a FIN of the peer leads to
+    /// proves that its handshake completed.
     pub fn never_established(&self) -> bool {
-        self.role != Role::Unknown && !self.gap && !self.history.contains(TcpState::Established)
+        self.role != Role::Unknown
+            && !self.gap
+            && !self.history.contains(TcpState::Established)
+            && !self.skipped_established()
+    }
+
+    /// Returns whether a Fast Open child completed its handshake without entering ESTABLISHED: its application closed it
+    /// in SYN_RECV.
+    pub fn completed_unseen(&self) -> bool {
+        self.role == Role::Server && !self.gap && self.skipped_established()
+    }
+
+    fn skipped_established(&self) -> bool {
+        !self.history.contains(TcpState::Established)
+            && self.history.contains(TcpState::SynReceived)
+            && [TcpState::FinWait2, TcpState::Closing, TcpState::LastAck]
+                .into_iter()
+                .any(|state| self.history.contains(state))
     }
 }

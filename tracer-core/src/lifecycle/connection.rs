@@ -4,7 +4,7 @@ use crate::{
     event::{
         AcceptQueue, CgroupId, ConnKey, Endpoint, ExistingSocket, Netns, TcpState, Timestamp, Transition,
     },
-    lifecycle::{Handshake, History},
+    lifecycle::{Handshake, History, close_reason::sent_nothing},
     owner::{Owner, OwnerSource},
 };
 
@@ -130,7 +130,8 @@ impl Connection {
 
     /// Fills in what earlier events did not carry: endpoints, network namespace, cgroup.
     pub(super) fn update(&mut self, transition: &Transition) {
-        if transition.local.port != 0 {
+        // A client that sent nothing has the port of the descriptor's earlier connection, if any.
+        if transition.local.port != 0 && !sent_nothing(transition) {
             self.local = transition.local;
         }
         if transition.remote.port != 0 {

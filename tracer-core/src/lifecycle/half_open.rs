@@ -9,13 +9,25 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use hashbrown::HashMap;
 
-use crate::event::{AcceptQueue, ConnKey, Endpoint, Nanos, Netns, SynAckRetransmit, Timestamp};
+use crate::event::{AcceptQueue, ConnKey, Endpoint, Nanos, Netns, SynAckRetransmit, Timestamp, Transition};
 use crate::lifecycle::backoff;
 
 /// Capacity of the table. A SYN flood exceeds it; further handshakes are only counted.
 const MAX_ENTRIES: usize = 65_536;
 /// How late a retransmission may be before the handshake counts as abandoned.
 const GRACE: Nanos = Nanos::from_secs(2);
+
+/// How much two measurements of the same time may differ.
+const SAMPLE_TOLERANCE: Nanos = Nanos::from_millis(5);
+
+/// The result of recording a retransmission.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// The handshake is followed. It may replace an earlier request of the same client, which was abandoned.
+    Followed(Option<HalfOpen>),
+    /// The table is full.
+    Full,
+}
 
 /// A handshake that this host answered and the client has not completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +56,32 @@ impl HalfOpen {
         ConnKey { netns: self.netns, local: self.local, remote: self.remote }
     }
 
+    /// Returns whether the connection that became ESTABLISHED with `transition` completes this handshake.
+    ///
+    /// A client may give up and retry from the same port. The kernel counts no retransmission for the new request, and
+    /// its sample is shorter than the time since the old request was answered. The count may also be 0 because the ACK
+    /// arrived before the kernel counted; the sample then covers that time.
+    pub(super) fn belongs_to(&self, transition: &Transition) -> bool {
+        let Some(info) = transition.info else { return true };
+        if info.retransmits > 0 {
+            return true;
+        }
+        let elapsed = transition.time.since(self.answered);
+        let tolerance = SAMPLE_TOLERANCE.saturating_add(Nanos(elapsed.0 / 8));
+        info.srtt.is_some_and(|sample| Nanos::from(sample).saturating_add(tolerance) >= elapsed)
+    }
+
+    /// Returns whether a retransmission is of another request of the same client.
+    fn is_superseded_by(&self, event: &SynAckRetransmit) -> bool {
+        match event.first_sent.filter(|_| self.answered_exactly) {
+            Some(first_sent) => {
+                let apart = first_sent.since(self.answered).max(self.answered.since(first_sent));
+                apart > SAMPLE_TOLERANCE
+            }
+            None => event.attempts < self.retransmits,
+        }
+    }
+
     /// Returns when the next retransmission is overdue.
     fn deadline(&self) -> Timestamp {
         let interval = backoff::interval(self.retransmits);
@@ -61,13 +99,16 @@ pub(super) struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// Records a SYN-ACK retransmission. Returns false when the table is full.
-    pub(super) fn retransmitted(&mut self, event: &SynAckRetransmit) -> bool {
+    /// Records a SYN-ACK retransmission.
+    pub(super) fn retransmitted(&mut self, event: &SynAckRetransmit) -> Recorded {
         let key = event.key();
-        let known = self.entries.get(&key).map(|known| (known.answered, known.answered_exactly));
-        if known.is_none() && self.entries.len() >= MAX_ENTRIES {
-            return false;
+        let earlier = self.entries.get(&key).copied();
+        if earlier.is_none() && self.entries.len() >= MAX_ENTRIES {
+            return Recorded::Full;
         }
+        let superseded = earlier.filter(|earlier| earlier.is_superseded_by(event));
+        let same = earlier.filter(|_| superseded.is_none());
+        let known = same.map(|same| (same.answered, same.answered_exactly));
         let elapsed = backoff::offset(event.attempts.max(1));
         let derived = event.time.saturating_sub(elapsed);
         let reported = event.first_sent.map(|first_sent| (first_sent, true));
@@ -89,7 +130,7 @@ impl HalfOpens {
             let current = self.entries.iter().map(|(key, half_open)| Reverse((half_open.deadline(), *key)));
             self.deadlines = current.collect();
         }
-        true
+        Recorded::Followed(superseded)
     }
 
     /// Removes a handshake that completed and returns it.
@@ -138,8 +179,8 @@ mod tests {
     #[test]
     fn a_handshake_is_abandoned_when_the_next_retransmission_is_overdue() {
         let mut half_opens = HalfOpens::default();
-        assert!(half_opens.retransmitted(&retransmit(1, 101 * SECOND, 1)));
-        assert!(half_opens.retransmitted(&retransmit(1, 103 * SECOND, 2)));
+        assert_eq!(half_opens.retransmitted(&retransmit(1, 101 * SECOND, 1)), Recorded::Followed(None));
+        assert_eq!(half_opens.retransmitted(&retransmit(1, 103 * SECOND, 2)), Recorded::Followed(None));
         assert_eq!(half_opens.pop_overdue(Timestamp(108 * SECOND)), None);
         let abandoned = half_opens.pop_overdue(Timestamp(109 * SECOND)).unwrap();
         assert_eq!(abandoned.answered, Timestamp(100 * SECOND));
@@ -196,7 +237,7 @@ mod tests {
         for index in 0..100_000_u32 {
             let mut event = retransmit(u16::try_from(index % 60_000).unwrap() + 1, SECOND, 1);
             event.netns = Some(Netns(index / 60_000));
-            refused += u32::from(!half_opens.retransmitted(&event));
+            refused += u32::from(half_opens.retransmitted(&event) == Recorded::Full);
         }
         assert_eq!(half_opens.iter().count(), MAX_ENTRIES);
         assert_eq!(refused, 100_000 - 65_536);

@@ -41,11 +41,20 @@ impl AfterClose {
 }
 
 impl TimeWaitModel {
+    /// Returns the lifetime of the timewait socket of an orphan in FIN_WAIT2.
+    ///
+    /// The kernel keeps the full socket for the part of the timeout beyond 60 s and hands it over then with that part
+    /// as the lifetime (`tcp_rcv_state_process`, `tcp_keepalive_timer`, 6.18).
+    const fn orphaned_fin_wait_2(self) -> Nanos {
+        let beyond = self.fin_timeout.saturating_sub(TIME_WAIT);
+        if beyond.0 > 0 { beyond } else { self.fin_timeout }
+    }
+
     /// Returns the lifetime of a timewait socket in `state`; none for other states.
     pub const fn lifetime(self, state: TcpState) -> Option<Nanos> {
         match state {
             TcpState::TimeWait => Some(TIME_WAIT),
-            TcpState::FinWait2 => Some(self.fin_timeout),
+            TcpState::FinWait2 => Some(self.orphaned_fin_wait_2()),
             _ => None,
         }
     }
@@ -55,7 +64,7 @@ impl TimeWaitModel {
     pub(super) fn after_close(self, from: TcpState, peer_fin: Option<bool>) -> Option<AfterClose> {
         let (state, duration) = match (from, peer_fin) {
             (TcpState::Closing, _) | (TcpState::FinWait2, Some(true)) => (TcpState::TimeWait, TIME_WAIT),
-            (TcpState::FinWait2, Some(false)) => (TcpState::FinWait2, self.fin_timeout),
+            (TcpState::FinWait2, Some(false)) => (TcpState::FinWait2, self.orphaned_fin_wait_2()),
             _ => return None,
         };
         Some(AfterClose { state, duration, source: DurationSource::Modelled })

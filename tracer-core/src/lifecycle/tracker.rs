@@ -12,8 +12,12 @@ use crate::{
     },
     lifecycle::{
         CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
-        TimeWaitModel, TimewaitSocket, abandoned::AbandonedHandshakes, half_open::HalfOpens,
-        listeners::Listeners, time_wait_table::TimeWaitTable,
+        TimeWaitModel, TimewaitSocket,
+        abandoned::AbandonedHandshakes,
+        close_reason::sent_nothing,
+        half_open::{HalfOpens, Recorded},
+        listeners::Listeners,
+        time_wait_table::TimeWaitTable,
     },
     owner::{Owner, OwnerSource},
 };
@@ -218,9 +222,7 @@ impl Tracker {
         }
         self.now = now;
         while let Some(half_open) = self.half_opens.pop_overdue(now) {
-            self.counts.abandoned_handshakes += 1;
-            self.abandoned.count(&half_open);
-            report(Observation::Abandoned(half_open));
+            self.abandon(half_open, report);
         }
         while self.time_wait_table.pop_expired(now).is_some() {}
     }
@@ -228,8 +230,10 @@ impl Tracker {
     fn syn_ack_retransmitted(&mut self, event: &SynAckRetransmit, report: &mut dyn FnMut(Observation<'_>)) {
         self.advance_to(event.time, report);
         self.counts.syn_ack_retransmits += 1;
-        if !self.half_opens.retransmitted(event) {
-            self.counts.unfollowed += 1;
+        match self.half_opens.retransmitted(event) {
+            Recorded::Followed(Some(superseded)) => self.abandon(superseded, report),
+            Recorded::Followed(None) => {}
+            Recorded::Full => self.counts.unfollowed += 1,
         }
     }
 
@@ -306,7 +310,9 @@ impl Tracker {
             old.connection.gap = true;
             self.report_unseen_close(&old, report);
         }
-        if !self.dumped.is_empty() {
+        // A client may begin with the endpoints of a living connection: the kernel enters SYN_SENT before it checks the
+        // 4-tuple, and then fails with EADDRNOTAVAIL (`tcp_v4_connect`, 6.18 tcp_ipv4.c).
+        if !self.dumped.is_empty() && transition.to != TcpState::SynSent {
             let key = transition.key();
             if let Some(mut old) = self.dumped.remove(&key).and_then(|socket| self.remove(socket)) {
                 old.connection.gap = true;
@@ -336,7 +342,8 @@ impl Tracker {
             }
             (_, TcpState::Established) => {
                 let key = connection.key();
-                let half_open = self.half_opens.complete(&key);
+                let half_open = self.complete_half_open(&key, transition, report);
+                let connection = &mut self.entries[slot].connection;
                 connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
                 if self.time_wait_table.reuse(&key) {
                     self.counts.time_wait_reused += 1;
@@ -345,9 +352,32 @@ impl Tracker {
             }
             _ => {}
         }
+        let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition.process);
         report(Observation::Transition { transition, duration, connection: Some(connection) });
+    }
+
+    /// Removes the half-open handshake that the transition to ESTABLISHED completes. One that a dead request left
+    /// under the same key was abandoned.
+    fn complete_half_open(
+        &mut self,
+        key: &ConnKey,
+        transition: &Transition,
+        report: &mut dyn FnMut(Observation<'_>),
+    ) -> Option<HalfOpen> {
+        let half_open = self.half_opens.complete(key)?;
+        if half_open.belongs_to(transition) {
+            return Some(half_open);
+        }
+        self.abandon(half_open, report);
+        None
+    }
+
+    fn abandon(&mut self, half_open: HalfOpen, report: &mut dyn FnMut(Observation<'_>)) {
+        self.counts.abandoned_handshakes += 1;
+        self.abandoned.count(&half_open);
+        report(Observation::Abandoned(half_open));
     }
 
     fn close(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
@@ -371,7 +401,7 @@ impl Tracker {
         report(Observation::Transition { transition, duration, connection: Some(connection) });
         self.counts.closed += 1;
         if let Some(entry) = self.remove(transition.socket) {
-            if !self.dumped.is_empty() {
+            if !self.dumped.is_empty() && !sent_nothing(transition) {
                 // A dumped connection whose placeholder is its real socket id, as in a continued recording.
                 self.dumped.remove(&entry.connection.key());
             }

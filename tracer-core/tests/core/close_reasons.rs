@@ -65,6 +65,7 @@ fn retransmitting(pending_retransmits: u8) -> TcpInfo {
         pending_retransmits,
         retransmits: u32::from(pending_retransmits),
         unacked_bytes: 1000,
+        segments_sent: 1 + u32::from(pending_retransmits),
         ..TcpInfo::default()
     }
 }
@@ -100,7 +101,7 @@ fn check(rows: &[Row]) {
 
 #[test]
 fn reasons_while_connecting() {
-    let none = TcpInfo::default();
+    let none = TcpInfo { segments_sent: 1, ..TcpInfo::default() };
     let soft = TcpInfo { soft_error: 113, ..retransmitting(6) };
     let user = TcpInfo { user_timeout: Some(Millis(700)), ..retransmitting(1) };
     check(&[
@@ -314,4 +315,61 @@ fn a_connection_never_established_has_no_handshake_duration() {
     let closed = close(Established, None, Some(error(104)), Some(TcpInfo::default()));
     assert!(!closed.connection.never_established());
     assert_eq!(closed.handshake().duration, Some(Nanos::from_micros(200)));
+}
+
+#[test]
+fn a_queued_error_does_not_explain_an_orderly_close() {
+    for from in [FinWait2, Closing, LastAck] {
+        for queued in [111, 113, 101, 90] {
+            let flags = SocketFlags { error: queued, peer_fin: true, ..shut() };
+            let closed = close(from, None, Some(flags), Some(TcpInfo::default()));
+            assert_eq!(
+                (closed.close_cause.reason, closed.close_cause.error),
+                (CloseReason::Closed, None),
+                "{queued} in {from:?}"
+            );
+        }
+    }
+    let flags = SocketFlags { error: 113, ..shut() };
+    let closed = close(LastAck, None, Some(flags), Some(retransmitting(3)));
+    assert_eq!((closed.close_cause.reason, closed.close_cause.error), (PeerVanished, Some(113)));
+    let linger = SocketFlags { error: 113, ..lingering() };
+    let closed = close(Established, Some(app()), Some(linger), Some(TcpInfo::default()));
+    assert_eq!((closed.close_cause.reason, closed.close_cause.error), (Aborted, None));
+}
+
+#[test]
+fn a_client_that_sent_nothing_found_no_port_or_was_cancelled() {
+    let stale = SocketFlags { error: 104, attached: true, ..SocketFlags::default() };
+    let closed = close(SynSent, Some(app()), Some(stale), Some(TcpInfo::default()));
+    assert_eq!(
+        (closed.close_cause.reason, closed.close_cause.closed_by, closed.close_cause.error),
+        (NoLocalPort, Some(Local), None)
+    );
+    let closed = close(SynSent, Some(app()), Some(closing()), Some(TcpInfo::default()));
+    assert_eq!(closed.close_cause.reason, Cancelled);
+}
+
+/// At CLOSE the descriptor still has the port of its earlier connection.
+#[test]
+fn a_client_that_sent_nothing_has_no_port() {
+    let socket =
+        ScriptedSocket::client(1).step(0, SynSent).with(|last| last.local.port = 0).step(1, Closed).with(
+            |last| {
+                last.flags = Some(open());
+                last.info = Some(TcpInfo::default());
+            },
+        );
+    assert_eq!(run(&socket.events()).only_closed().connection.local.port, 0);
+}
+
+#[test]
+fn connect_af_unspec_after_shutdown_is_no_unread_data() {
+    for from in [FinWait1, FinWait2] {
+        let closed = close(from, Some(app()), Some(closing()), Some(TcpInfo::default()));
+        assert_eq!(closed.close_cause.reason, Disconnected, "{from:?}");
+        let unread = TcpInfo { unread_bytes: 5, ..TcpInfo::default() };
+        let closed = close(from, Some(app()), Some(closing()), Some(unread));
+        assert_eq!(closed.close_cause.reason, UnreadData, "{from:?}");
+    }
 }

@@ -74,6 +74,30 @@ fn an_ack_before_the_retransmission_is_counted_gives_no_round_trip_time() {
     assert_eq!(closed.handshake_parts(), (Some(SECOND + 50), Observed, caveat, Some(1), None));
 }
 
+/// The client gave up and retried from the same port: the retransmission belongs to the dead request.
+#[test]
+fn a_retry_from_the_same_port_does_not_complete_the_abandoned_handshake() {
+    let socket = ScriptedSocket::server(1)
+        .step(3 * SECOND, SynReceived)
+        .step(3 * SECOND + 20, Established)
+        .with(|it| it.info = Some(info(Some(17), 0)))
+        .step(4 * SECOND, Closed)
+        .flags(error(104));
+    let retransmit = Event::SynAckRetransmit(SynAckRetransmit {
+        time: time(SECOND),
+        listener: SocketId(9),
+        local: SERVER,
+        remote: CLIENT,
+        netns: Some(NETNS),
+        attempts: 1,
+        first_sent: Some(time(0)),
+        accept_queue: None,
+    });
+    let record = run(&[vec![retransmit], socket.events()].concat());
+    assert_eq!(record.only_closed().handshake_parts(), (Some(17), Measured, None, Some(0), Some(17)));
+    assert_eq!(record.abandoned.len(), 1);
+}
+
 #[test]
 fn without_tcp_timestamps_one_retransmission_gives_a_modelled_duration() {
     let caveat = Some(HandshakeCaveat::RetransmitSchedule);

@@ -3,8 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use tracer_core::{
+    analysis::HandshakeAttempt,
     event::{CgroupId, Endpoint, Process, Timestamp},
-    lifecycle::{Connection, HalfOpen, Role},
+    lifecycle::{Connection, Role},
 };
 
 use crate::{
@@ -103,14 +104,9 @@ impl LabelInputs {
         }
     }
 
-    pub(super) fn of_half_open(half_open: &HalfOpen) -> Self {
-        Self {
-            role: Role::Server,
-            local: half_open.local,
-            remote: half_open.remote,
-            process: None,
-            cgroup_id: None,
-        }
+    pub(super) fn of_attempt(attempt: &HandshakeAttempt) -> Self {
+        let HandshakeAttempt { role, local, remote, process, cgroup_id, .. } = *attempt;
+        Self { role, local, remote, process, cgroup_id }
     }
 
     /// Returns the server's port, or `None` when the role does not say which side the server is.

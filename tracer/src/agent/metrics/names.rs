@@ -1,6 +1,9 @@
 //! Label values that the core does not define, and the array indices of enumerations.
 
-use tracer_core::lifecycle::{CloseReason, Role};
+use tracer_core::{
+    analysis::HandshakeOutcome,
+    lifecycle::{CloseReason, Role},
+};
 
 /// The outcome of a handshake, the label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +53,17 @@ impl OutcomeLabel {
         }
     }
 
-    /// Returns the outcome of a connection that closed before it was established.
-    pub(super) const fn of_failure(reason: CloseReason) -> Self {
+    /// Returns the label of an outcome.
+    pub(super) const fn of(outcome: HandshakeOutcome) -> Self {
+        match outcome {
+            HandshakeOutcome::Established => Self::Established,
+            HandshakeOutcome::Abandoned => Self::Abandoned,
+            HandshakeOutcome::Failed(reason) => Self::of_failure(reason),
+        }
+    }
+
+    /// Returns the label of a connection that closed before it was established.
+    const fn of_failure(reason: CloseReason) -> Self {
         match reason {
             CloseReason::Refused => Self::Refused,
             CloseReason::TimedOut => Self::TimedOut,

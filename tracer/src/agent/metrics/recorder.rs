@@ -1,8 +1,9 @@
 //! Counts events and observations on the tracing thread.
 
 use tracer_core::{
+    analysis::{HandshakeAttempt, HandshakeOutcome},
     event::{Event, Nanos, SourceCounts, TcpState, Timestamp, Transition},
-    lifecycle::{ClosedConnection, Connection, Handshake, Observation, Role, Thresholds, Tracker},
+    lifecycle::{ClosedConnection, Connection, Observation, Thresholds, Tracker},
 };
 
 use crate::{
@@ -91,14 +92,11 @@ impl Recorder {
                 self.transition(transition, *duration, *connection);
             }
             Observation::Closed(closed) => self.closed(closed),
-            Observation::Abandoned(half_open) => {
-                let now = half_open.last_sent;
-                let tally = &mut self.owners.slot(LabelInputs::of_half_open(half_open), now).tally;
-                tally.handshake(Role::Server, OutcomeLabel::Abandoned);
-                tally.retransmits(Role::Server, half_open.retransmits);
-            }
             Observation::TimewaitEnd { end, .. } => self.state(end.state, end.duration),
-            Observation::Evicted { .. } => {}
+            Observation::Abandoned(_) | Observation::Evicted { .. } => {}
+        }
+        if let Some(attempt) = HandshakeAttempt::ended_by(observation) {
+            self.attempt(&attempt);
         }
     }
 
@@ -126,23 +124,23 @@ impl Recorder {
         let Some(connection) = connection else { return };
         if matches!(from, TcpState::Closed | TcpState::Listen) {
             self.owners.begins(connection, transition.time);
-        } else if to == TcpState::Established
-            && let Some(handshake) = handshake
-        {
-            self.established(connection, &handshake, transition.time);
         }
     }
 
-    fn established(&mut self, connection: &Connection, handshake: &Handshake, now: Timestamp) {
-        let role = connection.role;
-        let slot = self.owners.slot(LabelInputs::of(connection), now);
-        slot.tally.handshake(role, OutcomeLabel::Established);
-        slot.tally.retransmits(role, handshake.retransmits.unwrap_or(0));
-        if let Some(duration) = handshake.duration {
-            slot.tally.duration(role, connection.local.address.is_ipv4(), duration);
+    /// Counts a handshake that ended.
+    fn attempt(&mut self, attempt: &HandshakeAttempt) {
+        let role = attempt.role;
+        let tally = &mut self.owners.slot(LabelInputs::of_attempt(attempt), attempt.ended).tally;
+        tally.handshake(role, OutcomeLabel::of(attempt.outcome));
+        tally.retransmits(role, attempt.retransmits.unwrap_or(0));
+        if attempt.outcome != HandshakeOutcome::Established {
+            return;
         }
-        if let (Some(rtt), Some(rtts)) = (handshake.rtt, self.totals.rtts.get_mut(role_index(role))) {
-            rtts.observe(rtt.into());
+        if let Some(duration) = attempt.duration {
+            tally.duration(role, attempt.local.address.is_ipv4(), duration);
+        }
+        if let (Some(rtt), Some(rtts)) = (attempt.rtt, self.totals.rtts.get_mut(role_index(role))) {
+            rtts.observe(rtt);
         }
     }
 
@@ -160,11 +158,6 @@ impl Recorder {
         }
         let tally = &mut self.owners.slot(LabelInputs::of(connection), closed.closed).tally;
         tally.closed(role, closed.close_cause.reason);
-        if connection.never_established() && closed.close_seen {
-            tally.handshake(role, OutcomeLabel::of_failure(closed.close_cause.reason));
-            let resent = connection.handshake.and_then(|handshake| handshake.retransmits);
-            tally.retransmits(role, resent.unwrap_or(0));
-        }
         if let Some(info) = closed.info {
             tally.bytes_sent += info.bytes_sent;
             tally.bytes_received += info.bytes_received;
