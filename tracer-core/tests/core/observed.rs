@@ -68,6 +68,7 @@ pub(crate) struct Observed {
     pub(crate) steps: Vec<Step>,
     pub(crate) closed: Vec<ClosedRecord>,
     pub(crate) evicted: Vec<Connection>,
+    pub(crate) abandoned: usize,
 }
 
 impl Observed {
@@ -107,6 +108,8 @@ impl Observed {
             });
         } else if let Observation::Evicted { connection } = observation {
             self.evicted.push(*connection);
+        } else if let Observation::Abandoned(_) = observation {
+            self.abandoned += 1;
         }
     }
 }
