@@ -17,7 +17,7 @@ const PACKAGES: &[&str] = &["tcptrace-bpf", "tracer-core", "tcptrace-tests"];
 
 /// Test programs that run in the guest besides unit tests. Tests of the documentation are excluded: their
 /// result is the same on every kernel, and the guest does not have the files.
-const TESTS: &[&str] = &["core", "owner", "scenarios", "snapshot"];
+const TESTS: &[&str] = &["core", "owner", "scenarios", "skips", "snapshot"];
 
 /// Tests excluded from the guest: a part of their names, and the reason.
 pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
