@@ -291,9 +291,9 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
         TcpState::Established | TcpState::CloseWait => CloseReason::UnreadData,
         // The FIN was not acknowledged, and no timer ran out (`tcp_check_oom`, `tcp_out_of_resources`).
         TcpState::Closing | TcpState::LastAck if unacked && !flags.attached => CloseReason::OutOfResources,
-        TcpState::FinWait2 if flags.peer_fin => CloseReason::Closed,
-        TcpState::Closing | TcpState::LastAck => CloseReason::Closed,
-        TcpState::FinWait1 | TcpState::FinWait2 if flags.attached => {
+        TcpState::FinWait1 | TcpState::FinWait2
+            if flags.attached && !(from == TcpState::FinWait2 && flags.peer_fin) =>
+        {
             if shut && flags.linger_zero {
                 CloseReason::Aborted
             } else if shut && unread {
@@ -303,8 +303,8 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
                 CloseReason::Disconnected
             }
         }
-        // The kernel hands the orphan over to a timewait socket.
-        TcpState::FinWait2 => CloseReason::Closed,
+        // From FIN_WAIT2 the kernel hands the socket over to a timewait socket.
+        TcpState::Closing | TcpState::LastAck | TcpState::FinWait2 => CloseReason::Closed,
         TcpState::FinWait1 => CloseReason::OutOfResources,
         _ => CloseReason::Unknown,
     }
