@@ -62,6 +62,10 @@ impl Witnessed {
 
 impl Witness {
     /// Begins to record. `most` is how many transitions there can be. The error is one of tracefs, which may be missing.
+    ///
+    /// # Errors
+    ///
+    /// When tracefs cannot be mounted or has no such event.
     pub fn start(port: u16, most: u64) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("tcptrace-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
