@@ -61,7 +61,7 @@ impl Witnessed {
 }
 
 impl Witness {
-    /// Begins to record. `most` is how many transitions there can be. The error is one of tracefs, which may be missing.
+    /// Begins to record. `most` is how many transitions there can be.
     ///
     /// # Errors
     ///
