@@ -106,9 +106,13 @@ impl Workload {
             local: SERVICE,
             remote: Endpoint { address: Ipv4Addr::UNSPECIFIED.into(), port: 0 },
             process: None,
+            thread: None,
             netns: Some(NETNS),
             cgroup_id: Some(CgroupId(4711)),
             accept_queue: None,
+            data_segments: None,
+            interface: None,
+            transparent: false,
             flags: None,
             info: None,
         }

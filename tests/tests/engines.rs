@@ -104,9 +104,13 @@ fn write_recording(path: &Path) {
                 }),
                 remote: endpoint(443),
                 process: (to == TcpState::SynSent).then_some(process),
+                thread: None,
                 netns: Some(Netns(4_026_531_840)),
                 cgroup_id: None,
                 accept_queue: None,
+                data_segments: None,
+                interface: None,
+                transparent: false,
                 flags: (to == TcpState::Closed).then_some(SocketFlags { error, ..SocketFlags::default() }),
                 info: bytes.map(|bytes_sent| TcpInfo { bytes_sent, ..TcpInfo::default() }),
             };

@@ -1,8 +1,8 @@
 //! Generates events: valid lifecycles as random walks over the kernel's edges, and arbitrary transitions.
 
 use proptest::{collection::vec, prelude::*, sample::select};
-use tracer_core::event::{Micros, Millis, 
-    SocketFlags, TcpInfo,
+use tracer_core::event::{
+    Micros, Millis, SocketFlags, TcpInfo,
     TcpState::{
         self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
         SynSent,
@@ -78,7 +78,15 @@ pub fn lifecycle(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
 fn flags() -> impl Strategy<Value = SocketFlags> {
     let errors = select(vec![0, 0, 0, 12, 13, 32, 101, 103, 104, 110, 111, 113]);
     (errors, any::<[bool; 5]>()).prop_map(|(error, [receive, send, peer_fin, linger_zero, attached])| {
-        SocketFlags { error, shutdown_receive: receive, shutdown_send: send, peer_fin, linger_zero, attached, ..SocketFlags::default() }
+        SocketFlags {
+            error,
+            shutdown_receive: receive,
+            shutdown_send: send,
+            peer_fin,
+            linger_zero,
+            attached,
+            ..SocketFlags::default()
+        }
     })
 }
 

@@ -55,9 +55,13 @@ pub(crate) fn socket_events(
             local,
             remote,
             process: (from == Closed).then(|| process(4711, "orders-api")),
+            thread: None,
             netns: Some(Netns(1)),
             cgroup_id: None,
             accept_queue: None,
+            data_segments: None,
+            interface: None,
+            transparent: false,
             flags: (to == Closed && from != Listen).then(|| flags(error)),
             info: (to == Established || (to == Closed && from != Listen)).then_some(info),
         }));

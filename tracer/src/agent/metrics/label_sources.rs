@@ -3,8 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use tracer_core::{
+    analysis::HandshakeAttempt,
     event::{CgroupId, Endpoint, Process, Timestamp},
-    lifecycle::{Connection, HalfOpen, Role},
+    lifecycle::{Connection, Role},
 };
 
 use crate::{

@@ -75,7 +75,21 @@ pub struct Column {
 impl Column {
     /// Whether recordings of earlier versions lack the column.
     pub fn is_optional(&self) -> bool {
-        matches!(self.name, "recovered" | "duplicates")
+        matches!(
+            self.name,
+            "recovered"
+                | "duplicates"
+                | "repair"
+                | "linger2_negative"
+                | "fast_open_deferred"
+                | "defer_accept"
+                | "data_segments"
+                | "interface"
+                | "transparent"
+                | "acked"
+                | "thread"
+                | "thread_raw"
+        )
     }
 }
 
@@ -84,7 +98,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 53] = {
+pub const COLUMNS: [Column; 63] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -155,6 +169,21 @@ pub const COLUMNS: [Column; 53] = {
             "transitions",
             "transitions recorded twice and dropped once, since the file began",
         ),
+        column("repair", Bool, "", "the socket is in TCP_REPAIR mode"),
+        column("linger2_negative", Bool, "", "TCP_LINGER2 is negative: no FIN_WAIT2 after close()"),
+        column("fast_open_deferred", Bool, "", "the SYN was deferred to the first write"),
+        column("defer_accept", Bool, "", "the listener has TCP_DEFER_ACCEPT"),
+        column(
+            "data_segments",
+            U32,
+            "segments",
+            "payload segments received so far, at FIN_WAIT1 or FIN_WAIT2",
+        ),
+        column("interface", U32, "", "index of the interface that the socket is bound to"),
+        column("transparent", Bool, "", "true if the listener has IP_TRANSPARENT"),
+        column("acked", Bool, "", "the SYN-ACK was retransmitted after the client's ACK"),
+        column("thread", Text, "", "name of the thread if it is not the main thread, unsafe bytes escaped"),
+        column("thread_raw", Bytes16, "", "name of the thread if escaping changed it"),
     ]
 };
 

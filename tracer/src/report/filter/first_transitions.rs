@@ -108,9 +108,13 @@ mod tests {
             local: endpoint(local_port),
             remote: endpoint(443),
             process: None,
+            thread: None,
             netns: None,
             cgroup_id: None,
             accept_queue: None,
+            data_segments: None,
+            interface: None,
+            transparent: false,
             flags: None,
             info: None,
         }

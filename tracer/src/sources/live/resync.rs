@@ -204,9 +204,13 @@ mod tests {
             local: endpoint(local),
             remote: endpoint(80),
             process: None,
+            thread: None,
             netns: Some(Netns(1)),
             cgroup_id: None,
             accept_queue: None,
+            data_segments: None,
+            interface: None,
+            transparent: false,
             flags: None,
             info: None,
         })

@@ -99,9 +99,13 @@ mod tests {
             local: nowhere,
             remote: nowhere,
             process: None,
+            thread: None,
             netns: None,
             cgroup_id: None,
             accept_queue: None,
+            data_segments: None,
+            interface: None,
+            transparent: false,
             flags: None,
             info: None,
         }
