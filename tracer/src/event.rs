@@ -65,7 +65,7 @@ pub struct Process {
     pub pid: u32,
     /// User id of the process in the initial user namespace.
     pub uid: u32,
-    /// Its name, NUL-padded: at most 15 bytes, of any content (`TASK_COMM_LEN`).
+    /// Its thread group leader's name, NUL-padded: at most 15 bytes, of any content (`TASK_COMM_LEN`).
     pub comm: [u8; 16],
 }
 
@@ -130,6 +130,13 @@ pub struct SocketFlags {
     pub linger_zero: bool,
     /// An application still holds, or ever held, a descriptor of the socket.
     pub attached: bool,
+    /// The socket is in `TCP_REPAIR` mode (checkpoint and restore): no packet was sent or received for the transition.
+    pub repair: bool,
+    /// At FIN_WAIT1→CLOSE and FIN_WAIT2→CLOSE: `TCP_LINGER2` is negative, so the kernel keeps no FIN_WAIT2.
+    pub linger2_negative: bool,
+    /// At SYN_SENT→ESTABLISHED and SYN_SENT→CLOSE: `connect()` sent no SYN (`TCP_FASTOPEN_CONNECT`). The SYN left at the
+    /// first write, or not at all.
+    pub fast_open_deferred: bool,
 }
 
 /// The queue of connections waiting for `accept()`.
@@ -160,12 +167,30 @@ pub struct Transition {
     pub remote: Endpoint,
     /// The process that caused the transition; none when the network or a timer did.
     pub process: Option<Process>,
+    /// The name of the process's thread that caused it, NUL-padded; none when that is the thread group's leader.
+    pub thread: Option<[u8; 16]>,
     /// Inode of the socket's network namespace, as `stat` of `/proc/PID/ns/net` shows it.
     pub netns: Option<u32>,
     /// Id of the cgroup the socket was made in: the inode of its directory.
     pub cgroup_id: Option<u64>,
     /// The listener's accept queue, at LISTEN→SYN_RECV.
     pub accept_queue: Option<AcceptQueue>,
+    /// At a transition to FIN_WAIT1 or FIN_WAIT2: segments with payload received so far (`data_segs_in`). The segment that
+    /// caused the transition is among them. So are segments that arrived while a call owned the socket, which the kernel
+    /// handles only when the call ends.
+    pub data_segments: Option<u32>,
+    /// At CLOSE→SYN_SENT, LISTEN→SYN_RECV and to ESTABLISHED: index of the interface that the socket is bound to, by the
+    /// application or because its address is link-local. At LISTEN→SYN_RECV up to 6.14 it is the listener's.
+    pub interface: Option<u32>,
+    /// At CLOSE→LISTEN and LISTEN→SYN_RECV: the listener has `IP_TRANSPARENT`, so a connection's local end need not be an
+    /// address of the host.
+    pub transparent: bool,
+    /// At CLOSE→LISTEN and, up to 6.14, at LISTEN→SYN_RECV: the listener has `TCP_DEFER_ACCEPT`, so a handshake ends with the
+    /// client's first data. The application may also set the option after `listen()`.
+    pub defer_accept: bool,
+    /// At ESTABLISHED→CLOSE_WAIT of a connection that no process has accepted: segments received so far (`segs_in`). If it is
+    /// the number at ESTABLISHED, the segment that ended the handshake carried the FIN.
+    pub unaccepted_segments: Option<u32>,
     /// Read at ESTABLISHED and CLOSE, where the mode allows.
     pub flags: Option<SocketFlags>,
     /// Read at ESTABLISHED and CLOSE, where the mode allows.
@@ -216,6 +241,8 @@ pub struct SynAckRetransmit {
     pub first_sent: Option<Timestamp>,
     /// The listener's accept queue at that moment; a full one is a reason for the resend.
     pub accept_queue: Option<AcceptQueue>,
+    /// The client's ACK has come, and `TCP_DEFER_ACCEPT` waits for data: the resend asks for it, and nothing was lost.
+    pub acked: bool,
 }
 
 /// The first read of an accepted connection.
@@ -227,6 +254,8 @@ pub struct FirstRead {
     pub socket: SocketId,
     /// Who read.
     pub process: Process,
+    /// The name of the thread that read, NUL-padded; none when that is the thread group's leader.
+    pub thread: Option<[u8; 16]>,
 }
 
 /// The end of what the kernel keeps of a closed connection.

@@ -236,6 +236,7 @@ fn half_open_handshakes_accept_queues_and_what_remains() {
         attempts: 1,
         first_sent: None,
         accept_queue: Some(queue),
+        acked: false,
     };
     bench.take(&Event::SynAckRetransmit(resent));
     bench.take(&Event::Time(time(10 * SECOND)));
@@ -290,6 +291,7 @@ fn what_an_arrival_found_does_not_stand_for_the_queue_for_long() {
         attempts: 1,
         first_sent: None,
         accept_queue: Some(AcceptQueue { length: 128, limit: 128 }),
+        acked: false,
     };
     bench.take(&Event::SynAckRetransmit(resent));
     assert_lines(

@@ -134,6 +134,7 @@ mod tests {
             attempts,
             first_sent: None,
             accept_queue: None,
+            acked: false,
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Owners {
     root_id: Option<u64>,
     process_cgroup: Sparse<i32>,
     process_cgroups: Interner<String>,
+    thread: Sparse<i32>,
+    threads: Interner<u128>,
+    thread_raw: Rare,
 }
 
 impl Owners {
@@ -62,7 +65,7 @@ impl Owners {
         let Self { processes, odd_processes, .. } = self;
         let index = processes.index(u128::from_le_bytes(process.comm), |to| {
             to.extend_from_slice(escape(process.name()).as_bytes());
-            odd_processes.push(!is_plain(process));
+            odd_processes.push(!is_plain(process.comm));
         });
         self.owned.put(row);
         self.pid.put(process.pid);
@@ -70,6 +73,16 @@ impl Owners {
         self.process.put(index);
         if usize::try_from(index).is_ok_and(|index| self.odd_processes.get(index) == Some(&true)) {
             self.process_raw.put(row, process.comm);
+        }
+    }
+
+    pub(super) fn put_thread(&mut self, row: usize, comm: [u8; 16]) {
+        let index = self.threads.index(u128::from_le_bytes(comm), |to| {
+            to.extend_from_slice(escape(name(&comm)).as_bytes());
+        });
+        self.thread.put(row, index);
+        if !is_plain(comm) {
+            self.thread_raw.put(row, comm);
         }
     }
 
@@ -87,6 +100,7 @@ impl Owners {
         self.processes.write(first, to, out);
         self.cgroups.write(first + 1, to, out);
         self.process_cgroups.write(first + 2, to, out);
+        self.threads.write(first + 3, to, out);
         self.odd_processes.clear();
         self.last_cgroup = None;
     }
@@ -100,6 +114,12 @@ impl Owners {
         self.owned.clear();
     }
 
+    /// Writes the columns of the thread; the next batch begins empty.
+    pub(super) fn write_threads(&mut self, to: &mut Batches) {
+        self.thread.write(to);
+        self.thread_raw.write(to);
+    }
+
     /// Writes the columns from `cgroup_id` to `process_cgroup`; the next batch begins empty.
     pub(super) fn write_cgroups(&mut self, to: &mut Batches) {
         self.cgroup_id.write(to);
@@ -108,9 +128,14 @@ impl Owners {
     }
 }
 
+/// A name without its padding.
+fn name(comm: &[u8; 16]) -> &[u8] {
+    comm.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
 /// Whether the name's text gives its 16 bytes back.
-fn is_plain(process: &Process) -> bool {
-    let name = process.name();
+fn is_plain(comm: [u8; 16]) -> bool {
+    let name = name(&comm);
     name.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')
-        && process.comm[name.len()..].iter().all(|&byte| byte == 0)
+        && comm[name.len()..].iter().all(|&byte| byte == 0)
 }

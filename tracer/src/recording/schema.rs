@@ -75,7 +75,22 @@ pub struct Column {
 impl Column {
     /// Whether recordings of earlier versions lack the column.
     pub fn is_optional(&self) -> bool {
-        matches!(self.name, "recovered" | "duplicates")
+        matches!(
+            self.name,
+            "recovered"
+                | "duplicates"
+                | "repair"
+                | "linger2_negative"
+                | "fast_open_deferred"
+                | "defer_accept"
+                | "data_segments"
+                | "interface"
+                | "transparent"
+                | "unaccepted_segments"
+                | "acked"
+                | "thread"
+                | "thread_raw"
+        )
     }
 }
 
@@ -85,7 +100,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 
 /// The columns, in their order. Every column but the first two is null where it does not apply or is not
 /// known.
-pub const COLUMNS: [Column; 53] = {
+pub const COLUMNS: [Column; 64] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "what the row tells"),
@@ -141,6 +156,32 @@ pub const COLUMNS: [Column; 53] = {
         column("malformed", U64, "records", "records that could not be understood since the file began"),
         column("recovered", U64, "transitions", "recovered from skips since the file began"),
         column("duplicates", U64, "transitions", "recorded twice, the second record dropped, since the file began"),
+        column("repair", Bool, "", "the socket is in TCP_REPAIR mode"),
+        column("linger2_negative", Bool, "", "TCP_LINGER2 is negative: no FIN_WAIT2 after close()"),
+        column("fast_open_deferred", Bool, "", "connect() sent no SYN; it left at the first write"),
+        column(
+            "data_segments",
+            U32,
+            "segments",
+            "at a transition to FIN_WAIT1 or FIN_WAIT2: segments with payload received so far",
+        ),
+        column("interface", U32, "", "index of the interface that the socket is bound to"),
+        column(
+            "unaccepted_segments",
+            U32,
+            "segments",
+            "when the FIN of a connection arrives that was not accepted: segments received so far",
+        ),
+        column("transparent", Bool, "", "true where the listener has IP_TRANSPARENT"),
+        column("defer_accept", Bool, "", "true where the listener has TCP_DEFER_ACCEPT"),
+        column("acked", Bool, "", "the SYN-ACK was sent again although the client's ACK had come"),
+        column(
+            "thread",
+            Text,
+            "",
+            "name of the thread, where it is not the process's main thread, odd bytes escaped",
+        ),
+        column("thread_raw", Bytes16, "", "name of the thread, where `thread` had to escape something"),
     ]
 };
 

@@ -68,6 +68,7 @@ fn an_ack_that_overtakes_the_count_of_the_resend() {
         attempts: 1,
         first_sent: Some(time(0)),
         accept_queue: None,
+        acked: false,
     });
     let ended = run(&[vec![resend], life.events()].concat()).only().clone();
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);

@@ -7,14 +7,15 @@ use arrow_array::{
 };
 use arrow_ipc::{
     CompressionType,
+    reader::StreamReader,
     writer::{IpcWriteOptions, StreamWriter},
 };
 use arrow_schema::{Field, Schema};
 use proptest::prelude::*;
 use tcptrace_bpf::{
-    event::{Endpoint, Event, SocketId, SourceCounts, Timestamp, Transition},
+    event::{Endpoint, Event, SocketFlags, SocketId, SourceCounts, Timestamp, Transition},
     lifecycle::TcpState,
-    recording::{Header, arrow_schema},
+    recording::{COLUMNS, Header, arrow_schema},
     source::recording::{Missing, Reader},
 };
 
@@ -31,12 +32,49 @@ pub(crate) fn opening(time: Timestamp) -> Transition {
         local: end(4000),
         remote: end(80),
         process: None,
+        thread: None,
         netns: Some(7),
         cgroup_id: None,
         accept_queue: None,
+        data_segments: None,
+        interface: None,
+        transparent: false,
+        defer_accept: false,
+        unaccepted_segments: None,
         flags: None,
         info: None,
     }
+}
+
+/// Recordings of earlier versions lack the columns that were added since.
+#[test]
+fn a_recording_without_the_optional_columns_reads() {
+    let mut event = Transition {
+        thread: Some(*b"worker-1\0\0\0\0\0\0\0\0"),
+        data_segments: Some(3),
+        interface: Some(2),
+        transparent: true,
+        defer_accept: true,
+        unaccepted_segments: Some(4),
+        flags: Some(SocketFlags { error: 104, repair: true, ..SocketFlags::default() }),
+        ..opening(Timestamp(5))
+    };
+    let new = recorded(&header(), &[&[Event::Transition(event)]], &COUNTS);
+    let reader = StreamReader::try_new(&new[..], None).unwrap();
+    let schema = reader.schema();
+    let kept: Vec<usize> = (0..COLUMNS.len()).filter(|&index| !COLUMNS[index].is_optional()).collect();
+    let schema = Arc::new(schema.project(&kept).unwrap());
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).unwrap();
+    for batch in reader {
+        writer.write(&batch.unwrap().project(&kept).unwrap()).unwrap();
+    }
+    let content = read(&writer.into_inner().unwrap());
+
+    (event.thread, event.data_segments, event.interface) = (None, None, None);
+    (event.transparent, event.defer_accept, event.unaccepted_segments) = (false, false, None);
+    event.flags = Some(SocketFlags { error: 104, ..SocketFlags::default() });
+    assert_eq!(content.events, [Event::Transition(event)]);
+    assert_eq!(content.counts, SourceCounts { recovered: 0, duplicates: 0, ..COUNTS });
 }
 
 fn openings(range: std::ops::Range<u64>) -> Vec<Event> {
