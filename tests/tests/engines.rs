@@ -108,7 +108,7 @@ fn write_recording(path: &Path) {
                 cgroup_id: None,
                 accept_queue: None,
                 flags: (to == TcpState::Closed).then_some(SocketFlags { error, ..SocketFlags::default() }),
-                info: bytes.map(|bytes_sent| TcpInfo { bytes_sent, ..TcpInfo::default() }),
+                info: bytes.map(|bytes_sent| TcpInfo { bytes_sent, segments_sent: 1, ..TcpInfo::default() }),
             };
             writer.event(&Event::Transition(transition), &mut resolver).unwrap();
             seen += 1;

@@ -58,7 +58,8 @@ fn step(time: u64, socket: u64, from: TcpState, to: TcpState, ports: (u16, u16),
         cgroup_id: Some(CgroupId(1 + socket % 2)),
         accept_queue: None,
         flags: closed.then_some(SocketFlags { error, ..SocketFlags::default() }),
-        info: (closed || to == TcpState::Established).then(TcpInfo::default),
+        info: (closed || to == TcpState::Established)
+            .then(|| TcpInfo { segments_sent: 1, ..TcpInfo::default() }),
     })
 }
 

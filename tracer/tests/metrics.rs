@@ -132,7 +132,7 @@ fn connections_are_counted() {
         .by(curl)
         .step(127 * SECOND, TcpState::Closed)
         .flags(error(110))
-        .info(TcpInfo { retransmits: 6, ..TcpInfo::default() });
+        .info(TcpInfo { segments_sent: 7, retransmits: 6, ..TcpInfo::default() });
     let page = page_of([client, server, lost_syn, refused, timed_out]);
     assert_lines(
         &page,

@@ -265,7 +265,9 @@ fn is_queued(error: u16) -> bool {
 /// Returns whether a client closed without having sent a segment: `connect()` failed before the SYN, or Fast Open
 /// deferred it.
 pub(super) fn sent_nothing(last: &Transition) -> bool {
-    last.from == TcpState::SynSent && last.info.is_some_and(|info| info.segments_sent == 0)
+    last.from == TcpState::SynSent
+        && last.to == TcpState::Closed
+        && last.info.is_some_and(|info| info.segments_sent == 0)
 }
 
 /// Returns whether the kernel has retransmitted or probed without an answer, or still waits for an ACK of its FIN.

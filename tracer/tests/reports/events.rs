@@ -45,7 +45,7 @@ pub(crate) fn socket_events(
             (Closed, SynSent) => (end("10.0.0.1", 0), end("10.0.0.9", 8080)),
             _ => (end("10.0.0.1", port), end("10.0.0.9", 8080)),
         };
-        let info = TcpInfo { srtt: Some(Micros(40_000)), ..TcpInfo::default() };
+        let info = TcpInfo { segments_sent: 3, srtt: Some(Micros(40_000)), ..TcpInfo::default() };
         events.push(Event::Transition(Transition {
             time: Timestamp(BEGIN + at),
             socket: SocketId(socket),

@@ -12,7 +12,7 @@ use tracer_core_testing::script::{ScriptedSocket, error, process};
 
 /// Returns a client connection whose handshake takes `handshake_us` with `retransmits` retransmissions.
 fn completed(socket: u64, handshake_us: u64, retransmits: u32) -> ScriptedSocket {
-    let info = TcpInfo { retransmits, ..TcpInfo::default() };
+    let info = TcpInfo { segments_sent: 1 + retransmits, retransmits, ..TcpInfo::default() };
     ScriptedSocket::client(socket)
         .step(0, SynSent)
         .by(process(1, "curl"))
