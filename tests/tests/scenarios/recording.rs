@@ -206,7 +206,9 @@ fn full_disk_stops_the_recorder_with_an_error() {
             let ended = tracer.wait_for_exit();
             assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
             let message = ended.stderr.lines().last().unwrap();
-            for part in [file.as_str(), "No space left on device", "is readable up to its last complete batch"] {
+            for part in
+                [file.as_str(), "No space left on device", "is readable up to its last complete batch"]
+            {
                 assert!(message.contains(part), "{part} not in: {message}");
             }
             let rows = replay(&file, "connections", &namespace, &[]);
