@@ -1,7 +1,7 @@
 //! An independent count of transitions: the kernel's own trace event, without BPF.
 //!
-//! ftrace records `sock:inet_sock_set_state` into an instance of tracefs that only this witness uses. It loses nothing as
-//! long as its buffer is large enough, which is checked.
+//! ftrace records `sock:inet_sock_set_state` into a tracefs instance of its own. It loses no event if its buffer is large
+//! enough, which [`Witness::end`] checks.
 
 use std::{
     collections::HashSet,
@@ -22,54 +22,55 @@ use rustix::{
 const TRACEFS: &str = "/sys/kernel/tracing";
 const EVENT: &str = "events/sock/inet_sock_set_state";
 
-/// Bytes that the trace buffer takes for one event, with some reserve.
+/// Bytes of one event in the trace buffer, with some reserve.
 const EVENT_BYTES: u64 = 128;
 
-/// Records transitions from its start to its end; its instance of tracefs is removed when it is dropped.
+/// Records transitions from its start to its end; removes its tracefs instance on drop.
 #[derive(Debug)]
 pub struct Witness {
     instances: OwnedFd,
     name: String,
     instance: OwnedFd,
     port: u16,
-    /// Threads of process 1 when the witness began.
+    /// Threads of process 1 when recording started.
     first_process: HashSet<u32>,
 }
 
-/// What a witness recorded.
+/// Transitions that a witness recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Witnessed {
-    /// Transitions of sockets with the port that was asked for.
+    /// Transitions of sockets with the witness's port.
     pub own: u64,
-    /// Those of them that happened while a thread of process 1 was current. Some virtual machines' kernels run no BPF program
-    /// then, and count no skip.
+    /// Transitions of `own` during which a thread of process 1 was current. Some virtual machines' kernels run no BPF
+    /// program then, and count no skip.
     pub under_first_process: u64,
     /// Transitions of all other TCP sockets of the host.
     pub strangers: u64,
 }
 
 impl Witnessed {
-    /// Whether so many transitions of the port are all, or all but those that the kernel hides from BPF programs.
+    /// Returns whether `own` is the number of the port's transitions, with or without those that the kernel may hide from
+    /// BPF programs.
     pub fn is_exactly(&self, own: u64) -> bool {
         own == self.own || own == self.own - self.under_first_process
     }
 
-    /// The fewest transitions of the port that a program sees.
+    /// Returns the minimum number of the port's transitions that a BPF program sees.
     pub fn least(&self) -> u64 {
         self.own - self.under_first_process
     }
 }
 
 impl Witness {
-    /// Begins to record. `most` is how many transitions there can be.
+    /// Starts recording. `most` is the maximum number of transitions.
     ///
     /// # Errors
     ///
-    /// When tracefs cannot be mounted or has no such event.
+    /// Fails if tracefs cannot be mounted or lacks the event.
     pub fn start(port: u16, most: u64) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("tcptrace-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        // On a thread of its own, because tracefs may have to be mounted; the descriptor outlives the mount.
+        // Runs on a separate thread, which may have to mount tracefs privately. The descriptor outlives the mount.
         let instances = thread::scope(|scope| {
             scope.spawn(instances).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
@@ -87,11 +88,11 @@ impl Witness {
         Ok(witness)
     }
 
-    /// Ends recording and counts.
+    /// Stops recording and counts the transitions.
     ///
     /// # Panics
     ///
-    /// When the trace buffer was too small, or its text is not understood.
+    /// Panics if the trace buffer was too small or its text cannot be parsed.
     pub fn end(self) -> Witnessed {
         let failed = |error: io::Error| -> ! { panic!("tracefs: {error}") };
         self.write(&format!("{EVENT}/enable"), "0").unwrap_or_else(|error| failed(error));
@@ -142,7 +143,8 @@ impl Drop for Witness {
     }
 }
 
-/// Opens tracefs's folder of instances. Mounts tracefs in a mount namespace of this thread where the host has not.
+/// Opens the `instances` folder of tracefs. If the host has no tracefs mounted, mounts it in a mount namespace of this
+/// thread.
 fn instances() -> io::Result<OwnedFd> {
     let path = format!("{TRACEFS}/instances");
     let open = || openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -156,14 +158,14 @@ fn instances() -> io::Result<OwnedFd> {
     Ok(open()?)
 }
 
-/// The threads of process 1.
+/// Returns the threads of process 1.
 fn first_process() -> HashSet<u32> {
     let tasks = std::fs::read_dir("/proc/1/task").into_iter().flatten().flatten();
     tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The thread that was current, from a line such as `  name-42  [001] b.s3. 1.2: inet_sock_set_state: …`. Its name may
-/// contain anything.
+/// Returns the current thread of a line such as `  name-42  [001] b.s3. 1.2: inet_sock_set_state: …`. Its name may contain
+/// any characters.
 fn current(line: &str) -> Option<u32> {
     let (before, _) = line.split_once(" inet_sock_set_state: ")?;
     let (task, _) = before.rsplit_once(" [")?;

@@ -60,7 +60,7 @@ fn churn(namespace: &Namespace, connections: u64) {
 #[case::all_lanes(None)]
 #[case::ring_alone(Some(0))]
 #[case::both(Some(1))]
-fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32>) {
+fn every_transition_arrives_once_in_socket_order(#[case] cpus: Option<u32>) {
     let connections = speed::count(2_000, 200);
     let namespace = Namespace::new();
     let options = KernelOptions {
@@ -118,7 +118,7 @@ fn every_transition_comes_once_and_in_its_sockets_order(#[case] cpus: Option<u32
 
 /// Nothing reads during the churn, and the ring holds half of its records: what arrives came through lanes.
 #[test]
-fn lanes_hold_what_the_ring_could_not() {
+fn lanes_hold_more_than_the_ring() {
     const CONNECTIONS: u64 = 200;
     /// Minimum ring space of a record: records are reserved at their maximum size.
     const IN_RING: u64 = 256;

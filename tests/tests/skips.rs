@@ -1,5 +1,5 @@
-//! Transitions for which the kernel skips the first program: the twin program records every one of them, once. An
-//! independent witness says how many there are. Needs root and fails without it.
+//! The twin program records every transition for which the kernel skips the first program, exactly once. An independent
+//! witness counts the transitions. Requires root and fails without it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -18,18 +18,18 @@ use tcptrace_bpf::sources::{
 use tcptrace_tests::{Namespace, Witness, sockets, speed, wait};
 use tracer_core::event::{Event, Netns, SocketId, SourceCounts, TcpState};
 
-/// Transitions that must have been recovered: far more than any other error could hide.
+/// Recovered transitions that the test requires, so many that another error cannot hide a failure.
 const RECOVERED: u64 = 50;
 
-/// Bursts that are made at most until there are as many.
+/// Maximum number of bursts to reach [`RECOVERED`].
 const BURSTS: u64 = 10;
 
-/// Connections of a burst.
+/// Returns the number of connections of a burst.
 fn connections() -> u64 {
     speed::count(30_000, 500)
 }
 
-/// The most transitions that there can be: five at each end, two of each listener, and some that are made twice.
+/// Returns the maximum number of transitions: five at each end of a connection, two of each listener, and a reserve.
 fn most() -> u64 {
     BURSTS * (11 * connections() + 2)
 }
@@ -55,13 +55,13 @@ fn burst(namespace: &Namespace, port: u16) {
         });
     });
     drop(listener);
-    // All but TIME_WAIT (6) and CLOSE (7).
+    // All states but TIME_WAIT (6) and CLOSE (7).
     wait::until("the last acknowledgements", || {
         (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
     });
 }
 
-/// A port that no other run of this test uses at the same time, below those that the kernel chooses for clients.
+/// Returns a port that no concurrent run of this test uses, below the kernel's ephemeral ports.
 fn port(mode: Mode) -> u16 {
     let number = std::process::id() % 10_000 * 2 + u32::from(mode == Mode::Btf);
     10_000 + u16::try_from(number).unwrap()
@@ -70,7 +70,7 @@ fn port(mode: Mode) -> u16 {
 #[rstest]
 #[case::btf(Mode::Btf)]
 #[case::tracepoint(Mode::Tracepoint)]
-fn every_transition_that_the_kernel_skips_is_recovered_once(#[case] mode: Mode) {
+fn every_skipped_transition_is_recovered_once(#[case] mode: Mode) {
     let namespace = Namespace::alone();
     if !namespace.steer_packets(3) {
         return speed::not_possible("it does not steer received packets to other CPUs");
@@ -79,7 +79,7 @@ fn every_transition_that_the_kernel_skips_is_recovered_once(#[case] mode: Mode) 
         mode: ModeChoice::Only(mode),
         only_netns: Some(Netns(namespace.inode())),
         snapshot: false,
-        // Nothing may be lost.
+        // Large enough that nothing is lost.
         buffer_bytes: Some(64 << 20),
         ..KernelOptions::default()
     };
@@ -128,10 +128,10 @@ fn every_transition_that_the_kernel_skips_is_recovered_once(#[case] mode: Mode) 
         seen.saturating_sub(witnessed.own),
         witnessed.own.saturating_sub(seen)
     );
-    // Where the kernel hides process 1, it may count a skip of a classic program for a transition that it hides.
+    // A kernel that hides transitions of process 1 may count them as skips of a classic program.
     let hidden = witnessed.own - seen;
     assert!(counts.skipped.unwrap_or(0) <= hidden, "{counts:?}, {hidden} hidden");
-    // A socket repeats a transition when the four between the two are hidden.
+    // A socket appears to repeat a transition if the four transitions in between are hidden.
     assert!(
         4 * repeated.len() as u64 <= hidden,
         "{} rows are duplicates, {hidden} transitions hidden: {:?}",
@@ -144,7 +144,7 @@ fn every_transition_that_the_kernel_skips_is_recovered_once(#[case] mode: Mode) 
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a test prints is its report")]
+#[expect(clippy::print_stdout, reason = "the output is the test's report")]
 fn report(mode: Mode, counts: SourceCounts) {
     println!(
         "mode {}: {} seen, {} recovered, {} duplicates dropped",

@@ -160,7 +160,7 @@
 //! | connections | [`TrackerOptions::max_connections`] | evicted, [`TrackerCounts::evicted`] |
 //! | half-open handshakes | 65,536 | [`TrackerCounts::unfollowed`] |
 //! | timewait sockets | 262,144 | [`TrackerCounts::unfollowed`] |
-//! | listeners | 65,536 | accepted connections have no owner |
+//! | listeners | 65,536; from socket dumps 1,024 for each address | accepted connections have no owner, [`TrackerCounts::unfollowed`] |
 //! | listeners with abandoned handshakes | 1,024 | [`AbandonedHandshakes::overflow`] |
 //! | handshake groups | [`HandshakesOptions::max_groups`] | [`GroupKey::Other`] |
 //!

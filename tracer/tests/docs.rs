@@ -176,7 +176,7 @@ fn field_tables_are_generated_from_the_rows() {
 }
 
 #[test]
-fn the_example_is_a_whole_row() {
+fn the_example_has_every_field() {
     let text = section(&read("docs/output.md"), "An example");
     let json = text.split("```").nth(1).and_then(|block| block.strip_prefix("json")).unwrap();
     let example: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
@@ -185,7 +185,7 @@ fn the_example_is_a_whole_row() {
 }
 
 #[test]
-fn checks_are_those_of_doctor() {
+fn the_documented_checks_match_doctor() {
     // Without privileges more checks fail, but the list of checks is the same.
     let output =
         Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf")).args(["doctor", "-o", "json"]).output().unwrap();
@@ -206,7 +206,7 @@ fn checks_are_those_of_doctor() {
 }
 
 #[test]
-fn close_reasons_and_which_of_them_are_failures() {
+fn close_reasons_and_failures_are_documented() {
     let text = read("docs/close-reasons.md");
     let rows = table(&text, "reason");
     assert_eq!(names(&rows), CloseReason::ALL.map(CloseReason::name));
@@ -225,14 +225,14 @@ fn close_reasons_and_which_of_them_are_failures() {
 }
 
 #[test]
-fn owner_sources() {
+fn owner_sources_are_documented() {
     let rows = table(&section(&read("docs/output.md"), "Owners"), "source");
     let documented: BTreeSet<String> = names(&rows).into_iter().collect();
     assert_eq!(documented, OwnerSource::ALL.map(|source| source.name().to_owned()).into());
 }
 
 #[test]
-fn handshake_caveats() {
+fn handshake_caveats_are_documented() {
     let caveats = [
         HandshakeCaveat::SynAckRetransmitted,
         HandshakeCaveat::RetransmitSchedule,
@@ -252,7 +252,7 @@ fn handshake_caveats() {
 }
 
 #[test]
-fn names_of_values_are_listed_where_their_field_is() {
+fn value_names_are_listed_at_their_field() {
     let roles = [Role::Client, Role::Server, Role::Simultaneous, Role::Unknown];
     for role in roles {
         match role {
@@ -308,7 +308,7 @@ fn names_of_values_are_listed_where_their_field_is() {
 }
 
 #[test]
-fn hooks() {
+fn hooks_are_documented() {
     let text = section(&read("docs/modes.md"), "Additional hooks");
     let targets: Vec<String> =
         table(&text, "name in `doctor`").iter().flat_map(|row| code(&row[1])).collect();
@@ -316,7 +316,7 @@ fn hooks() {
 }
 
 #[test]
-fn every_part_of_the_summary() {
+fn every_part_of_the_summary_is_documented() {
     let source = SourceCounts {
         seen: 1,
         lost: 2,
@@ -348,7 +348,7 @@ fn every_part_of_the_summary() {
 }
 
 #[test]
-fn recordings_are_described_as_they_are() {
+fn the_recordings_page_matches_the_schema() {
     let text = read("docs/recordings.md");
     let documented = table(&section(&text, "Columns"), "column");
     assert_eq!(names(&documented), COLUMNS.map(|column| column.name));
@@ -363,7 +363,7 @@ fn recordings_are_described_as_they_are() {
 }
 
 #[test]
-fn commands() {
+fn commands_are_documented() {
     let documented = names(&table(&section(&read("README.md"), "Commands"), "command"));
     let command = Cli::command();
     let defined: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
@@ -402,7 +402,7 @@ fn head<R: Row>(wide: bool) -> String {
 }
 
 #[test]
-fn samples_have_the_heads_that_are_written() {
+fn samples_have_the_current_headers() {
     assert_eq!(sample("README.md")[0], head::<ConnectionRow>(false));
     assert_eq!(sample("docs/connections.md")[0], head::<ConnectionRow>(false));
     assert_eq!(sample("docs/transitions.md")[0], head::<TransitionRow>(false));
@@ -452,7 +452,7 @@ fn defined_options() -> BTreeMap<String, Vec<clap::Arg>> {
 }
 
 #[test]
-fn options_with_their_short_forms_values_and_defaults() {
+fn options_are_documented_with_values_and_defaults() {
     let text = section(&read("docs/options.md"), "Options");
     let mut documented: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
     for row in text.lines().map(cells) {
@@ -508,7 +508,7 @@ fn misdescribed(name: &str, option: &clap::Arg, row: &[String]) -> Option<String
 }
 
 #[test]
-fn command_lines_are_taken() {
+fn documented_command_lines_parse() {
     let mut count = 0;
     for name in DOCUMENTS {
         for line in read(name).split("```").skip(1).step_by(2).flat_map(str::lines) {
@@ -527,7 +527,7 @@ fn command_lines_are_taken() {
 }
 
 #[test]
-fn default_limits_of_stuck() {
+fn default_limits_of_stuck_are_documented() {
     let thresholds = Thresholds::default();
     let limited = |state: &TcpState| thresholds.of(*state).map(|limit| (state.name().to_owned(), limit));
     let expected: BTreeMap<String, Nanos> = TcpState::ALL.iter().filter_map(limited).collect();
@@ -562,7 +562,7 @@ fn anchor(title: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     for name in DOCUMENTS {
         let text = read(name);
         let folder = root().join(name).parent().unwrap().to_owned();
@@ -604,7 +604,7 @@ fn files() -> Vec<String> {
 }
 
 #[test]
-fn files_that_are_named_exist() {
+fn mentioned_files_exist() {
     let files = files();
     for name in DOCUMENTS {
         // Code blocks contain commands and their output.

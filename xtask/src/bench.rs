@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
 enum Part {
     /// Time in the kernel for each transition
     Kernel,
-    /// How much of a host's rate of connections is kept
+    /// The rate of connections with each tracer
     Churn,
     /// Processor time of the program
     Cpu,

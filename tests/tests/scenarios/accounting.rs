@@ -1,7 +1,7 @@
 //! Every transition is accounted for: seen, lost in the ring, or skipped by the kernel.
 //!
-//! The kernel's own trace event says how many transitions there were: an independent witness, without BPF. It also says
-//! how many of them a kernel hides from BPF programs, so the sums are exact.
+//! The kernel's own trace event counts the transitions independently, without BPF. It also counts the transitions that a
+//! kernel hides from BPF programs, so the sums are exact.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -82,16 +82,16 @@ struct Traced {
     /// Lines of transitions.
     lines: u64,
     summary: Summary,
-    /// What the kernel's own trace event says.
+    /// Counts from the kernel's own trace event.
     witnessed: Witnessed,
 }
 
-/// Traces the churn, and counts its transitions independently; none where the kernel has no tracefs.
+/// Traces the churn and counts its transitions independently. Returns `None` if the kernel has no tracefs.
 fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> Option<Traced> {
     let namespace = Namespace::alone();
     let port = port(mode);
     let tracer = Tracer::json("transitions", &namespace, mode, options);
-    // Begins after the tracer and ends before it: what strangers do meanwhile is seen by both, and more by the tracer.
+    // Starts after the tracer and stops before it, so the tracer sees every transition that the witness sees.
     let witness = match Witness::start(port, 2 * transitions()) {
         Ok(witness) => witness,
         Err(error) => {
@@ -101,19 +101,19 @@ fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> Option<Traced> {
     };
     churn(&namespace, port, |opened| {
         if paced {
-            // All but those that the server has not closed yet, and what the kernel may have hidden.
+            // One batch less: the server has not closed every connection yet, and the kernel may hide transitions.
             let shown = (10 * opened).saturating_sub(10 * BATCH);
             tracer.wait_for_lines(usize::try_from(shown).unwrap());
         }
     });
     let witnessed = witness.end();
     let ended = tracer.interrupt();
-    // Not the ends of timewait sockets, which a kernel with fentry shows as well.
+    // Excludes the ends of timewait sockets, which appear where fentry works.
     let lines = ended.text().lines().filter(|line| line.starts_with("{\"type\":\"transition\"")).count();
     Some(Traced { lines: lines as u64, summary: ended.summary(), witnessed })
 }
 
-/// A port that no other run of this test uses at the same time, below those that the kernel chooses for clients.
+/// Returns a port that no concurrent run of this test uses, below the kernel's ephemeral ports.
 fn port(mode: Mode) -> u16 {
     let number = std::process::id() % 5_000 * 2 + u32::from(mode == Mode::Btf);
     20_000 + u16::try_from(number).unwrap()
@@ -124,11 +124,11 @@ fn nothing_is_lost_at_the_default_buffer(#[values(Mode::Btf, Mode::Tracepoint)] 
     if !skips_are_counted(mode) {
         return;
     }
-    // A program that is not optimised is far slower than the kernel: wait for it.
+    // An unoptimized program is far slower than the kernel, so the load waits for it.
     let Some(traced) = traced_churn(mode, &[], cfg!(debug_assertions)) else { return };
     let Traced { lines, summary, witnessed } = traced;
     assert_eq!(summary.lost, 0, "{summary:?}");
-    assert_eq!(lines, summary.seen, "a line for each transition that was seen");
+    assert_eq!(lines, summary.seen, "a line for each seen transition");
     assert_all_accounted_for(mode, summary, witnessed, 0);
 }
 
@@ -141,14 +141,16 @@ fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let Some(traced) = traced_churn(mode, &["--buffer", "4K"], false) else { return };
     let Traced { lines, summary, witnessed } = traced;
     assert!(summary.lost > transitions() / 300, "{summary:?}");
-    assert_eq!(lines, summary.seen, "a line for each transition that was seen");
-    // A transition that both programs recorded counts twice when the first record was lost: see limitations.md.
+    assert_eq!(lines, summary.seen, "a line for each seen transition");
+    // A transition counts twice if the twin recorded it and the first record was lost: see limitations.md.
     assert_all_accounted_for(mode, summary, witnessed, summary.lost / 100);
 }
 
-/// Seen and lost are all that the witness has, less what the kernel hides. `twice` is how many may have been counted twice
-/// where records were lost. Without a twin, what the kernel skipped is missing. Where records were lost, the twin's record
-/// can look like a duplicate of the socket's last transition that was seen; it counts as skipped then.
+/// Asserts that seen and lost transitions add up to the witness's count, except those that the kernel hides from BPF
+/// programs.
+///
+/// Without a twin, skipped transitions are missing from the sum. After a loss, up to `twice` transitions may count twice,
+/// and a record of the twin may be taken for a duplicate of the socket's last seen transition; it then counts as skipped.
 #[track_caller]
 fn assert_all_accounted_for(mode: Mode, summary: Summary, witnessed: Witnessed, twice: u64) {
     let twin = finds(match mode {

@@ -17,6 +17,7 @@ mod investigation;
 mod lifecycle;
 mod overload;
 mod owners;
+mod privileges;
 mod prometheus;
 mod recording;
 mod robustness;

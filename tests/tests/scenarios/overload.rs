@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 200;
 const BEGUN: usize = 4;
 
 #[rstest]
-fn connections_whose_ends_were_lost_are_ended_by_a_look(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn a_resync_closes_connections_whose_close_was_lost(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::alone();
     namespace.ip("link set lo up");
     let _inhabitant = namespace.inhabit();
@@ -77,7 +77,7 @@ impl Drop for Stop<'_> {
 /// The buffer refills whenever the reader of stdout reads a little. The program never finds it empty, and
 /// must still handle the signal.
 #[rstest]
-fn it_stops_though_its_reader_never_catches_up(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+fn a_signal_stops_the_program_despite_a_slow_reader(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     /// Chunks of 4 KiB: more than the pipe and the program's buffer hold.
     const CHUNKS: usize = 64;
     /// Six transitions each, for the ten rows of a chunk. The program writes sixteen chunks at a time, which
@@ -96,9 +96,9 @@ fn it_stops_though_its_reader_never_catches_up(#[values(Mode::Btf, Mode::Tracepo
     let id = Pid::from_child(&program);
     let (mut stdout, mut stderr) =
         (program.stdout.take().unwrap(), BufReader::new(program.stderr.take().unwrap()));
-    let mut told = String::new();
-    while !told.contains("tracing TCP in mode") {
-        assert_ne!(stderr.read_line(&mut told).unwrap(), 0, "{told}");
+    let mut output = String::new();
+    while !output.contains("tracing TCP in mode") {
+        assert_ne!(stderr.read_line(&mut output).unwrap(), 0, "{output}");
     }
     let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -130,7 +130,7 @@ fn it_stops_though_its_reader_never_catches_up(#[values(Mode::Btf, Mode::Tracepo
         }
         assert!(interrupted.is_some(), "it ended by itself");
     });
-    stderr.read_to_string(&mut told).unwrap();
-    assert!(program.wait().unwrap().success(), "{told}");
-    assert!(!told.contains(" 0 lost in the ring"), "{told}");
+    stderr.read_to_string(&mut output).unwrap();
+    assert!(program.wait().unwrap().success(), "{output}");
+    assert!(!output.contains(" 0 lost in the ring"), "{output}");
 }

@@ -21,28 +21,20 @@ use tcptrace_tests::{
     tracer::TracerOutput,
     wait,
 };
+use tempfile::TempDir;
 
 use crate::support::open_and_reset;
 
-/// A folder for recordings; removed with its content on drop.
-struct Folder(PathBuf);
+/// A temporary folder for recordings.
+struct Folder(TempDir);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tcptrace-recording-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Files that cannot be removed stay in the temporary folder.
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join(name).to_str().unwrap().to_owned()
     }
 }
 
@@ -110,7 +102,7 @@ fn comparable(ended: &TracerOutput) -> Vec<String> {
 
 #[rstest]
 fn replay_reports_the_rows_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let folder = Folder::new(&format!("replay-{}", mode.name()));
+    let folder = Folder::new();
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
     let recorder = record(&file, mode, &[]);
@@ -146,7 +138,7 @@ fn replay_reports_the_rows_of_the_live_run(#[values(Mode::Btf, Mode::Tracepoint)
 
 #[test]
 fn killed_recorder_keeps_written_batches() {
-    let folder = Folder::new("killed");
+    let folder = Folder::new();
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
     let recorder = record(&file, Mode::Btf, &[]);
@@ -191,12 +183,12 @@ fn mount_small_disk(at: &Path) {
 
 #[test]
 fn full_disk_stops_the_recorder_with_an_error() {
-    let folder = Folder::new("full");
+    let folder = Folder::new();
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
     thread::scope(|scope| {
         let work = scope.spawn(|| {
-            mount_small_disk(&folder.0);
+            mount_small_disk(folder.0.path());
             // The program inherits this thread's mount namespace.
             let mut tracer = record(&file, Mode::Btf, &[]);
             wait::until("a full disk", || {
@@ -221,7 +213,7 @@ fn full_disk_stops_the_recorder_with_an_error() {
 
 #[test]
 fn rotated_files_replay_alone_and_together() {
-    let folder = Folder::new("rotated");
+    let folder = Folder::new();
     let file = folder.file("a.arrows");
     let part = |number: u32| folder.file(&format!("a.{number:04}.arrows"));
     let namespace = Namespace::new();
@@ -238,7 +230,7 @@ fn rotated_files_replay_alone_and_together() {
     namespace.settle();
     recorder.interrupt();
     let mut kept: Vec<PathBuf> =
-        fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     kept.sort();
     assert_eq!(kept.len(), 2, "{kept:?}");
 
@@ -261,7 +253,7 @@ fn rotated_files_replay_alone_and_together() {
 
 #[test]
 fn stuck_reports_the_state_at_the_end_of_a_recording() {
-    let folder = Folder::new("stuck");
+    let folder = Folder::new();
     let file = folder.file("a.arrows");
     let namespace = Namespace::new();
     let recorder = record(&file, Mode::Btf, &[]);
@@ -306,7 +298,7 @@ fn invalid_recording_is_rejected_with_an_error(
     #[case] content: &[u8],
     #[case] part: &str,
 ) {
-    let folder = Folder::new(&format!("none-{}", content.len() + path.len()));
+    let folder = Folder::new();
     let file = if path.is_empty() { folder.file("x") } else { path.to_owned() };
     if path.is_empty() {
         fs::write(&file, content).unwrap();

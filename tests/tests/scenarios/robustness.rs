@@ -120,7 +120,7 @@ fn syn_flood_is_counted() {
     let counted = |what: &str| ended.counted(what).unwrap_or(0);
     let abandoned = counted("handshakes abandoned by their clients");
     let lost = counted("other events lost in the ring");
-    let unfollowed = counted("half-open or TIME_WAIT sockets not tracked");
+    let unfollowed = counted("half-open/TIME_WAIT/listening sockets not tracked");
     let all = abandoned + lost + unfollowed;
     // The kernel drops a request immediately if the device has no room for the retransmitted SYN-ACK.
     let retransmitted = namespace.counter("netstat", "TcpExt", "TCPSynRetrans");

@@ -5,7 +5,7 @@
 
 use crate::{
     event::{SocketFlags, TcpInfo, TcpState, Transition},
-    lifecycle::{Connection, Role},
+    lifecycle::Connection,
 };
 
 /// Error numbers of closed TCP sockets, `include/uapi/asm-generic/errno.h`.
@@ -186,7 +186,7 @@ impl CloseCause {
             }
             None => (from_transitions(connection, last), None),
         };
-        Self { reason, closed_by: closed_by(reason, connection, last.from), error }
+        Self { reason, closed_by: closed_by(reason, last.from), error }
     }
 }
 
@@ -331,13 +331,11 @@ fn timeout(from: TcpState, info: Option<&TcpInfo>) -> CloseReason {
     }
 }
 
-fn closed_by(reason: CloseReason, connection: &Connection, from: TcpState) -> Option<ClosedBy> {
+fn closed_by(reason: CloseReason, from: TcpState) -> Option<ClosedBy> {
     match reason {
         CloseReason::Closed => Some(match from {
             TcpState::Closing => ClosedBy::Both,
-            TcpState::FinWait2 => ClosedBy::Local,
             TcpState::LastAck => ClosedBy::Remote,
-            _ if connection.history.contains(TcpState::CloseWait) => ClosedBy::Remote,
             _ => ClosedBy::Local,
         }),
         CloseReason::Refused | CloseReason::Unreachable | CloseReason::ResetByPeer => Some(ClosedBy::Remote),
@@ -354,32 +352,5 @@ fn closed_by(reason: CloseReason, connection: &Connection, from: TcpState) -> Op
         | CloseReason::Disconnected
         | CloseReason::OutOfResources => Some(ClosedBy::Local),
         CloseReason::Unknown => None,
-    }
-}
-
-impl Connection {
-    /// Returns whether the start was seen and the connection was certainly never established.
-    ///
-    /// A Fast Open child may close in SYN_RECV. A state that only an acknowledged SYN-ACK or a FIN of the peer leads to
-    /// proves that its handshake completed.
-    pub fn never_established(&self) -> bool {
-        self.role != Role::Unknown
-            && !self.gap
-            && !self.history.contains(TcpState::Established)
-            && !self.skipped_established()
-    }
-
-    /// Returns whether a Fast Open child completed its handshake without entering ESTABLISHED: its application closed it
-    /// in SYN_RECV.
-    pub fn completed_unseen(&self) -> bool {
-        self.role == Role::Server && !self.gap && self.skipped_established()
-    }
-
-    fn skipped_established(&self) -> bool {
-        !self.history.contains(TcpState::Established)
-            && self.history.contains(TcpState::SynReceived)
-            && [TcpState::FinWait2, TcpState::Closing, TcpState::LastAck]
-                .into_iter()
-                .any(|state| self.history.contains(state))
     }
 }

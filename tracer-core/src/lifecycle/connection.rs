@@ -128,6 +128,31 @@ impl Connection {
         self.history.current()
     }
 
+    /// Returns whether the start was seen and the connection was certainly never established.
+    ///
+    /// A Fast Open child may close in SYN_RECV. A state that only an acknowledged SYN-ACK or a FIN of the peer leads to
+    /// proves that its handshake completed.
+    pub fn never_established(&self) -> bool {
+        self.role != Role::Unknown
+            && !self.gap
+            && !self.history.contains(TcpState::Established)
+            && !self.skipped_established()
+    }
+
+    /// Returns whether a Fast Open child completed its handshake without entering ESTABLISHED: its application closed it
+    /// in SYN_RECV.
+    pub fn completed_unseen(&self) -> bool {
+        self.role == Role::Server && !self.gap && self.skipped_established()
+    }
+
+    fn skipped_established(&self) -> bool {
+        !self.history.contains(TcpState::Established)
+            && self.history.contains(TcpState::SynReceived)
+            && [TcpState::FinWait2, TcpState::Closing, TcpState::LastAck]
+                .into_iter()
+                .any(|state| self.history.contains(state))
+    }
+
     /// Fills in what earlier events did not carry: endpoints, network namespace, cgroup.
     pub(super) fn update(&mut self, transition: &Transition) {
         // A client that sent nothing has the port of the descriptor's earlier connection, if any.

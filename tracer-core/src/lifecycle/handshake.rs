@@ -303,10 +303,4 @@ mod tests {
         assert_eq!(Handshake::passive(Some(Nanos(15_000)), None).duration, None);
         assert_eq!(Handshake::passive(None, None).duration, None);
     }
-
-    #[test]
-    fn the_retransmission_timeout_doubles() {
-        let seconds: Vec<_> = (1..=5).map(|count| backoff::offset(count).as_secs()).collect();
-        assert_eq!(seconds, [1, 3, 7, 15, 31]);
-    }
 }

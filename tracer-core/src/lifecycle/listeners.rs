@@ -10,7 +10,7 @@ use crate::event::{Endpoint, Netns, Process, SocketId, Timestamp, Transition};
 /// them.
 const MAX_LISTENERS: usize = 65_536;
 
-/// Listeners that socket dumps may add to one address and port.
+/// Listeners that socket dumps may add to one address and port. Each dumped listener is compared with all of them.
 const MAX_DUMPED: usize = 1024;
 
 /// A network namespace, and the address and port a socket listens on.
@@ -31,22 +31,27 @@ struct Listener {
 pub(super) struct Listeners {
     by_endpoint: HashMap<ListenAddress, Vec<Listener>, foldhash::fast::RandomState>,
     by_socket: HashMap<SocketId, (ListenAddress, Timestamp), foldhash::fast::RandomState>,
+    /// The number of listeners in all groups.
+    len: usize,
     /// The number of socket dumps so far.
     dumps: u64,
 }
 
 impl Listeners {
-    /// Adds the socket that `transition` moves to LISTEN.
-    pub(super) fn insert(&mut self, transition: &Transition) {
+    /// Adds the socket that `transition` moves to LISTEN. Returns false if the table is full.
+    #[must_use]
+    pub(super) fn insert(&mut self, transition: &Transition) -> bool {
         let socket = transition.socket;
         self.remove(socket);
-        if self.by_socket.len() >= MAX_LISTENERS {
-            return;
+        if self.len >= MAX_LISTENERS {
+            return false;
         }
         let key = (transition.netns, transition.local);
         self.by_socket.insert(socket, (key, transition.time));
         let listener = Listener { socket: Some(socket), process: transition.process, last_dump: 0 };
         self.by_endpoint.entry(key).or_default().push(listener);
+        self.len += 1;
+        true
     }
 
     /// Starts a new socket dump.
@@ -54,25 +59,30 @@ impl Listeners {
         self.dumps += 1;
     }
 
-    /// Adds a listener from a socket dump, unless the table already contains it.
+    /// Adds a listener from a socket dump, unless the table already contains it. Returns false if the table is full.
     ///
     /// A dump contains each listener once. A dumped listener therefore matches one known listener on the same
     /// address that this dump has not matched yet: of the same process, or of any process if the dump names none.
-    pub(super) fn dumped(&mut self, netns: Option<Netns>, local: Endpoint, process: Option<Process>) {
-        if self.by_endpoint.len() >= MAX_LISTENERS {
-            return;
-        }
+    #[must_use]
+    pub(super) fn dumped(&mut self, netns: Option<Netns>, local: Endpoint, process: Option<Process>) -> bool {
         let dump = self.dumps;
-        let group = self.by_endpoint.entry((netns, local)).or_default();
         let same_listener = |known: &&mut Listener| {
             known.last_dump != dump
                 && process.is_none_or(|process| known.process.is_some_and(|it| it.pid == process.pid))
         };
-        if let Some(known) = group.iter_mut().find(same_listener) {
+        let group = self.by_endpoint.get_mut(&(netns, local));
+        let known = group.as_ref().map_or(0, |group| group.len());
+        if let Some(known) = group.and_then(|group| group.iter_mut().find(same_listener)) {
             known.last_dump = dump;
-        } else if group.len() < MAX_DUMPED {
-            group.push(Listener { socket: None, process, last_dump: dump });
+            return true;
         }
+        if self.len >= MAX_LISTENERS || known >= MAX_DUMPED {
+            return false;
+        }
+        let listener = Listener { socket: None, process, last_dump: dump };
+        self.by_endpoint.entry((netns, local)).or_default().push(listener);
+        self.len += 1;
+        true
     }
 
     /// Removes a listener that closed and returns when it began listening, if that was seen.
@@ -89,6 +99,7 @@ impl Listeners {
         if let Some(group) = self.by_endpoint.get_mut(&(netns, local)) {
             if let Some(index) = group.iter().position(|known| known.socket.is_none()) {
                 group.swap_remove(index);
+                self.len -= 1;
             }
             if group.is_empty() {
                 self.by_endpoint.remove(&(netns, local));
@@ -101,7 +112,10 @@ impl Listeners {
     pub(super) fn remove(&mut self, socket: SocketId) -> Option<Timestamp> {
         let (key, since) = self.by_socket.remove(&socket)?;
         if let Some(group) = self.by_endpoint.get_mut(&key) {
-            group.retain(|listener| listener.socket != Some(socket));
+            if let Some(index) = group.iter().position(|listener| listener.socket == Some(socket)) {
+                group.remove(index);
+                self.len -= 1;
+            }
             if group.is_empty() {
                 self.by_endpoint.remove(&key);
             }
@@ -127,7 +141,7 @@ impl Listeners {
 
     /// Returns the number of listeners.
     pub(super) fn len(&self) -> usize {
-        self.by_endpoint.values().map(Vec::len).sum()
+        self.len
     }
 
     fn group_at(&self, netns: Option<Netns>, local: Endpoint) -> Option<&Vec<Listener>> {
@@ -174,8 +188,8 @@ mod tests {
     #[test]
     fn the_exact_address_takes_precedence_over_the_wildcard() {
         let mut listeners = Listeners::default();
-        listeners.insert(&listen_transition(1, "0.0.0.0:80", 1));
-        listeners.insert(&listen_transition(2, "127.0.0.2:80", 2));
+        assert!(listeners.insert(&listen_transition(1, "0.0.0.0:80", 1)));
+        assert!(listeners.insert(&listen_transition(2, "127.0.0.2:80", 2)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.2:80")), Some(process(2)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.3:80")), Some(process(1)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.3:81")), None);
@@ -185,8 +199,8 @@ mod tests {
     #[test]
     fn a_port_shared_by_two_processes_has_no_certain_owner() {
         let mut listeners = Listeners::default();
-        listeners.insert(&listen_transition(1, "[::]:80", 1));
-        listeners.insert(&listen_transition(2, "[::]:80", 2));
+        assert!(listeners.insert(&listen_transition(1, "[::]:80", 1)));
+        assert!(listeners.insert(&listen_transition(2, "[::]:80", 2)));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), None);
         listeners.remove(SocketId(2));
         assert_eq!(listeners.owner(None, endpoint("127.0.0.1:80")), Some(process(1)));
@@ -202,24 +216,24 @@ mod tests {
         // Two sockets of one process, and one without a known process.
         listeners.begin_dump();
         for pid in [Some(1), Some(1), None] {
-            listeners.dumped(None, local, pid.map(process));
+            assert!(listeners.dumped(None, local, pid.map(process)));
         }
         assert_eq!(pids(&listeners), [Some(1), Some(1), None]);
         // A later dump names no processes.
         listeners.begin_dump();
         for _ in 0..3 {
-            listeners.dumped(None, local, None);
+            assert!(listeners.dumped(None, local, None));
         }
         assert_eq!(pids(&listeners), [Some(1), Some(1), None]);
         listeners.begin_dump();
         for _ in 0..4 {
-            listeners.dumped(None, local, None);
+            assert!(listeners.dumped(None, local, None));
         }
         assert_eq!(pids(&listeners), [Some(1), Some(1), None, None]);
         // A listener of another process is a new listener.
         listeners.begin_dump();
         for pid in [2, 1] {
-            listeners.dumped(None, local, Some(process(pid)));
+            assert!(listeners.dumped(None, local, Some(process(pid))));
         }
         assert_eq!(pids(&listeners), [Some(1), Some(1), None, None, Some(2)]);
     }
@@ -228,17 +242,34 @@ mod tests {
     fn dumped_listeners_of_one_port_are_bounded() {
         let mut listeners = Listeners::default();
         listeners.begin_dump();
-        for _ in 0..2 * MAX_DUMPED {
-            listeners.dumped(None, endpoint("0.0.0.0:80"), None);
-        }
+        let mut dump = |_| listeners.dumped(None, endpoint("0.0.0.0:80"), None);
+        assert_eq!((0..2 * MAX_DUMPED).map(&mut dump).filter(|&added| added).count(), MAX_DUMPED);
         assert_eq!(listeners.len(), MAX_DUMPED);
+        // The next dump finds the listeners that the table contains.
+        listeners.begin_dump();
+        assert!(listeners.dumped(None, endpoint("0.0.0.0:80"), None));
+    }
+
+    #[test]
+    fn a_full_table_refuses_listeners_until_one_closes() {
+        let mut listeners = Listeners::default();
+        for socket in 0..MAX_LISTENERS as u64 {
+            assert!(listeners.insert(&listen_transition(socket, "0.0.0.0:80", 1)));
+        }
+        assert!(!listeners.insert(&listen_transition(u64::MAX, "0.0.0.0:80", 1)));
+        assert!(!listeners.dumped(None, endpoint("0.0.0.0:81"), None));
+        listeners.begin_dump();
+        assert!(listeners.dumped(None, endpoint("0.0.0.0:80"), Some(process(1))), "the table contains it");
+        assert_eq!(listeners.remove(SocketId(7)), Some(Timestamp(5)));
+        assert!(listeners.dumped(None, endpoint("0.0.0.0:81"), None));
+        assert_eq!(listeners.len(), MAX_LISTENERS);
     }
 
     #[test]
     fn a_socket_that_listens_again_leaves_its_old_port() {
         let mut listeners = Listeners::default();
-        listeners.insert(&listen_transition(1, "0.0.0.0:80", 1));
-        listeners.insert(&listen_transition(1, "0.0.0.0:81", 1));
+        assert!(listeners.insert(&listen_transition(1, "0.0.0.0:80", 1)));
+        assert!(listeners.insert(&listen_transition(1, "0.0.0.0:81", 1)));
         assert_eq!(listeners.owner(None, endpoint("10.0.0.1:80")), None);
         assert_eq!(listeners.owner(None, endpoint("10.0.0.1:81")), Some(process(1)));
     }

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use crate::{
     event::{ConnKey, Endpoint, Nanos, Netns, TcpState, Timestamp, TimewaitEnd},
-    lifecycle::{AfterClose, DurationSource, time_wait_table::queue::Queue},
+    lifecycle::{AfterClose, time_wait_table::queue::Queue},
 };
 
 /// Capacity of the table: the kernel's default limit (`tcp_max_tw_buckets`) on a large host.
@@ -40,15 +40,13 @@ pub struct TimewaitSocket {
     pub netns: Option<Netns>,
 }
 
-/// The removal of a timewait socket.
+/// The observed removal of a timewait socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedTimewait {
     /// The state at removal.
     pub state: TcpState,
     /// The time from the close of the connection to the removal of its timewait socket.
     pub duration: Nanos,
-    /// Whether the removal was observed or derived from the kernel's timers.
-    pub source: DurationSource,
 }
 
 /// The timewait sockets, indexed by connection key.
@@ -180,7 +178,6 @@ impl TimeWaitTable {
             // A FIN moves the socket from FIN_WAIT2 to TIME_WAIT.
             state: event.state,
             duration: event.time.since(socket.since),
-            source: DurationSource::Observed,
         })
     }
 
@@ -189,11 +186,11 @@ impl TimeWaitTable {
         self.take(key).is_some()
     }
 
-    /// Removes one socket that has expired by `now` and returns its modelled lifetime.
+    /// Removes one socket that has expired by `now` and returns its state.
     ///
     /// Expiry is later than the modelled deadline, because the kernel's timers fire late and an observed removal
     /// takes precedence.
-    pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<EndedTimewait> {
+    pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<TcpState> {
         for state in [TcpState::TimeWait, TcpState::FinWait2] {
             let expired =
                 |queue: &ExpiryQueue| queue.entries.first().is_some_and(|entry| entry.expires <= now);
@@ -205,11 +202,7 @@ impl TimeWaitTable {
                 }
                 self.queue_of(state).pop();
                 if !entry.removed {
-                    return Some(EndedTimewait {
-                        state: socket.state,
-                        duration: socket.deadline.since(socket.since),
-                        source: DurationSource::Modelled,
-                    });
+                    return Some(socket.state);
                 }
             }
         }
@@ -285,6 +278,7 @@ fn entry<'a>(
 mod tests {
     use super::*;
     use crate::event::Endpoint;
+    use crate::lifecycle::DurationSource;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -314,18 +308,17 @@ mod tests {
         let time = Timestamp(62 * SECOND);
         let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
         let removed = time_wait_table.end(&end).unwrap();
-        assert_eq!((removed.duration, removed.source), (Nanos::from_secs(61), DurationSource::Observed));
+        assert_eq!(removed.duration, Nanos::from_secs(61));
         assert_eq!(time_wait_table.counts(), (0, 0));
         assert_eq!(time_wait_table.end(&end), None);
     }
 
     #[test]
-    fn a_missed_removal_gives_the_modelled_lifetime() {
+    fn a_socket_whose_removal_was_missed_expires_after_the_longest_lifetime() {
         let mut time_wait_table = TimeWaitTable::default();
         time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
         assert_eq!(time_wait_table.pop_expired(Timestamp(69 * SECOND)), None);
-        let removed = time_wait_table.pop_expired(Timestamp(70 * SECOND)).unwrap();
-        assert_eq!((removed.duration, removed.source), (Nanos::from_secs(60), DurationSource::Modelled));
+        assert_eq!(time_wait_table.pop_expired(Timestamp(70 * SECOND)), Some(TcpState::TimeWait));
     }
 
     /// The kernel's timers fire late, and a FIN at the end of FIN_WAIT2 starts a full TIME_WAIT.
@@ -351,14 +344,10 @@ mod tests {
         // A timestamp that goes backwards expires with the previous entry.
         time_wait_table.insert(key(3), Timestamp(0), time_wait());
         let now = Timestamp(71 * SECOND);
-        let removed =
-            std::iter::from_fn(|| time_wait_table.pop_expired(now)).map(|end| end.state).collect::<Vec<_>>();
+        let removed: Vec<_> = std::iter::from_fn(|| time_wait_table.pop_expired(now)).collect();
         assert_eq!(removed, [TcpState::TimeWait; 2]);
         assert_eq!(time_wait_table.counts(), (0, 1));
-        assert_eq!(
-            time_wait_table.pop_expired(Timestamp(140 * SECOND)).map(|end| end.state),
-            Some(TcpState::FinWait2)
-        );
+        assert_eq!(time_wait_table.pop_expired(Timestamp(140 * SECOND)), Some(TcpState::FinWait2));
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub struct TrackerCounts {
     pub syn_ack_retransmits: u64,
     /// Handshakes that this host answered and the client never completed.
     pub abandoned_handshakes: u64,
-    /// Half-open handshakes and timewait sockets not tracked because their table was full.
+    /// Half-open handshakes, timewait sockets and listeners not tracked because their table was full. A listener counts
+    /// again in each socket dump.
     pub unfollowed: u64,
     /// Connections that reused the 4-tuple of a socket in TIME_WAIT before that state had expired.
     pub time_wait_reused: u64,
@@ -278,7 +279,7 @@ impl Tracker {
 
     fn listen(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.close_previous_connection(transition, report);
-        self.listeners.insert(transition);
+        self.counts.unfollowed += u64::from(!self.listeners.insert(transition));
         report(Observation::Transition { transition, duration: None, connection: None });
     }
 
@@ -299,7 +300,7 @@ impl Tracker {
         });
     }
 
-    /// Closes the connection that the table still holds for this socket: its close was missed.
+    /// Removes what the table still holds for this socket: a listener, or a connection whose close was missed.
     fn close_previous_connection(
         &mut self,
         transition: &Transition,

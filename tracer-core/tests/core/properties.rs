@@ -168,7 +168,7 @@ proptest! {
 
 /// Checks the reference on the smallest case.
 #[test]
-fn the_reference_agrees_on_a_table_of_one() {
+fn the_reference_model_agrees_for_a_table_of_one() {
     let mut tracker = tracker(1);
     let mut reference = Reference::new(1);
     for socket in 1..=3 {

@@ -12,7 +12,7 @@ pub(crate) struct HandshakesArguments {
     /// Number of slowest handshakes to list
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub(crate) slowest: u32,
-    /// Most groups; handshakes of further groups are counted together
+    /// Maximum groups; handshakes of further groups are counted together
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_groups: u32,
 }

@@ -31,7 +31,7 @@ pub(crate) struct ServeArguments {
     /// Opt-in labels: local_port, process, container, cgroup, remote_cidr=FILE, service=FILE
     #[arg(long, value_name = "LABEL", value_delimiter = ',')]
     pub(crate) label: Vec<LabelRequest>,
-    /// Most values per opt-in label; the least used count as `~other`
+    /// Maximum values per opt-in label; the least used count as `~other`
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) label_limit: u16,
     /// Drop a labelled series that is unused for this time

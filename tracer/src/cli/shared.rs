@@ -35,14 +35,14 @@ pub(crate) struct Shared {
     /// Kernel hook to use
     #[arg(long, value_enum, default_value_t, global = true)]
     pub(crate) mode: ModeArgument,
-    /// Most tracked connections; beyond it the least recently active are evicted and counted
+    /// Maximum tracked connections; beyond it the least recently active are evicted and counted
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONNECTIONS as u32, value_parser = clap::value_parser!(u32).range(1..), global = true)]
     pub(crate) max_connections: u32,
     /// Event buffer size of all CPUs together, such as 16M; half is for transitions. Rounded up to a power of two, at
     /// least 16KiB per CPU [default: 8MiB; above 16 CPUs, 512KiB per CPU]
     #[arg(long, value_name = "SIZE", value_parser = parse_buffer, global = true)]
     pub(crate) buffer: Option<u32>,
-    /// Longest delay before an event is shown
+    /// Maximum delay before an event is shown
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration, global = true)]
     pub(crate) latency: Duration,
     /// Skip the connections that exist at the start

@@ -17,7 +17,7 @@ pub(crate) struct StuckArguments {
     /// Group connections by
     #[arg(long, value_enum, default_value_t)]
     pub(crate) by: GroupByArgument,
-    /// Most connections listed per group
+    /// Maximum connections listed per group
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) limit: usize,
     /// Also list connections in TIME_WAIT, with the time until their local port is free

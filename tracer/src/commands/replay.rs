@@ -33,8 +33,8 @@ pub(super) struct Replay {
 impl Replay {
     pub(super) fn new(source: RecordingSource, shared: &Shared) -> Self {
         let stdout_is_free = shared.is_silent_while_running || !io::stdout().is_terminal();
-        let seen = !shared.quiet && io::stderr().is_terminal() && stdout_is_free;
-        Self { source, quiet: shared.quiet, due: seen.then(|| Instant::now() + INTERVAL), shown: false }
+        let visible = !shared.quiet && io::stderr().is_terminal() && stdout_is_free;
+        Self { source, quiet: shared.quiet, due: visible.then(|| Instant::now() + INTERVAL), shown: false }
     }
 
     /// Returns the line to print at the start.

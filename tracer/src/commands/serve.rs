@@ -97,14 +97,13 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let mut event_loop =
         EventLoop::start(input.source, input.stop, options, MetricsConsumer::new(recorder, publisher))
             .context("the thread that reads events could not be started")?;
-    let agent = Agent { mode: input.mode, kernel: kernel_release() };
+    let agent = Agent { mode: input.mode, kernel: origin.host.kernel };
     let site = Site::new(snapshots, agent, started, queue_scan);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, &mut event_loop));
     systemd::stopping();
-    let Finished { summary, abandoned, result } = event_loop.finish();
-    tracing::info!("{summary}");
-    if let Some(abandoned) = abandoned {
-        tracing::info!("{abandoned}");
+    let Finished { lines, result } = event_loop.finish();
+    for line in lines {
+        tracing::info!("{line}");
     }
     // The tracing error is the cause of the other.
     result.context("the events cannot be read any more")?;
@@ -225,9 +224,4 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
-}
-
-fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
 }

@@ -38,11 +38,11 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     if !shared.input.is_empty() {
         return recorded::run(shared, arguments);
     }
-    let told = Told::default();
+    let value = AtEndValue::default();
     if shared.duration.is_some() {
-        trace::trace_keeping_privileges(shared, |_| AtEnd { ask: entered, told: Arc::clone(&told) })?;
+        trace::trace_keeping_privileges(shared, |_| AtEnd { compute: entered, value: Arc::clone(&value) })?;
     }
-    let entered = take(&told);
+    let entered = take(&value);
     let dump = existing();
     if !shared.quiet {
         for problem in &dump.problems {
@@ -58,16 +58,16 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
 }
 
 /// The value that [`AtEnd`] computes at the end of a run.
-type Told<T> = Arc<Mutex<T>>;
+type AtEndValue<T> = Arc<Mutex<T>>;
 
-fn take<T: Default>(told: &Mutex<T>) -> T {
-    std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner))
+fn take<T: Default>(value: &Mutex<T>) -> T {
+    std::mem::take(&mut *value.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Computes a value from the connection table and the time at the end of a run.
 struct AtEnd<T> {
-    ask: fn(&Tracker, Timestamp) -> T,
-    told: Told<T>,
+    compute: fn(&Tracker, Timestamp) -> T,
+    value: AtEndValue<T>,
 }
 
 impl<T: Send + 'static> Consumer for AtEnd<T> {
@@ -84,8 +84,8 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
     }
 
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        let told = (self.ask)(progress.tracker, progress.now);
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        let value = (self.compute)(progress.tracker, progress.now);
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
         Ok(())
     }
 }
@@ -93,8 +93,8 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
 /// Returns when every connection in the table entered its state, as far as it was seen.
 fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
     let mut entered = Entered::new();
-    for remain in tracker.timewait_sockets() {
-        entered.insert(remain.key(), (remain.state, remain.since));
+    for timewait in tracker.timewait_sockets() {
+        entered.insert(timewait.key(), (timewait.state, timewait.since));
     }
     for (_, connection) in tracker.connections() {
         if let Some(since) = connection.history.since() {

@@ -93,11 +93,10 @@ pub(super) fn run<C: Consumer>(
             () = event_loop.ended() => {}
         }
     });
-    let Finished { summary, abandoned, result } = event_loop.finish();
+    let Finished { lines, result } = event_loop.finish();
     if !shared.quiet {
-        stderr_line!("{summary}");
-        if let Some(abandoned) = abandoned {
-            stderr_line!("{abandoned}");
+        for line in lines {
+            stderr_line!("{line}");
         }
     }
     conclude(result, input.recorded)

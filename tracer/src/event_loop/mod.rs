@@ -38,10 +38,8 @@ pub(crate) struct EventLoop {
 
 /// The result of a run.
 pub(crate) struct Finished {
-    /// What was seen and what was lost.
-    pub(crate) summary: Summary,
-    /// The listeners with abandoned handshakes; `None` without any.
-    pub(crate) abandoned: Option<AbandonedSummary>,
+    /// The lines of the closing summary.
+    pub(crate) lines: Vec<String>,
     /// The error that ended the run early.
     pub(crate) result: Result<(), RunError>,
 }
@@ -124,7 +122,9 @@ fn run(
     if result.is_ok() {
         result = consumer.end(&summary).map_err(RunError::Output);
     }
-    Finished { summary, abandoned: AbandonedSummary::new(tracker.abandoned()), result }
+    let abandoned = AbandonedSummary::new(tracker.abandoned()).map(|line| line.to_string());
+    let lines = [Some(summary.to_string()), abandoned, source.coverage().summary()];
+    Finished { lines: lines.into_iter().flatten().collect(), result }
 }
 
 struct Run<'a> {

@@ -37,7 +37,7 @@ impl fmt::Display for Summary {
             write!(formatter, ", {} handshakes abandoned by their clients", tracker.abandoned_handshakes)?;
         }
         if tracker.unfollowed != 0 {
-            write!(formatter, ", {} half-open or TIME_WAIT sockets not tracked", tracker.unfollowed)?;
+            write!(formatter, ", {} half-open/TIME_WAIT/listening sockets not tracked", tracker.unfollowed)?;
         }
         if source.resyncs != 0 {
             write!(formatter, ", {} resyncs from a socket dump", source.resyncs)?;

@@ -87,7 +87,7 @@ fn recorded_length(batches: &[&[Event]]) -> usize {
 }
 
 #[test]
-fn each_sentence_has_the_cause_and_the_size() {
+fn each_message_has_the_cause_and_the_size() {
     let sentences: Vec<String> = [
         Missing::EndMarker,
         Missing::RestOfBatch { unused: 17 },
@@ -125,7 +125,7 @@ fn bytes_after_the_end_are_reported() {
 }
 
 #[test]
-fn other_files_are_refused_with_a_sentence() {
+fn other_files_are_rejected_with_a_message() {
     let newer = {
         let mut bytes = recorded(&header(), &[], &SourceCounts::default());
         let key = b"tcptrace.format";
@@ -217,7 +217,7 @@ fn the_total_size_of_dictionaries_is_limited() {
 }
 
 #[test]
-fn a_file_with_too_many_columns_is_refused() {
+fn a_file_with_too_many_columns_is_rejected() {
     let zero: ArrayRef = Arc::new(UInt64Array::from(vec![0]));
     let columns: Vec<_> = (0..1_000).map(|index| column(index, &zero)).collect();
     let error = Reader::new(&with_columns(&columns)[..]).unwrap_err().to_string();
@@ -228,7 +228,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_are_read_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(mut reader) = Reader::new(&bytes[..]) {
             while reader.next_batch().unwrap().is_some() {}
         }

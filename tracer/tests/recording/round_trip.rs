@@ -162,7 +162,7 @@ fn cgroups_round_trip() {
 }
 
 #[test]
-fn the_schema_has_the_meaning_of_its_columns() {
+fn the_schema_describes_its_columns() {
     let schema = arrow_schema(header().to_metadata());
     assert_eq!(schema.fields().len(), COLUMNS.len());
     for (field, column) in schema.fields().iter().zip(COLUMNS) {

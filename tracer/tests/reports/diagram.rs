@@ -38,7 +38,7 @@ fn count(graph: &StateGraph, from: TcpState, to: TcpState) -> u64 {
 }
 
 #[test]
-fn every_connection_is_on_its_edges() {
+fn every_connection_counts_on_its_edges() {
     let (graph, live) = graph_of(&host());
     for (from, to, expected) in [
         (Closed, Listen, 1),
@@ -71,7 +71,7 @@ fn every_connection_is_on_its_edges() {
 }
 
 #[test]
-fn durations_are_of_the_state_left() {
+fn durations_belong_to_the_state_left() {
     let (graph, _) = graph_of(&socket_events(
         7,
         Closed,
@@ -89,7 +89,7 @@ fn durations_are_of_the_state_left() {
 }
 
 #[test]
-fn the_diagram_in_characters() {
+fn the_diagram_as_text() {
     let (graph, live) = graph_of(&host());
     let mut text = String::new();
     write_diagram_text(&mut text, &graph, &live, "2026-01-01T00:00:00Z, 10 s").unwrap();
@@ -138,7 +138,7 @@ fn assert_well_formed(svg: &str) {
 
 /// Draws a diagram with the counts of the documented sample, and compares everything but the times.
 #[test]
-fn the_documented_sample_is_what_is_drawn() {
+fn the_documented_sample_matches_the_diagram() {
     let mut socket = 0;
     let mut events = socket_events(1, Closed, &[(0, Listen)], 0);
     let mut add = |count: u64, first: TcpState, steps: &[(u64, TcpState)], error: u16| {

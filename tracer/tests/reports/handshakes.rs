@@ -121,7 +121,7 @@ fn every_grouping_has_its_key() {
 }
 
 #[test]
-fn the_slowest_are_sorted() {
+fn the_slowest_handshakes_are_sorted() {
     let mut handshakes = Handshakes::new(HandshakesOptions { slowest: 3, ..by(HandshakesBy::None) });
     for ms in [5, 900, 20, 7_000, 900, 3] {
         handshakes.add(&client(end("192.0.2.7", 80), ms * MS), None);
@@ -187,7 +187,7 @@ proptest! {
 
 /// The numbers of the sample are those of a real host, but its lines are the program's.
 #[test]
-fn the_documented_sample_has_the_heads_that_are_written() {
+fn the_documented_sample_has_the_current_headers() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/handshakes.md");
     let page = std::fs::read_to_string(page).unwrap();
     let sample = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();

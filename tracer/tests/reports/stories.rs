@@ -14,7 +14,7 @@ fn to() -> Endpoint {
 }
 
 #[test]
-fn the_network_and_the_waits() {
+fn network_time_and_waits_are_separated() {
     assert_eq!(story(&client(to(), 223 * MS)), "223 ms, all network");
     assert_eq!(
         story(&lossy(to(), 20 * MS, 2, 3 * SECOND)),
@@ -73,7 +73,7 @@ fn caveats_are_reported() {
 }
 
 #[test]
-fn failures() {
+fn failures_have_their_reason() {
     assert_eq!(story(&failed(to(), CloseReason::Refused, 40 * MS)), "refused after 40 ms");
     let timed_out =
         HandshakeAttempt { retransmits: Some(2), ..failed(to(), CloseReason::TimedOut, 7 * SECOND) };

@@ -54,7 +54,7 @@ fn on(tab: Tab) -> Settings {
 }
 
 #[test]
-fn the_common_sizes() {
+fn common_terminal_sizes() {
     insta::assert_snapshot!("80x24", text(80, 24, &Settings::default()));
     insta::assert_snapshot!("120x40", text(120, 40, &Settings::default()));
     insta::assert_snapshot!("200x60", text(200, 60, &Settings::default()));
@@ -62,7 +62,7 @@ fn the_common_sizes() {
 }
 
 #[test]
-fn the_tables_in_the_smallest() {
+fn every_tab_at_the_smallest_size() {
     for (name, tab) in [
         ("connections", Tab::Connections),
         ("owners", Tab::Owners),
@@ -159,7 +159,7 @@ fn type_in(settings: &mut Settings, keys: &[KeyCode]) {
 }
 
 #[test]
-fn keys() {
+fn keys_control_the_view() {
     let mut settings = Settings::default();
     type_in(
         &mut settings,
@@ -224,7 +224,7 @@ fn the_timeline_stays_with_its_connection() {
 }
 
 #[test]
-fn the_mouse() {
+fn the_mouse_selects_and_scrolls() {
     let (_, regions) = drawn(80, 24, &on(Tab::Connections), Theme::new(true));
     assert_eq!(regions.tabs, Rect { x: 0, y: 1, width: 80, height: 1 });
     let mut settings = on(Tab::Connections);

@@ -1,4 +1,4 @@
-//! Measures how much of a host's connection rate remains while a tracer runs.
+//! Measures the connection rate with each tracer, relative to the rate without one.
 
 use anyhow::Result;
 
@@ -17,13 +17,13 @@ use super::{
 const SERVE: f64 = 0.97;
 /// Target of the other commands.
 const OTHERS: f64 = 0.90;
-/// Target relative to tcpstates.
+/// Target of the ratio to tcpstates.
 const BESIDE_TCPSTATES: f64 = 2.5;
 
-/// More connections than a run has time for.
+/// More connections than a run makes before its time limit.
 const MANY: u64 = 10_000_000;
 
-/// Measures every tracer in turns with no tracer.
+/// Measures each tracer between two runs without a tracer.
 pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let tracers: Vec<_> = own.iter().chain(tracers::PEERS).collect();
@@ -58,7 +58,7 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
         nothing_kept.push(again / f64::midpoint(after, last));
     }
 
-    let mut table = Table::new(&["tracer", "connections per second", "kept"]);
+    let mut table = Table::new(&["tracer", "connections per second", "relative rate"]);
     table.row(["none".to_owned(), alone.text(0), nothing_kept.text(2)]);
     costs.alone(alone.median());
     for (index, tracer) in tracers.iter().enumerate() {
@@ -73,32 +73,33 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
         let kept = kept[index].median();
         let limit = if tracer.name.ends_with("serve") { SERVE } else { OTHERS };
         let least = least_kept.median();
-        let target = Target::at_least(format!("churn kept, {}", tracer.name), limit, kept, "");
+        let target = Target::at_least(format!("relative rate, {}", tracer.name), limit, kept, "");
         targets.push(target.beside_an_empty_program(limit, least));
-        let what = format!("churn kept, {}, times what tcpstates keeps", tracer.name);
+        let what = format!("relative rate, {}, ratio to tcpstates", tracer.name);
         let target = Target::at_least(what, BESIDE_TCPSTATES, kept / by_tcpstates, "");
         targets.push(target.beside_an_empty_program(BESIDE_TCPSTATES, least / by_tcpstates));
     }
     for command in missing {
-        let what = format!("churn kept, tcptrace-bpf {command}");
+        let what = format!("relative rate, tcptrace-bpf {command}");
         let wanted = if command == "serve" { SERVE } else { OTHERS };
         targets.push(Target::not_in_this_build(what, &format!("at least {wanted:.2}")));
     }
     Ok(Section {
         title: "Churn",
-        text: "One client opens and closes connections over loopback as fast as it can, one server accepts them; both \
-             share the processors with the tracer. Each run with a tracer stands between two without, and \"kept\" is \
-             its rate by their mean; that of none, measured likewise, shows what the machine's own restlessness makes of \
-             it. The kernel's statistics are off. Every tracer writes to where nothing is \
-             kept. An empty program shows what entering a program takes, ten times for a connection and whatever it \
-             does then. The faster a machine makes connections, the more a microsecond for each of them takes from it."
+        text: "One client opens and closes connections over loopback as fast as possible, and one server accepts \
+               them. Both share the processors with the tracer. Each run with a tracer lies between two runs without \
+               one. The relative rate is its rate divided by the mean rate of those two. The row \"none\" is a run \
+               without a tracer, measured the same way: it shows the variation of the machine. The kernel's statistics \
+               of BPF programs are off. The output of every tracer is discarded. The empty program shows the cost of \
+               entering any BPF program, ten times per connection. A microsecond per connection costs a larger share \
+               of the rate on a faster machine."
             .to_owned(),
         tables: vec![table],
         targets,
     })
 }
 
-/// Measures connections a second.
+/// Returns the number of connections per second.
 #[expect(clippy::cast_precision_loss, reason = "a count of a few seconds")]
 fn rate(bench: &Bench) -> Result<f64> {
     let done = load::churn(&bench.programs, MANY, Some(700))?;

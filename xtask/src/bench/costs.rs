@@ -18,29 +18,29 @@ struct Cost {
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     tracers: Vec<Cost>,
-    /// Connections a second without a tracer.
+    /// Connections per second without a tracer.
     alone: Option<f64>,
     /// Transitions of one connection.
     transitions: Option<f64>,
 }
 
 impl Costs {
-    /// Records nanoseconds of a tracer's BPF programs per transition.
+    /// Records the run time of a tracer's BPF programs, in nanoseconds per transition.
     pub(super) fn kernel(&mut self, name: &'static str, ns: f64) {
         self.of(name).kernel_ns = Some(ns);
     }
 
-    /// Records seconds of a tracer's processes per million transitions.
+    /// Records the processor time of a tracer's processes, in seconds per million transitions.
     pub(super) fn processes(&mut self, name: &'static str, seconds: f64) {
         self.of(name).processor_s = Some(seconds);
     }
 
-    /// Records the share of the connection rate that remains with a tracer.
+    /// Records the connection rate with a tracer, relative to the rate without one.
     pub(super) fn kept(&mut self, name: &'static str, kept: f64) {
         self.of(name).kept = Some(kept);
     }
 
-    /// Connections a second without a tracer.
+    /// Records the connections per second without a tracer.
     pub(super) fn alone(&mut self, rate: f64) {
         self.alone = Some(rate);
     }
@@ -58,21 +58,21 @@ impl Costs {
         &mut self.tracers[place]
     }
 
-    /// Returns the section; `None` unless everything was measured and the load occupies all processors.
+    /// Returns the section; `None` unless all parts were measured and the load keeps all processors busy.
     pub(super) fn section(&self, processors: usize) -> Option<Section> {
         let transitions = self.transitions.filter(|_| processors <= LOAD)?;
-        // Microseconds of all processors.
-        #[expect(clippy::cast_precision_loss, reason = "no machine has so many")]
+        // Processor time of a connection without a tracer, in microseconds over all processors.
+        #[expect(clippy::cast_precision_loss, reason = "the number of processors is small")]
         let connection = processors as f64 / self.alone? * 1e6;
         let mut table = Table::new(&[
             "tracer",
-            "its programs, us a connection",
-            "its processes, us a connection",
-            "kept, if that were all",
-            "kept, as measured",
+            "BPF programs, us per connection",
+            "processes, us per connection",
+            "expected relative rate",
+            "measured relative rate",
         ]);
         for Cost { name, kernel_ns, processor_s, kept } in &self.tracers {
-            // A microsecond for each transition is a second for a million of them.
+            // Seconds per million transitions are microseconds per transition.
             let (programs, processes) = ((*kernel_ns)? * transitions / 1e3, (*processor_s)? * transitions);
             let expected = connection / (connection + programs + processes);
             table.row([
@@ -85,15 +85,15 @@ impl Costs {
         }
         let left = |kept: f64| connection * (1.0 / kept - 1.0);
         Some(Section {
-            title: "What a connection pays",
+            title: "Cost per connection",
             text: format!(
-                "The sum of the parts above. A connection of the churn takes {connection:.1} us of the processors' time without \
-                 a tracer, both ends and {transitions:.0} transitions. To keep 0.97 of the rate everything that a tracer does \
-                 for them must fit into {:.2} us; to keep 0.90, into {:.2} us. A host that makes a tenth of these \
-                 connections a second gives a tracer a tenth of the processors' time that this one does. The programs' \
-                 time is that with the kernel's statistics, which cost something themselves and leave out what \
-                 entering a program takes. What is kept is less than this sum where processes and programs also take \
-                 each other's caches.",
+                "The sum of the parts above. Without a tracer, a connection of the churn takes {connection:.1} us of \
+                 processor time, with both ends and {transitions:.0} transitions. To keep 0.97 of the rate, all work of \
+                 a tracer for a connection must fit into {:.2} us; to keep 0.90, into {:.2} us. At a tenth of this \
+                 connection rate, a tracer takes a tenth of the processor time. The kernel's statistics measure the run \
+                 time of BPF programs: the figure includes the cost of the statistics and excludes the cost of entering \
+                 a program. The measured rate is lower than the expected one where processes and BPF programs evict \
+                 each other's data from the caches.",
                 left(0.97),
                 left(0.90),
             ),
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_sum_when_all_is_measured() {
+    fn the_sum_needs_every_part_and_a_saturated_machine() {
         let mut costs = Costs::default();
         costs.kernel("a", 100.0);
         costs.processes("a", 0.3);

@@ -1,4 +1,4 @@
-//! Measures processor time of the whole program per million transitions.
+//! Measures the processor time of each tracer's processes per million transitions.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use super::{
     tracers,
 };
 
-/// Target in seconds per million transitions.
+/// Target, in seconds per million transitions.
 const LIMIT_S: f64 = 1.0;
 
 /// Measures every tracer.
@@ -38,18 +38,18 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
         table.row([tracer.name.to_owned(), both.text(2), user.text(2), system.text(2)]);
         costs.processes(tracer.name, both.median());
         if tracer.ours {
-            let what = format!("processor time for a million transitions, {}", tracer.name);
+            let what = format!("processor time per million transitions, {}", tracer.name);
             targets.push(Target::at_most(what, LIMIT_S, both.median(), "s"));
         }
     }
     targets.extend(missing.iter().map(|command| {
-        let what = format!("processor time for a million transitions, tcptrace-bpf {command}");
+        let what = format!("processor time per million transitions, tcptrace-bpf {command}");
         Target::not_in_this_build(what, &format!("at most {LIMIT_S:.2} s"))
     }));
     Ok(Section {
         title: "Processor time",
-        text: "Of all processes of a tracer, for each million transitions of the churn. Their programs in the kernel run on \
-             the account of the traced processes and are not in it; \"Time in the kernel\" has those."
+        text: "Processor time of all processes of a tracer per million transitions of the churn. It excludes the \
+               tracer's BPF programs: they run in the traced processes, and \"Time in the kernel\" measures them."
             .to_owned(),
         tables: vec![table],
         targets,

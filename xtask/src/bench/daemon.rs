@@ -1,4 +1,4 @@
-//! Measures `serve` under full load for minutes: memory, losses and scrape times.
+//! Measures `serve` during minutes of full load: memory, losses and scrape times.
 
 use std::{
     fs,
@@ -22,15 +22,15 @@ use super::{
 
 /// Target of the 99th percentile of scrape times.
 const SCRAPE_MS: f64 = 50.0;
-/// Target of memory growth after the first fifth of the time, when all data structures have their size.
+/// Target of memory growth after the first 20 % of the run. By then all data structures have their final size.
 const GROWTH_MB: f64 = 1.0;
-/// Time between scrapes, far less than usual.
+/// Time between scrapes, far shorter than in production.
 const PAUSE: Duration = Duration::from_millis(250);
-/// More connections than there is time for.
+/// More connections than the run makes before its time limit.
 const MANY: u64 = 100_000_000;
 const MB: f64 = 1e6;
 
-/// Runs the daemon under load.
+/// Measures the daemon under load.
 #[expect(clippy::cast_precision_loss, reason = "counts of some minutes")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let soak = Duration::from_secs(bench.scale(600, 20));
@@ -60,35 +60,41 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let done = traffic.done()?;
     traffic.end()?;
     let summary = running.summary()?;
-    let settled = settled.context("the load was over before the memory was looked at")?;
+    let settled = settled.context("the load ended before the memory was measured")?;
 
     let mut table = Table::new(&["", ""]);
     for (name, value) in [
-        ("seconds", format!("{:.0}", done.seconds)),
+        ("duration, s", format!("{:.0}", done.seconds)),
         ("connections per second", format!("{:.0}", done.connections as f64 / done.seconds)),
         ("transitions seen", summary.seen.to_string()),
         ("lost in the ring", summary.lost.to_string()),
         ("skipped by the kernel", summary.skipped.to_string()),
-        ("resident after a fifth of the time, MB", format!("{settled:.1}")),
-        ("resident at the end, MB", format!("{at_end:.1}")),
-        ("most resident, MB", format!("{:.1}", memory.quantile(1.0))),
+        ("resident memory after 20 % of the run, MB", format!("{settled:.1}")),
+        ("resident memory at the end, MB", format!("{at_end:.1}")),
+        ("peak resident memory, MB", format!("{:.1}", memory.quantile(1.0))),
         ("scrapes", times.len().to_string()),
-        ("half of the scrapes within, ms", format!("{:.1}", times.quantile(0.5))),
-        ("99 of 100 scrapes within, ms", format!("{:.1}", times.quantile(0.99))),
+        ("scrape time, p50, ms", format!("{:.1}", times.quantile(0.5))),
+        ("scrape time, p99, ms", format!("{:.1}", times.quantile(0.99))),
         ("largest page, kB", format!("{:.1}", page as f64 / 1e3)),
     ] {
         table.row([name.to_owned(), value]);
     }
     Ok(Section {
         title: "The daemon",
-        text: "`serve` under the churn above, without a pause, while `/metrics` is fetched four times a second. All \
-               share the processors, so the time of a scrape is mostly that of waiting for one."
-            .to_owned(),
+        text:
+            "`serve` under the churn above, without a pause, with four scrapes of `/metrics` per second. All \
+               processes share the processors, so a scrape spends most of its time waiting for a processor."
+                .to_owned(),
         tables: vec![table],
         targets: vec![
-            Target::at_most("lost by the daemon", 0.0, summary.lost as f64, ""),
-            Target::at_most("growth of the daemon in the last four fifths", GROWTH_MB, at_end - settled, "MB"),
-            Target::at_most("time of 99 of 100 scrapes", SCRAPE_MS, times.quantile(0.99), "ms"),
+            Target::at_most("transitions lost by the daemon", 0.0, summary.lost as f64, ""),
+            Target::at_most(
+                "memory growth of the daemon in the last 80 % of the run",
+                GROWTH_MB,
+                at_end - settled,
+                "MB",
+            ),
+            Target::at_most("scrape time, p99", SCRAPE_MS, times.quantile(0.99), "ms"),
         ],
     })
 }
@@ -112,14 +118,19 @@ impl Socket {
         let page = fetch(path).with_context(|| format!("{} does not answer", path.display()))?;
         let milliseconds = begin.elapsed().as_secs_f64() * 1e3;
         let head = page.get(..page.len().min(15)).unwrap_or_default();
-        ensure!(head == b"HTTP/1.1 200 OK", "{} answers otherwise: {}", path.display(), head.escape_ascii());
+        ensure!(
+            head == b"HTTP/1.1 200 OK",
+            "unexpected response from {}: {}",
+            path.display(),
+            head.escape_ascii()
+        );
         Ok((milliseconds, page.len()))
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The daemon usually has removed it.
+        // The daemon has usually removed it.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Measures time in the kernel per transition, with the kernel's statistics of BPF programs.
+//! Measures the run time of each tracer's BPF programs per transition, with the kernel's statistics.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -14,10 +14,10 @@ use super::{
     tracers,
 };
 
-/// Target in nanoseconds above the cost of an empty program on the same hook.
+/// Target, in nanoseconds above an empty program on the same hook.
 const LIMIT_NS: f64 = 120.0;
 
-/// A minimal program on the same tracepoint, with the kernel's statistics enabled.
+/// A minimal BPF program on the same tracepoint, usually with the kernel's statistics enabled.
 pub(super) struct BareProgram(Load);
 
 #[derive(Deserialize)]
@@ -43,19 +43,19 @@ impl BareProgram {
 
     fn attach(programs: &Programs, load: &[&str]) -> Result<Self> {
         let mut load = Load::start(programs, load)?;
-        let Attached { attached } = load.answer()?;
+        let Attached { attached } = load.receive()?;
         ensure!(attached, "the program is not attached");
         Ok(Self(load))
     }
 
-    /// Detaches it.
+    /// Detaches the program.
     pub(super) fn end(self) -> Result<()> {
         self.0.end()
     }
 
-    /// Returns its runs so far: every transition of the host is a run or skipped.
+    /// Returns the program's runs so far. Every transition of the host is a run or a skipped run.
     pub(super) fn runs(&self) -> Result<ProgramRuns> {
-        running::programs_of(self.0.id()).first().copied().context("the program is not there any more")
+        running::programs_of(self.0.id()).first().copied().context("the program is no longer loaded")
     }
 }
 
@@ -71,7 +71,12 @@ struct Figures {
 pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     let (own, missing) = tracers::own(&bench.programs);
     let mut empty = Sample::default();
-    let mut table = Table::new(&["tracer", "ns per transition", "above empty", "runs skipped of a million"]);
+    let mut table = Table::new(&[
+        "tracer",
+        "ns per transition",
+        "above an empty program, ns",
+        "skipped runs per million transitions",
+    ]);
     let mut targets = Vec::new();
     for tracer in own.iter().chain(tracers::PEERS) {
         let mut figures = Figures::default();
@@ -101,7 +106,7 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
         one(bench, record, BareProgram::runs, BareProgram::end, &mut empty, &mut floor)?;
     }
     table.row([
-        "a program that passes an empty record through a ring buffer".to_owned(),
+        "a program that submits an empty record to a ring buffer".to_owned(),
         floor.per_transition.text(0),
         floor.above_empty.text(0),
         format!("{:.0}", floor.skipped.median()),
@@ -109,20 +114,20 @@ pub(super) fn measure(bench: &Bench, costs: &mut Costs) -> Result<Section> {
     table.row(["an empty program".to_owned(), empty.text(0), String::new(), String::new()]);
     Ok(Section {
         title: "Time in the kernel",
-        text: "By the kernel's statistics of BPF programs (`run_time_ns`), all programs of a tracer together, for each \
-             transition of the host. The statistics' own cost is in every figure, so each run has an empty program on \
-             the same tracepoint beside the tracer, and what is above it counts. The row of \
-             a program that passes an empty record through a ring buffer is what a BPF ring buffer costs by itself: its \
-             lock, and memory that another processor has last read. This project's tracer writes to a lane for each \
-             program and CPU instead (ARCHITECTURE.md), which has no lock. Skipped runs are those of all programs of a \
-             tracer; this project's twin program records what the first one is skipped for."
+        text: "Run time of all BPF programs of a tracer per transition of the host, from the kernel's statistics \
+               (`run_time_ns`). The statistics add their own cost to every figure. Each run therefore also has an \
+               empty program on the same tracepoint, and the target applies to the difference. The program that \
+               submits an empty record to a ring buffer shows the cost of a BPF ring buffer alone: its lock, and \
+               memory that another processor has last read. This project's tracer writes to a lane per program and \
+               CPU instead (ARCHITECTURE.md), which has no lock. Skipped runs are those of all programs of a tracer. \
+               This project's twin program records the transitions for which the kernel skips the first program."
             .to_owned(),
         tables: vec![table],
         targets,
     })
 }
 
-/// Measures a program on the tracepoint next to an empty program.
+/// Measures a tracer and an empty program on the same tracepoint.
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
 fn one<T, E>(
     bench: &Bench,

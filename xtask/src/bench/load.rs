@@ -1,4 +1,4 @@
-//! Controls the loads of `bench/` with lines over stdin and stdout.
+//! Controls the loads of `bench/` by lines on their stdin and stdout.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::programs::Programs;
 
-/// Message of a connection load when it is ready.
+/// Message of a connection load that is ready.
 #[derive(Deserialize)]
 struct Ready {
     netns: u32,
@@ -35,8 +35,8 @@ pub(super) const LISTENER_TRANSITIONS: u64 = 2;
 /// A load that waits for a line on stdin; killed on drop.
 pub(super) struct Load {
     child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Load {
@@ -48,30 +48,30 @@ impl Load {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("{} could not be started", programs.load.display()))?;
-        let orders = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("standard output is piped")?);
-        Ok(Self { child, orders, answers })
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().context("standard output is piped")?);
+        Ok(Self { child, stdin, stdout })
     }
 
-    /// Reads one line.
-    pub(super) fn answer<T: for<'a> Deserialize<'a>>(&mut self) -> Result<T> {
+    /// Reads one line from the load and parses it.
+    pub(super) fn receive<T: for<'a> Deserialize<'a>>(&mut self) -> Result<T> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("a load cannot be read")?;
-        ensure!(!line.is_empty(), "a load ended early; its own message is above");
-        serde_json::from_str(&line).with_context(|| format!("a load said something else: {line}"))
+        self.stdout.read_line(&mut line).context("a load cannot be read")?;
+        ensure!(!line.is_empty(), "a load exited early; see its message above");
+        serde_json::from_str(&line).with_context(|| format!("unexpected output of a load: {line}"))
     }
 
-    /// Tells the load to continue.
-    pub(super) fn order(&mut self) -> Result<()> {
-        let orders = self.orders.as_mut().context("the load was ended")?;
-        orders.write_all(b"\n").and_then(|()| orders.flush()).context("a load has ended early")
+    /// Starts the load's next step.
+    pub(super) fn proceed(&mut self) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("the load was ended")?;
+        stdin.write_all(b"\n").and_then(|()| stdin.flush()).context("a load exited early")
     }
 
     /// Ends the load and waits for it to exit.
     pub(super) fn end(mut self) -> Result<()> {
-        drop(self.orders.take());
+        drop(self.stdin.take());
         let status = self.child.wait().context("a load cannot be waited for")?;
-        ensure!(status.success(), "a load ended with {status}; its own message is above");
+        ensure!(status.success(), "a load exited with {status}; see its message above");
         Ok(())
     }
 
@@ -96,7 +96,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Prepares connections one after the other, limited by time or number.
+    /// Prepares connections one after the other, limited by number and optionally by time.
     pub(super) fn churn(programs: &Programs, connections: u64, milliseconds: Option<u64>) -> Result<Self> {
         let connections = connections.to_string();
         let time = milliseconds.map(|time| time.to_string());
@@ -120,7 +120,7 @@ impl Traffic {
 
     fn start(programs: &Programs, arguments: &[&str]) -> Result<Self> {
         let mut load = Load::start(programs, arguments)?;
-        let Ready { netns } = load.answer()?;
+        let Ready { netns } = load.receive()?;
         Ok(Self { load, netns })
     }
 
@@ -131,12 +131,12 @@ impl Traffic {
 
     /// Starts the next step without waiting.
     pub(super) fn begin(&mut self) -> Result<()> {
-        self.load.order()
+        self.load.proceed()
     }
 
     /// Waits until the step is done.
     pub(super) fn done(&mut self) -> Result<Done> {
-        self.load.answer()
+        self.load.receive()
     }
 
     /// Ends the load.

@@ -1,8 +1,8 @@
-//! Measures losses under load, and checks that every transition is accounted for.
+//! Measures lost transitions under load, and checks that every transition is accounted for.
 //!
 //! Seen, lost and skipped transitions must add up to the generated ones. An empty program on the same
-//! tracepoint is the witness: it counts other programs' transitions, and transitions that reach no program,
-//! which happens in rare cases (docs/limitations.md, "Loss").
+//! tracepoint is the witness. It also counts the transitions of other connections on the host, and shows how many
+//! transitions reached no program, a rare case (docs/limitations.md, "Loss").
 
 use std::{process::Stdio, thread, time::Duration};
 
@@ -21,8 +21,7 @@ use super::{
 /// A load.
 struct Scenario {
     name: &'static str,
-    /// Connections of each process of the load; several processes, because the descriptors of one are
-    /// limited.
+    /// Connections of each process of the load. A process has a limited number of descriptors.
     connections: Vec<u64>,
     load: Kind,
 }
@@ -30,9 +29,9 @@ struct Scenario {
 enum Kind {
     /// Connections one after the other.
     Churn,
-    /// The same, while the tracer is stopped for a second.
+    /// Connections one after the other, while the tracer is stopped for a second.
     Paused,
-    /// All connections open, then all close.
+    /// All connections open, then all close at once.
     Burst,
 }
 
@@ -49,7 +48,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         Scenario { name: "churn", connections: vec![bench.scale(100_000, 20_000)], load: Kind::Churn },
         Scenario { name: "10,000 connections close at once", connections: vec![5_000; 2], load: Kind::Burst },
         Scenario {
-            name: "the tracer stands still for 1 s",
+            name: "the tracer is stopped for 1 s",
             connections: vec![bench.scale(100_000, 20_000)],
             load: Kind::Paused,
         },
@@ -67,16 +66,16 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             if matches!(scenario.load, Kind::Churn) {
                 #[expect(clippy::cast_precision_loss, reason = "a count")]
                 let lost = summary.lost as f64;
-                targets.push(Target::at_most(format!("lost in churn, {command}"), 0.0, lost, ""));
+                targets.push(Target::at_most(format!("transitions lost in churn, {command}"), 0.0, lost, ""));
             }
         }
     }
     Ok(Section {
         title: "Loss",
-        text: "With the buffer as it is by default. Seen, lost in the ring and skipped by the kernel are from the \
-               line that ends the run. The command demands that their sum is what was generated, less what reached \
-               no program on the tracepoint (docs/limitations.md, \"Loss\"); where strangers made connections \
-               meanwhile, it may be more by theirs. JSON goes to where nothing is kept."
+        text: "With the default buffer and JSON output, which is discarded. The summary line reports seen, lost and \
+               skipped transitions. The benchmark fails unless their sum is the number of generated transitions minus \
+               those that reached no program on the tracepoint (docs/limitations.md, \"Loss\"). The sum may also \
+               include transitions of other connections on the host."
             .to_owned(),
         tables: vec![table],
         targets,
@@ -98,7 +97,7 @@ fn run(bench: &Bench, scenario: &Scenario, command: &str) -> Result<LossResult> 
     let least = generated - missed_by_all;
     ensure!(
         (least..=least + strangers).contains(&summary.total()),
-        "{}, {command}: {summary:?} is {} and should be {least}, or up to {strangers} more",
+        "{}, {command}: the sum of {summary:?} is {}, expected {least}, or up to {strangers} more",
         scenario.name,
         summary.total()
     );
@@ -113,7 +112,7 @@ fn tracer(programs: &Programs, command: &str) -> Result<Running> {
     Ok(running)
 }
 
-/// Runs the load and returns the number of transitions.
+/// Runs the load. Returns the number of transitions.
 fn make(bench: &Bench, scenario: &Scenario, running: &mut Running) -> Result<u64> {
     let prepare = |connections: &u64| match scenario.load {
         Kind::Burst => Traffic::hold(&bench.programs, *connections),

@@ -10,7 +10,7 @@ use crate::process;
 /// The load above which other programs compete for the processors.
 const BUSY: f64 = 1.0;
 
-/// Returns a table of the machine and the versions. `load` is the result of [`load`] before the build.
+/// Returns a table of the machine and the versions. `load` is the result of [`load`], taken before the build.
 pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     let mut table = Table::new(&["", ""]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
@@ -18,7 +18,7 @@ pub(super) fn describe(programs: &Programs, load: String) -> Result<Table> {
     row("memory", first(&read("/proc/meminfo"), "MemTotal"));
     let system = rustix::system::uname();
     row("kernel", format!("{} {}", system.release().to_string_lossy(), system.machine().to_string_lossy()));
-    row("load of the last minute, at the beginning", load);
+    row("1-minute load average before the run", load);
     row("tcptrace-bpf", version(Command::new(&programs.tracer).arg("--version"))?);
     row("bpftrace", version(Command::new("bpftrace").arg("--version"))?);
     let package = ["--show", "--showformat=${Version}", "libbpf-tools"];
@@ -45,12 +45,12 @@ fn first(text: &str, name: &str) -> String {
     found.unwrap_or("unknown").trim().to_owned()
 }
 
-/// Returns the machine's load average.
+/// Returns the machine's 1-minute load average.
 pub(super) fn load() -> String {
     let text = read("/proc/loadavg");
     let load = text.split_whitespace().next().unwrap_or("unknown");
     if load.parse::<f64>().is_ok_and(|load| load > BUSY) {
-        return format!("{load}: others were busy, so what is timed below is worth little");
+        return format!("{load}: other programs were busy, so the times below are unreliable");
     }
     load.to_owned()
 }

@@ -1,4 +1,4 @@
-//! Measures memory of the idle program and per open connection.
+//! Measures the memory of the idle program and of each open connection.
 
 use std::{
     process::{Command, Stdio},
@@ -17,17 +17,17 @@ use super::{
 };
 
 const MB: f64 = 1e6;
-/// Target of the idle program.
+/// Target for the idle program.
 const IDLE_MB: f64 = 20.0;
-/// Target per open connection.
+/// Target for each open connection.
 const CONNECTION_BYTES: f64 = 250.0;
-/// Target of a million connections.
+/// Target for a million connections.
 const MILLION_MB: f64 = 300.0;
 
-/// Connections that one load process can hold: two descriptors each, of about 20,000.
+/// Connections of one load process. Each takes two of about 20,000 descriptors.
 const EACH: u64 = 9_000;
 
-/// Connections whose transitions exceed the ring buffer.
+/// Connections whose transitions take more space than the buffer has.
 const WARM_UP: u64 = 5_000;
 
 /// Result of the memory load.
@@ -38,11 +38,11 @@ struct Filled {
     allocated_bytes: u64,
 }
 
-/// Measures both.
+/// Measures the idle program and the open connections.
 #[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut targets = Vec::new();
-    let mut idle = Table::new(&["program", "resident (RSS), MB", "its share (PSS), MB"]);
+    let mut idle = Table::new(&["program", "resident (RSS), MB", "proportional (PSS), MB"]);
     for command in ["connections", "serve"].into_iter().filter(|command| bench.programs.has(command)) {
         let running = tracer(bench, command)?;
         thread::sleep(Duration::from_secs(1));
@@ -52,22 +52,19 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         targets.push(Target::at_most(format!("resident memory, idle, {command}"), IDLE_MB, rss, "MB"));
     }
 
-    let mut table = Table::new(&["connections open", "resident, MB", "bytes for each"]);
+    let mut table = Table::new(&["open connections", "resident, MB", "bytes per connection"]);
     for live in [10_000_u32, 100_000, 1_000_000] {
         let mut load = Load::start(&bench.programs, &["memory", "--live", &format!("{live}")])?;
-        let filled: Filled = load.answer()?;
+        let filled: Filled = load.receive()?;
         load.end()?;
         let each = filled.resident_bytes as f64 / filled.live as f64;
         table.row([
-            format!("{live}, generated, the table alone"),
+            format!("{live}, generated; the connection table alone"),
             format!("{:.1}", filled.resident_bytes as f64 / MB),
-            format!(
-                "{each:.0} (obtained from the allocator: {:.0})",
-                filled.allocated_bytes as f64 / f64::from(live)
-            ),
+            format!("{each:.0} (allocated: {:.0})", filled.allocated_bytes as f64 / f64::from(live)),
         ]);
         targets.push(Target::at_most(
-            format!("memory for each of {live} connections"),
+            format!("memory per connection, {live} connections"),
             CONNECTION_BYTES,
             each,
             "bytes",
@@ -79,26 +76,26 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     }
     let (entries, grown) = real(bench)?;
     table.row([
-        format!("{entries}, real, both ends on this host, the whole program"),
+        format!("{entries}, real, both ends on this host; the whole program"),
         format!("{:.1}", grown / MB),
         format!("{:.0}", grown / entries as f64),
     ]);
     Ok(Section {
         title: "Memory",
-        text: "The idle program with its buffer mapped and what the host has of connections. Then the table of \
-               connections filled through the library, and the growth of the running program while real connections are \
-               open, each of which has two ends here."
+        text: "The first table shows the idle program, with its buffer mapped and the connections of the host. The \
+               second shows the connection table, filled through the library, and the growth of the running program \
+               while real connections are open. A real connection has both ends on this host and counts twice."
             .to_owned(),
         tables: vec![idle, table],
         targets,
     })
 }
 
-/// Opens real connections. Returns the number of sockets and the program's memory growth in bytes.
+/// Opens real connections. Returns the number of sockets, and the growth of the program's memory in bytes.
 #[expect(clippy::cast_precision_loss, reason = "counts of bytes")]
 fn real(bench: &Bench) -> Result<(u64, f64)> {
     let running = tracer(bench, "connections")?;
-    // Touches the whole buffer once, so that its pages do not count as the connections'.
+    // Touches the whole buffer once, so that its pages do not count as memory of the connections.
     load::churn(&bench.programs, WARM_UP, None)?;
     running.cpu_time_when_idle()?;
     let before = running.memory("Rss:")?;

@@ -1,4 +1,4 @@
-//! Repeated measurements of one thing.
+//! Statistics over repeated measurements.
 
 /// Repeated measurements of one quantity.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ impl Sample {
         sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
     }
 
-    /// Formats the median, with the minimum and the maximum in brackets.
+    /// Formats the median, with the minimum and the maximum in brackets if there are several measurements.
     pub(super) fn text(&self, decimals: usize) -> String {
         let sorted = self.sorted();
         match (sorted.first(), sorted.last()) {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_values_that_were_measured() {
+    fn quantiles_are_measured_values() {
         let sample: Sample = (1..=100).map(f64::from).collect();
         assert!((sample.quantile(0.5) - 50.0).abs() < f64::EPSILON);
         assert!((sample.quantile(0.99) - 99.0).abs() < f64::EPSILON);

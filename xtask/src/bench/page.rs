@@ -6,9 +6,9 @@ const HEAD: &str = "\
 <!-- Written by `cargo xtask bench --write`; do not edit. -->
 # Performance
 
-What tracing costs, as `cargo xtask bench` measured it on the machine below. Every figure is a median, with the
-least and the greatest in brackets where there were several runs; it is worth as much as the machine was quiet.
-`sudo -E cargo xtask bench` repeats all of it elsewhere, `--quick` in a few minutes.
+`cargo xtask bench` measured the cost of tracing on the machine below. Every figure is a median. After several runs,
+brackets show the minimum and the maximum. Other load on the machine makes the figures less reliable.
+`sudo -E cargo xtask bench` repeats all measurements; with `--quick` it takes a few minutes.
 ";
 
 /// A table.
@@ -48,7 +48,7 @@ pub(super) struct Target {
     wanted: String,
     found: String,
     met: Option<bool>,
-    /// Value of an empty program, if it misses the target too.
+    /// Value of an empty program, if it also misses the target.
     least: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl Target {
         Self::new(what, format!("at least {}", amount(limit, unit)), found, unit, found >= limit)
     }
 
-    /// Creates a target for a command that this build lacks.
+    /// Creates a target for a command that this build does not have.
     pub(super) fn not_in_this_build(what: impl Into<String>, wanted: &str) -> Self {
         Self {
             what: what.into(),
@@ -78,8 +78,8 @@ impl Target {
         Self { what: what.into(), wanted, found: amount(found, unit), met: Some(met), least: None }
     }
 
-    /// Adds the value of an empty program if it misses the lower limit too: no tracer on the same tracepoint
-    /// can exceed it.
+    /// Adds the value of an empty program if it also misses the lower limit. No tracer on the same tracepoint can
+    /// exceed it.
     pub(super) fn beside_an_empty_program(mut self, limit: f64, empty: f64) -> Self {
         self.least = (empty < limit).then(|| amount(empty, ""));
         self
@@ -89,7 +89,7 @@ impl Target {
         let met = match self.met {
             Some(true) => "met".to_owned(),
             Some(false) => match &self.least {
-                Some(least) => format!("**missed**, as by an empty program: {least}"),
+                Some(least) => format!("**missed**; an empty program also misses it: {least}"),
                 None => "**missed**".to_owned(),
             },
             None => "not measured".to_owned(),
@@ -127,7 +127,7 @@ pub(super) fn write(machine: &Table, sections: &[Section]) -> String {
     let mut page = HEAD.to_owned();
     page.push('\n');
     machine.write(&mut page);
-    let mut targets = Table::new(&["target", "wanted", "found", ""]);
+    let mut targets = Table::new(&["quantity", "target", "measured", "result"]);
     for target in sections.iter().flat_map(|section| &section.targets) {
         targets.row(target.row());
     }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_say_whether_they_are_met() {
+    fn targets_report_whether_they_are_met() {
         assert_eq!(
             Target::at_most("a", 120.0, 133.4, "ns").row(),
             ["a", "at most 120 ns", "133 ns", "**missed**"]
@@ -158,7 +158,7 @@ mod tests {
         let beside = |kept, empty| {
             Target::at_least("b", 0.97, kept, "").beside_an_empty_program(0.97, empty).row()[3].clone()
         };
-        assert_eq!(beside(0.92, 0.913), "**missed**, as by an empty program: 0.91");
+        assert_eq!(beside(0.92, 0.913), "**missed**; an empty program also misses it: 0.91");
         assert_eq!(beside(0.92, 0.99), "**missed**");
         assert_eq!(beside(0.98, 0.91), "met");
         assert_eq!(
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_its_parts() {
+    fn a_page_has_the_sections_and_their_tables() {
         let mut table = Table::new(&["x", "y"]);
         table.row(["1".to_owned(), "2".to_owned()]);
         let section =

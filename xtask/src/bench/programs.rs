@@ -1,4 +1,4 @@
-//! Builds the measured programs with the release profile.
+//! Builds the measured programs in the release profile.
 
 use std::{
     path::PathBuf,
@@ -42,7 +42,7 @@ impl Programs {
             .arg("--message-format=json-render-diagnostics")
             .stderr(Stdio::inherit());
         let output = cargo.output().context("could not start cargo")?;
-        ensure!(output.status.success(), "cargo could not build the programs; its own message is above");
+        ensure!(output.status.success(), "cargo could not build the programs; see its message above");
         // Skips cargo's other messages, which have other fields.
         let built: Vec<Artifact> = serde_json::Deserializer::from_slice(&output.stdout)
             .into_iter::<serde_json::Value>()
@@ -52,7 +52,7 @@ impl Programs {
             let found = built.iter().find(|one| one.target.name == name && one.executable.is_some());
             found
                 .and_then(|one| one.executable.clone())
-                .with_context(|| format!("cargo does not say where it put {name}"))
+                .with_context(|| format!("cargo reported no path of {name}"))
         };
         let (tracer, load) = (program("tcptrace-bpf")?, program("tcptrace-bench")?);
         let help = process::probe(Command::new(&tracer).arg("help"))?

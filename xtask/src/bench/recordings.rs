@@ -1,4 +1,4 @@
-//! Measures speed and memory of reading recordings.
+//! Measures the speed and the memory of reading recordings.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use super::{
     running::{Running, Summary},
 };
 
-/// Measured commands: name in the table, and arguments.
+/// Measured commands: name in the table, arguments.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("connections -o json", &["connections", "-o", "json"]),
     ("transitions -o json", &["transitions", "-o", "json"]),
@@ -53,10 +53,10 @@ impl Recording {
         let name = path.to_str().context("the target folder's path is not UTF-8")?;
         let mut load =
             Load::start(&bench.programs, &["recording", name, "--transitions", &transitions.to_string()])?;
-        let written = load.answer::<Written>();
+        let written = load.receive::<Written>();
         let recording = Self { path, transitions, bytes: written.as_ref().map_or(0, |it| it.bytes) };
         load.end()?;
-        ensure!(written?.transitions == transitions, "the load wrote another number of transitions");
+        ensure!(written?.transitions == transitions, "the load wrote a different number of transitions");
         Ok(recording)
     }
 }
@@ -68,8 +68,8 @@ impl Drop for Recording {
     }
 }
 
-/// Measures every command with a recording that is long enough for a steady number of connections in
-/// TIME_WAIT, and with a longer one.
+/// Measures every command with two recordings. The shorter one already reaches a steady number of connections in
+/// TIME_WAIT.
 #[expect(clippy::cast_precision_loss, reason = "counts of some millions")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let short = Recording::generate(bench, bench.scale(2_000_000, 100_000))?;
@@ -94,15 +94,15 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             ]);
             peaks.push(peak.median());
         }
-        let what = format!("memory for {TIMES} times the recording, {name}");
+        let what = format!("peak memory for a recording {TIMES} times as long, {name}");
         targets.push(Target::at_most(what, GROWTH, peaks[1] / peaks[0], "times"));
     }
     Ok(Section {
         title: "Recordings",
         text: format!(
-            "Generated recordings of a host with 20,000 transitions a second and 10,000 connections open, {:.1} bytes a \
-             transition in the file, read with `--input` by the whole program; the lines go nowhere. The time is \
-             the clock's, from exec to end.",
+            "Generated recordings of a host with 20,000 transitions per second and 10,000 open connections. A \
+             transition takes {:.1} bytes in the file. The whole program reads them with `--input`, and its output is \
+             discarded. The rate is measured in wall-clock time from exec to exit.",
             long.bytes as f64 / long.transitions as f64
         ),
         tables: vec![table],
@@ -110,7 +110,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Reads a recording to its end. Returns the duration in seconds and the peak resident memory in bytes.
+/// Reads a recording to its end. Returns the duration in seconds, and the peak resident memory in bytes.
 fn read(bench: &Bench, file: &Path, arguments: &[&str], transitions: u64) -> Result<(f64, f64)> {
     let mut command = Command::new(&bench.programs.tracer);
     command.args(arguments).arg("--input").arg(file).stdin(Stdio::null()).stdout(Stdio::null());

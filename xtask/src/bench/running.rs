@@ -1,4 +1,4 @@
-//! Runs a tracer and reads its processor time, memory, BPF programs and summary.
+//! Runs a tracer, and reads its processor time, memory, BPF program statistics and summary.
 
 use std::{
     collections::BTreeMap,
@@ -13,21 +13,21 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Limit of starting or stopping a tracer.
+/// Time limit for starting or stopping a tracer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Time after loading its programs until a tracer is attached and idle.
+/// Time from loading its programs until a tracer is attached and idle.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Time between two SIGINTs.
+/// Time before SIGINT is sent again.
 const AGAIN: Duration = Duration::from_secs(3);
 
-/// Processor time, seconds.
+/// Processor time, in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CpuTime {
     /// In user space.
     pub(super) user: f64,
-    /// In the kernel, accounted to the tracer: excludes its BPF programs, which run in the traced processes.
+    /// In the kernel. Excludes the tracer's BPF programs, which run in the traced processes.
     pub(super) system: f64,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct ProgramRuns {
     pub(super) time: u64,
     /// Runs.
     pub(super) count: u64,
-    /// Skipped runs, because this or another program was interrupted.
+    /// Skipped runs: this or another program was already active on the CPU.
     pub(super) skipped: u64,
 }
 
@@ -54,14 +54,14 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Returns the known number of generated transitions.
+    /// Returns the number of transitions that the tracer accounts for.
     pub(super) fn total(&self) -> u64 {
         self.seen + self.lost + self.skipped
     }
 
     fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(", ");
-        // The first number follows the program's name, or the time and level of a log line.
+        // The first number follows the program's name, or a log line's time and level.
         let mut number =
             |what: &str| parts.next()?.strip_suffix(what)?.split_whitespace().last()?.parse().ok();
         Some(Self {
@@ -76,7 +76,7 @@ impl Summary {
 pub(super) struct Running {
     child: Child,
     stderr: Receiver<String>,
-    said: Vec<String>,
+    printed: Vec<String>,
     started: Instant,
 }
 
@@ -111,7 +111,7 @@ impl Running {
                 }
             }
         });
-        Ok(Self { child, stderr, said: Vec::new(), started })
+        Ok(Self { child, stderr, printed: Vec::new(), started })
     }
 
     /// Returns the tracer's process.
@@ -124,11 +124,11 @@ impl Running {
         loop {
             let left = LIMIT.saturating_sub(self.started.elapsed());
             let line = self.stderr.recv_timeout(left).with_context(|| {
-                format!("the tracer did not say `{text}`; what it said: {}", self.said.join("; "))
+                format!("the tracer did not print `{text}`; its output: {}", self.printed.join("; "))
             })?;
             let time = self.started.elapsed();
             let found = line.contains(text);
-            self.said.push(line);
+            self.printed.push(line);
             if found {
                 return Ok(time);
             }
@@ -156,7 +156,7 @@ impl Running {
         loop {
             thread::sleep(SETTLE);
             let now = self.cpu_time()?;
-            // A tracer that polls its buffers uses an occasional tick.
+            // A tracer that polls its buffers takes an occasional tick.
             if now.user + now.system - before.user - before.system < 0.015 || Instant::now() > end {
                 return Ok(now);
             }
@@ -164,7 +164,7 @@ impl Running {
         }
     }
 
-    /// Returns the statistics of its BPF programs.
+    /// Returns the statistics of the tracer's BPF programs.
     pub(super) fn programs(&self) -> Result<Vec<ProgramRuns>> {
         Ok(self.processes()?.into_iter().flat_map(programs_of).collect())
     }
@@ -186,17 +186,21 @@ impl Running {
 
     /// Sends a signal to the tracer's process.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), signal).context("the tracer has ended by itself")
+        kill_process(Pid::from_child(&self.child), signal).context("the tracer has already exited")
     }
 
-    /// Stops the tracer like Ctrl-C, and returns its stderr lines.
+    /// Stops the tracer with SIGINT. Returns its stderr lines.
     pub(super) fn interrupt(mut self) -> Result<Vec<String>> {
         let end = Instant::now() + LIMIT;
         let mut next = Instant::now();
         while self.child.try_wait().context("the tracer cannot be waited for")?.is_none() {
             let now = Instant::now();
             if now > end {
-                bail!("process {} and its own did not end within {} s", self.child.id(), LIMIT.as_secs());
+                bail!(
+                    "process {} and its children did not exit within {} s",
+                    self.child.id(),
+                    LIMIT.as_secs()
+                );
             }
             // Some tracers miss the first signal.
             if now >= next {
@@ -206,9 +210,9 @@ impl Running {
             thread::sleep(Duration::from_millis(2));
         }
         while let Ok(line) = self.stderr.recv_timeout(SETTLE) {
-            self.said.push(line);
+            self.printed.push(line);
         }
-        Ok(std::mem::take(&mut self.said))
+        Ok(std::mem::take(&mut self.printed))
     }
 
     fn send_to_all(&self, signal: Signal) -> Result<()> {
@@ -221,16 +225,15 @@ impl Running {
         Ok(())
     }
 
-    /// Stops the tracer and parses its summary.
+    /// Stops the tracer. Returns its summary.
     pub(super) fn summary(self) -> Result<Summary> {
-        let said = self.interrupt()?;
-        said.iter()
-            .rev()
-            .find_map(|line| Summary::parse(line))
-            .with_context(|| format!("the tracer ended without a summary; what it said: {}", said.join("; ")))
+        let printed = self.interrupt()?;
+        printed.iter().rev().find_map(|line| Summary::parse(line)).with_context(|| {
+            format!("the tracer exited without a summary; its output: {}", printed.join("; "))
+        })
     }
 
-    /// Returns the tracer's process and its descendants, the tracer first.
+    /// Returns the process ids of the tracer and its descendants, the tracer first.
     fn processes(&self) -> Result<Vec<u32>> {
         let mut family = vec![self.child.id()];
         let entries = fs::read_dir("/proc").context("/proc cannot be read")?;
@@ -257,8 +260,7 @@ impl Drop for Running {
     }
 }
 
-/// Returns the statistics of the BPF programs of a process, each program once; empty if the process has
-/// exited.
+/// Returns the statistics of a process's BPF programs, each program once; empty if the process has exited.
 pub(super) fn programs_of(process: u32) -> Vec<ProgramRuns> {
     let Ok(files) = fs::read_dir(format!("/proc/{process}/fdinfo")) else { return Vec::new() };
     let found: BTreeMap<u64, ProgramRuns> = files
@@ -303,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_is_read() {
+    fn a_summary_line_is_parsed() {
         let line = "tcptrace-bpf: 300002 transitions seen, 12 lost in the ring, 3 skipped by the kernel, 60000 \
                     connections closed, 0 open, 0 evicted, 0 unmatched, 0 gaps";
         let summary = Summary::parse(line).unwrap();

@@ -1,4 +1,4 @@
-//! Measures start time, latency from a transition to its row, and program size.
+//! Measures the start time, the latency from a transition to its row, and the program size.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ const SIZE_MB: f64 = 12.0;
 /// Target of the 99th percentile of latency.
 const LATENCY_MS: f64 = 60.0;
 
-/// Measures start time, latency and size.
+/// Measures the start time, the latency and the program size.
 #[expect(clippy::cast_precision_loss, reason = "a size of some millions")]
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut start = Sample::default();
@@ -34,29 +34,30 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         start.push(running.wait_for("tracing TCP")?.as_secs_f64() * 1e3);
         running.interrupt()?;
     }
-    let size = fs::metadata(&bench.programs.tracer).context("the program has no size")?.len() as f64 / 1e6;
+    let size =
+        fs::metadata(&bench.programs.tracer).context("the program file cannot be read")?.len() as f64 / 1e6;
     let mut sizes = Table::new(&["", ""]);
     sizes.row(["from exec to \"tracing TCP\", ms".to_owned(), start.text(0)]);
-    sizes.row(["size of the program, MB".to_owned(), format!("{size:.1}")]);
+    sizes.row(["program size, MB".to_owned(), format!("{size:.1}")]);
     let mut targets = vec![
-        Target::at_most("time to start", START_MS, start.median(), "ms"),
-        Target::at_most("size of the program", SIZE_MB, size, "MB"),
+        Target::at_most("start time", START_MS, start.median(), "ms"),
+        Target::at_most("program size", SIZE_MB, size, "MB"),
     ];
 
-    let mut table = Table::new(&["", "half within, ms", "99 of 100 within, ms", "all within, ms"]);
-    for (name, options) in [("by default", &[][..]), ("`--latency 5ms`", &["--latency", "5ms"])] {
+    let mut table = Table::new(&["latency", "p50, ms", "p99, ms", "maximum, ms"]);
+    for (name, options) in [("default", &[][..]), ("`--latency 5ms`", &["--latency", "5ms"])] {
         let sample = latencies(bench, options)?;
         table.row(
             std::iter::once(name.to_owned())
                 .chain([0.5, 0.99, 1.0].map(|share| format!("{:.1}", sample.quantile(share)))),
         );
-        let what = format!("latency of 99 of 100 transitions, {name}");
+        let what = format!("latency, p99, {name}");
         targets.push(Target::at_most(what, LATENCY_MS, sample.quantile(0.99), "ms"));
     }
     Ok(Section {
         title: "Start, latency and size",
-        text: "Latency is from the kernel's time of a transition to the moment at which a reader of \
-               `transitions -o json` has its line, with a connection every few milliseconds."
+        text: "Latency is the time from the kernel's timestamp of a transition until a reader of \
+               `transitions -o json` has received its line. The load makes a connection every few milliseconds."
             .to_owned(),
         tables: vec![sizes, table],
         targets,
@@ -88,7 +89,7 @@ fn latencies(bench: &Bench, options: &[&str]) -> Result<Sample> {
     Ok(sample.into_iter().collect())
 }
 
-/// Returns the milliseconds from the timestamp in each row to its arrival.
+/// Returns the time from each row's timestamp to its arrival, in milliseconds.
 fn read(stdout: ChildStdout) -> Result<Vec<f64>> {
     let mut found = Vec::new();
     for line in BufReader::new(stdout).lines() {
@@ -96,7 +97,7 @@ fn read(stdout: ChildStdout) -> Result<Vec<f64>> {
         let now = jiff::Timestamp::try_from(SystemTime::now()).context("the clock is out of range")?;
         let row: serde_json::Value = serde_json::from_str(&line).context("a line is not JSON")?;
         let time = row["time"].as_str().context("a line has no time")?;
-        let time: jiff::Timestamp = time.parse().context("a line's time is not understood")?;
+        let time: jiff::Timestamp = time.parse().context("a line's time is invalid")?;
         found.push(now.duration_since(time).as_secs_f64() * 1e3);
     }
     Ok(found)

@@ -1,4 +1,4 @@
-//! The compared tracers and their command lines.
+//! The measured tracers and their command lines.
 
 use std::{
     collections::BTreeSet,
@@ -24,13 +24,13 @@ pub(super) struct Tracer {
     program: Option<&'static str>,
 }
 
-/// Traces a network namespace without the load, so the kernel side drops the load's transitions.
-const OTHER_NAMESPACE: &str = "tcptrace-bpf connections --netns, of another namespace";
+/// Traces another network namespace than the load's, so the BPF program drops the load's transitions.
+const OTHER_NAMESPACE: &str = "tcptrace-bpf connections --netns, another namespace";
 
 /// This project's tracers: subcommand, name, arguments.
 const OURS: &[(&str, &str, &[&str])] = &[
     ("serve", "tcptrace-bpf serve", &["serve"]),
-    // What the second program on the tracepoint costs, which recovers what the kernel skips.
+    // Shows the cost of the twin program, which recovers transitions for which the kernel skips the first one.
     ("serve", "tcptrace-bpf serve, without the twin", &["serve", "--no-twin"]),
     ("connections", "tcptrace-bpf connections", &["connections"]),
     ("transitions", "tcptrace-bpf transitions -o json", &["transitions", "-o", "json"]),
@@ -46,7 +46,7 @@ pub(super) const PEERS: &[Tracer] = &[
     Tracer::peer(TCPSTATES, "script", &["--quiet", "--command", "tcpstates", "/dev/null"]),
 ];
 
-/// The tracer most similar to this project's.
+/// The tracer that is most similar to this project's.
 pub(super) const TCPSTATES: &str = "libbpf-tools tcpstates";
 
 impl Tracer {
@@ -58,7 +58,7 @@ impl Tracer {
         Self { name, ours: true, arguments, program: None }
     }
 
-    /// Returns the command that starts it, with stdout discarded.
+    /// Returns the command that starts the tracer, with stdout discarded.
     pub(super) fn command(&self, programs: &Programs) -> Command {
         let mut command = match self.program {
             None => Command::new(&programs.tracer),
@@ -73,7 +73,7 @@ impl Tracer {
     }
 }
 
-/// Returns this project's tracers that this build has, and the missing subcommands.
+/// Returns the tracers of this project that this build has, and the missing subcommands.
 pub(super) fn own(programs: &Programs) -> (Vec<Tracer>, BTreeSet<&'static str>) {
     let (there, missing): (Vec<_>, Vec<_>) =
         OURS.iter().partition(|(subcommand, _, _)| programs.has(subcommand));

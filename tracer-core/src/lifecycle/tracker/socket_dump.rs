@@ -16,7 +16,8 @@ impl Tracker {
             self.listeners.begin_dump();
         }
         if socket.state == TcpState::Listen {
-            self.listeners.dumped(socket.netns, socket.local, socket.process);
+            let tracked = self.listeners.dumped(socket.netns, socket.local, socket.process);
+            self.counts.unfollowed += u64::from(!tracked);
             return;
         }
         let key = socket.key();

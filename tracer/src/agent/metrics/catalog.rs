@@ -230,7 +230,7 @@ pub(super) const COVERAGE_GAPS: Description = Description {
     )
 };
 pub(super) const EVENTS_RECOVERED: Description = Description {
-    note: "They are among `tcptrace_events_total` and are not lost.",
+    note: "Included in `tcptrace_events_total`; not lost.",
     ..metric(
         "tcptrace_events_recovered",
         None,
@@ -239,7 +239,7 @@ pub(super) const EVENTS_RECOVERED: Description = Description {
     )
 };
 pub(super) const EVENTS_DUPLICATE: Description = Description {
-    note: "The second record of each was dropped: no event is counted twice.",
+    note: "One of the two records was dropped, so each counts once.",
     ..metric(
         "tcptrace_events_duplicate",
         None,
@@ -274,7 +274,7 @@ pub(super) const UNFOLLOWED: Description = metric(
     "tcptrace_unfollowed",
     None,
     MetricKind::Counter,
-    "Half-open handshakes and timewait sockets beyond the tracking limits.",
+    "Half-open handshakes, timewait sockets and listeners beyond the tracking limits.",
 );
 pub(super) const TIME_WAIT_REUSED: Description = metric(
     "tcptrace_time_wait_reused",

@@ -10,20 +10,20 @@ use tracer_core::{
 use crate::{
     cli::{Shared, StuckArguments},
     commands::{
-        stuck::{AtEnd, Told, report, take},
+        stuck::{AtEnd, AtEndValue, report, take},
         trace,
     },
     host::CgroupResolver,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
-    let told = Told::default();
+    let value = AtEndValue::default();
     let mut resolver = None;
     trace::trace(shared, |origin| {
         resolver = Some(origin.resolver);
-        AtEnd { ask: stuck, told: Arc::clone(&told) }
+        AtEnd { compute: stuck, value: Arc::clone(&value) }
     })?;
-    let stuck = take(&told);
+    let stuck = take(&value);
     let of = format!("{} sockets that were open when the recording ended", stuck.len());
     let resolver =
         resolver.unwrap_or_else(|| CgroupResolver::recorded(crate::host::RecordedCgroups::default()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tracer_core::{
-    escape::escape,
+    escape::{escape, is_plain as is_plain_text},
     event::{CgroupId, Process},
 };
 
@@ -118,6 +118,5 @@ impl Owners {
 /// Returns whether the text of the name is equal to its bytes.
 fn is_plain(process: &Process) -> bool {
     let name = process.name();
-    name.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')
-        && process.comm[name.len()..].iter().all(|&byte| byte == 0)
+    is_plain_text(name) && process.comm[name.len()..].iter().all(|&byte| byte == 0)
 }

@@ -102,7 +102,7 @@ fields! { ConnectionRow<'_>, |row| {
     opened: Option<Rfc3339> ["ns"] = row.opened.map(|time| rfc3339(time, row.clock));
     /// When the connection closed; null if that was not seen
     closed: Option<Rfc3339> ["ns"] = row.closed();
-    /// Time from `opened` to `closed`; null if either is
+    /// Time from `opened` to `closed`; null if either is null
     duration_us: Option<f64> ["us"] = row.duration.map(microseconds);
     /// Every state and the time spent in it, in order: see [states](#states)
     states: ArrayVec<StateSpan, 8> = row.states();

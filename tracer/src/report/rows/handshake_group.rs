@@ -106,7 +106,7 @@ fields! { HandshakeGroupRow<'_>, |row| {
     resend_wait_us: f64 ["us"] = microseconds(row.group.stats.retransmit_wait());
     /// Average time lost per handshake, which orders the groups: see [handshakes.md](handshakes.md#the-order)
     cost_us: f64 ["us"] = microseconds(row.group.score.cost);
-    /// What is wrong with the group, in words that may change; null if nothing is
+    /// The group's problem, in words that may change; null if there is none
     why: Option<&str> = row.faults.as_deref();
 }}
 

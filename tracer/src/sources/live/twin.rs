@@ -1,4 +1,4 @@
-//! Telling the transitions that the twin program recovered from its duplicates.
+//! Drops the duplicates among the records of the twin program. The others are recovered transitions.
 //!
 //! The twin program records a transition whenever it cannot tell that the first program has recorded it
 //! (`tracer-ebpf/src/programs/receipt.rs`). A record of the twin is a duplicate if the previous transition of the same
@@ -108,21 +108,21 @@ mod tests {
         }
     }
 
-    const OPENING: (TcpState, TcpState) = (TcpState::Closed, TcpState::SynSent);
-    const OPENED: (TcpState, TcpState) = (TcpState::SynSent, TcpState::Established);
+    const CONNECTING: (TcpState, TcpState) = (TcpState::Closed, TcpState::SynSent);
+    const CONNECTED: (TcpState, TcpState) = (TcpState::SynSent, TcpState::Established);
 
     #[test]
     fn only_the_twins_repetition_of_a_sockets_previous_transition_is_a_duplicate() {
         let mut recent = RecentTransitions::new();
         let mut admit = |socket, (from, to), by_twin| recent.admit(&transition(socket, from, to), by_twin);
-        assert!(admit(1, OPENING, true), "the first of a socket");
-        assert!(!admit(1, OPENING, true), "again");
-        assert!(admit(2, OPENING, true), "of another socket");
-        assert!(!admit(1, OPENING, true), "again, with another socket's in between");
-        assert!(admit(1, OPENING, false), "by the first program");
-        assert!(admit(1, OPENED, false));
-        assert!(!admit(1, OPENED, true));
-        assert!(admit(1, OPENING, true), "not the previous transition");
+        assert!(admit(1, CONNECTING, true), "the first of a socket");
+        assert!(!admit(1, CONNECTING, true), "again");
+        assert!(admit(2, CONNECTING, true), "of another socket");
+        assert!(!admit(1, CONNECTING, true), "again, with another socket's in between");
+        assert!(admit(1, CONNECTING, false), "by the first program");
+        assert!(admit(1, CONNECTED, false));
+        assert!(!admit(1, CONNECTED, true));
+        assert!(admit(1, CONNECTING, true), "not the previous transition");
     }
 
     #[test]
@@ -131,7 +131,8 @@ mod tests {
         // Across the point where the numbers wrap around, too.
         recent.next = 0_u32.wrapping_sub(u32::try_from(REMEMBERED).unwrap() / 2);
         recent.latest.fill(recent.next.wrapping_sub(u32::try_from(REMEMBERED).unwrap() + 1));
-        let mut admit = |socket, by_twin| recent.admit(&transition(socket, OPENING.0, OPENING.1), by_twin);
+        let mut admit =
+            |socket, by_twin| recent.admit(&transition(socket, CONNECTING.0, CONNECTING.1), by_twin);
         assert!(admit(1, false));
         for _ in 1..REMEMBERED {
             assert!(admit(2, false));
