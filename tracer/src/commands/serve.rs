@@ -97,6 +97,8 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let mut event_loop =
         EventLoop::start(input.source, input.stop, options, MetricsConsumer::new(recorder, publisher))
             .context("the thread that reads events could not be started")?;
+    // The tracing thread has inherited it.
+    drop(input.priority);
     let agent = Agent { mode: input.mode, kernel: origin.host.kernel };
     let site = Site::new(snapshots, agent, started, queue_scan);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, &mut event_loop));

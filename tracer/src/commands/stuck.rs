@@ -94,7 +94,9 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
 fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
     let mut entered = Entered::new();
     for timewait in tracker.timewait_sockets() {
-        entered.insert(timewait.key(), (timewait.state, timewait.since));
+        if let Some(since) = timewait.since {
+            entered.insert(timewait.key(), (timewait.state, since));
+        }
     }
     for (_, connection) in tracker.connections() {
         if let Some(since) = connection.history.since() {

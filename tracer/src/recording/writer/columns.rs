@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tracer_core::event::{
-    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Netns, Process,
-    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Netns,
+    Process, SocketFlags, SourceCounts, SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -53,6 +53,7 @@ pub(super) struct BatchColumns {
     attempts: Sparse<u8>,
     first_sent: Sparse<i64>,
     counts: [Sparse<u64>; 8],
+    timer_due: Sparse<i64>,
 }
 
 impl BatchColumns {
@@ -87,6 +88,7 @@ impl BatchColumns {
             attempts: Sparse::default(),
             first_sent: Sparse::default(),
             counts: Default::default(),
+            timer_due: Sparse::default(),
         }
     }
 
@@ -104,7 +106,13 @@ impl BatchColumns {
                 self.begin(Kind::SnapshotScope, *started);
                 self.netns.put(self.rows, netns.0);
             }
-            Event::DumpEnd { started } => self.begin(Kind::SnapshotEnd, *started),
+            Event::ExistingTimewait(socket) => self.existing_timewait(socket),
+            Event::DumpEnd { started, timewait } => {
+                self.begin(Kind::SnapshotEnd, *started);
+                if *timewait {
+                    self.to.put(self.rows, state_index(TcpState::TimeWait));
+                }
+            }
             Event::SynAckRetransmit(event) => self.syn_ack_retransmit(event),
             Event::FirstRead(event) => self.first_read(event, resolver),
             Event::TimewaitEnd(event) => self.timewait_end(event),
@@ -186,6 +194,14 @@ impl BatchColumns {
         if let Some(info) = info {
             self.info.put(row, info);
         }
+    }
+
+    fn existing_timewait(&mut self, socket: &ExistingTimewait) {
+        let ExistingTimewait { time, state, due, local, remote, netns } = *socket;
+        self.begin(Kind::ExistingTimewait, time);
+        self.to.put(self.rows, state_index(state));
+        self.timer_due.put(self.rows, to_utc(due, self.clock));
+        self.endpoints(local, remote, netns);
     }
 
     fn syn_ack_retransmit(&mut self, event: &SynAckRetransmit) {
@@ -319,6 +335,7 @@ impl BatchColumns {
         for column in &mut self.counts {
             column.write(to);
         }
+        self.timer_due.write(to);
     }
 }
 
