@@ -143,7 +143,8 @@ fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     if !skips_are_counted(mode) {
         return;
     }
-    let Some(traced) = traced_churn(mode, &["--buffer", "4K"], false) else { return };
+    // A reader that gets the processor late, so that a slow machine loses transitions, too.
+    let Some(traced) = traced_churn(mode, &["--buffer", "4K", "--nice", "19"], false) else { return };
     let Traced { lines, summary, witnessed } = traced;
     assert!(summary.lost > transitions() / 300, "{summary:?}");
     assert_eq!(lines, summary.seen, "a line for each seen transition");
@@ -201,6 +202,15 @@ fn nothing_is_lost_beside_busy_programs(
     assert!(count(" transitions seen") > transitions() * 99 / 100, "{}", ended.stderr);
 }
 
+/// Returns whether the kernel may preempt a task inside a tracepoint, so that it may skip a program and its twin: from 7.x
+/// on (docs/modes.md). No test kernel has `PREEMPT_RT`.
+fn tracepoints_are_preemptible() -> bool {
+    let names = rustix::system::uname();
+    let release = names.release().to_string_lossy();
+    let major = release.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major >= 7)
+}
+
 /// Asserts that seen and lost transitions add up to the witness's count, except those that the kernel hides from BPF
 /// programs.
 ///
@@ -213,9 +223,11 @@ fn assert_all_accounted_for(mode: Mode, summary: Summary, witnessed: Witnessed, 
         Mode::Tracepoint => "twin tracepoint",
     });
     let known = summary.seen + summary.lost;
-    let exact = twin && summary.lost == 0;
-    assert!(!exact || witnessed.is_exactly(known), "{summary:?} and {witnessed:?}");
     let skipped = summary.skipped.unwrap_or(0);
+    if twin && summary.lost == 0 {
+        assert!(witnessed.is_exactly(known + skipped), "{summary:?} and {witnessed:?}");
+        assert!(skipped == 0 || tracepoints_are_preemptible(), "{summary:?} and {witnessed:?}");
+    }
     let least = witnessed.least().saturating_sub(skipped);
     assert!((least..=witnessed.own + twice).contains(&known), "{summary:?} and {witnessed:?}");
 }
