@@ -264,12 +264,14 @@ impl Tracker {
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
-                self.begin(transition, Role::Client, owner, report);
+                self.begin(transition, Connection::begin(transition, Role::Client, owner), report);
             }
             (TcpState::Listen, TcpState::SynReceived) => {
-                let process = self.listeners.owner(transition.netns, transition.local);
-                let owner = Owner::from_process(process, OwnerSource::Listener);
-                self.begin(transition, Role::Server, owner, report);
+                let listener = self.listeners.of_child(transition);
+                let owner = Owner::from_process(listener.process, OwnerSource::Listener);
+                let mut connection = Connection::begin(transition, Role::Server, owner);
+                connection.defer_accept |= listener.defer_accept;
+                self.begin(transition, connection, report);
             }
             (_, TcpState::Closed) => self.close(transition, report),
             (from, to) if from == to => self.repeat(transition, report),
@@ -286,12 +288,10 @@ impl Tracker {
     fn begin(
         &mut self,
         transition: &Transition,
-        role: Role,
-        owner: Owner,
+        connection: Connection,
         report: &mut dyn FnMut(Observation<'_>),
     ) {
         self.close_previous_connection(transition, report);
-        let connection = Connection::begin(transition, role, owner);
         let slot = self.insert(transition.socket, transition.time, connection, report);
         report(Observation::Transition {
             transition,
@@ -340,6 +340,15 @@ impl Tracker {
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
+            }
+            (_, TcpState::Established) if transition.flags.is_some_and(|flags| flags.repair) => {
+                // A restore sends no segment, so it is no handshake, and either side may have opened the connection.
+                connection.role = Role::Unknown;
+            }
+            // The child has received one segment: the ACK that completed the handshake carried the FIN. So it is after a
+            // client that sent no data to a listener with `TCP_DEFER_ACCEPT`, which ignores the earlier ACK.
+            (TcpState::Established, TcpState::CloseWait) if transition.unaccepted_segments == Some(1) => {
+                connection.handshake = connection.handshake.map(Handshake::ended_by_fin);
             }
             (_, TcpState::Established) => {
                 let key = connection.key();

@@ -123,6 +123,15 @@ pub struct Rows {
     counts: [Numbers<UInt64Type>; 8],
     /// The ids and processes whose cgroups were already taken from this batch.
     recorded: HashSet<(Option<CgroupId>, Option<u32>), foldhash::fast::FixedState>,
+    more_flags: [BooleanArray; 3],
+    data_segments: Numbers<UInt32Type>,
+    unaccepted_segments: Numbers<UInt32Type>,
+    interface: Numbers<UInt32Type>,
+    transparent: BooleanArray,
+    defer_accept: BooleanArray,
+    acked: BooleanArray,
+    thread: Values<Int32Type, [u8; 16]>,
+    thread_raw: FixedSizeBinaryArray,
 }
 
 impl Rows {
@@ -165,6 +174,15 @@ impl Rows {
             attempts: columns.numbers()?,
             first_sent: columns.numbers()?,
             counts: columns.several(RowColumns::numbers)?,
+            more_flags: columns.several(RowColumns::array)?,
+            data_segments: columns.numbers()?,
+            unaccepted_segments: columns.numbers()?,
+            interface: columns.numbers()?,
+            transparent: columns.array()?,
+            defer_accept: columns.array()?,
+            acked: columns.array()?,
+            thread: columns.values(|name| Some(padded(name)))?,
+            thread_raw: columns.array()?,
             recorded: HashSet::default(),
         })
     }
@@ -227,6 +245,13 @@ impl Rows {
         Some(Process { pid, uid: self.uid.get(row)?, comm })
     }
 
+    fn thread(&self, row: usize) -> Option<[u8; 16]> {
+        if self.thread_raw.is_valid(row) {
+            return self.thread_raw.value(row).try_into().ok();
+        }
+        self.thread.get(row).copied()
+    }
+
     /// Adds the cgroups of the row to `cgroups`, once per batch.
     fn record_cgroups(&mut self, row: usize, process: Option<&Process>, cgroups: &RecordedCgroups) {
         let id = self.cgroup_id.get(row).map(CgroupId);
@@ -261,9 +286,15 @@ impl Rows {
             local,
             remote,
             process,
+            thread: self.thread(row),
             netns: self.netns.get(row).map(Netns),
             cgroup_id: self.cgroup_id.get(row).map(CgroupId),
             accept_queue: self.accept_queue(row),
+            data_segments: self.data_segments.get(row),
+            unaccepted_segments: self.unaccepted_segments.get(row),
+            interface: self.interface.get(row),
+            transparent: is_true(&self.transparent, row),
+            defer_accept: is_true(&self.defer_accept, row),
             flags: self.flags(row),
             info: self.info(row),
         })
@@ -298,13 +329,19 @@ impl Rows {
             attempts: self.attempts.get(row)?,
             first_sent: self.first_sent.get(row).map(|utc| from_utc(utc, self.clock)),
             accept_queue: self.accept_queue(row),
+            acked: is_true(&self.acked, row),
         })
     }
 
     fn first_read(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<FirstRead> {
         let process = self.process(row)?;
         self.record_cgroups(row, Some(&process), cgroups);
-        Some(FirstRead { time: self.time(row)?, socket: SocketId(self.socket.get(row)?), process })
+        Some(FirstRead {
+            time: self.time(row)?,
+            socket: SocketId(self.socket.get(row)?),
+            process,
+            thread: self.thread(row),
+        })
     }
 
     fn timewait_end(&self, row: usize) -> Option<TimewaitEnd> {
@@ -327,8 +364,21 @@ impl Rows {
     fn flags(&self, row: usize) -> Option<SocketFlags> {
         let error = self.error.get(row)?;
         let [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached] =
-            self.flags.each_ref().map(|column| column.is_valid(row) && column.value(row));
-        Some(SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached })
+            self.flags.each_ref().map(|column| is_true(column, row));
+        // False in files of versions without these columns.
+        let [repair, linger2_negative, fast_open_deferred] =
+            self.more_flags.each_ref().map(|column| is_true(column, row));
+        Some(SocketFlags {
+            error,
+            shutdown_receive,
+            shutdown_send,
+            peer_fin,
+            linger_zero,
+            attached,
+            repair,
+            linger2_negative,
+            fast_open_deferred,
+        })
     }
 
     fn info(&self, row: usize) -> Option<TcpInfo> {
@@ -383,6 +433,10 @@ impl Rows {
             duplicates: duplicates.unwrap_or(0),
         })
     }
+}
+
+fn is_true(column: &BooleanArray, row: usize) -> bool {
+    column.is_valid(row) && column.value(row)
 }
 
 fn state(name: &str) -> Option<TcpState> {
