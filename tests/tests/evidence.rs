@@ -23,7 +23,7 @@ use tracer_core::event::{
     TcpState::{
         self, CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
     },
-    Transition,
+    ThreadName, Transition,
 };
 
 /// The events of a namespace.
@@ -395,7 +395,7 @@ fn a_process_has_its_leaders_name(#[case] mode: Mode) {
     let leader = std::fs::read("/proc/self/comm").unwrap();
     assert_eq!(listens.process.map(|process| process.pid), Some(std::process::id()));
     assert_eq!(listens.process.unwrap().name(), leader.strip_suffix(b"\n").unwrap());
-    assert_eq!(listens.thread, Some(*b"a-thread\0\0\0\0\0\0\0\0"));
+    assert_eq!(listens.thread, Some(ThreadName(*b"a-thread\0\0\0\0\0\0\0\0")));
     let connects = traced.only(Closed, SynSent);
     assert_eq!(connects.process.unwrap().name(), b"a-process");
     assert_eq!(connects.thread, None, "the leader itself");

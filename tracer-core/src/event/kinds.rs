@@ -2,7 +2,7 @@
 
 use super::{
     AcceptQueue, CgroupId, ConnKey, Endpoint, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId,
-    TcpInfo, TcpState, Timestamp,
+    TcpInfo, TcpState, ThreadName, Timestamp,
 };
 
 /// A change of `sk_state`, as reported by the kernel.
@@ -49,8 +49,8 @@ pub struct Transition {
     /// At CLOSE→LISTEN and, up to 6.14, at LISTEN→SYN_RECV: the listener has `TCP_DEFER_ACCEPT`, so a handshake ends with
     /// the client's first data or FIN. The option may also be set after `listen()`.
     pub defer_accept: bool,
-    /// The name of the thread that caused the transition, NUL-padded; none when it is the process's main thread.
-    pub thread: Option<[u8; 16]>,
+    /// The thread that caused the transition; none when it is the process's main thread.
+    pub thread: Option<ThreadName>,
 }
 
 impl Transition {
@@ -163,8 +163,8 @@ pub struct FirstRead {
     pub socket: SocketId,
     /// The process that read.
     pub process: Process,
-    /// The name of the thread that read, NUL-padded; none when it is the process's main thread.
-    pub thread: Option<[u8; 16]>,
+    /// The thread that read; none when it is the process's main thread.
+    pub thread: Option<ThreadName>,
 }
 
 /// The removal of a timewait socket.

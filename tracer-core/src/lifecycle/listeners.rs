@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 
 use crate::event::{
-    CgroupId, Endpoint, ExistingSocket, Netns, Process, SocketCookie, SocketId, Timestamp, Transition,
+    CgroupId, Endpoint, ExistingSocket, Netns, Process, SocketCookie, SocketId, ThreadName, Timestamp,
+    Transition,
 };
 
 /// Capacity of the table. Connections of further listeners have no owner until a process reads from them or closes
@@ -25,6 +26,7 @@ struct Listener {
     socket: Option<SocketId>,
     cookie: Option<SocketCookie>,
     process: Option<Process>,
+    thread: Option<ThreadName>,
     cgroup_id: Option<CgroupId>,
     /// It had `IP_TRANSPARENT` when it began to listen. Socket dumps do not show the option.
     transparent: bool,
@@ -51,6 +53,7 @@ impl Listener {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ListenerProperties {
     pub(super) process: Option<Process>,
+    pub(super) thread: Option<ThreadName>,
     pub(super) defer_accept: bool,
 }
 
@@ -83,6 +86,7 @@ impl Listeners {
             socket: Some(socket),
             cookie: transition.cookie,
             process: transition.process,
+            thread: transition.thread,
             cgroup_id: transition.cgroup_id,
             transparent: transition.transparent,
             defer_accept: transition.defer_accept,
@@ -124,6 +128,7 @@ impl Listeners {
             socket: None,
             cookie: Some(existing.cookie),
             process,
+            thread: None,
             cgroup_id: existing.cgroup_id,
             transparent: false,
             defer_accept: false,
@@ -214,12 +219,13 @@ impl Listeners {
         };
         let mut possible = group.iter().filter(|listener| listener.may_accept(child));
         let Some(first) = possible.next() else { return ListenerProperties::default() };
-        let (mut process, mut defer_accept) = (first.process, first.defer_accept);
+        let Listener { mut process, mut thread, mut defer_accept, .. } = *first;
         for other in possible {
             process = process.filter(|first| other.process.is_some_and(|it| it.pid == first.pid));
+            thread = thread.filter(|first| other.thread == Some(*first));
             defer_accept |= other.defer_accept;
         }
-        ListenerProperties { process, defer_accept }
+        ListenerProperties { process, thread: thread.filter(|_| process.is_some()), defer_accept }
     }
 
     /// Returns the number of listeners.

@@ -242,7 +242,8 @@ impl Tracker {
         if let Some(slot) = self.find(event.socket) {
             let owner = &mut self.entries[slot].connection.owner;
             if matches!(owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
-                *owner = Owner { process: Some(event.process), source: OwnerSource::Reader };
+                *owner =
+                    Owner::from_process(Some(event.process), OwnerSource::Reader).with_thread(event.thread);
             }
         }
     }
@@ -264,11 +265,13 @@ impl Tracker {
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
+                let owner = owner.with_thread(transition.thread);
                 self.begin(transition, Connection::begin(transition, Role::Client, owner), report);
             }
             (TcpState::Listen, TcpState::SynReceived) => {
                 let listener = self.listeners.of_child(transition);
                 let owner = Owner::from_process(listener.process, OwnerSource::Listener);
+                let owner = owner.with_thread(listener.thread);
                 let mut connection = Connection::begin(transition, Role::Server, owner);
                 connection.defer_accept |= listener.defer_accept;
                 self.begin(transition, connection, report);
@@ -327,7 +330,7 @@ impl Tracker {
         let slot = self.find_or_adopt(transition, report);
         let connection = &mut self.entries[slot].connection;
         connection.update(transition);
-        correct_owner(connection, transition.process);
+        correct_owner(connection, transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
         report(Observation::Transition { transition, duration, connection: Some(connection) });
     }
@@ -364,7 +367,7 @@ impl Tracker {
         }
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
-        correct_owner(connection, transition.process);
+        correct_owner(connection, transition);
         report(Observation::Transition { transition, duration, connection: Some(connection) });
     }
 
@@ -400,7 +403,7 @@ impl Tracker {
             connection.handshake = Handshake::failed(connection, transition.info.as_ref());
         }
         if close_cause.reason != CloseReason::Killed {
-            correct_owner(connection, transition.process);
+            correct_owner(connection, transition);
         }
         let after = (close_cause.reason == CloseReason::Closed)
             .then(|| {
@@ -535,10 +538,11 @@ impl Tracker {
 /// Makes the closing process the owner if the owner was unknown or derived from the listener.
 ///
 /// A client keeps the process that connected. Kernel workers own no connections.
-fn correct_owner(connection: &mut Connection, process: Option<Process>) {
-    let Some(process) = process else { return };
+fn correct_owner(connection: &mut Connection, transition: &Transition) {
+    let Some(process) = transition.process else { return };
     let replaceable = matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown);
     if replaceable && !process.name().starts_with(b"kworker/") {
-        connection.owner = Owner { process: Some(process), source: OwnerSource::Closer };
+        connection.owner =
+            Owner::from_process(Some(process), OwnerSource::Closer).with_thread(transition.thread);
     }
 }

@@ -202,12 +202,11 @@ fn process_name(process: Option<&Process>) -> String {
 /// Returns every socket that is not a listener, with its age.
 fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection> {
     let model = time_wait_model();
-    let listeners: HashMap<(Option<Netns>, u16), Process> = dump
-        .sockets
-        .iter()
-        .filter(|socket| socket.state == TcpState::Listen)
-        .filter_map(|socket| Some(((socket.netns, socket.local.port), socket.process?)))
-        .collect();
+    let mut listeners: HashMap<(Option<Netns>, u16), Option<Process>> = HashMap::new();
+    for socket in dump.sockets.iter().filter(|socket| socket.state == TcpState::Listen) {
+        let process = listeners.entry((socket.netns, socket.local.port)).or_default();
+        *process = process.or(socket.process);
+    }
     let age = |key: ConnKey, state: TcpState, at_least: Option<Nanos>| match entered.get(&key) {
         Some((known, since)) if *known == state => Age::Observed(dump.started.since(*since)),
         // A client starts without a port. The last client that started towards the same peer is at most as old.
@@ -220,12 +219,15 @@ fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection>
     let full = dump.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
         let key = socket.key();
         let age = age(key, socket.state, socket.state_age);
-        of_socket(socket, bare(key, socket.state, age))
+        // Without a listener on its port it may be the kernel's own.
+        let listener = listeners.get(&(socket.netns, socket.local.port));
+        let listener = listener.filter(|_| dump.unaccepted.contains(&socket.cookie));
+        of_socket(socket, listener.copied(), bare(key, socket.state, age))
     });
     let minisocks = dump.minisocks.iter().map(|socket| {
         let key = socket.key();
         let age = age(key, socket.state, least_age(socket, model));
-        let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
+        let listener = listeners.get(&(socket.netns, socket.local.port)).copied().flatten();
         of_minisock(socket, listener, bare(key, socket.state, age))
     });
     full.chain(minisocks).collect()
@@ -244,15 +246,24 @@ fn bare(ConnKey { netns, local, remote }: ConnKey, state: TcpState, age: Age) ->
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: None,
+        not_accepted: None,
     }
 }
 
-fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection {
+/// `listener` is the process of the listener whose accept queue holds the socket, if one does.
+fn of_socket(
+    socket: &ExistingSocket,
+    listener: Option<Option<Process>>,
+    bare: StuckConnection,
+) -> StuckConnection {
+    // `connect()` sets the sequence numbers only when it sends the SYN, which Fast Open defers to the first write.
+    let sent = socket.info.filter(|info| socket.state != TcpState::SynSent || info.segments_sent > 0);
     StuckConnection {
         cgroup_id: socket.cgroup_id,
-        process: socket.process,
+        process: socket.process.or(listener.flatten()),
         unread_bytes: socket.info.map(|info| info.unread_bytes),
-        unacked_bytes: socket.info.map(|info| info.unacked_bytes),
+        unacked_bytes: sent.map(|info| info.unacked_bytes),
+        not_accepted: Some(listener.is_some()),
         ..bare
     }
 }

@@ -11,7 +11,7 @@ use tracer_core::{
     event::{
         AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Nanos, Netns,
         Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
-        Timestamp, Transition,
+        ThreadName, Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
@@ -53,7 +53,7 @@ fn events(count: u64) -> Vec<Event> {
                 time: Timestamp(time),
                 socket: SocketId(time),
                 process,
-                thread: Some(*b"worker-1\0\0\0\0\0\0\0\0"),
+                thread: Some(ThreadName(*b"worker-1\0\0\0\0\0\0\0\0")),
             }),
             1 => Event::SynAckRetransmit(SynAckRetransmit {
                 time: Timestamp(time),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use proptest::{option, prelude::*};
 use tracer_core::event::{
     AcceptQueue, CgroupId, Endpoint, Event, ExistingSocket, FirstRead, Micros, Millis, Nanos, Netns, Process,
-    SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd,
-    Transition,
+    SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp,
+    TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -86,7 +86,12 @@ fn info() -> impl Strategy<Value = TcpInfo> {
 fn transition() -> impl Strategy<Value = Event> {
     let who = (time(), any::<u64>(), any::<Option<u64>>(), state(), state());
     let what = (endpoint(), endpoint(), option::of(process()), any::<Option<u32>>(), any::<Option<u64>>());
-    let more = (option::of(queue()), option::of(flags()), option::of(info()), option::of(comm()));
+    let more = (
+        option::of(queue()),
+        option::of(flags()),
+        option::of(info()),
+        option::of(comm().prop_map(ThreadName)),
+    );
     let evidence = any::<([Option<u32>; 3], bool, bool)>();
     (who, what, more, evidence).prop_map(
         |(
@@ -168,7 +173,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         1 => time().prop_map(|started| Event::DumpEnd { started }),
         1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::DumpScope { started, netns: Netns(netns) }),
         2 => syn_ack(),
-        1 => (time(), any::<u64>(), process(), option::of(comm())).prop_map(|(time, socket, process, thread)| {
+        1 => (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName))).prop_map(|(time, socket, process, thread)| {
             Event::FirstRead(FirstRead { time, socket: SocketId(socket), process, thread })
         }),
         1 => (time(), state(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(

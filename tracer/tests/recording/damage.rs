@@ -17,7 +17,7 @@ use tcptrace_bpf::{
     sources::recording::{Missing, Reader},
 };
 use tracer_core::event::{
-    Endpoint, Event, Netns, SocketFlags, SocketId, SourceCounts, TcpState, Timestamp, Transition,
+    Endpoint, Event, Netns, SocketFlags, SocketId, SourceCounts, TcpState, ThreadName, Timestamp, Transition,
 };
 
 use super::support::{Content, header, read, recorded};
@@ -51,7 +51,7 @@ pub(crate) fn connect(time: Timestamp) -> Transition {
 #[test]
 fn a_recording_without_the_optional_columns_reads() {
     let mut event = Transition {
-        thread: Some(*b"worker-1\0\0\0\0\0\0\0\0"),
+        thread: Some(ThreadName(*b"worker-1\0\0\0\0\0\0\0\0")),
         data_segments: Some(3),
         unaccepted_segments: Some(1),
         interface: Some(2),

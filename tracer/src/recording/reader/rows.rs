@@ -14,7 +14,7 @@ use hashbrown::HashSet;
 use tracer_core::event::{
     AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Micros, Millis, Nanos,
     Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
-    Timestamp, TimewaitEnd, Transition,
+    ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -245,11 +245,11 @@ impl Rows {
         Some(Process { pid, uid: self.uid.get(row)?, comm })
     }
 
-    fn thread(&self, row: usize) -> Option<[u8; 16]> {
+    fn thread(&self, row: usize) -> Option<ThreadName> {
         if self.thread_raw.is_valid(row) {
-            return self.thread_raw.value(row).try_into().ok();
+            return self.thread_raw.value(row).try_into().ok().map(ThreadName);
         }
-        self.thread.get(row).copied()
+        self.thread.get(row).copied().map(ThreadName)
     }
 
     /// Adds the cgroups of the row to `cgroups`, once per batch.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracer_core::event::{
     AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Netns, Process,
-    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
+    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -294,7 +294,7 @@ impl BatchColumns {
         }
     }
 
-    fn thread(&mut self, name: Option<[u8; 16]>) {
+    fn thread(&mut self, name: Option<ThreadName>) {
         if let Some(name) = name {
             self.owners.put_thread(self.rows, name);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracer_core::{
     escape::{escape, is_plain as is_plain_text},
-    event::{CgroupId, Process},
+    event::{CgroupId, Process, ThreadName},
 };
 
 use crate::{
@@ -72,7 +72,7 @@ impl Owners {
         let Self { processes, escaped_processes, .. } = self;
         let index = processes.index(u128::from_le_bytes(process.comm), |to| {
             to.extend_from_slice(escape(process.name()).as_bytes());
-            escaped_processes.push(!is_plain(process.comm));
+            escaped_processes.push(!is_plain(process.name(), &process.comm));
         });
         self.owned.put(row);
         self.pid.put(process.pid);
@@ -83,13 +83,13 @@ impl Owners {
         }
     }
 
-    pub(super) fn put_thread(&mut self, row: usize, comm: [u8; 16]) {
-        let index = self.threads.index(u128::from_le_bytes(comm), |to| {
-            to.extend_from_slice(escape(name(&comm)).as_bytes());
+    pub(super) fn put_thread(&mut self, row: usize, thread: ThreadName) {
+        let index = self.threads.index(u128::from_le_bytes(thread.0), |to| {
+            to.extend_from_slice(escape(thread.name()).as_bytes());
         });
         self.thread.put(row, index);
-        if !is_plain(comm) {
-            self.thread_raw.put(row, comm);
+        if !is_plain(thread.name(), &thread.0) {
+            self.thread_raw.put(row, thread.0);
         }
     }
 
@@ -135,13 +135,7 @@ impl Owners {
     }
 }
 
-/// Returns a name without padding.
-fn name(comm: &[u8; 16]) -> &[u8] {
-    comm.split(|&byte| byte == 0).next().unwrap_or_default()
-}
-
-/// Returns whether the text of the name is equal to its bytes.
-fn is_plain(comm: [u8; 16]) -> bool {
-    let name = name(&comm);
+/// Returns whether the text of the name gives its 16 bytes back.
+fn is_plain(name: &[u8], comm: &[u8; 16]) -> bool {
     is_plain_text(name) && comm[name.len()..].iter().all(|&byte| byte == 0)
 }

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_core::event::{
     AcceptQueue, CgroupId, Endpoint, Event, FirstRead, Micros, Millis, Netns, Process, SocketCookie,
-    SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
+    SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd,
+    Transition,
 };
 use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
 
@@ -119,8 +120,8 @@ fn process(parts: &Parts) -> Option<Process> {
     parts.process.map(|process| Process { pid: process.tgid, uid: process.uid, comm: process.comm })
 }
 
-fn thread(parts: &Parts) -> Option<[u8; 16]> {
-    parts.thread.map(|thread| thread.comm)
+fn thread(parts: &Parts) -> Option<ThreadName> {
+    parts.thread.map(|thread| ThreadName(thread.comm))
 }
 
 fn accept_queue(parts: &Parts) -> Option<AcceptQueue> {
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(Parts::read_from(&bytes(&whole)), Some((whole, tracer_ebpf::MAX_RECORD)));
         let transition = decoded(&whole);
         assert_eq!(transition.process.unwrap().name(), b"curl");
-        assert_eq!(transition.thread.as_ref().map(|name| &name[..9]), Some(&b"worker-1\0"[..]));
+        assert_eq!(transition.thread.as_ref().map(ThreadName::name), Some(&b"worker-1"[..]));
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt), Some(Micros(7)));
         assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
