@@ -36,7 +36,7 @@ pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value>
     let file = File::create(path).with_context(|| format!("could not create {}", path.display()))?;
     let failed = || format!("could not write {}", path.display());
     let mut writer = Writer::new(file, &header).with_context(failed)?;
-    let started = Event::DumpEnd { started: listener.time() };
+    let started = Event::DumpEnd { started: listener.time(), timewait: false };
     for event in [started, listener].into_iter().chain(std::iter::repeat_with(|| workload.next_event())) {
         writer.event(&event, &mut owners).with_context(failed)?;
         counts.seen += u64::from(matches!(event, Event::Transition(_)));

@@ -184,7 +184,12 @@ impl Namespace {
     /// Waits until every connection of the namespace is open or closed. A busy kernel may process a
     /// connection's last segments after the processes at both ends have continued.
     pub fn settle(&self) {
-        let settled = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN;
+        self.settle_except(0);
+    }
+
+    /// Like [`settle`](Self::settle), and also accepts the states of a mask.
+    pub fn settle_except(&self, states: u32) {
+        let settled = sockets::ESTABLISHED | sockets::TIME_WAIT | sockets::LISTEN | states;
         wait::until("every connection to settle", || (self.sockets_in(!settled) == 0).then_some(()));
     }
 }

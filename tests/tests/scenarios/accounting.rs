@@ -5,13 +5,18 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    process::{Child, Command},
     sync::mpsc,
     thread,
 };
 
 use rstest::rstest;
 use tcptrace_tests::{
-    Mode, Namespace, Tracer, Witness, Witnessed, program::finds, sockets, speed, tracer::Summary, wait,
+    Mode, Namespace, Tracer, Witness, Witnessed,
+    program::{finds, program},
+    sockets, speed,
+    tracer::Summary,
+    wait,
 };
 
 /// Connections opened.
@@ -138,12 +143,72 @@ fn every_loss_is_counted(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     if !skips_are_counted(mode) {
         return;
     }
-    let Some(traced) = traced_churn(mode, &["--buffer", "4K"], false) else { return };
+    // A reader that gets the processor late, so that a slow machine loses transitions, too.
+    let Some(traced) = traced_churn(mode, &["--buffer", "4K", "--nice", "19"], false) else { return };
     let Traced { lines, summary, witnessed } = traced;
     assert!(summary.lost > transitions() / 300, "{summary:?}");
     assert_eq!(lines, summary.seen, "a line for each seen transition");
     // A transition counts twice if the twin recorded it and the first record was lost: see limitations.md.
     assert_all_accounted_for(mode, summary, witnessed, summary.lost / 100);
+}
+
+/// Processes that keep every processor busy; killed on drop.
+struct BusyLoops(Vec<Child>);
+
+impl BusyLoops {
+    fn start(count: usize) -> Self {
+        let busy = |_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Self((0..count).map(busy).collect())
+    }
+}
+
+impl Drop for BusyLoops {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It runs until it is killed.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The reader gets its processor time beside programs that want all of it.
+#[rstest]
+fn nothing_is_lost_beside_busy_programs(
+    #[values(&["connections", "-o", "json"], &["transitions", "-o", "json"], &["serve", "--listen", "127.0.0.1:0"])]
+    command: &[&str],
+) {
+    if !finds("reader priority") {
+        speed::not_possible("the nice value of the reader cannot be lowered");
+        return;
+    }
+    let namespace = Namespace::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let _busy = BusyLoops::start(3);
+    // Into a file: a pipe's reader waits for a processor like every other program.
+    let mut traced = Command::new("sh");
+    traced.args(["-c", "file=$1; shift; exec \"$@\" > \"$file\"", "sh"]);
+    traced.arg(folder.path().join("rows")).arg(program()).args(command);
+    traced.args(["--netns", &namespace.inode().to_string(), "--duration", "10m"]);
+    let tracer = Tracer::spawn(&mut traced);
+    tracer.wait_for_stderr("tracing TCP in mode");
+    churn(&namespace, 5000, |_| {});
+    let ended = tracer.interrupt();
+    let count = |what: &str| -> u64 {
+        let (before, _) = ended.stderr.split_once(what).unwrap_or_else(|| panic!("{}", ended.stderr));
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(count(" lost in the ring"), 0, "{}", ended.stderr);
+    assert!(count(" transitions seen") > transitions() * 99 / 100, "{}", ended.stderr);
+}
+
+/// Returns whether the kernel may preempt a task inside a tracepoint, so that it may skip a program and its twin: from 7.x
+/// on (docs/modes.md). No test kernel has `PREEMPT_RT`.
+fn tracepoints_are_preemptible() -> bool {
+    let names = rustix::system::uname();
+    let release = names.release().to_string_lossy();
+    let major = release.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major >= 7)
 }
 
 /// Asserts that seen and lost transitions add up to the witness's count, except those that the kernel hides from BPF
@@ -158,9 +223,11 @@ fn assert_all_accounted_for(mode: Mode, summary: Summary, witnessed: Witnessed, 
         Mode::Tracepoint => "twin tracepoint",
     });
     let known = summary.seen + summary.lost;
-    let exact = twin && summary.lost == 0;
-    assert!(!exact || witnessed.is_exactly(known), "{summary:?} and {witnessed:?}");
     let skipped = summary.skipped.unwrap_or(0);
+    if twin && summary.lost == 0 {
+        assert!(witnessed.is_exactly(known + skipped), "{summary:?} and {witnessed:?}");
+        assert!(skipped == 0 || tracepoints_are_preemptible(), "{summary:?} and {witnessed:?}");
+    }
     let least = witnessed.least().saturating_sub(skipped);
     assert!((least..=witnessed.own + twice).contains(&known), "{summary:?} and {witnessed:?}");
 }

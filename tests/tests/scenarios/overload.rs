@@ -11,7 +11,7 @@ use std::{
 
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
-use tcptrace_tests::{Connection, Mode, Namespace, Tracer, program::program, sockets, speed, wait};
+use tcptrace_tests::{Connection, Daemon, Mode, Namespace, Tracer, program::program, sockets, speed, wait};
 
 /// Connections whose close the program misses.
 const CONNECTIONS: usize = 200;
@@ -54,6 +54,61 @@ fn a_resync_closes_connections_whose_close_was_lost(#[values(Mode::Btf, Mode::Tr
     assert!(rows.iter().filter(|row| row.closed.is_none()).all(|row| row.gap));
     assert!(ended.summary().lost > 0);
     assert!(ended.stderr.contains("1 resyncs from a socket dump"), "{}", ended.stderr);
+}
+
+/// After a loss the gauges agree with the kernel in every state: also for timewait sockets that existed at the start,
+/// that were created meanwhile, and that moved from FIN_WAIT2 to TIME_WAIT.
+#[rstest]
+fn a_resync_agrees_with_the_kernel_in_every_state(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::alone();
+    namespace.ip("link set lo up");
+    let _inhabitant = namespace.inhabit();
+    let listener = namespace.run("server", || sockets::listen_with("127.0.0.1:5000", 1024, |_| {}));
+    let open = |count: usize| -> Vec<_> {
+        let pair = |_| {
+            let client = namespace.run("client", || sockets::connect(sockets::local(&listener)));
+            (client, namespace.run("server", || sockets::accept(&listener)))
+        };
+        (0..count).map(pair).collect()
+    };
+    // The client closes first and keeps the TIME_WAIT.
+    let close = |pairs: Vec<(_, _)>| pairs.into_iter().for_each(drop);
+    // The server stays in CLOSE_WAIT, and the client in FIN_WAIT2.
+    let half_close = |pairs: Vec<(_, _)>| -> Vec<_> { pairs.into_iter().map(|(_, server)| server).collect() };
+    let agrees = |daemon: &Daemon| {
+        for (name, state) in [
+            ("established", sockets::ESTABLISHED),
+            ("close_wait", sockets::CLOSE_WAIT),
+            ("fin_wait_2", sockets::FIN_WAIT_2),
+            ("time_wait", sockets::TIME_WAIT),
+            ("listen", sockets::LISTEN),
+        ] {
+            let series = format!("tcptrace_connections{{state=\"{name}\"}}");
+            let count = u32::try_from(namespace.sockets_in(state)).unwrap();
+            daemon.wait_for(&series, f64::from(count));
+        }
+    };
+
+    close(open(5));
+    let _waiting = half_close(open(3));
+    let moved = half_close(open(6));
+    namespace.settle_except(sockets::CLOSE_WAIT | sockets::FIN_WAIT_2);
+    let daemon = Daemon::start(&namespace, &["--mode", mode.name(), "--buffer", "4K"]);
+    agrees(&daemon);
+
+    daemon.program.signal(Signal::STOP);
+    wait::until("every thread to stand still", || stands_still(daemon.program.id()).then_some(()));
+    drop(moved);
+    close(open(CONNECTIONS));
+    let _more = half_close(open(CONNECTIONS));
+    let _held = open(CONNECTIONS / 2);
+    namespace.settle_except(sockets::CLOSE_WAIT | sockets::FIN_WAIT_2);
+    daemon.program.signal(Signal::CONT);
+    wait::until("a loss", || {
+        daemon.value(r#"tcptrace_events_lost_total{where="ring"}"#).filter(|&lost| lost > 0.0)
+    });
+    daemon.wait_for("tcptrace_resyncs_total", 1.0);
+    agrees(&daemon);
 }
 
 /// Returns whether every thread of a process is stopped (`T` in proc_pid_stat(5)).

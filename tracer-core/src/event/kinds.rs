@@ -189,6 +189,30 @@ impl TimewaitEnd {
     }
 }
 
+/// A timewait socket from a socket dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExistingTimewait {
+    /// When the dump began.
+    pub time: Timestamp,
+    /// The state: TIME_WAIT, or FIN_WAIT2 until the peer's FIN arrives.
+    pub state: TcpState,
+    /// When the kernel's timer is due to remove it.
+    pub due: Timestamp,
+    /// The local endpoint.
+    pub local: Endpoint,
+    /// The remote endpoint.
+    pub remote: Endpoint,
+    /// The network namespace.
+    pub netns: Option<Netns>,
+}
+
+impl ExistingTimewait {
+    /// Returns the connection key.
+    pub const fn key(&self) -> ConnKey {
+        ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+}
+
 /// An event of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -196,6 +220,8 @@ pub enum Event {
     Transition(Transition),
     /// A socket dump contains this socket.
     Existing(ExistingSocket),
+    /// A socket dump contains this timewait socket.
+    ExistingTimewait(ExistingTimewait),
     /// The following socket dump is a resync of this network namespace. Precedes the sockets of the dump; several
     /// scopes may precede one dump. A dump without a scope covers the whole host.
     DumpScope {
@@ -208,6 +234,9 @@ pub enum Event {
     DumpEnd {
         /// When the dump began.
         started: Timestamp,
+        /// Whether the dump lists the timewait sockets too. If so, a tracked timewait socket in its scope that the dump
+        /// did not contain is gone.
+        timewait: bool,
     },
     /// A SYN-ACK was retransmitted.
     SynAckRetransmit(SynAckRetransmit),
@@ -225,7 +254,8 @@ impl Event {
         match self {
             Self::Transition(transition) => transition.time,
             Self::Existing(socket) => socket.time,
-            Self::DumpScope { started, .. } | Self::DumpEnd { started } => *started,
+            Self::ExistingTimewait(socket) => socket.time,
+            Self::DumpScope { started, .. } | Self::DumpEnd { started, .. } => *started,
             Self::SynAckRetransmit(event) => event.time,
             Self::FirstRead(event) => event.time,
             Self::TimewaitEnd(event) => event.time,

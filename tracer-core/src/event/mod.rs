@@ -10,7 +10,9 @@ mod time;
 
 pub use counts::SourceCounts;
 pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
-pub use kinds::{Event, ExistingSocket, FirstRead, SynAckRetransmit, TimewaitEnd, Transition};
+pub use kinds::{
+    Event, ExistingSocket, ExistingTimewait, FirstRead, SynAckRetransmit, TimewaitEnd, Transition,
+};
 pub use process::{Process, ThreadName};
 pub use state::TcpState;
 pub use tcp_info::{AcceptQueue, SocketFlags, TcpInfo};

@@ -4,21 +4,21 @@ mod queue;
 
 use std::hash::BuildHasher as _;
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 
 use crate::{
-    event::{ConnKey, Endpoint, Nanos, Netns, TcpState, Timestamp, TimewaitEnd},
+    event::{ConnKey, Endpoint, ExistingTimewait, Nanos, Netns, TcpState, Timestamp, TimewaitEnd},
     lifecycle::{AfterClose, time_wait_table::queue::Queue},
 };
 
 /// Capacity of the table: the kernel's default limit (`tcp_max_tw_buckets`) on a large host.
 const MAX_ENTRIES: usize = 262_144;
 
-/// Upper bound of the time a timewait socket spends in TIME_WAIT.
-///
-/// TIME_WAIT lasts 60 s (`TCP_TIMEWAIT_LEN`). The timer wheel fires up to an eighth of the timeout late
-/// (kernel/time/timer.c).
-const LONGEST_TIME_WAIT: Nanos = Nanos::from_millis(60_000 / 8 * 9 + 1_000);
+/// How late the timer of 60 s may fire: up to an eighth of the timeout (kernel/time/timer.c), and a second for the
+/// removal.
+const TIMER_SLACK: Nanos = Nanos::from_millis(60_000 / 8 + 1_000);
+/// Upper bound of the time a timewait socket spends in TIME_WAIT, which lasts 60 s (`TCP_TIMEWAIT_LEN`).
+const LONGEST_TIME_WAIT: Nanos = Nanos::from_millis(60_000).saturating_add(TIMER_SLACK);
 /// Upper bound for a timewait socket that starts in FIN_WAIT2: FIN_WAIT2 lasts at most 60 s, and a
 /// FIN that arrives at its end starts a full TIME_WAIT.
 const LONGEST_FIN_WAIT_2: Nanos = LONGEST_TIME_WAIT.saturating_mul(2);
@@ -28,8 +28,8 @@ const LONGEST_FIN_WAIT_2: Nanos = LONGEST_TIME_WAIT.saturating_mul(2);
 pub struct TimewaitSocket {
     /// TIME_WAIT or FIN_WAIT2.
     pub state: TcpState,
-    /// When the connection closed and the kernel created the timewait socket.
-    pub since: Timestamp,
+    /// When the connection closed and the kernel created the timewait socket; none if a socket dump found it.
+    pub since: Option<Timestamp>,
     /// When the kernel's timer is due to remove it.
     pub deadline: Timestamp,
     /// The local endpoint.
@@ -58,15 +58,34 @@ pub struct EndedTimewait {
 pub(super) struct TimeWaitTable {
     index: HashTable<IndexEntry>,
     hasher: foldhash::fast::RandomState,
-    time_waits: ExpiryQueue,
-    fin_waits: ExpiryQueue,
+    queues: [ExpiryQueue; 3],
+    /// Sockets in TIME_WAIT.
     time_wait: usize,
 }
 
-/// The timewait sockets that started in one state, in order of expiry.
+/// The queues of [`TimeWaitTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueueId {
+    /// Sockets that started in TIME_WAIT.
+    TimeWait = 0,
+    /// Sockets that started in FIN_WAIT2.
+    FinWait2 = 1,
+    /// Sockets that the last socket dump found.
+    Dumped = 2,
+}
+
+impl QueueId {
+    const ALL: [Self; 3] = [Self::TimeWait, Self::FinWait2, Self::Dumped];
+
+    fn of(state: TcpState) -> Self {
+        if state == TcpState::TimeWait { Self::TimeWait } else { Self::FinWait2 }
+    }
+}
+
+/// Timewait sockets in order of expiry.
 ///
-/// All of them have the same timeout, so the order of expiry is the order of insertion. Sockets that were removed
-/// early stay in the queue, marked as removed.
+/// All sockets that started in one state have the same timeout, so their order of expiry is the order of insertion; those
+/// of a dump are sorted. Sockets that were removed early stay in the queue, marked as removed.
 #[derive(Debug, Default)]
 struct ExpiryQueue {
     entries: Queue<Entry>,
@@ -101,16 +120,20 @@ impl IndexEntry {
     }
 }
 
-/// The queue of an entry (the top bit) and its sequence number there.
+/// The queue of an entry (the top two bits) and its sequence number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Location(u32);
 
 impl Location {
-    const FIN_WAIT: u32 = 1 << 31;
+    const QUEUE_SHIFT: u32 = 30;
+    const SEQUENCE: u32 = (1 << Self::QUEUE_SHIFT) - 1;
 
-    fn new(state: TcpState, sequence: u32) -> Self {
-        let queue = if state == TcpState::TimeWait { 0 } else { Self::FIN_WAIT };
-        Self(sequence & !Self::FIN_WAIT | queue)
+    fn new(queue: QueueId, sequence: u32) -> Self {
+        Self(sequence & Self::SEQUENCE | (queue as u32) << Self::QUEUE_SHIFT)
+    }
+
+    fn queue(self) -> usize {
+        (self.0 >> Self::QUEUE_SHIFT) as usize
     }
 }
 
@@ -122,7 +145,7 @@ impl ExpiryQueue {
     }
 
     fn position(&self, location: Location) -> usize {
-        (location.0.wrapping_sub(self.first) & !Location::FIN_WAIT) as usize
+        (location.0.wrapping_sub(self.first) & Location::SEQUENCE) as usize
     }
 
     fn pop(&mut self) -> Option<Entry> {
@@ -151,33 +174,95 @@ impl TimeWaitTable {
         let deadline = since.saturating_add(after.duration);
         let expires = since.saturating_add(longest.max(after.duration));
         let ConnKey { netns, local, remote } = key;
-        let socket = TimewaitSocket { state: after.state, since, deadline, local, remote, netns };
-        if self.queue_of(after.state).entries.len() >= 2 * MAX_ENTRIES {
+        let socket =
+            TimewaitSocket { state: after.state, since: Some(since), deadline, local, remote, netns };
+        self.push(QueueId::of(after.state), Entry { socket, expires, removed: false });
+        true
+    }
+
+    /// Replaces the sockets in the scope of a socket dump that began at `started` with those that the dump found. Returns
+    /// the number of sockets that the table has no room for.
+    ///
+    /// Sockets that were created after the start of the dump stay.
+    pub(super) fn resync(
+        &mut self,
+        started: Timestamp,
+        in_scope: impl Fn(Option<Netns>) -> bool,
+        found: &[ExistingTimewait],
+    ) -> u64 {
+        let is_replaced = |entry: &&Entry| {
+            !entry.removed
+                && in_scope(entry.socket.netns)
+                && entry.socket.since.is_none_or(|since| since < started)
+        };
+        let replaced: Vec<ConnKey> =
+            self.entries().filter(is_replaced).map(|entry| entry.socket.key()).collect();
+        let known: HashMap<ConnKey, Timestamp, foldhash::fast::FixedState> =
+            replaced.iter().filter_map(|key| Some((*key, self.take(key)?.since?))).collect();
+        // The queue of dumped sockets must be sorted, so the sockets outside the scope are added again, too.
+        let mut dumped: Vec<Entry> = self.queues[QueueId::Dumped as usize]
+            .entries
+            .iter()
+            .filter(|entry| !entry.removed)
+            .copied()
+            .collect();
+        for entry in &dumped {
+            self.take(&entry.socket.key());
+        }
+        while self.queues[QueueId::Dumped as usize].pop().is_some() {}
+        dumped.extend(found.iter().map(|found| {
+            let ExistingTimewait { state, due, local, remote, netns, .. } = *found;
+            let since = known.get(&found.key()).copied();
+            let socket = TimewaitSocket { state, since, deadline: due, local, remote, netns };
+            let late = if state == TcpState::TimeWait { TIMER_SLACK } else { LONGEST_TIME_WAIT };
+            Entry { socket, expires: due.saturating_add(late), removed: false }
+        }));
+        dumped.sort_by_key(|entry| entry.expires);
+        let mut refused = 0;
+        for entry in dumped {
+            // A socket that was created after the start of the dump is newer than the dump.
+            if self.contains(&entry.socket.key()) {
+                continue;
+            }
+            if self.index.len() >= MAX_ENTRIES {
+                refused += 1;
+            } else {
+                self.push(QueueId::Dumped, entry);
+            }
+        }
+        refused
+    }
+
+    fn push(&mut self, queue: QueueId, mut entry: Entry) {
+        if self.queues[queue as usize].entries.len() >= 2 * MAX_ENTRIES {
             self.compact();
         }
-        let queue = self.queue_of(after.state);
+        let ExpiryQueue { entries, .. } = &self.queues[queue as usize];
         // Keeps the queue sorted when the timestamps of a damaged recording go backwards.
-        let expires = queue.entries.last().map_or(expires, |last| expires.max(last.expires));
-        let location = Location::new(after.state, queue.next());
-        queue.entries.push(Entry { socket, expires, removed: false });
-        self.time_wait += usize::from(after.state == TcpState::TimeWait);
-        self.add_to_index(&key, location);
-        true
+        entry.expires = entries.last().map_or(entry.expires, |last| entry.expires.max(last.expires));
+        let location = Location::new(queue, self.queues[queue as usize].next());
+        self.queues[queue as usize].entries.push(entry);
+        self.time_wait += usize::from(entry.socket.state == TcpState::TimeWait);
+        self.add_to_index(&entry.socket.key(), location);
+    }
+
+    /// Iterates over all entries, including those that were removed early.
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.queues.iter().flat_map(|queue| queue.entries.iter())
     }
 
     /// Iterates over the timewait sockets that exist now.
     pub(super) fn iter(&self) -> impl Iterator<Item = TimewaitSocket> + '_ {
-        let all = self.time_waits.entries.iter().chain(self.fin_waits.entries.iter());
-        all.filter(|entry| !entry.removed).map(|entry| entry.socket)
+        self.entries().filter(|entry| !entry.removed).map(|entry| entry.socket)
     }
 
-    /// Removes the socket that `event` reports as gone, and returns its lifetime.
+    /// Removes the socket that `event` reports as gone, and returns its lifetime, if its beginning was seen.
     pub(super) fn end(&mut self, event: &TimewaitEnd) -> Option<EndedTimewait> {
         let socket = self.take(&event.key())?;
         Some(EndedTimewait {
             // A FIN moves the socket from FIN_WAIT2 to TIME_WAIT.
             state: event.state,
-            duration: event.time.since(socket.since),
+            duration: event.time.since(socket.since?),
         })
     }
 
@@ -191,18 +276,16 @@ impl TimeWaitTable {
     /// Expiry is later than the modelled deadline, because the kernel's timers fire late and an observed removal
     /// takes precedence.
     pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<TcpState> {
-        for state in [TcpState::TimeWait, TcpState::FinWait2] {
-            let expired =
-                |queue: &ExpiryQueue| queue.entries.first().is_some_and(|entry| entry.expires <= now);
-            while expired(self.queue_of(state)) {
-                let entry = *self.queue_of(state).entries.first()?;
-                let socket = entry.socket;
+        for queue in QueueId::ALL.map(|queue| queue as usize) {
+            while let Some(entry) =
+                self.queues[queue].entries.first().filter(|entry| entry.expires <= now).copied()
+            {
                 if !entry.removed {
-                    self.take(&socket.key());
+                    self.take(&entry.socket.key());
                 }
-                self.queue_of(state).pop();
+                self.queues[queue].pop();
                 if !entry.removed {
-                    return Some(socket.state);
+                    return Some(entry.socket.state);
                 }
             }
         }
@@ -214,8 +297,14 @@ impl TimeWaitTable {
         (self.time_wait, self.index.len() - self.time_wait)
     }
 
-    fn queue_of(&mut self, state: TcpState) -> &mut ExpiryQueue {
-        if state == TcpState::TimeWait { &mut self.time_waits } else { &mut self.fin_waits }
+    fn contains(&self, key: &ConnKey) -> bool {
+        let hash = self.hash(key);
+        self.index
+            .find(IndexEntry::spread(hash), |indexed| {
+                indexed.hash == hash
+                    && entry(&self.queues, indexed.location).is_some_and(|it| it.socket.key() == *key)
+            })
+            .is_some()
     }
 
     /// Removes the socket with this key and returns it.
@@ -224,13 +313,12 @@ impl TimeWaitTable {
             return None;
         }
         let hash = self.hash(key);
-        let Self { index, time_waits, fin_waits, .. } = self;
+        let Self { index, queues, .. } = self;
         let occupied = index.find_entry(IndexEntry::spread(hash), |indexed| {
-            indexed.hash == hash
-                && entry(time_waits, fin_waits, indexed.location).is_some_and(|it| it.socket.key() == *key)
+            indexed.hash == hash && entry(queues, indexed.location).is_some_and(|it| it.socket.key() == *key)
         });
         let (IndexEntry { location, .. }, _) = occupied.ok()?.remove();
-        let queue = if location.0 & Location::FIN_WAIT == 0 { time_waits } else { fin_waits };
+        let queue = queues.get_mut(location.queue())?;
         let position = queue.position(location);
         let entry = queue.entries.get_mut(position)?;
         entry.removed = true;
@@ -253,24 +341,20 @@ impl TimeWaitTable {
     /// Drops the entries marked as removed from the queues and rebuilds the index.
     fn compact(&mut self) {
         self.index.clear();
-        for state in [TcpState::TimeWait, TcpState::FinWait2] {
-            let queue = self.queue_of(state);
+        for id in QueueId::ALL {
+            let queue = &mut self.queues[id as usize];
             queue.entries.retain(|entry| !entry.removed);
             let first = queue.first;
             let keys: Vec<_> = queue.entries.iter().map(|entry| entry.socket.key()).collect();
             for (sequence, key) in (0..).zip(&keys) {
-                self.add_to_index(key, Location::new(state, first.wrapping_add(sequence)));
+                self.add_to_index(key, Location::new(id, first.wrapping_add(sequence)));
             }
         }
     }
 }
 
-fn entry<'a>(
-    time_waits: &'a ExpiryQueue,
-    fin_waits: &'a ExpiryQueue,
-    location: Location,
-) -> Option<&'a Entry> {
-    let queue = if location.0 & Location::FIN_WAIT == 0 { time_waits } else { fin_waits };
+fn entry(queues: &[ExpiryQueue; 3], location: Location) -> Option<&Entry> {
+    let queue = queues.get(location.queue())?;
     queue.entries.get(queue.position(location))
 }
 
@@ -357,7 +441,7 @@ mod tests {
             assert!(time_wait_table.insert(key(1), Timestamp(time), time_wait()));
             time_wait_table.reuse(&key(1));
         }
-        assert!(time_wait_table.time_waits.entries.len() <= 2 * MAX_ENTRIES);
+        assert!(time_wait_table.queues[0].entries.len() <= 2 * MAX_ENTRIES);
     }
 
     #[test]
@@ -370,7 +454,7 @@ mod tests {
             time_wait_table.insert(key(1), Timestamp(time), time_wait());
         }
         assert_eq!(time_wait_table.counts(), (2, 1));
-        assert!(time_wait_table.time_waits.entries.len() < MAX_ENTRIES, "the queue was compacted");
+        assert!(time_wait_table.queues[0].entries.len() < MAX_ENTRIES, "the queue was compacted");
         let mut ports: Vec<_> = time_wait_table.iter().map(|socket| socket.local.port).collect();
         ports.sort_unstable();
         assert_eq!(ports, [1, 2, 3]);
@@ -385,5 +469,82 @@ mod tests {
         assert!(time_wait_table.reuse(&key(1)));
         assert!(!time_wait_table.reuse(&key(1)));
         assert_eq!(time_wait_table.pop_expired(Timestamp(1000 * SECOND)), None);
+    }
+
+    fn found(port: u16, state: TcpState, due: u64) -> ExistingTimewait {
+        let ConnKey { netns, local, remote } = key(port);
+        ExistingTimewait {
+            time: Timestamp(10 * SECOND),
+            state,
+            due: Timestamp(due * SECOND),
+            local,
+            remote,
+            netns,
+        }
+    }
+
+    #[test]
+    fn a_resync_replaces_the_sockets_in_its_scope() {
+        let mut table = TimeWaitTable::default();
+        let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
+        table.insert(key(1), Timestamp(SECOND), fin_wait);
+        table.insert(key(2), Timestamp(2 * SECOND), time_wait());
+        table.insert(key(3), Timestamp(11 * SECOND), time_wait());
+        let elsewhere = ConnKey { netns: Some(Netns(2)), ..key(4) };
+        table.insert(elsewhere, Timestamp(3 * SECOND), time_wait());
+        let refused = table.resync(
+            Timestamp(10 * SECOND),
+            |netns| netns == Some(Netns(1)),
+            &[
+                found(1, TcpState::TimeWait, 70),
+                found(3, TcpState::FinWait2, 60),
+                found(5, TcpState::FinWait2, 40),
+            ],
+        );
+        assert_eq!(refused, 0);
+        let mut sockets: Vec<_> = table
+            .iter()
+            .map(|it| (it.local.port, it.state, it.since.map(|since| since.0 / SECOND)))
+            .collect();
+        sockets.sort_unstable_by_key(|socket| socket.0);
+        assert_eq!(
+            sockets,
+            [
+                (1, TcpState::TimeWait, Some(1)),
+                // Newer than the dump.
+                (3, TcpState::TimeWait, Some(11)),
+                (4, TcpState::TimeWait, Some(3)),
+                (5, TcpState::FinWait2, None),
+            ]
+        );
+        assert_eq!(table.counts(), (3, 1));
+    }
+
+    #[test]
+    fn dumped_sockets_expire_after_their_own_timers() {
+        let mut table = TimeWaitTable::default();
+        let sockets = [found(1, TcpState::TimeWait, 60), found(2, TcpState::TimeWait, 12)];
+        table.resync(Timestamp(10 * SECOND), |_| true, &sockets);
+        assert_eq!(table.pop_expired(Timestamp(20 * SECOND)), None);
+        assert_eq!(table.pop_expired(Timestamp(21 * SECOND)), Some(TcpState::TimeWait));
+        assert_eq!(table.iter().map(|it| it.local.port).collect::<Vec<_>>(), [1]);
+        // The next dump finds the other one again.
+        table.resync(Timestamp(30 * SECOND), |_| true, &sockets[..1]);
+        assert_eq!((table.counts(), table.pop_expired(Timestamp(60 * SECOND))), ((1, 0), None));
+        assert_eq!(table.pop_expired(Timestamp(69 * SECOND)), Some(TcpState::TimeWait));
+        assert_eq!(table.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_dump_beyond_the_capacity_is_counted() {
+        let mut table = TimeWaitTable::default();
+        for time in 0..MAX_ENTRIES as u64 {
+            let elsewhere = Endpoint { port: u16::try_from(time % 65_536).unwrap(), ..key(0).local };
+            let remote = Endpoint { port: u16::try_from(time / 65_536).unwrap(), ..key(0).remote };
+            let key = ConnKey { netns: Some(Netns(2)), local: elsewhere, remote };
+            assert!(table.insert(key, Timestamp(time), time_wait()));
+        }
+        let scope = |netns| netns == Some(Netns(1));
+        assert_eq!(table.resync(Timestamp(10 * SECOND), scope, &[found(1, TcpState::TimeWait, 60)]), 1);
     }
 }

@@ -7,8 +7,8 @@ use slab::Slab;
 
 use crate::{
     event::{
-        ConnKey, Endpoint, Event, FirstRead, Netns, Process, SocketId, SynAckRetransmit, TcpState, Timestamp,
-        Transition,
+        ConnKey, Endpoint, Event, ExistingTimewait, FirstRead, Netns, Process, SocketId, SynAckRetransmit,
+        TcpState, Timestamp, Transition,
     },
     lifecycle::{
         CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
@@ -100,6 +100,8 @@ pub struct Tracker {
     unconfirmed: Option<HashMap<ConnKey, SocketId, foldhash::fast::FixedState>>,
     /// During a socket dump: the network namespaces it covers; empty for all.
     scope: HashSet<Netns, foldhash::fast::FixedState>,
+    /// During a socket dump: the timewait sockets that it has found.
+    dumped_timewait: Vec<ExistingTimewait>,
     now: Timestamp,
     eviction_hand: usize,
     counts: TrackerCounts,
@@ -124,6 +126,7 @@ impl Tracker {
             dumped: HashMap::default(),
             unconfirmed: None,
             scope: HashSet::default(),
+            dumped_timewait: Vec::new(),
             now: Timestamp(0),
             eviction_hand: 0,
             counts: TrackerCounts::default(),
@@ -202,7 +205,8 @@ impl Tracker {
             Event::DumpScope { netns, .. } => {
                 self.scope.insert(*netns);
             }
-            Event::DumpEnd { started } => self.dump_end(*started, report),
+            Event::ExistingTimewait(socket) => self.dumped_timewait.push(*socket),
+            Event::DumpEnd { started, timewait } => self.dump_end(*started, *timewait, report),
             Event::SynAckRetransmit(event) => self.syn_ack_retransmitted(event, report),
             Event::FirstRead(event) => self.first_read(event),
             Event::TimewaitEnd(event) => {

@@ -2,7 +2,7 @@
 
 use tracer_core::{
     event::{
-        Endpoint, Event, ExistingSocket, Netns, Process, SocketCookie,
+        Endpoint, Event, ExistingSocket, ExistingTimewait, Netns, Process, SocketCookie,
         TcpState::{self, Established, Listen, SynSent},
     },
     lifecycle::Tracker,
@@ -34,7 +34,7 @@ fn listening(us: u64, cookie: u64, process: Option<Process>) -> ExistingSocket {
 
 /// The end of a dump of the whole host.
 fn dump_end(us: u64) -> Event {
-    Event::DumpEnd { started: time(us) }
+    Event::DumpEnd { started: time(us), timewait: false }
 }
 
 /// A resync of the scripted network namespace.
@@ -42,7 +42,7 @@ fn resync(us: u64, dumped: &[ExistingSocket]) -> Vec<Event> {
     let started = time(us);
     let scope = Event::DumpScope { started, netns: NETNS };
     let dumped = dumped.iter().copied().map(Event::Existing);
-    std::iter::once(scope).chain(dumped).chain([Event::DumpEnd { started }]).collect()
+    std::iter::once(scope).chain(dumped).chain([Event::DumpEnd { started, timewait: false }]).collect()
 }
 
 /// Returns the owner of a newly accepted connection.
@@ -112,7 +112,7 @@ fn a_resync_closes_only_connections_in_its_scope() {
     track(&mut tracker, &ScriptedSocket::connected_client(1, process(100, "curl")).events());
     let started = time(SECOND);
     let elsewhere = Event::DumpScope { started, netns: Netns(NETNS.0 + 1) };
-    let observed = track(&mut tracker, &[elsewhere, Event::DumpEnd { started }]);
+    let observed = track(&mut tracker, &[elsewhere, Event::DumpEnd { started, timewait: false }]);
     assert_eq!((observed.closed.len(), tracker.live()), (0, 1));
     let observed = track(&mut tracker, &resync(SECOND, &[]));
     assert_eq!((observed.closed.len(), tracker.live()), (1, 0));
@@ -149,4 +149,25 @@ fn a_dumped_socket_with_another_key_is_a_new_connection() {
     assert!(observed.only_closed().connection.gap);
     assert_eq!(observed.only_closed().connection.local, CLIENT);
     assert_eq!((tracker.live(), tracker.counts().unseen_closes), (1, 1));
+}
+
+/// Recordings of earlier versions have dumps without timewait sockets.
+#[test]
+fn only_a_dump_of_timewait_sockets_replaces_them() {
+    let mut tracker = tracker(10);
+    let socket = ExistingTimewait {
+        time: time(0),
+        state: TcpState::TimeWait,
+        due: time(60 * SECOND),
+        local: CLIENT,
+        remote: SERVER,
+        netns: Some(NETNS),
+    };
+    let end = |us, timewait| Event::DumpEnd { started: time(us), timewait };
+    track(&mut tracker, &[Event::ExistingTimewait(socket), end(0, true)]);
+    assert_eq!(tracker.timewait_counts(), (1, 0));
+    track(&mut tracker, &[end(SECOND, false)]);
+    assert_eq!(tracker.timewait_counts(), (1, 0));
+    track(&mut tracker, &[end(2 * SECOND, true)]);
+    assert_eq!(tracker.timewait_counts(), (0, 0));
 }

@@ -325,6 +325,7 @@ mod tests {
                 "buffer" => "\"8M\"",
                 "netns" => "\"self\"",
                 "label-limit" | "max-connections" => "5",
+                "nice" => "-5",
                 _ if !option.get_action().takes_values() => "true",
                 "input" => "\"/a/recording\"",
                 other => panic!("give this test a value for the option --{other}"),

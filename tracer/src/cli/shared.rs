@@ -11,7 +11,10 @@ use crate::{
         parsers::{parse_buffer, parse_duration},
     },
     report::{Filter, Format, TimeStyle},
-    sources::live::{DEFAULT_BUFFER_BYTES, DEFAULT_BUFFER_BYTES_PER_CPU, KernelOptions, Mode, ModeChoice},
+    sources::live::{
+        DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE,
+        KernelOptions, Mode, ModeChoice, priority::DEFAULT_NICE,
+    },
 };
 
 /// Options that every command shares.
@@ -39,12 +42,15 @@ pub(crate) struct Shared {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONNECTIONS as u32, value_parser = clap::value_parser!(u32).range(1..), global = true)]
     pub(crate) max_connections: u32,
     /// Event buffer size of all CPUs together, such as 16M; half is for transitions. Rounded up to a power of two, at
-    /// least 16KiB per CPU [default: 8MiB; above 16 CPUs, 512KiB per CPU]
+    /// least 16KiB per CPU [default: 1/1024 of the memory, 8MiB to 32MiB; at least 512KiB per CPU]
     #[arg(long, value_name = "SIZE", value_parser = parse_buffer, global = true)]
     pub(crate) buffer: Option<u32>,
     /// Maximum delay before an event is shown
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration, global = true)]
     pub(crate) latency: Duration,
+    /// Nice value of the tracing thread, from -20 to 19 [default: -10 if permitted; a nice value set from outside is kept]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19), global = true)]
+    pub(crate) nice: Option<i32>,
     /// Skip the connections that exist at the start
     #[arg(long, global = true)]
     pub(crate) no_snapshot: bool,
@@ -103,6 +109,10 @@ impl Shared {
 }
 
 const _: () = assert!(
-    DEFAULT_BUFFER_BYTES == 8 << 20 && DEFAULT_BUFFER_BYTES_PER_CPU == 512 << 10,
-    "the help of --buffer spells out the default"
+    DEFAULT_NICE == -10
+        && DEFAULT_BUFFER_SHARE == 1024
+        && DEFAULT_BUFFER_MIN == 8 << 20
+        && DEFAULT_BUFFER_MAX == 32 << 20
+        && DEFAULT_BUFFER_BYTES_PER_CPU == 512 << 10,
+    "the help of --buffer and --nice spells out the defaults"
 );

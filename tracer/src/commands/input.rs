@@ -8,7 +8,11 @@ use crate::{
     commands::replay::Replay,
     sources::{
         Source,
-        live::{KernelSource, StopHandle, privileges},
+        live::{
+            KernelSource, StopHandle,
+            priority::{Priority, PriorityError},
+            privileges,
+        },
         recording::RecordingSource,
     },
 };
@@ -23,6 +27,9 @@ pub(super) struct Input {
     pub(super) mode: Option<&'static str>,
     /// Lines to print when tracing starts.
     pub(super) announcement: Vec<String>,
+    /// The raised priority of this thread, for the tracing thread to inherit; none for a recording. Drop it when that
+    /// thread has started.
+    pub(super) priority: Option<Priority>,
     /// The source is a recording, which applies `--duration` to its own time.
     pub(super) recorded: bool,
 }
@@ -44,6 +51,12 @@ impl Input {
         if !shared.input.is_empty() {
             return Self::recording(shared);
         }
+        // First, so that neither loading nor the socket dump waits for a busy host.
+        let priority = match Priority::set(shared.nice) {
+            Ok(priority) => Ok(priority),
+            Err(refused) if shared.nice.is_none() => Err(refused),
+            Err(refused) => return Err(refused.into()),
+        };
         let source = KernelSource::start(shared.kernel_options())?;
         // Before any thread starts, because capabilities are per thread.
         match afterwards {
@@ -57,7 +70,8 @@ impl Input {
         let stop = source.stop_handle().context("no file descriptor is left for the stop signal")?;
         Ok(Self {
             mode: Some(source.mode().name()),
-            announcement: announcement(shared, &source),
+            announcement: announcement(shared, &source, priority.as_ref().err()),
+            priority: priority.ok().flatten(),
             stop: Some(stop),
             source: Box::new(source),
             recorded: false,
@@ -74,6 +88,7 @@ impl Input {
         Self {
             mode: None,
             announcement,
+            priority: None,
             stop: None,
             source: Box::new(Replay::new(source, shared)),
             recorded: true,
@@ -81,7 +96,7 @@ impl Input {
     }
 }
 
-fn announcement(shared: &Shared, source: &KernelSource) -> Vec<String> {
+fn announcement(shared: &Shared, source: &KernelSource, refused: Option<&PriorityError>) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(reason) = source.fallback_reason() {
         lines.push(format!("falling back to mode tracepoint: {reason}"));
@@ -91,6 +106,9 @@ fn announcement(shared: &Shared, source: &KernelSource) -> Vec<String> {
         lines.push(format!("the list of existing sockets is incomplete: {problem}"));
     }
     if shared.verbose {
+        if let Some(refused) = refused {
+            lines.push(format!("{refused}; a busy host may delay the reader until events are lost"));
+        }
         if let Some(refused) = source.refused_twin() {
             lines.push(format!("{refused}; transitions that the kernel skips are lost"));
         }

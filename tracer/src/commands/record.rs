@@ -3,8 +3,8 @@
 use std::io;
 
 use tracer_core::{
-    event::{Event, ExistingSocket, Nanos, SocketCookie, SourceCounts, Timestamp},
-    lifecycle::{Observation, Tracker},
+    event::{Event, ExistingSocket, ExistingTimewait, Nanos, SocketCookie, SourceCounts, Timestamp},
+    lifecycle::{Observation, TimewaitSocket, Tracker},
 };
 
 use crate::{
@@ -102,7 +102,20 @@ impl Record {
         for socket in existing(progress.tracker, progress.now) {
             writer.event(&Event::Existing(socket), &mut self.resolver)?;
         }
-        writer.event(&Event::DumpEnd { started: progress.now }, &mut self.resolver)?;
+        for socket in progress.tracker.timewait_sockets() {
+            let TimewaitSocket { state, deadline, local, remote, netns, .. } = socket;
+            let time = progress.now;
+            let event = Event::ExistingTimewait(ExistingTimewait {
+                time,
+                state,
+                due: deadline,
+                local,
+                remote,
+                netns,
+            });
+            writer.event(&event, &mut self.resolver)?;
+        }
+        writer.event(&Event::DumpEnd { started: progress.now, timewait: true }, &mut self.resolver)?;
         writer.flush(&self.counts(), &mut self.resolver)?;
         self.writer = Some(writer);
         Ok(())

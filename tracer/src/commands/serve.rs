@@ -79,6 +79,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         .enable_all()
         .build()
         .context("the thread that serves HTTP could not be started")?;
+    // Before the start is announced, because a user may then send a signal.
+    let signals = {
+        let _guard = runtime.enter();
+        Signals::new().context("the signal handlers could not be set up")?
+    };
     for line in &input.announcement {
         tracing::info!("{line}");
     }
@@ -97,9 +102,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let mut event_loop =
         EventLoop::start(input.source, input.stop, options, MetricsConsumer::new(recorder, publisher))
             .context("the thread that reads events could not be started")?;
+    // The tracing thread has inherited it.
+    drop(input.priority);
     let agent = Agent { mode: input.mode, kernel: origin.host.kernel };
     let site = Site::new(snapshots, agent, started, queue_scan);
-    let ended = runtime.block_on(serve(shared, arguments, bound, web, site, &mut event_loop));
+    let ended = runtime.block_on(serve(shared, arguments, bound, web, site, signals, &mut event_loop));
     systemd::stopping();
     let Finished { lines, result } = event_loop.finish();
     for line in lines {
@@ -136,9 +143,9 @@ async fn serve(
     bound: Vec<Bound>,
     web: Web,
     site: Site,
+    mut signals: Signals,
     event_loop: &mut EventLoop,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("the signal handlers could not be set up")?;
     let web = watch::Sender::new(Arc::new(web));
     let snapshots = site.snapshots();
     let (live, mut over) = (site.is_live(), false);

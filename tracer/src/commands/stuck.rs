@@ -94,7 +94,9 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
 fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
     let mut entered = Entered::new();
     for timewait in tracker.timewait_sockets() {
-        entered.insert(timewait.key(), (timewait.state, timewait.since));
+        if let Some(since) = timewait.since {
+            entered.insert(timewait.key(), (timewait.state, since));
+        }
     }
     for (_, connection) in tracker.connections() {
         if let Some(since) = connection.history.since() {
@@ -222,7 +224,12 @@ fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection>
         // Without a listener on its port it may be the kernel's own.
         let listener = listeners.get(&(socket.netns, socket.local.port));
         let listener = listener.filter(|_| dump.unaccepted.contains(&socket.cookie));
-        of_socket(socket, listener.copied(), bare(key, socket.state, age))
+        let bare = StuckConnection {
+            process: listener.copied().flatten(),
+            not_accepted: Some(listener.is_some()),
+            ..bare(key, socket.state, age)
+        };
+        of_socket(socket, bare)
     });
     let minisocks = dump.minisocks.iter().map(|socket| {
         let key = socket.key();
@@ -250,20 +257,14 @@ fn bare(ConnKey { netns, local, remote }: ConnKey, state: TcpState, age: Age) ->
     }
 }
 
-/// `listener` is the process of the listener whose accept queue holds the socket, if one does.
-fn of_socket(
-    socket: &ExistingSocket,
-    listener: Option<Option<Process>>,
-    bare: StuckConnection,
-) -> StuckConnection {
+fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection {
     // `connect()` sets the sequence numbers only when it sends the SYN, which Fast Open defers to the first write.
     let sent = socket.info.filter(|info| socket.state != TcpState::SynSent || info.segments_sent > 0);
     StuckConnection {
         cgroup_id: socket.cgroup_id,
-        process: socket.process.or(listener.flatten()),
+        process: socket.process.or(bare.process),
         unread_bytes: socket.info.map(|info| info.unread_bytes),
         unacked_bytes: sent.map(|info| info.unacked_bytes),
-        not_accepted: Some(listener.is_some()),
         ..bare
     }
 }

@@ -180,7 +180,10 @@ impl RecordingSource {
                     if self.skipping_dump
                         && matches!(
                             event,
-                            Event::Existing(_) | Event::DumpScope { .. } | Event::DumpEnd { .. }
+                            Event::Existing(_)
+                                | Event::ExistingTimewait(_)
+                                | Event::DumpScope { .. }
+                                | Event::DumpEnd { .. }
                         )
                     {
                         self.skipping_dump = !matches!(event, Event::DumpEnd { .. });

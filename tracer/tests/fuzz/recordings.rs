@@ -45,7 +45,7 @@ fn events(count: u64) -> Vec<Event> {
             cgroup_id: Some(CgroupId(2)),
             info: None,
         }),
-        Event::DumpEnd { started: Timestamp(1) },
+        Event::DumpEnd { started: Timestamp(1), timewait: false },
     ];
     for time in 2..count {
         events.push(match time % 5 {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use proptest::{option, prelude::*};
 use tracer_core::event::{
-    AcceptQueue, CgroupId, Endpoint, Event, ExistingSocket, FirstRead, Micros, Millis, Nanos, Netns, Process,
-    SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp,
-    TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Micros, Millis,
+    Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState,
+    ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -170,7 +170,12 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => transition(),
         2 => existing(),
-        1 => time().prop_map(|started| Event::DumpEnd { started }),
+        1 => (time(), any::<bool>()).prop_map(|(started, timewait)| Event::DumpEnd { started, timewait }),
+        1 => (time(), state(), time(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
+            |(time, state, due, local, remote, netns)| {
+                Event::ExistingTimewait(ExistingTimewait { time, state, due, local, remote, netns: netns.map(Netns) })
+            }
+        ),
         1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::DumpScope { started, netns: Netns(netns) }),
         2 => syn_ack(),
         1 => (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName))).prop_map(|(time, socket, process, thread)| {

@@ -54,7 +54,7 @@ fn existing(time: u64) -> Event {
 }
 
 fn dump_end(time: u64) -> Event {
-    Event::DumpEnd { started: Timestamp(time) }
+    Event::DumpEnd { started: Timestamp(time), timewait: false }
 }
 
 fn counts(lost: u64, skipped: Option<u64>) -> SourceCounts {

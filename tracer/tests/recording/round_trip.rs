@@ -63,10 +63,10 @@ fn a_full_batch_is_written_at_once() {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     let schema_end = writer.bytes();
     for time in 1..BATCH_ROWS as u64 {
-        writer.event(&Event::DumpEnd { started: Timestamp(time) }, &mut resolver).unwrap();
+        writer.event(&Event::DumpEnd { started: Timestamp(time), timewait: false }, &mut resolver).unwrap();
     }
     assert_eq!((writer.pending(), writer.bytes()), (BATCH_ROWS - 1, schema_end));
-    writer.event(&Event::DumpEnd { started: Timestamp(0) }, &mut resolver).unwrap();
+    writer.event(&Event::DumpEnd { started: Timestamp(0), timewait: false }, &mut resolver).unwrap();
     assert_eq!(writer.pending(), 0);
     assert!(writer.bytes() > schema_end);
 }

@@ -73,7 +73,12 @@ impl Tracker {
         self.entries.iter().map(|(_, entry)| (entry.connection.key(), entry.socket)).collect()
     }
 
-    pub(super) fn dump_end(&mut self, started: Timestamp, report: &mut dyn FnMut(Observation<'_>)) {
+    pub(super) fn dump_end(
+        &mut self,
+        started: Timestamp,
+        timewait: bool,
+        report: &mut dyn FnMut(Observation<'_>),
+    ) {
         let scope = std::mem::take(&mut self.scope);
         let in_scope = |netns: Option<Netns>| scope.is_empty() || netns.is_some_and(|it| scope.contains(&it));
         let mut missing: Vec<SocketId> = self
@@ -84,6 +89,10 @@ impl Tracker {
             .filter(|(key, _)| key.local.port != 0 && in_scope(key.netns))
             .map(|(_, socket)| socket)
             .collect();
+        let found = std::mem::take(&mut self.dumped_timewait);
+        if timewait {
+            self.counts.unfollowed += self.time_wait_table.resync(started, in_scope, &found);
+        }
         // The order of the map is not deterministic, but replays must be.
         missing.sort_unstable();
         for socket in missing {

@@ -270,6 +270,12 @@ pub(super) const GAPS: Description = metric(
     MetricKind::Counter,
     "Transitions that do not continue the previous state: at least one was missed.",
 );
+pub(super) const RESYNCS: Description = metric(
+    "tcptrace_resyncs",
+    None,
+    MetricKind::Counter,
+    "Resyncs of the connection table with a socket dump after missed events.",
+);
 pub(super) const UNFOLLOWED: Description = metric(
     "tcptrace_unfollowed",
     None,
@@ -354,6 +360,7 @@ pub const CATALOG: &[Description] = &[
     EVICTED,
     UNMATCHED,
     GAPS,
+    RESYNCS,
     UNFOLLOWED,
     TIME_WAIT_REUSED,
     LABEL_OVERFLOW,

@@ -404,6 +404,7 @@ impl Page {
             (&catalog::EVICTED, tracker.evicted),
             (&catalog::UNMATCHED, tracker.unmatched),
             (&catalog::GAPS, tracker.gaps),
+            (&catalog::RESYNCS, source.resyncs),
             (&catalog::UNFOLLOWED, tracker.unfollowed),
             (&catalog::TIME_WAIT_REUSED, tracker.time_wait_reused),
         ] {

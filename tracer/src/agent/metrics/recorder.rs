@@ -71,7 +71,7 @@ impl Recorder {
                 }
                 0
             }
-            Event::Existing(_) => 1,
+            Event::Existing(_) | Event::ExistingTimewait(_) => 1,
             Event::SynAckRetransmit(resent) => {
                 if let Some(queue) = resent.accept_queue {
                     self.queues.see(resent.netns, resent.local.port, queue, resent.time);

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tracer_core::{
-    event::{Netns, Process, TcpState, Timestamp},
+    event::{Nanos, Netns, Process, TcpState, Timestamp},
     lifecycle::{Age, Connection, StuckConnection, Tracker},
 };
 
@@ -39,7 +39,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
     let connections = tracker.connections().map(|(_, connection)| of_connection(connection, now));
     let timewait_sockets = tracker.timewait_sockets().map(|socket| StuckConnection {
         state: socket.state,
-        age: Age::Observed(now.since(socket.since)),
+        age: socket.since.map_or(Age::AtLeast(Nanos::ZERO), |since| Age::Observed(now.since(since))),
         local: socket.local,
         remote: socket.remote,
         netns: socket.netns,

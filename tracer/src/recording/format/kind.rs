@@ -22,11 +22,13 @@ pub enum Kind {
     Counts = 7,
     /// The socket dump covers this network namespace.
     SnapshotScope = 8,
+    /// A timewait socket existed when a socket dump began.
+    ExistingTimewait = 9,
 }
 
 impl Kind {
     /// Every kind, in the order of the column's dictionary.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Transition,
         Self::Existing,
         Self::SnapshotEnd,
@@ -36,6 +38,7 @@ impl Kind {
         Self::Time,
         Self::Counts,
         Self::SnapshotScope,
+        Self::ExistingTimewait,
     ];
 
     /// Returns the name in the `kind` column, which is part of the contract.
@@ -50,6 +53,7 @@ impl Kind {
             Self::Time => "time",
             Self::Counts => "counts",
             Self::SnapshotScope => "snapshot_scope",
+            Self::ExistingTimewait => "existing_timewait",
         }
     }
 

@@ -79,6 +79,7 @@ impl Column {
             self.name,
             "recovered"
                 | "duplicates"
+                | "timer_due"
                 | "repair"
                 | "linger2_negative"
                 | "fast_open_deferred"
@@ -99,7 +100,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 64] = {
+pub const COLUMNS: [Column; 65] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -107,7 +108,12 @@ pub const COLUMNS: [Column; 64] = {
         column("socket", U64, "", "identity of the socket; for a SYN-ACK, of the listener"),
         column("cookie", U64, "", "the kernel's socket cookie"),
         column("from_state", Name, "", "the state left"),
-        column("to_state", Name, "", "the state entered; of an existing socket, the state it is in"),
+        column(
+            "to_state",
+            Name,
+            "",
+            "the state entered; of an existing socket, its state; of a dump's end, time_wait if the dump lists timewait sockets",
+        ),
         column("local_address", Text, "", "the local address"),
         column("local_port", U16, "", "the local port"),
         column("remote_address", Text, "", "the remote address"),
@@ -170,6 +176,7 @@ pub const COLUMNS: [Column; 64] = {
             "transitions",
             "transitions recorded twice and dropped once, since the file began",
         ),
+        column("timer_due", Time, "ns", "when the kernel is due to remove an existing timewait socket"),
         column("repair", Bool, "", "the socket is in TCP_REPAIR mode"),
         column("linger2_negative", Bool, "", "TCP_LINGER2 is negative: no FIN_WAIT2 after close()"),
         column("fast_open_deferred", Bool, "", "the SYN was deferred to the first write"),

@@ -12,9 +12,9 @@ use arrow_array::{
 };
 use hashbrown::HashSet;
 use tracer_core::event::{
-    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Micros, Millis, Nanos,
-    Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
-    ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Micros,
+    Millis, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit,
+    TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -121,6 +121,7 @@ pub struct Rows {
     attempts: Numbers<UInt8Type>,
     first_sent: Numbers<TimestampNanosecondType>,
     counts: [Numbers<UInt64Type>; 8],
+    timer_due: Numbers<TimestampNanosecondType>,
     /// The ids and processes whose cgroups were already taken from this batch.
     recorded: HashSet<(Option<CgroupId>, Option<u32>), foldhash::fast::FixedState>,
     more_flags: [BooleanArray; 3],
@@ -174,6 +175,7 @@ impl Rows {
             attempts: columns.numbers()?,
             first_sent: columns.numbers()?,
             counts: columns.several(RowColumns::numbers)?,
+            timer_due: columns.numbers()?,
             more_flags: columns.several(RowColumns::array)?,
             data_segments: columns.numbers()?,
             unaccepted_segments: columns.numbers()?,
@@ -204,7 +206,11 @@ impl Rows {
             Some(Kind::Transition) => self.transition(row, cgroups).map(Event::Transition),
             Some(Kind::Existing) => self.existing(row, cgroups).map(Event::Existing),
             Some(Kind::SnapshotScope) => self.dump_scope(row),
-            Some(Kind::SnapshotEnd) => self.time(row).map(|started| Event::DumpEnd { started }),
+            Some(Kind::ExistingTimewait) => self.existing_timewait(row).map(Event::ExistingTimewait),
+            Some(Kind::SnapshotEnd) => {
+                let timewait = self.to.get(row) == Some(&TcpState::TimeWait);
+                self.time(row).map(|started| Event::DumpEnd { started, timewait })
+            }
             Some(Kind::SynAckRetransmit) => self.syn_ack_retransmit(row).map(Event::SynAckRetransmit),
             Some(Kind::FirstRead) => self.first_read(row, cgroups).map(Event::FirstRead),
             Some(Kind::TimewaitEnd) => self.timewait_end(row).map(Event::TimewaitEnd),
@@ -315,6 +321,18 @@ impl Rows {
             netns: self.netns.get(row).map(Netns),
             cgroup_id: self.cgroup_id.get(row).map(CgroupId),
             info: self.info(row),
+        })
+    }
+
+    fn existing_timewait(&self, row: usize) -> Option<ExistingTimewait> {
+        let (local, remote) = self.endpoints(row)?;
+        Some(ExistingTimewait {
+            time: self.time(row)?,
+            state: *self.to.get(row)?,
+            due: self.timer_due.get(row).map(|utc| from_utc(utc, self.clock))?,
+            local,
+            remote,
+            netns: self.netns.get(row).map(Netns),
         })
     }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tracer_core::event::{
-    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Netns, Process,
-    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Netns,
+    Process, SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd,
+    Transition,
 };
 
 use crate::{
@@ -53,6 +54,7 @@ pub(super) struct BatchColumns {
     attempts: Sparse<u8>,
     first_sent: Sparse<i64>,
     counts: [Sparse<u64>; 8],
+    timer_due: Sparse<i64>,
     more_flags: [Flag; 3],
     data_segments: Sparse<u32>,
     unaccepted_segments: Sparse<u32>,
@@ -94,6 +96,7 @@ impl BatchColumns {
             attempts: Sparse::default(),
             first_sent: Sparse::default(),
             counts: Default::default(),
+            timer_due: Sparse::default(),
             more_flags: Default::default(),
             data_segments: Sparse::default(),
             unaccepted_segments: Sparse::default(),
@@ -118,7 +121,13 @@ impl BatchColumns {
                 self.begin(Kind::SnapshotScope, *started);
                 self.netns.put(self.rows, netns.0);
             }
-            Event::DumpEnd { started } => self.begin(Kind::SnapshotEnd, *started),
+            Event::ExistingTimewait(socket) => self.existing_timewait(socket),
+            Event::DumpEnd { started, timewait } => {
+                self.begin(Kind::SnapshotEnd, *started);
+                if *timewait {
+                    self.to.put(self.rows, state_index(TcpState::TimeWait));
+                }
+            }
             Event::SynAckRetransmit(event) => self.syn_ack_retransmit(event),
             Event::FirstRead(event) => self.first_read(event, resolver),
             Event::TimewaitEnd(event) => self.timewait_end(event),
@@ -218,6 +227,14 @@ impl BatchColumns {
         if let Some(info) = info {
             self.info.put(row, info);
         }
+    }
+
+    fn existing_timewait(&mut self, socket: &ExistingTimewait) {
+        let ExistingTimewait { time, state, due, local, remote, netns } = *socket;
+        self.begin(Kind::ExistingTimewait, time);
+        self.to.put(self.rows, state_index(state));
+        self.timer_due.put(self.rows, to_utc(due, self.clock));
+        self.endpoints(local, remote, netns);
     }
 
     fn syn_ack_retransmit(&mut self, event: &SynAckRetransmit) {
@@ -380,6 +397,7 @@ impl BatchColumns {
         for column in &mut self.counts {
             column.write(to);
         }
+        self.timer_due.write(to);
         for column in &mut self.more_flags {
             column.write(&mut self.flagged, to);
         }

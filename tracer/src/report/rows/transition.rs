@@ -50,16 +50,15 @@ impl TransitionRow {
         duration: Option<Nanos>,
         clock: ClockOffset,
     ) -> Self {
-        let (process, thread, owner_source) = match connection {
-            Some(Connection { owner, .. }) => (owner.process, owner.thread, owner.source),
-            None => {
-                let source = match transition.process {
-                    _ if transition.to == TcpState::Listen => OwnerSource::Listener,
-                    Some(_) => OwnerSource::Closer,
-                    None => OwnerSource::Unknown,
-                };
-                (transition.process, transition.thread, source)
-            }
+        let (process, thread, owner_source) = if let Some(Connection { owner, .. }) = connection {
+            (owner.process, owner.thread, owner.source)
+        } else {
+            let source = match transition.process {
+                _ if transition.to == TcpState::Listen => OwnerSource::Listener,
+                Some(_) => OwnerSource::Closer,
+                None => OwnerSource::Unknown,
+            };
+            (transition.process, transition.thread, source)
         };
         Self {
             kind: "transition",

@@ -278,8 +278,8 @@ fn load_btf_with(config: &Config, options: LoadOptions) -> Result<Loaded, LoadEr
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Btf, reason: program_reason(&error) };
     let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
+    load_beside_twin(&mut ebpf, options.twin, &types)?.map_err(refused)?;
     let program: &mut BtfTracePoint = program(&mut ebpf, "transition_btf")?;
-    program.load(TRACEPOINT.1, &types).map_err(refused)?;
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
     let skipped = SkipCounter::open(program.fd().map_err(refused)?, true).map_err(LoadError::Mapping)?;
     let mut loaded = finish(ebpf, reading, AttachedLink::Btf(link), skipped)?;
@@ -299,12 +299,41 @@ fn load_btf_with(config: &Config, options: LoadOptions) -> Result<Loaded, LoadEr
     Ok(loaded)
 }
 
+/// Loads the first program of mode btf, and its twin on another thread meanwhile: the verifier takes half of the start.
+/// Without the thread, or when the kernel refuses the twin, [`attach_btf_twin`] loads it.
+fn load_beside_twin(
+    ebpf: &mut Ebpf,
+    twin: bool,
+    types: &AyaBtf,
+) -> Result<Result<(), ProgramError>, LoadError> {
+    let (mut first, mut second) = (None, None);
+    for (name, program) in ebpf.programs_mut() {
+        match (name, program) {
+            ("transition_btf", Program::BtfTracePoint(program)) => first = Some(program),
+            ("transition_btf_twin", Program::BtfTracePoint(program)) if twin => second = Some(program),
+            _ => {}
+        }
+    }
+    let missing = || LoadError::Refused { reason: "it has no program `transition_btf`".to_owned() };
+    let first = first.ok_or_else(missing)?;
+    Ok(std::thread::scope(|scope| {
+        let thread = second
+            .map(|twin| std::thread::Builder::new().spawn_scoped(scope, || twin.load(TRACEPOINT.1, types)));
+        let loaded = first.load(TRACEPOINT.1, types);
+        // The end of the scope waits for the thread; `attach_btf_twin` finds its error again.
+        drop(thread);
+        loaded
+    }))
+}
+
 /// Attaches the twin program of mode btf. The kernel calls the programs of a tracepoint in the order in which they were
 /// attached, so the first program must be attached already.
 fn attach_btf_twin(ebpf: &mut Ebpf, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
     let refused = |error: ProgramError| LoadError::Twin { mode: Mode::Btf, reason: program_reason(&error) };
     let program: &mut BtfTracePoint = program(ebpf, "transition_btf_twin")?;
-    program.load(TRACEPOINT.1, types).map_err(refused)?;
+    if program.fd().is_err() {
+        program.load(TRACEPOINT.1, types).map_err(refused)?;
+    }
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
     Ok(AttachedLink::Btf(link))
 }

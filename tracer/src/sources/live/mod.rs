@@ -7,21 +7,22 @@ pub mod lanes;
 mod layout;
 pub mod load;
 mod mapping;
+pub mod priority;
 pub(crate) mod privileges;
 pub(crate) mod probe;
 mod reading;
 mod resync;
+mod stream;
 pub mod tracefs;
 mod twin;
 
-pub use crate::sources::live::load::{Hook, LoadError, Mode, RefusedHook};
-
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
-
-use rustix::{
-    event::{EventfdFlags, epoll, eventfd},
-    time::Timespec,
+pub use crate::sources::live::{
+    load::{Hook, LoadError, Mode, RefusedHook},
+    stream::StopHandle,
 };
+
+use std::{io, sync::Arc, thread, time::Duration};
+
 use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp};
 
 use crate::{
@@ -29,21 +30,24 @@ use crate::{
     sources::{
         Coverage, Origin, Polled, Source,
         live::{
-            decode::AddressKey,
-            load::{LoadOptions, Loaded, Twin},
-            reading::Pass,
+            load::{LoadOptions, Twin},
             resync::Resync,
-            twin::RecentTransitions,
+            stream::Stream,
         },
-        sock_diag::{Existing, existing, reconcile},
+        sock_diag::{Existing, existing, existing_timewait, reconcile},
     },
 };
 
-/// Default size of the buffer for unread records, of all CPUs together.
+/// The part of the host's memory that the buffer for unread records, of all CPUs together, takes by default: one in this
+/// many bytes, between [`DEFAULT_BUFFER_MIN`] and [`DEFAULT_BUFFER_MAX`].
+pub const DEFAULT_BUFFER_SHARE: u64 = 1024;
+/// Smallest default size of the buffer.
 ///
 /// A transition takes 64 to 192 bytes, about 100 on average, and transitions get half of the buffer. With two CPUs,
 /// this is about 21,000 transitions each: 75 ms at the highest measured rate, nearly four poll intervals.
-pub const DEFAULT_BUFFER_BYTES: u32 = 8 << 20;
+pub const DEFAULT_BUFFER_MIN: u32 = 8 << 20;
+/// Largest default size of the buffer, unless the host has more than 64 CPUs.
+pub const DEFAULT_BUFFER_MAX: u32 = 32 << 20;
 /// Default minimum size of the buffer per CPU.
 pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
 /// Default time that transitions wait in the buffer at most.
@@ -122,40 +126,19 @@ pub enum StartError {
 
 /// Delivers the kernel's transitions as they happen.
 pub struct KernelSource {
-    loaded: Option<Loaded>,
+    stream: Stream,
     mode: Mode,
     fallback_reason: Option<LoadError>,
     buffer_bytes: u32,
-    epoll: OwnedFd,
-    stop: StopHandle,
-    interval: Timespec,
-    key: AddressKey,
     origin: Option<Origin>,
-    counts: SourceCounts,
-    /// Recognizes the twin program's duplicates; none without a twin.
-    recent: Option<RecentTransitions>,
-    /// When the first program was detached: what the twin records afterwards is not recovered from a skip.
-    detached: Option<Timestamp>,
     /// The socket dump at the start, until it is delivered.
     existing: Option<Existing>,
+    /// The events that were read during the dump.
+    early: Vec<Event>,
     resync: Resync,
     coverage: Coverage,
     cgroups: Arc<CgroupCounters>,
-    /// The last read left records behind.
-    more: bool,
     problems: Vec<String>,
-}
-
-/// Interrupts the wait of a [`KernelSource`] from another thread.
-#[derive(Debug)]
-pub struct StopHandle(OwnedFd);
-
-impl StopHandle {
-    /// Makes the current and the next wait return at once.
-    pub fn wake(&self) {
-        // The only possible error is a full counter, which means that the reader has already been woken.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
 }
 
 impl KernelSource {
@@ -168,7 +151,9 @@ impl KernelSource {
         privileges::check()?;
         let cpus = options.cpus.unwrap_or_else(lanes::cpus);
         let load_options = LoadOptions {
-            buffer_bytes: buffer_size(options.buffer_bytes.unwrap_or_else(|| default_buffer(cpus))),
+            buffer_bytes: buffer_size(
+                options.buffer_bytes.unwrap_or_else(|| default_buffer(cpus, host::memory_bytes())),
+            ),
             cpus,
             only_netns: options.only_netns,
             first_reads: options.first_reads,
@@ -184,37 +169,34 @@ impl KernelSource {
                 },
             },
         };
+        let mut stream =
+            Stream::new(loaded, options.poll_interval).map_err(|error| StartError::Reader(error.into()))?;
         // After the programs are attached, so that no transition is missed between the dump and the first event.
-        let mut existing = options.snapshot.then(existing);
+        let (mut existing, early) = if options.snapshot {
+            let (existing, early) = dump_and_read(&mut stream)?;
+            (Some(existing), early)
+        } else {
+            (None, Vec::new())
+        };
         if let (Some(existing), Some(netns)) = (&mut existing, options.only_netns) {
             existing.sockets.retain(|socket| socket.netns == Some(netns));
+            existing.minisocks.retain(|socket| socket.netns == Some(netns));
             existing.channels.retain(|channel| channel.netns() == Some(netns));
         }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
-        let (epoll, stop) = reader(&loaded).map_err(|error| StartError::Reader(error.into()))?;
         let origin = origin(mode);
-        let interval =
-            Timespec::try_from(options.poll_interval).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 20_000_000 });
-        let recent = matches!(loaded.twin, Twin::Attached).then(RecentTransitions::new);
         Ok(Self {
-            loaded: Some(loaded),
+            stream,
             mode,
             fallback_reason,
             buffer_bytes: load_options.buffer_bytes,
-            epoll,
-            stop,
-            interval,
-            key: AddressKey::random(),
             cgroups: origin.resolver.counters(),
             origin: Some(origin),
-            counts: SourceCounts { skipped: Some(0), ..SourceCounts::default() },
-            recent,
-            detached: None,
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
             coverage: existing.as_ref().map_or_else(Coverage::default, |existing| existing.coverage),
             existing,
+            early,
             resync: Resync::through(channels.unwrap_or_default()),
-            more: false,
         })
     }
 
@@ -239,17 +221,17 @@ impl KernelSource {
     ///
     /// When the process has no file descriptors left.
     pub fn stop_handle(&self) -> io::Result<StopHandle> {
-        self.stop.0.try_clone().map(StopHandle)
+        self.stream.stop_handle()
     }
 
     /// Returns the optional hooks that could not be attached.
     pub fn refused_hooks(&self) -> &[RefusedHook] {
-        self.loaded.as_ref().map_or(&[], |loaded| &loaded.refused)
+        &self.stream.loaded().refused
     }
 
     /// Returns why no twin program is attached; none when it is, or when the options exclude it.
     pub fn refused_twin(&self) -> Option<&LoadError> {
-        match &self.loaded.as_ref()?.twin {
+        match &self.stream.loaded().twin {
             Twin::Refused(error) => Some(error),
             Twin::Attached | Twin::Unwanted => None,
         }
@@ -265,89 +247,65 @@ impl KernelSource {
     /// `dumped` is whether the socket dump of a resync was complete before `until`. The delivered events then include
     /// all that happened during the dump.
     fn drain(&mut self, until: Timestamp, dumped: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
-        let Pass { more, complete } = match self.existing.take() {
+        let complete = match self.existing.take() {
             None => {
-                let Self { loaded, key, counts, recent, detached, resync, .. } = self;
-                read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, &mut |event| {
+                let Self { stream, resync, .. } = self;
+                stream.read(until, &mut |event| {
                     resync.event(event);
                     deliver(event);
                 })
             }
             Some(existing) => self.begin_with(existing, until, deliver),
         };
-        self.more = more;
-        self.update_counts();
-        if dumped && complete {
-            self.counts.resyncs += u64::from(self.resync.finish(deliver));
+        if dumped && complete && self.resync.finish(deliver) {
+            self.stream.count_resync();
         }
         complete
     }
 
     /// Delivers the existing sockets, then the events since tracing started.
-    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> Pass {
-        let mut events = Vec::new();
-        let Self { loaded, key, counts, recent, detached, .. } = self;
-        let deliver_later = &mut |event: &Event| events.push(*event);
-        let pass = read(loaded.as_mut(), *key, until, counts, recent.as_mut(), *detached, deliver_later);
-        if !pass.complete {
-            // Nothing was delivered, because no earlier pass was complete.
+    fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> bool {
+        let Self { stream, early, .. } = self;
+        let complete = stream.read(until, &mut |event| early.push(*event));
+        if !complete {
             self.existing = Some(existing);
-            return pass;
+            return complete;
         }
-        for socket in reconcile(existing.sockets, &events) {
+        let events = std::mem::take(early);
+        let timewait = existing_timewait(&existing.minisocks, existing.started);
+        let (sockets, timewait) = reconcile(existing.sockets, timewait, &events);
+        for socket in sockets {
             deliver(&Event::Existing(socket));
         }
-        deliver(&Event::DumpEnd { started: existing.started });
+        for socket in timewait {
+            deliver(&Event::ExistingTimewait(socket));
+        }
+        deliver(&Event::DumpEnd { started: existing.started, timewait: true });
         for event in &events {
             deliver(event);
         }
-        pass
-    }
-
-    fn update_counts(&mut self) {
-        if let Some(loaded) = &mut self.loaded {
-            // Before the counters: the twin counts a transition after the kernel has counted the skip. So what is
-            // skipped and not recovered is never overestimated, and the largest estimate is the best.
-            let skipped = loaded.skipped.read();
-            let kernel = loaded.counters.read();
-            self.counts.lost = kernel.transitions_lost;
-            self.counts.others_lost = kernel.others_lost;
-            let recovered = kernel.twin_taken.saturating_sub(self.counts.duplicates);
-            let before = self.counts.skipped.unwrap_or(0);
-            self.counts.skipped = skipped.map(|skipped| skipped.saturating_sub(recovered).max(before));
-        }
+        complete
     }
 }
 
 impl Source for KernelSource {
     fn poll(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<Polled> {
-        let mut events =
-            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        // Records that are left do not wake the reader again.
-        let timeout = if self.more { Timespec::default() } else { self.interval };
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.stream.wait()?;
         let dumped = self.resync.is_done();
         // The time is taken before the read.
         let now = host::now();
         let complete = self.drain(now, dumped, deliver);
-        if complete && !self.more {
+        if complete && !self.stream.has_more() {
             // Time passes without events, too.
             deliver(&Event::Time(now));
         }
-        self.resync.begin_if_due(&self.counts, now);
+        self.resync.begin_if_due(&self.stream.counts(), now);
         Ok(Polled::Drained)
     }
 
     fn finish(&mut self, deliver: &mut dyn FnMut(&Event)) -> io::Result<()> {
-        if let Some(loaded) = &mut self.loaded {
-            // In the order of attaching, the first program before its twin: no transition in between is missed.
-            self.detached = Some(host::now());
-            loaded.links.clear();
-        }
         // The programs are detached, so all remaining records can be delivered in order.
+        self.stream.detach();
         let everything = Timestamp::END;
         let dumped = self.resync.is_done();
         self.drain(everything, dumped, deliver);
@@ -358,7 +316,7 @@ impl Source for KernelSource {
     }
 
     fn counts(&self) -> SourceCounts {
-        self.counts
+        self.stream.counts()
     }
 
     fn coverage(&self) -> Coverage {
@@ -366,7 +324,7 @@ impl Source for KernelSource {
     }
 
     fn run_time(&self) -> Option<Nanos> {
-        self.loaded.as_ref()?.skipped.run_time()
+        self.stream.run_time()
     }
 
     fn origin(&mut self) -> Origin {
@@ -374,37 +332,28 @@ impl Source for KernelSource {
     }
 }
 
-/// Delivers the records up to `until`.
-fn read(
-    loaded: Option<&mut Loaded>,
-    key: AddressKey,
-    until: Timestamp,
-    counts: &mut SourceCounts,
-    mut recent: Option<&mut RecentTransitions>,
-    detached: Option<Timestamp>,
-    deliver: &mut dyn FnMut(&Event),
-) -> Pass {
-    let Some(loaded) = loaded else { return Pass::NOTHING };
-    loaded.reading.pass(until, |bytes| {
-        decode::event(bytes, key, |event| match event {
-            Some(event) => {
-                if let Event::Transition(transition) = event {
-                    if let Some(recent) = &mut recent {
-                        let by_twin = decode::is_by_twin(bytes);
-                        if !recent.admit(transition, by_twin) {
-                            counts.duplicates += 1;
-                            return;
-                        }
-                        let skipped = by_twin && detached.is_none_or(|detached| transition.time < detached);
-                        counts.recovered += u64::from(skipped);
-                    }
-                    counts.seen += 1;
-                }
-                deliver(event);
-            }
-            None => counts.malformed += 1,
-        })
-    })
+/// Most events that are held while the existing sockets are dumped, about 80 MB. Beyond it, records stay in the buffer,
+/// which counts what it loses.
+const MAX_EARLY: usize = 1 << 18;
+
+/// Dumps the existing sockets on a thread of its own, and reads the events meanwhile, so that a long dump does not fill
+/// the buffer.
+fn dump_and_read(stream: &mut Stream) -> Result<(Existing, Vec<Event>), StartError> {
+    let stop = stream.stop_handle().map_err(StartError::Reader)?;
+    let dump = thread::Builder::new().name("dump".to_owned()).spawn(move || {
+        let found = existing();
+        stop.wake();
+        found
+    });
+    // Without a thread, the events wait.
+    let Ok(dump) = dump else { return Ok((existing(), Vec::new())) };
+    let mut early = Vec::new();
+    while !dump.is_finished() && early.len() < MAX_EARLY {
+        stream.wait().map_err(StartError::Reader)?;
+        stream.read(host::now(), &mut |event| early.push(*event));
+    }
+    let found = dump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Ok((found, early))
 }
 
 /// Reads the properties of this host. Call it before the privileges are dropped.
@@ -417,21 +366,14 @@ fn origin(mode: Mode) -> Origin {
     }
 }
 
-/// Creates an epoll instance that waits for records and for the stop handle.
-///
-/// It is edge-triggered, because a level-triggered wait would return at once while any record is pending: every
-/// transition would cost a system call.
-fn reader(loaded: &Loaded) -> rustix::io::Result<(OwnedFd, StopHandle)> {
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-    epoll::add(&epoll, loaded.reading.descriptor(), epoll::EventData::new_u64(0), edge)?;
-    let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    epoll::add(&epoll, &stop, epoll::EventData::new_u64(1), edge)?;
-    Ok((epoll, StopHandle(stop)))
-}
-
-fn default_buffer(cpus: u32) -> u32 {
-    DEFAULT_BUFFER_BYTES.max(DEFAULT_BUFFER_BYTES_PER_CPU.saturating_mul(cpus))
+/// Returns the default size of the buffer on a host with these CPUs and this memory, a power of two.
+fn default_buffer(cpus: u32, memory: u64) -> u32 {
+    let share = u32::try_from(memory / DEFAULT_BUFFER_SHARE).unwrap_or(u32::MAX);
+    // Rounded down, so that the buffer takes at most this part of the memory.
+    let share = share.checked_ilog2().map_or(0, |bits| 1 << bits);
+    share
+        .clamp(DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_MAX)
+        .max(buffer_size(DEFAULT_BUFFER_BYTES_PER_CPU.saturating_mul(cpus)))
 }
 
 /// Rounds up to a power of two of at least a page, which the kernel requires.
@@ -445,10 +387,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_grows_with_the_cpus() {
-        assert_eq!(default_buffer(1), 8 << 20);
-        assert_eq!(default_buffer(16), 8 << 20);
-        assert_eq!(buffer_size(default_buffer(96)), 64 << 20);
+    fn the_default_buffer_grows_with_the_memory_and_the_cpus() {
+        let mib = |cpus, gib: u64| default_buffer(cpus, gib << 30) >> 20;
+        assert_eq!([0, 1, 8, 15].map(|gib| mib(2, gib)), [8; 4]);
+        assert_eq!([16, 31, 32, 1024].map(|gib| mib(2, gib)), [16, 16, 32, 32]);
+        assert_eq!([16, 17, 96].map(|cpus| mib(cpus, 4)), [8, 16, 64]);
     }
 
     #[test]

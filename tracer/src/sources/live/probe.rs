@@ -15,6 +15,7 @@ use crate::{
         live::{
             KernelOptions, KernelSource, btf,
             load::{self, Hook, LoadOptions, Mode, RefusedHook, Twin},
+            priority::{DEFAULT_NICE, Priority},
             privileges, tracefs,
         },
         sock_diag::existing,
@@ -76,7 +77,7 @@ pub(crate) fn all() -> Vec<Check> {
                 Some(path) => Finding::Found(path.display().to_string()),
                 None => Finding::Missing("not mounted at /sys/kernel/tracing".to_owned()),
             },
-            cost: "nothing: mode tracepoint mounts it privately where it may",
+            cost: "nothing if mode tracepoint may mount it privately",
         },
         Check {
             name: "ring buffer",
@@ -93,7 +94,7 @@ pub(crate) fn all() -> Vec<Check> {
                 Ok(_) => Finding::Found("tp_btf on sock:inet_sock_set_state".to_owned()),
                 Err(error) => Finding::Missing(error.to_string()),
             },
-            cost: "mode tracepoint is used instead: dearer, and skipped whenever it interrupts another program",
+            cost: "mode tracepoint is used: it costs more, and the kernel skips it while another classic tracepoint program runs on that CPU",
         },
         Check {
             name: "mode tracepoint",
@@ -117,7 +118,7 @@ pub(crate) fn all() -> Vec<Check> {
             tracepoint_mode.ok().and_then(|mut loaded| loaded.skipped.read()),
         ),
     ];
-    checks.extend([self_test(), existing_sockets(), cgroups()]);
+    checks.extend([reader_priority(), self_test(), existing_sockets(), cgroups()]);
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
     checks
 }
@@ -133,7 +134,7 @@ fn twin_check(name: &'static str, twin: Option<&Twin>, kind: &str) -> Check {
             Some(Twin::Refused(error)) => Finding::Missing(error.to_string()),
             Some(Twin::Unwanted) | None => Finding::Missing("no program could be loaded".to_owned()),
         },
-        cost: "transitions that the kernel skips are lost, and counted where it counts them",
+        cost: "transitions that the kernel skips are lost; they are counted if the kernel has a skip counter",
     }
 }
 
@@ -149,6 +150,21 @@ fn skip_check(name: &'static str, since: &str, loaded: bool, count: Option<u64>)
             None => Finding::Missing("no program could be loaded".to_owned()),
         },
         cost: "events that the kernel skipped are not counted",
+    }
+}
+
+/// Lowers the nice value of this thread for a moment.
+fn reader_priority() -> Check {
+    Check {
+        name: "reader priority",
+        finding: match Priority::set(None) {
+            Ok(Some(_)) => Finding::Found(format!("the tracing thread runs at nice {DEFAULT_NICE}")),
+            Ok(None) => {
+                Finding::Found("the tracing thread keeps the nice value that was set from outside".to_owned())
+            }
+            Err(refused) => Finding::Missing(refused.to_string()),
+        },
+        cost: "a busy host may delay the reader until events are lost",
     }
 }
 

@@ -50,11 +50,6 @@ pub struct Pass {
     pub complete: bool,
 }
 
-impl Pass {
-    /// The result without lanes and ring.
-    pub const NOTHING: Self = Self { more: false, complete: true };
-}
-
 /// The read and write positions of the ring.
 struct Positions {
     reader: Mapping,

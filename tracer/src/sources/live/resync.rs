@@ -129,7 +129,10 @@ impl Resync {
         for socket in found.sockets.iter().filter(|socket| is_unchanged(socket, &dump.changed)) {
             deliver(&Event::Existing(*socket));
         }
-        deliver(&Event::DumpEnd { started });
+        for socket in found.timewait.iter().filter(|socket| !dump.changed.contains(&socket.key())) {
+            deliver(&Event::ExistingTimewait(*socket));
+        }
+        deliver(&Event::DumpEnd { started, timewait: true });
         true
     }
 }
@@ -276,7 +279,7 @@ mod tests {
             [
                 Event::DumpScope { started, netns: Netns(1) },
                 Event::Existing(established(2)),
-                Event::DumpEnd { started }
+                Event::DumpEnd { started, timewait: true }
             ]
         );
     }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use hashbrown::HashSet;
 use rustix::io::Errno;
-use tracer_core::event::{ExistingSocket, Nanos, Netns, SocketCookie, TcpInfo, TcpState, Timestamp};
+use tracer_core::event::{
+    ExistingSocket, ExistingTimewait, Nanos, Netns, SocketCookie, TcpInfo, TcpState, Timestamp,
+};
 
 use crate::{
     host::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan},
@@ -194,6 +196,8 @@ fn dump(channel: &Channel, sockets: &mut Vec<SocketSnapshot>) -> Result<DumpRepo
 pub(crate) struct ResyncDump {
     /// The full sockets, each once.
     pub sockets: Vec<ExistingSocket>,
+    /// The timewait sockets.
+    pub timewait: Vec<ExistingTimewait>,
     /// The namespaces whose dump is complete.
     pub namespaces: Vec<Netns>,
     /// The start of the dump.
@@ -214,11 +218,23 @@ pub(crate) fn resync_dump(channels: Vec<Channel>) -> ResyncDump {
         if !report.interrupted {
             let full = sockets.iter().filter(|socket| socket.is_full());
             found.sockets.extend(full.map(|socket| describe(socket, None, found.started)));
+            found.timewait.extend(existing_timewait(&sockets, found.started));
             found.namespaces.push(netns);
         }
         found.channels.push(channel);
     }
     found
+}
+
+/// Returns the timewait sockets among the sockets of a dump that began at `started`.
+pub(crate) fn existing_timewait(sockets: &[SocketSnapshot], started: Timestamp) -> Vec<ExistingTimewait> {
+    let timewait = |socket: &SocketSnapshot| {
+        let remaining = Nanos::from(socket.timer?.expires);
+        let SocketSnapshot { state, local, remote, netns, .. } = *socket;
+        let due = started.saturating_add(remaining);
+        Some(ExistingTimewait { time: started, state, due, local, remote, netns })
+    };
+    sockets.iter().filter(|socket| socket.timewait).filter_map(timewait).collect()
 }
 
 fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timestamp) -> ExistingSocket {

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use tracer_core::event::{ConnKey, Endpoint, Event, ExistingSocket, Netns, SocketId, TcpState};
+use tracer_core::event::{
+    ConnKey, Endpoint, Event, ExistingSocket, ExistingTimewait, Netns, SocketId, TcpState,
+};
 
 /// The first event of a connection since tracing started.
 #[derive(Clone, Copy)]
@@ -17,8 +19,13 @@ enum FirstEvent {
     Leaves(TcpState),
 }
 
-/// Returns the `sockets` that the events do not cover, each in the state before its first event.
-pub(crate) fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<ExistingSocket> {
+/// Returns the full sockets and the timewait sockets that the events do not cover, each full socket in the state before
+/// its first event.
+pub(crate) fn reconcile(
+    sockets: Vec<ExistingSocket>,
+    timewait: Vec<ExistingTimewait>,
+    events: &[Event],
+) -> (Vec<ExistingSocket>, Vec<ExistingTimewait>) {
     let mut first: HashMap<ConnKey, FirstEvent> = HashMap::new();
     // Connections that have started without a known local port, by socket.
     let mut unbound: HashMap<SocketId, ConnKey> = HashMap::new();
@@ -54,7 +61,8 @@ pub(crate) fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<E
     for ConnKey { netns, remote, .. } in unbound.into_values() {
         *without_port.entry((netns, remote)).or_default() += 1;
     }
-    sockets
+    let timewait = timewait.into_iter().filter(|socket| !first.contains_key(&socket.key())).collect();
+    let sockets = sockets
         .into_iter()
         .filter_map(|mut socket| {
             if socket.state == TcpState::Listen {
@@ -89,7 +97,8 @@ pub(crate) fn reconcile(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<E
             }
             Some(socket)
         })
-        .collect()
+        .collect();
+    (sockets, timewait)
 }
 
 #[cfg(test)]
@@ -97,6 +106,11 @@ mod tests {
     use tracer_core::event::{Nanos, Process, SocketCookie, Timestamp, Transition};
 
     use super::*;
+
+    /// Returns the full sockets that remain.
+    fn reconciled(sockets: Vec<ExistingSocket>, events: &[Event]) -> Vec<ExistingSocket> {
+        reconcile(sockets, Vec::new(), events).0
+    }
 
     fn endpoint(text: &str) -> Endpoint {
         let address: std::net::SocketAddr = text.parse().unwrap();
@@ -148,7 +162,7 @@ mod tests {
     #[test]
     fn a_socket_without_events_is_unchanged() {
         let sockets = vec![existing(TcpState::CloseWait, A, B)];
-        assert_eq!(reconcile(sockets.clone(), &[]), sockets);
+        assert_eq!(reconciled(sockets.clone(), &[]), sockets);
     }
 
     #[test]
@@ -157,7 +171,7 @@ mod tests {
             event(7, TcpState::Established, TcpState::CloseWait, A, B),
             event(7, TcpState::CloseWait, TcpState::LastAck, A, B),
         ];
-        let kept = reconcile(vec![existing(TcpState::LastAck, A, B)], &events);
+        let kept = reconciled(vec![existing(TcpState::LastAck, A, B)], &events);
         assert_eq!(kept.len(), 1);
         assert_eq!((kept[0].state, kept[0].state_age), (TcpState::Established, None));
     }
@@ -168,9 +182,9 @@ mod tests {
             event(7, TcpState::Closed, TcpState::SynSent, "10.0.0.1:0", B),
             event(7, TcpState::SynSent, TcpState::Established, A, B),
         ];
-        assert!(reconcile(vec![existing(TcpState::Established, A, B)], &opened).is_empty());
+        assert!(reconciled(vec![existing(TcpState::Established, A, B)], &opened).is_empty());
         let accepted = [event(8, TcpState::SynReceived, TcpState::Established, B, A)];
-        assert!(reconcile(vec![existing(TcpState::Established, B, A)], &accepted).is_empty());
+        assert!(reconciled(vec![existing(TcpState::Established, B, A)], &accepted).is_empty());
     }
 
     #[test]
@@ -178,7 +192,7 @@ mod tests {
         let events = [event(7, TcpState::Closed, TcpState::SynSent, "10.0.0.1:0", B)];
         let sockets =
             vec![existing(TcpState::SynSent, A, B), existing(TcpState::SynSent, "10.0.0.1:1001", B)];
-        assert_eq!(reconcile(sockets, &events).len(), 1);
+        assert_eq!(reconciled(sockets, &events).len(), 1);
     }
 
     #[test]
@@ -189,10 +203,10 @@ mod tests {
         transition.process = process(2);
         let listener =
             |pid| ExistingSocket { process: process(pid), ..existing(TcpState::Listen, B, "0.0.0.0:0") };
-        let kept = reconcile(vec![listener(1), listener(2)], &[listens]);
+        let kept = reconciled(vec![listener(1), listener(2)], &[listens]);
         assert_eq!(kept, [listener(1)]);
         let unowned = existing(TcpState::Listen, B, "0.0.0.0:0");
-        assert_eq!(reconcile(vec![unowned], &[listens]), []);
+        assert_eq!(reconciled(vec![unowned], &[listens]), []);
     }
 
     #[test]
@@ -202,7 +216,7 @@ mod tests {
             event(7, TcpState::SynReceived, TcpState::Established, B, A),
         ];
         let listener = existing(TcpState::Listen, B, "0.0.0.0:0");
-        assert_eq!(reconcile(vec![listener, existing(TcpState::Established, B, A)], &events), [listener]);
+        assert_eq!(reconciled(vec![listener, existing(TcpState::Established, B, A)], &events), [listener]);
     }
 
     #[test]
@@ -210,6 +224,22 @@ mod tests {
         let events = [event(7, TcpState::Closed, TcpState::Listen, B, "0.0.0.0:0")];
         let mut elsewhere = existing(TcpState::Listen, B, "0.0.0.0:0");
         elsewhere.netns = Some(Netns(2));
-        assert_eq!(reconcile(vec![elsewhere], &events).len(), 1);
+        assert_eq!(reconciled(vec![elsewhere], &events).len(), 1);
+    }
+
+    #[test]
+    fn a_timewait_socket_with_events_is_dropped() {
+        let timewait = ExistingTimewait {
+            time: Timestamp(100),
+            state: TcpState::TimeWait,
+            due: Timestamp(200),
+            local: endpoint(A),
+            remote: endpoint(B),
+            netns: Some(Netns(1)),
+        };
+        let closes = [event(7, TcpState::FinWait2, TcpState::Closed, A, B)];
+        assert_eq!(reconcile(Vec::new(), vec![timewait], &closes).1, []);
+        let elsewhere = [event(7, TcpState::FinWait2, TcpState::Closed, "10.0.0.1:1001", B)];
+        assert_eq!(reconcile(Vec::new(), vec![timewait], &elsewhere).1, [timewait]);
     }
 }
