@@ -59,6 +59,10 @@ pub struct Connection {
     pub cgroup_id: Option<CgroupId>,
     /// The side that opened the connection.
     pub role: Role,
+    /// The listener has `TCP_DEFER_ACCEPT`.
+    pub(super) defer_accept: bool,
+    /// Segments with payload received when the application closed or shut down both directions.
+    pub(super) data_segments_at_close: Option<u32>,
     /// The start of the connection was not seen.
     pub incomplete: bool,
     /// At least one transition was missed.
@@ -84,6 +88,8 @@ impl Connection {
             netns: transition.netns,
             cgroup_id: transition.cgroup_id,
             role,
+            defer_accept: transition.defer_accept,
+            data_segments_at_close: None,
             incomplete: false,
             gap: false,
             reused_time_wait: false,
@@ -112,6 +118,8 @@ impl Connection {
             netns: socket.netns,
             cgroup_id: socket.cgroup_id,
             role: Role::Unknown,
+            defer_accept: false,
+            data_segments_at_close: None,
             incomplete: true,
             gap: false,
             reused_time_wait: false,
@@ -164,5 +172,6 @@ impl Connection {
         }
         self.netns = self.netns.or(transition.netns);
         self.cgroup_id = transition.cgroup_id.or(self.cgroup_id);
+        self.data_segments_at_close = transition.data_segments.or(self.data_segments_at_close);
     }
 }

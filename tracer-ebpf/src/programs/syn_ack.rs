@@ -36,6 +36,8 @@ pub(crate) fn resent(sk: u64, req: u64) {
             // Outside the type that the verifier knows for the argument.
             (*record).value = Probed::load::<u64>(req, config!(socket.snt_synack)) * 1000;
         }
+        let acked = Probed::bit(req, config!(bits.acked.offset), config!(bits.acked.mask));
+        (*record).flags |= acked * flags::ACKED;
     }
     slot.submit();
 }

@@ -16,7 +16,7 @@ impl Tracker {
             self.listeners.begin_dump();
         }
         if socket.state == TcpState::Listen {
-            let tracked = self.listeners.dumped(socket.netns, socket.local, socket.process);
+            let tracked = self.listeners.dumped(socket);
             self.counts.unfollowed += u64::from(!tracked);
             return;
         }
