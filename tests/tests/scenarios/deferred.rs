@@ -57,6 +57,10 @@ fn deferred_syn_has_no_unacknowledged_bytes() {
     let namespace = Namespace::new();
     enable_fast_open(&namespace);
     let _listener = namespace.run("server", listen_fast_open);
+    let netns = namespace.inode().to_string();
+    let options =
+        ["stuck", "--netns", &netns, "-o", "json", "--threshold", "syn_sent=1ms", "--duration", "1s"];
+    let tracer = Tracer::start(options);
     let to = sockets::address("127.0.0.1:5000");
     let _client = namespace.run("client", || {
         let client = sockets::tcp(to);
@@ -64,9 +68,7 @@ fn deferred_syn_has_no_unacknowledged_bytes() {
         client.connect(&to.into()).unwrap();
         client
     });
-    let netns = namespace.inode().to_string();
-    let options = ["stuck", "--netns", &netns, "-o", "json", "--threshold", "syn_sent=0s"];
-    let ended = Tracer::start_unready(options).wait_for_exit();
+    let ended = tracer.wait_for_exit();
     let rows: Vec<serde_json::Value> = ended.rows();
     let row = rows.iter().find(|row| row["type"] == "stuck").unwrap_or_else(|| panic!("{}", ended.text()));
     assert_eq!((&row["state"], &row["unacked_bytes"]), (&"syn_sent".into(), &serde_json::Value::Null));

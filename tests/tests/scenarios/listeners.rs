@@ -5,11 +5,6 @@ use tcptrace_tests::{Connection, Mode, Namespace, Tracer, process, sockets, wait
 
 use crate::support::assert_owner;
 
-/// Returns the name of the test program, the leader of all threads.
-fn leader() -> String {
-    std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()
-}
-
 /// The client resets before the server reads or closes, so only the listener tells the owner.
 fn reset_by_client(namespace: &Namespace, listener: &socket2::Socket, to: std::net::SocketAddr) {
     let client = namespace.run("client", || sockets::connect(to));
@@ -44,8 +39,8 @@ fn listener_on_the_port_of_a_redirected_connection_does_not_own_it(
     #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
 ) {
     let namespace = Namespace::new();
-    let rule = "add table ip redirect; add chain ip redirect prerouting { type filter hook prerouting priority -150; }; \
-                add rule ip redirect prerouting tcp dport 5000 tproxy to :15006 accept";
+    let rule = "add table ip scenario; add chain ip scenario prerouting { type filter hook prerouting priority -150; }; \
+                add rule ip scenario prerouting tcp dport 5000 tproxy to :15006 accept";
     namespace.command("nft", &[rule]);
     let tracer = Tracer::json("connections", &namespace, mode, &["--role", "server"]);
     let _bystander = namespace.run("bystander", || sockets::listen("127.0.0.1:5000"));
@@ -60,7 +55,7 @@ fn listener_on_the_port_of_a_redirected_connection_does_not_own_it(
 #[rstest]
 fn threads_have_their_process_and_their_own_name(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     let namespace = Namespace::new();
-    let leader = leader();
+    let leader = process::own_name();
     let by_process = Tracer::json("connections", &namespace, mode, &["--comm", &leader]);
     let by_thread = Tracer::json("connections", &namespace, mode, &["--comm", "okhttp-worker"]);
     let listener = namespace.run("http-worker", || sockets::listen("127.0.0.1:0"));

@@ -297,7 +297,7 @@ fn received_data_after_close(connection: &Connection, last: &Transition, flags: 
         return false;
     }
     let received = last.info.map(|info| info.data_segments_received);
-    connection.data_segments_at_close.zip(received).is_some_and(|(at_close, received)| received > at_close)
+    connection.data_segments_at_close().zip(received).is_some_and(|(at_close, received)| received > at_close)
 }
 
 fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags) -> CloseReason {
@@ -330,14 +330,14 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
                 CloseReason::Disconnected
             }
         }
-        // The ACK of the FIN carried the data (`tcp_rcv_state_process`, 6.18 tcp_input.c).
+        // The ACK of the FIN: the kernel checks `TCP_LINGER2`, then for data (`tcp_rcv_state_process`, 6.18 tcp_input.c).
+        TcpState::FinWait1 | TcpState::FinWait2 if !flags.peer_fin && flags.linger2_negative => {
+            CloseReason::Aborted
+        }
         TcpState::FinWait1 | TcpState::FinWait2
             if !flags.peer_fin && received_data_after_close(connection, last, flags) =>
         {
             CloseReason::UnreadData
-        }
-        TcpState::FinWait1 | TcpState::FinWait2 if !flags.peer_fin && flags.linger2_negative => {
-            CloseReason::Aborted
         }
         // From FIN_WAIT2 the kernel hands the socket over to a timewait socket.
         TcpState::Closing | TcpState::LastAck | TcpState::FinWait2 => CloseReason::Closed,

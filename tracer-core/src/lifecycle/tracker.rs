@@ -352,9 +352,9 @@ impl Tracker {
                 // A restore sends no segment, so it is no handshake, and either side may have opened the connection.
                 connection.role = Role::Unknown;
             }
-            // The child has received one segment: the ACK that completed the handshake carried the FIN. So it is after a
-            // client that sent no data to a listener with `TCP_DEFER_ACCEPT`, which ignores the earlier ACK.
-            (TcpState::Established, TcpState::CloseWait) if transition.unaccepted_segments == Some(1) => {
+            // So it is after a client that sent no data to a listener with `TCP_DEFER_ACCEPT`, which ignores the earlier
+            // ACK.
+            (TcpState::Established, TcpState::CloseWait) if connection.handshake_ended_by_fin(transition) => {
                 connection.handshake = connection.handshake.map(Handshake::ended_by_fin);
             }
             (_, TcpState::Established) => {

@@ -362,6 +362,8 @@ fn data_with_the_ack_of_the_fin_leaves_no_fin_wait_2() {
     assert_eq!(with_fin.close_cause.reason, CloseReason::Closed, "a retransmission, then the FIN");
     let linger2 = closed_with_data(FinWait2, SocketFlags { linger2_negative: true, ..shut() }, Some(2), 2);
     assert_eq!((linger2.close_cause.reason, linger2.after), (Aborted, None));
+    let both = closed_with_data(FinWait2, SocketFlags { linger2_negative: true, ..shut() }, Some(1), 2);
+    assert_eq!((both.close_cause.reason, both.after), (Aborted, None));
 }
 
 #[test]
