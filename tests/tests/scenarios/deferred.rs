@@ -57,6 +57,7 @@ fn deferred_syn_has_no_unacknowledged_bytes() {
     let namespace = Namespace::new();
     enable_fast_open(&namespace);
     let _listener = namespace.run("server", listen_fast_open);
+    let _inhabitant = namespace.inhabit();
     let netns = namespace.inode().to_string();
     let options =
         ["stuck", "--netns", &netns, "-o", "json", "--threshold", "syn_sent=1ms", "--duration", "1s"];

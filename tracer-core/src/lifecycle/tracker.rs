@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::{
     event::{
         ConnKey, Endpoint, Event, ExistingTimewait, FirstRead, Netns, Process, SocketId, SynAckRetransmit,
-        TcpState, Timestamp, Transition,
+        TcpInfo, TcpState, Timestamp, Transition,
     },
     lifecycle::{
         CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
@@ -427,13 +427,19 @@ impl Tracker {
             {
                 self.counts.unfollowed += 1;
             }
+            // A client that was not established has no sample. `tcp_disconnect` keeps the minimum of the descriptor's
+            // earlier connection (6.18 tcp.c).
+            let without_samples = transition
+                .info
+                .filter(|_| transition.from == TcpState::SynSent)
+                .map(|info| TcpInfo { srtt: None, min_rtt: None, ..info });
             report(Observation::Closed(ClosedConnection {
                 connection: &entry.connection,
                 closed: transition.time,
                 close_seen: true,
                 close_cause,
                 after,
-                info: transition.info.as_ref(),
+                info: without_samples.as_ref().or(transition.info.as_ref()),
             }));
         }
     }

@@ -2,7 +2,7 @@
 
 use tracer_core::{
     event::{
-        Millis, Nanos, Process, SocketFlags, TcpInfo,
+        Micros, Millis, Nanos, Process, SocketFlags, TcpInfo,
         TcpState::{
             self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, SynReceived, SynSent,
         },
@@ -416,6 +416,16 @@ fn a_client_that_sent_nothing_has_no_port() {
             },
         );
     assert_eq!(run(&socket.events()).only_closed().connection.local.port, 0);
+}
+
+/// The minimum is the descriptor's earlier connection's.
+#[test]
+fn a_client_that_was_not_established_has_no_round_trip_time() {
+    let info = TcpInfo { min_rtt: Some(Micros(38)), segments_sent: 1, ..TcpInfo::default() };
+    let closed = close(SynSent, None, Some(error(111)), Some(info));
+    assert_eq!(closed.info, Some(TcpInfo { min_rtt: None, ..info }));
+    let closed = close(Established, None, Some(error(104)), Some(info));
+    assert_eq!(closed.info, Some(info));
 }
 
 #[test]
