@@ -199,13 +199,18 @@ fn settled_flags<M: Memory>(tp: u64, old: u8, new: u8) -> u32 {
             M::bit(tp, config!(bits.$field.offset), config!(bits.$field.mask))
         };
     }
-    let mut bits = bit!(repair) * flags::REPAIR;
+    let mut bits = 0;
+    if new == state::CLOSE || old == state::SYN_SENT {
+        bits = bit!(repair) * flags::REPAIR;
+    }
     if new == state::CLOSE && is_fin_wait(old) && config!(socket.linger2) != ABSENT {
         bits |= (M::load::<u32>(tp, config!(socket.linger2)) >> 31) * flags::LINGER2_NEGATIVE;
     }
     if old == state::SYN_SENT {
         // Without a Fast Open cookie the SYN leaves at `connect()`, without data.
-        bits |= (bit!(fastopen_connect) & (bit!(syn_data) | bit!(defer_connect))) * flags::FAST_OPEN_DEFERRED;
+        if bit!(fastopen_connect) != 0 {
+            bits |= (bit!(syn_data) | bit!(defer_connect)) * flags::FAST_OPEN_DEFERRED;
+        }
     }
     bits
 }
@@ -249,8 +254,6 @@ fn cgroup<M: Memory>(sk: u64) -> u64 {
 #[inline(always)]
 fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: Endpoints, netns: u32) {
     let Socket { sk, tp } = socket;
-    keep_states(&mut slot, old, new);
-    let (old, new) = states(&mut slot);
     let layout_known = config!(socket.sk_err) != ABSENT;
     let settled = is_settled(new);
     let mut bits = 0;
@@ -300,7 +303,8 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             }
         }
         if config!(socket.skc_bound_dev_if) != ABSENT
-            && (copied || new == state::ESTABLISHED || (old == state::CLOSE && new == state::SYN_SENT))
+            && ((old == state::SYN_RECV && new == state::ESTABLISHED)
+                || (old == state::CLOSE && new == state::SYN_SENT))
         {
             // Not negative.
             extra = M::load::<u32>(sk, config!(socket.skc_bound_dev_if));
@@ -322,13 +326,11 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             bits |= flags::CGROUP;
         }
     }
-    let (old, new) = states(&mut slot);
     let known_error = if layout_known && is_settled(new) { Some(error) } else { None };
     let caller = process::of_transition::<M>(sk, old, new, known_error);
     if let Some(caller) = &caller {
         bits |= caller.flags();
     }
-    let (old, new) = states(&mut slot);
     endpoints::write_base(&mut slot, RecordKind::Transition, sk, netns, ends, bits);
     // SAFETY: `write_base` has written the record in the slot.
     unsafe {
@@ -343,7 +345,6 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
     if let Some(caller) = &caller {
         caller.write(&mut slot);
     }
-    let (old, new) = states(&mut slot);
     if layout_known && old == state::LISTEN && new == state::SYN_RECV {
         // SAFETY: the slot has room for all parts.
         unsafe {
