@@ -303,9 +303,8 @@ impl TracerOutput {
     pub fn counted(&self, what: &str) -> Option<u64> {
         let line = self.stderr.lines().find(|line| line.contains("transitions seen"));
         let line = line.unwrap_or_else(|| panic!("no summary in: {}", self.stderr));
-        line.trim_start_matches("tcptrace-bpf: ")
-            .split(", ")
-            .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
+        // The first count follows the name of the program, or of `serve` the time and the level.
+        line.split(", ").find_map(|part| part.strip_suffix(what)?.trim().rsplit(' ').next()?.parse().ok())
     }
 
     /// Returns the number of abandoned handshakes with a listener, from the line after the summary; `None` if

@@ -1,12 +1,15 @@
-//! The capabilities that a command keeps while it traces.
+//! The capabilities and the priority that a command keeps while it traces.
 
 use std::{fs, path::Path};
 
 use rstest::rstest;
-use tcptrace_tests::{Tracer, wait};
+use tcptrace_tests::{Tracer, program::finds, speed, wait};
 
 /// `CAP_CHOWN` and `CAP_DAC_OVERRIDE`, the bits 0 and 1 (include/uapi/linux/capability.h).
 const TO_CREATE_FILES: u64 = 0b11;
+
+/// The nice value of the tracing thread, unless these tests run at a value of their own, which it keeps.
+const RAISED: i32 = -10;
 
 /// Returns the permitted, effective, inheritable and ambient capabilities of a thread, from its `status` file.
 fn capabilities(status: &Path) -> [u64; 4] {
@@ -36,5 +39,43 @@ fn capabilities_end_when_tracing_begins(#[case] arguments: &[&str], #[case] kept
         let status = thread.unwrap().path().join("status");
         assert_eq!(capabilities(&status), [kept, kept, 0, 0], "{}", status.display());
     }
+    tracer.interrupt();
+}
+
+/// Returns the names of a process's threads and their nice values, from field 19 of proc_pid_stat(5).
+fn nice_values(process: u32) -> Vec<(String, i32)> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    stats
+        .map(|stat| {
+            let (start, rest) = stat.rsplit_once(") ").unwrap();
+            let (_, name) = start.split_once('(').unwrap();
+            (name.to_owned(), rest.split(' ').nth(16).unwrap().parse().unwrap())
+        })
+        .collect()
+}
+
+/// Only the tracing thread runs ahead of other programs: a request over HTTP or a slow disk must not.
+#[rstest]
+#[case::connections(&["connections"])]
+#[case::serve(&["serve", "--listen", "127.0.0.1:0"])]
+#[case::record(&["record", "FILE"])]
+fn only_the_tracing_thread_has_a_raised_priority(#[case] arguments: &[&str]) {
+    if !finds("reader priority") {
+        speed::not_possible("the nice value of the reader cannot be lowered");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.arrows");
+    let arguments = arguments.iter().map(|&it| if it == "FILE" { file.as_os_str() } else { it.as_ref() });
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let traces_at = if own == 0 { RAISED } else { own };
+    let tracer = Tracer::start(arguments.chain(["--duration".as_ref(), "10m".as_ref()]));
+    wait::until("the nice values", || {
+        let values = nice_values(tracer.id());
+        let right =
+            |(name, value): &(String, i32)| *value == if name == "trace" { traces_at } else { own.max(0) };
+        (values.iter().any(|(name, _)| name == "trace") && values.iter().all(right)).then_some(())
+    });
     tracer.interrupt();
 }

@@ -170,7 +170,7 @@ pub struct ExistingTimewait {
     /// The state: TIME_WAIT, or FIN_WAIT2 until the peer's FIN arrives.
     pub state: TcpState,
     /// When the kernel's timer is due to remove it.
-    pub due: Timestamp,
+    pub timer_due: Timestamp,
     /// The local endpoint.
     pub local: Endpoint,
     /// The remote endpoint.

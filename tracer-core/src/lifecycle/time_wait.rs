@@ -59,6 +59,12 @@ impl TimeWaitModel {
         }
     }
 
+    /// Returns the least time that a timewait socket has been in `state`, from the time `left` on its timer; none for other
+    /// states.
+    pub fn age_at_least(self, state: TcpState, left: Nanos) -> Option<Nanos> {
+        Some(self.lifetime(state)?.saturating_sub(left))
+    }
+
     /// Returns the state that follows an orderly close from `from` (the hand-over in `tcp_time_wait`, 6.18
     /// tcp_minisocks.c). `peer_fin` is none when it could not be read.
     pub(super) fn after_close(self, from: TcpState, peer_fin: Option<bool>) -> Option<AfterClose> {

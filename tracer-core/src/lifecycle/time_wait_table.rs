@@ -1,6 +1,9 @@
 //! The timewait sockets that closed connections left behind, in TIME_WAIT or orphaned FIN_WAIT2.
 
+mod expiry;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::hash::BuildHasher as _;
 
@@ -8,11 +11,14 @@ use hashbrown::{HashMap, HashTable};
 
 use crate::{
     event::{ConnKey, Endpoint, ExistingTimewait, Nanos, Netns, TcpState, Timestamp, TimewaitEnd},
-    lifecycle::{AfterClose, time_wait_table::queue::Queue},
+    lifecycle::{
+        AfterClose, Age, TimeWaitModel,
+        time_wait_table::expiry::{Entry, ExpiryQueue, IndexEntry, Location, QueueId},
+    },
 };
 
 /// Capacity of the table: the kernel's default limit (`tcp_max_tw_buckets`) on a large host.
-const MAX_ENTRIES: usize = 262_144;
+pub(super) const MAX_ENTRIES: usize = 262_144;
 
 /// How late the timer of 60 s may fire: up to an eighth of the timeout (kernel/time/timer.c), and a second for the
 /// removal.
@@ -31,7 +37,7 @@ pub struct TimewaitSocket {
     /// When the connection closed and the kernel created the timewait socket; none if a socket dump found it.
     pub since: Option<Timestamp>,
     /// When the kernel's timer is due to remove it.
-    pub deadline: Timestamp,
+    pub timer_due: Timestamp,
     /// The local endpoint.
     pub local: Endpoint,
     /// The remote endpoint.
@@ -63,102 +69,24 @@ pub(super) struct TimeWaitTable {
     time_wait: usize,
 }
 
-/// The queues of [`TimeWaitTable`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum QueueId {
-    /// Sockets that started in TIME_WAIT.
-    TimeWait = 0,
-    /// Sockets that started in FIN_WAIT2.
-    FinWait2 = 1,
-    /// Sockets that the last socket dump found.
-    Dumped = 2,
-}
-
-impl QueueId {
-    const ALL: [Self; 3] = [Self::TimeWait, Self::FinWait2, Self::Dumped];
-
-    fn of(state: TcpState) -> Self {
-        if state == TcpState::TimeWait { Self::TimeWait } else { Self::FinWait2 }
-    }
-}
-
-/// Timewait sockets in order of expiry.
-///
-/// All sockets that started in one state have the same timeout, so their order of expiry is the order of insertion; those
-/// of a dump are sorted. Sockets that were removed early stay in the queue, marked as removed.
-#[derive(Debug, Default)]
-struct ExpiryQueue {
-    entries: Queue<Entry>,
-    /// The sequence number of the first entry; sequence numbers wrap around.
-    first: u32,
-}
-
-/// A timewait socket with its expiry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    socket: TimewaitSocket,
-    /// When the kernel has certainly removed the socket, whether or not its removal was seen.
-    expires: Timestamp,
-    /// Removed before `expires`.
-    removed: bool,
-}
-
-/// The hash of a connection key and the location of its entry.
-///
-/// The stored hash rejects nearly all misses without reading the entry, and growing the index reads no entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct IndexEntry {
-    hash: u32,
-    location: Location,
-}
-
-impl IndexEntry {
-    /// Expands a half hash to 64 bits: the hash table takes its bucket from the low bits and its tag from the
-    /// high ones.
-    fn spread(hash: u32) -> u64 {
-        u64::from(hash) << 32 | u64::from(hash)
-    }
-}
-
-/// The queue of an entry (the top two bits) and its sequence number there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Location(u32);
-
-impl Location {
-    const QUEUE_SHIFT: u32 = 30;
-    const SEQUENCE: u32 = (1 << Self::QUEUE_SHIFT) - 1;
-
-    fn new(queue: QueueId, sequence: u32) -> Self {
-        Self(sequence & Self::SEQUENCE | (queue as u32) << Self::QUEUE_SHIFT)
-    }
-
-    fn queue(self) -> usize {
-        (self.0 >> Self::QUEUE_SHIFT) as usize
-    }
-}
-
-impl ExpiryQueue {
-    /// Returns the sequence number of the next entry.
-    fn next(&self) -> u32 {
-        // The queue is limited to 2 * MAX_ENTRIES.
-        self.first.wrapping_add(u32::try_from(self.entries.len()).unwrap_or(u32::MAX))
-    }
-
-    fn position(&self, location: Location) -> usize {
-        (location.0.wrapping_sub(self.first) & Location::SEQUENCE) as usize
-    }
-
-    fn pop(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop()?;
-        self.first = self.first.wrapping_add(1);
-        Some(entry)
-    }
-}
-
 impl TimewaitSocket {
     /// Returns the connection key.
     pub const fn key(&self) -> ConnKey {
         ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+
+    /// Returns the time in the state: exact if the socket began in it, otherwise the least that its timer implies.
+    pub(super) fn age(&self, model: TimeWaitModel, now: Timestamp) -> Age {
+        let began_in_state = |since: &Timestamp| {
+            let lifetime = model.lifetime(self.state).unwrap_or_default();
+            self.timer_due.since(*since) <= lifetime.saturating_add(SAME_TIMER)
+        };
+        match self.since.filter(began_in_state) {
+            Some(since) => Age::Observed(now.since(since)),
+            None => {
+                Age::AtLeast(model.age_at_least(self.state, self.timer_due.since(now)).unwrap_or_default())
+            }
+        }
     }
 }
 
@@ -171,17 +99,17 @@ impl TimeWaitTable {
         // A new connection with the same key implies that the old socket is gone.
         self.take(&key);
         let longest = if after.state == TcpState::TimeWait { LONGEST_TIME_WAIT } else { LONGEST_FIN_WAIT_2 };
-        let deadline = since.saturating_add(after.duration);
+        let timer_due = since.saturating_add(after.duration);
         let expires = since.saturating_add(longest.max(after.duration));
         let ConnKey { netns, local, remote } = key;
         let socket =
-            TimewaitSocket { state: after.state, since: Some(since), deadline, local, remote, netns };
+            TimewaitSocket { state: after.state, since: Some(since), timer_due, local, remote, netns };
         self.push(QueueId::of(after.state), Entry { socket, expires, removed: false });
         true
     }
 
     /// Replaces the sockets in the scope of a socket dump that began at `started` with those that the dump found. Returns
-    /// the number of sockets that the table has no room for.
+    /// the number of sockets dropped because the table is full.
     ///
     /// Sockets that were created after the start of the dump stay.
     pub(super) fn resync(
@@ -197,8 +125,8 @@ impl TimeWaitTable {
         };
         let replaced: Vec<ConnKey> =
             self.entries().filter(is_replaced).map(|entry| entry.socket.key()).collect();
-        let known: HashMap<ConnKey, Timestamp, foldhash::fast::FixedState> =
-            replaced.iter().filter_map(|key| Some((*key, self.take(key)?.since?))).collect();
+        let known: HashMap<ConnKey, TimewaitSocket, foldhash::fast::RandomState> =
+            replaced.iter().filter_map(|key| Some((*key, self.take(key)?))).collect();
         // The queue of dumped sockets must be sorted, so the sockets outside the scope are added again, too.
         let mut dumped: Vec<Entry> = self.queues[QueueId::Dumped as usize]
             .entries
@@ -211,11 +139,16 @@ impl TimeWaitTable {
         }
         while self.queues[QueueId::Dumped as usize].pop().is_some() {}
         dumped.extend(found.iter().map(|found| {
-            let ExistingTimewait { state, due, local, remote, netns, .. } = *found;
-            let since = known.get(&found.key()).copied();
-            let socket = TimewaitSocket { state, since, deadline: due, local, remote, netns };
-            let late = if state == TcpState::TimeWait { TIMER_SLACK } else { LONGEST_TIME_WAIT };
-            Entry { socket, expires: due.saturating_add(late), removed: false }
+            let ExistingTimewait { state, timer_due, local, remote, netns, .. } = *found;
+            let since =
+                known.get(&found.key()).filter(|known| is_same(known, found)).and_then(|known| known.since);
+            let socket = TimewaitSocket { state, since, timer_due, local, remote, netns };
+            let late = if state == TcpState::TimeWait {
+                TIMER_SLACK
+            } else {
+                TIMER_SLACK.saturating_add(LONGEST_TIME_WAIT)
+            };
+            Entry { socket, expires: timer_due.saturating_add(late), removed: false }
         }));
         dumped.sort_by_key(|entry| entry.expires);
         let mut refused = 0;
@@ -353,198 +286,23 @@ impl TimeWaitTable {
     }
 }
 
+/// How far the modelled and the dumped end of one timewait socket may differ: the model starts from the close, and the
+/// kernel reports ticks.
+const SAME_TIMER: Nanos = Nanos::from_secs(1);
+
+/// Returns whether a dumped timewait socket is the known one, and not that of a later connection with the same key. If it
+/// cannot be told, it is not.
+fn is_same(known: &TimewaitSocket, found: &ExistingTimewait) -> bool {
+    if known.state == found.state {
+        let apart = known.timer_due.since(found.timer_due).max(found.timer_due.since(known.timer_due));
+        return apart <= SAME_TIMER;
+    }
+    // A FIN has moved it to TIME_WAIT, which began after the close and ends after 60 s.
+    known.state == TcpState::FinWait2
+        && known.since.is_some_and(|since| found.timer_due.since(since) <= LONGEST_FIN_WAIT_2)
+}
+
 fn entry(queues: &[ExpiryQueue; 3], location: Location) -> Option<&Entry> {
     let queue = queues.get(location.queue())?;
     queue.entries.get(queue.position(location))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Endpoint;
-    use crate::lifecycle::DurationSource;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn key(port: u16) -> ConnKey {
-        let address = "10.0.0.1".parse().unwrap();
-        ConnKey {
-            netns: Some(Netns(1)),
-            local: Endpoint { address, port },
-            remote: Endpoint { address, port: 80 },
-        }
-    }
-
-    fn time_wait() -> AfterClose {
-        AfterClose {
-            state: TcpState::TimeWait,
-            duration: Nanos::from_secs(60),
-            source: DurationSource::Modelled,
-        }
-    }
-
-    #[test]
-    fn an_observed_removal_gives_the_observed_lifetime() {
-        let mut time_wait_table = TimeWaitTable::default();
-        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
-        assert_eq!(time_wait_table.counts(), (1, 0));
-        let ConnKey { netns, local, remote } = key(1);
-        let time = Timestamp(62 * SECOND);
-        let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
-        let removed = time_wait_table.end(&end).unwrap();
-        assert_eq!(removed.duration, Nanos::from_secs(61));
-        assert_eq!(time_wait_table.counts(), (0, 0));
-        assert_eq!(time_wait_table.end(&end), None);
-    }
-
-    #[test]
-    fn a_socket_whose_removal_was_missed_expires_after_the_longest_lifetime() {
-        let mut time_wait_table = TimeWaitTable::default();
-        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
-        assert_eq!(time_wait_table.pop_expired(Timestamp(69 * SECOND)), None);
-        assert_eq!(time_wait_table.pop_expired(Timestamp(70 * SECOND)), Some(TcpState::TimeWait));
-    }
-
-    /// The kernel's timers fire late, and a FIN at the end of FIN_WAIT2 starts a full TIME_WAIT.
-    #[test]
-    fn entries_outlive_the_modelled_deadline_by_the_timer_slack() {
-        for (state, seconds) in [(TcpState::TimeWait, 67), (TcpState::FinWait2, 134)] {
-            let mut time_wait_table = TimeWaitTable::default();
-            time_wait_table.insert(key(1), Timestamp(SECOND), AfterClose { state, ..time_wait() });
-            let time = Timestamp((1 + seconds) * SECOND);
-            assert_eq!(time_wait_table.pop_expired(time), None);
-            let ConnKey { netns, local, remote } = key(1);
-            let end = TimewaitEnd { time, state: TcpState::TimeWait, local, remote, netns };
-            assert_eq!(time_wait_table.end(&end).unwrap().duration, Nanos::from_secs(seconds));
-        }
-    }
-
-    #[test]
-    fn each_state_expires_after_its_own_timeout() {
-        let mut time_wait_table = TimeWaitTable::default();
-        let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
-        time_wait_table.insert(key(1), Timestamp(SECOND), fin_wait);
-        time_wait_table.insert(key(2), Timestamp(2 * SECOND), time_wait());
-        // A timestamp that goes backwards expires with the previous entry.
-        time_wait_table.insert(key(3), Timestamp(0), time_wait());
-        let now = Timestamp(71 * SECOND);
-        let removed: Vec<_> = std::iter::from_fn(|| time_wait_table.pop_expired(now)).collect();
-        assert_eq!(removed, [TcpState::TimeWait; 2]);
-        assert_eq!(time_wait_table.counts(), (0, 1));
-        assert_eq!(time_wait_table.pop_expired(Timestamp(140 * SECOND)), Some(TcpState::FinWait2));
-    }
-
-    #[test]
-    fn a_key_reused_forever_keeps_the_queue_bounded() {
-        let mut time_wait_table = TimeWaitTable::default();
-        for time in 0..3 * MAX_ENTRIES as u64 {
-            assert!(time_wait_table.insert(key(1), Timestamp(time), time_wait()));
-            time_wait_table.reuse(&key(1));
-        }
-        assert!(time_wait_table.queues[0].entries.len() <= 2 * MAX_ENTRIES);
-    }
-
-    #[test]
-    fn live_entries_survive_compaction() {
-        let mut time_wait_table = TimeWaitTable::default();
-        let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
-        time_wait_table.insert(key(2), Timestamp(0), time_wait());
-        time_wait_table.insert(key(3), Timestamp(0), fin_wait);
-        for time in 0..2 * MAX_ENTRIES as u64 {
-            time_wait_table.insert(key(1), Timestamp(time), time_wait());
-        }
-        assert_eq!(time_wait_table.counts(), (2, 1));
-        assert!(time_wait_table.queues[0].entries.len() < MAX_ENTRIES, "the queue was compacted");
-        let mut ports: Vec<_> = time_wait_table.iter().map(|socket| socket.local.port).collect();
-        ports.sort_unstable();
-        assert_eq!(ports, [1, 2, 3]);
-        assert!([1, 2, 3].map(key).iter().all(|key| time_wait_table.reuse(key)));
-        assert_eq!(time_wait_table.counts(), (0, 0));
-    }
-
-    #[test]
-    fn early_reuse_is_reported_once() {
-        let mut time_wait_table = TimeWaitTable::default();
-        time_wait_table.insert(key(1), Timestamp(SECOND), time_wait());
-        assert!(time_wait_table.reuse(&key(1)));
-        assert!(!time_wait_table.reuse(&key(1)));
-        assert_eq!(time_wait_table.pop_expired(Timestamp(1000 * SECOND)), None);
-    }
-
-    fn found(port: u16, state: TcpState, due: u64) -> ExistingTimewait {
-        let ConnKey { netns, local, remote } = key(port);
-        ExistingTimewait {
-            time: Timestamp(10 * SECOND),
-            state,
-            due: Timestamp(due * SECOND),
-            local,
-            remote,
-            netns,
-        }
-    }
-
-    #[test]
-    fn a_resync_replaces_the_sockets_in_its_scope() {
-        let mut table = TimeWaitTable::default();
-        let fin_wait = AfterClose { state: TcpState::FinWait2, ..time_wait() };
-        table.insert(key(1), Timestamp(SECOND), fin_wait);
-        table.insert(key(2), Timestamp(2 * SECOND), time_wait());
-        table.insert(key(3), Timestamp(11 * SECOND), time_wait());
-        let elsewhere = ConnKey { netns: Some(Netns(2)), ..key(4) };
-        table.insert(elsewhere, Timestamp(3 * SECOND), time_wait());
-        let refused = table.resync(
-            Timestamp(10 * SECOND),
-            |netns| netns == Some(Netns(1)),
-            &[
-                found(1, TcpState::TimeWait, 70),
-                found(3, TcpState::FinWait2, 60),
-                found(5, TcpState::FinWait2, 40),
-            ],
-        );
-        assert_eq!(refused, 0);
-        let mut sockets: Vec<_> = table
-            .iter()
-            .map(|it| (it.local.port, it.state, it.since.map(|since| since.0 / SECOND)))
-            .collect();
-        sockets.sort_unstable_by_key(|socket| socket.0);
-        assert_eq!(
-            sockets,
-            [
-                (1, TcpState::TimeWait, Some(1)),
-                // Newer than the dump.
-                (3, TcpState::TimeWait, Some(11)),
-                (4, TcpState::TimeWait, Some(3)),
-                (5, TcpState::FinWait2, None),
-            ]
-        );
-        assert_eq!(table.counts(), (3, 1));
-    }
-
-    #[test]
-    fn dumped_sockets_expire_after_their_own_timers() {
-        let mut table = TimeWaitTable::default();
-        let sockets = [found(1, TcpState::TimeWait, 60), found(2, TcpState::TimeWait, 12)];
-        table.resync(Timestamp(10 * SECOND), |_| true, &sockets);
-        assert_eq!(table.pop_expired(Timestamp(20 * SECOND)), None);
-        assert_eq!(table.pop_expired(Timestamp(21 * SECOND)), Some(TcpState::TimeWait));
-        assert_eq!(table.iter().map(|it| it.local.port).collect::<Vec<_>>(), [1]);
-        // The next dump finds the other one again.
-        table.resync(Timestamp(30 * SECOND), |_| true, &sockets[..1]);
-        assert_eq!((table.counts(), table.pop_expired(Timestamp(60 * SECOND))), ((1, 0), None));
-        assert_eq!(table.pop_expired(Timestamp(69 * SECOND)), Some(TcpState::TimeWait));
-        assert_eq!(table.counts(), (0, 0));
-    }
-
-    #[test]
-    fn a_dump_beyond_the_capacity_is_counted() {
-        let mut table = TimeWaitTable::default();
-        for time in 0..MAX_ENTRIES as u64 {
-            let elsewhere = Endpoint { port: u16::try_from(time % 65_536).unwrap(), ..key(0).local };
-            let remote = Endpoint { port: u16::try_from(time / 65_536).unwrap(), ..key(0).remote };
-            let key = ConnKey { netns: Some(Netns(2)), local: elsewhere, remote };
-            assert!(table.insert(key, Timestamp(time), time_wait()));
-        }
-        let scope = |netns| netns == Some(Netns(1));
-        assert_eq!(table.resync(Timestamp(10 * SECOND), scope, &[found(1, TcpState::TimeWait, 60)]), 1);
-    }
 }

@@ -11,7 +11,7 @@ use crate::{
         TcpState, Timestamp, Transition,
     },
     lifecycle::{
-        CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
+        Age, CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
         TimeWaitModel, TimewaitSocket,
         abandoned::AbandonedHandshakes,
         close_reason::sent_nothing,
@@ -63,8 +63,8 @@ pub struct TrackerCounts {
     pub syn_ack_retransmits: u64,
     /// Handshakes that this host answered and the client never completed.
     pub abandoned_handshakes: u64,
-    /// Half-open handshakes, timewait sockets and listeners not tracked because their table was full. A listener counts
-    /// again in each socket dump.
+    /// Half-open handshakes, timewait sockets and listeners not tracked because their table was full. Listeners and
+    /// timewait sockets count again in each socket dump.
     pub unfollowed: u64,
     /// Connections that reused the 4-tuple of a socket in TIME_WAIT before that state had expired.
     pub time_wait_reused: u64,
@@ -189,6 +189,11 @@ impl Tracker {
         self.time_wait_table.iter()
     }
 
+    /// Returns the time that a timewait socket has spent in its state.
+    pub fn timewait_age(&self, socket: &TimewaitSocket, now: Timestamp) -> Age {
+        socket.age(self.options.time_wait, now)
+    }
+
     /// Iterates over the half-open handshakes whose SYN-ACK was retransmitted, in no particular order.
     pub fn half_opens(&self) -> impl Iterator<Item = &HalfOpen> + '_ {
         self.half_opens.iter()
@@ -202,10 +207,8 @@ impl Tracker {
                 self.transition(transition, report);
             }
             Event::Existing(socket) => self.existing(socket, report),
-            Event::DumpScope { netns, .. } => {
-                self.scope.insert(*netns);
-            }
-            Event::ExistingTimewait(socket) => self.dumped_timewait.push(*socket),
+            Event::DumpScope { netns, .. } => self.dump_scope(*netns),
+            Event::ExistingTimewait(socket) => self.existing_timewait(socket),
             Event::DumpEnd { started, timewait } => self.dump_end(*started, *timewait, report),
             Event::SynAckRetransmit(event) => self.syn_ack_retransmitted(event, report),
             Event::FirstRead(event) => self.first_read(event),
@@ -256,7 +259,7 @@ impl Tracker {
         match (transition.from, transition.to) {
             (TcpState::Closed, TcpState::Listen) => self.listen(transition, report),
             (TcpState::Listen, TcpState::Closed) => {
-                let since = self.listeners.close(transition.socket, transition.netns, transition.local);
+                let since = self.listeners.close(transition);
                 let duration = since.map(|since| transition.time.since(since));
                 self.close_previous_connection(transition, report);
                 report(Observation::Transition { transition, duration, connection: None });
@@ -310,7 +313,7 @@ impl Tracker {
         transition: &Transition,
         report: &mut dyn FnMut(Observation<'_>),
     ) {
-        self.listeners.remove(transition.socket);
+        self.listeners.remove(transition.socket, transition.time);
         if let Some(mut old) = self.remove(transition.socket) {
             old.connection.gap = true;
             self.report_unseen_close(&old, report);

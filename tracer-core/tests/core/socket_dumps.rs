@@ -158,7 +158,7 @@ fn only_a_dump_of_timewait_sockets_replaces_them() {
     let socket = ExistingTimewait {
         time: time(0),
         state: TcpState::TimeWait,
-        due: time(60 * SECOND),
+        timer_due: time(60 * SECOND),
         local: CLIENT,
         remote: SERVER,
         netns: Some(NETNS),
@@ -170,4 +170,34 @@ fn only_a_dump_of_timewait_sockets_replaces_them() {
     assert_eq!(tracker.timewait_counts(), (1, 0));
     track(&mut tracker, &[end(2 * SECOND, true)]);
     assert_eq!(tracker.timewait_counts(), (0, 0));
+}
+
+/// A damaged recording may have a dump without an end.
+#[test]
+fn dumped_timewait_sockets_beyond_the_table_are_counted() {
+    const CAPACITY: u64 = 262_144;
+    let mut tracker = tracker(10);
+    let socket = Event::ExistingTimewait(ExistingTimewait {
+        time: time(0),
+        state: TcpState::TimeWait,
+        timer_due: time(60 * SECOND),
+        local: CLIENT,
+        remote: SERVER,
+        netns: Some(NETNS),
+    });
+    for _ in 0..CAPACITY + 3 {
+        tracker.observe(&socket, &mut |_| unreachable!("a dump is reported at its end"));
+    }
+    assert_eq!(tracker.counts().unfollowed, 3);
+}
+
+#[test]
+fn a_resync_removes_a_listener_whose_close_was_missed() {
+    let nginx = process(200, "nginx");
+    let mut tracker = tracker(10);
+    track(&mut tracker, &ScriptedSocket::listener(9, 0, Some(nginx)).events());
+    assert_eq!(tracker.listening(), 1);
+    track(&mut tracker, &resync(SECOND, &[]));
+    assert_eq!(tracker.listening(), 0);
+    assert_eq!(owner_of_a_child(&mut tracker), (None, OwnerSource::Unknown));
 }

@@ -10,10 +10,11 @@ use crate::{
         filters::FilterArguments,
         parsers::{parse_buffer, parse_duration},
     },
+    host::DEFAULT_NICE,
     report::{Filter, Format, TimeStyle},
     sources::live::{
         DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE,
-        KernelOptions, Mode, ModeChoice, priority::DEFAULT_NICE,
+        KernelOptions, Mode, ModeChoice,
     },
 };
 

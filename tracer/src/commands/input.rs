@@ -6,13 +6,10 @@ use caps::Capability;
 use crate::{
     cli::Shared,
     commands::replay::Replay,
+    host::{Priority, PriorityError},
     sources::{
         Source,
-        live::{
-            KernelSource, StopHandle,
-            priority::{Priority, PriorityError},
-            privileges,
-        },
+        live::{KernelSource, StopHandle, privileges},
         recording::RecordingSource,
     },
 };
@@ -58,7 +55,7 @@ impl Input {
             Err(refused) => return Err(refused.into()),
         };
         let source = KernelSource::start(shared.kernel_options())?;
-        // Before any thread starts, because capabilities are per thread.
+        // Before any lasting thread starts, because capabilities are per thread.
         match afterwards {
             Privileges::Dropped => privileges::keep_only(&[]),
             Privileges::ToCreateFiles => {

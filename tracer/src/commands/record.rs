@@ -103,16 +103,10 @@ impl Record {
             writer.event(&Event::Existing(socket), &mut self.resolver)?;
         }
         for socket in progress.tracker.timewait_sockets() {
-            let TimewaitSocket { state, deadline, local, remote, netns, .. } = socket;
+            let TimewaitSocket { state, timer_due, local, remote, netns, .. } = socket;
             let time = progress.now;
-            let event = Event::ExistingTimewait(ExistingTimewait {
-                time,
-                state,
-                due: deadline,
-                local,
-                remote,
-                netns,
-            });
+            let event =
+                Event::ExistingTimewait(ExistingTimewait { time, state, timer_due, local, remote, netns });
             writer.event(&event, &mut self.resolver)?;
         }
         writer.event(&Event::DumpEnd { started: progress.now, timewait: true }, &mut self.resolver)?;

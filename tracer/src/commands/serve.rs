@@ -102,7 +102,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let mut event_loop =
         EventLoop::start(input.source, input.stop, options, MetricsConsumer::new(recorder, publisher))
             .context("the thread that reads events could not be started")?;
-    // The tracing thread has inherited it.
+    // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
     let agent = Agent { mode: input.mode, kernel: origin.host.kernel };
     let site = Site::new(snapshots, agent, started, queue_scan);

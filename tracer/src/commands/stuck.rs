@@ -275,5 +275,5 @@ fn least_age(socket: &SocketSnapshot, model: TimeWaitModel) -> Option<Nanos> {
     if socket.request {
         return half_open_age_at_least(left);
     }
-    model.lifetime(socket.state).map(|whole| whole.saturating_sub(left))
+    model.age_at_least(socket.state, left)
 }

@@ -79,7 +79,7 @@ pub(super) fn run<C: Consumer>(
         TrackerOptions { max_connections: shared.max_connections as usize, time_wait: origin.time_wait };
     let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer(origin))
         .context("the thread that reads events could not be started")?;
-    // The tracing thread has inherited it.
+    // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
     runtime.block_on(async {
         let duration = async {

@@ -1,4 +1,4 @@
-//! Processes, cgroups, containers, network namespaces and clocks of this host.
+//! Processes, cgroups, containers, network namespaces, clocks and scheduling of this host.
 //!
 //! The core decides which process owns a connection ([`tracer_core::owner`]). This module supplies what events do not
 //! carry: [`scan`] finds the processes that hold existing sockets in `/proc/*/fd`, [`CgroupPaths`] resolves a cgroup id to
@@ -16,6 +16,7 @@ mod memory;
 mod mountinfo;
 mod names;
 mod netns;
+mod priority;
 mod process;
 mod time_wait;
 
@@ -29,6 +30,7 @@ pub use container::{CgroupOwner, Runtime};
 pub(crate) use memory::{memory_bytes, release_free_memory};
 pub use names::HostNames;
 pub use netns::{HostNetns, NetnsLimits, enumerate_netns, parse_spec};
+pub(crate) use priority::{DEFAULT_NICE, Priority, PriorityError, give_up_priority};
 pub(crate) use process::ProcessInfo;
 pub use process::{ScanLimits, SocketOwners, scan};
 pub(crate) use time_wait::time_wait_model;

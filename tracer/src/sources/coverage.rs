@@ -74,7 +74,7 @@ impl Coverage {
         .filter(|&(count, _)| count != 0)
         .map(|(count, meaning)| format!("{count} {meaning}"))
         .collect();
-        (!parts.is_empty()).then(|| format!("not read on this host: {}", parts.join(", ")))
+        (!parts.is_empty()).then(|| format!("incomplete on this host: {}", parts.join(", ")))
     }
 
     /// Returns this coverage with the counts of cgroup lookups.
@@ -104,7 +104,7 @@ mod tests {
         };
         assert_eq!(
             coverage.summary().unwrap(),
-            "not read on this host: 3 processes beyond the scan limit, 2 walks of the cgroup tree that stopped at a limit"
+            "incomplete on this host: 3 processes beyond the scan limit, 2 walks of the cgroup tree that stopped at a limit"
         );
         assert_eq!(Coverage { unresolved_cgroups: 1, ..Coverage::default() }.summary(), None);
     }

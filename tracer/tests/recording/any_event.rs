@@ -152,8 +152,8 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         2 => existing(),
         1 => (time(), any::<bool>()).prop_map(|(started, timewait)| Event::DumpEnd { started, timewait }),
         1 => (time(), state(), time(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
-            |(time, state, due, local, remote, netns)| {
-                Event::ExistingTimewait(ExistingTimewait { time, state, due, local, remote, netns: netns.map(Netns) })
+            |(time, state, timer_due, local, remote, netns)| {
+                Event::ExistingTimewait(ExistingTimewait { time, state, timer_due, local, remote, netns: netns.map(Netns) })
             }
         ),
         1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::DumpScope { started, netns: Netns(netns) }),

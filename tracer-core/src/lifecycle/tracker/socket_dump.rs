@@ -3,18 +3,18 @@
 use hashbrown::HashMap;
 
 use crate::{
-    event::{ConnKey, ExistingSocket, Netns, SocketId, TcpState, Timestamp, Transition},
-    lifecycle::{Connection, Observation, tracker::Tracker},
+    event::{ConnKey, ExistingSocket, ExistingTimewait, Netns, SocketId, TcpState, Timestamp, Transition},
+    lifecycle::{Connection, Observation, time_wait_table, tracker::Tracker},
     owner::{Owner, OwnerSource},
 };
+
+/// Maximum network namespaces of one dump.
+const MAX_SCOPE: usize = 65_536;
 
 impl Tracker {
     /// Handles one dumped socket: confirms the connection in the table, or adds it with an unknown past.
     pub(super) fn existing(&mut self, socket: &ExistingSocket, report: &mut dyn FnMut(Observation<'_>)) {
-        if self.unconfirmed.is_none() {
-            self.unconfirmed = Some(self.by_key());
-            self.listeners.begin_dump();
-        }
+        self.begin_dump();
         if socket.state == TcpState::Listen {
             let tracked = self.listeners.dumped(socket.netns, socket.local, socket.process);
             self.counts.unfollowed += u64::from(!tracked);
@@ -56,6 +56,30 @@ impl Tracker {
         }
     }
 
+    fn begin_dump(&mut self) {
+        if self.unconfirmed.is_none() {
+            self.unconfirmed = Some(self.by_key());
+            self.listeners.begin_dump();
+        }
+    }
+
+    /// Limits the dump to this network namespace and the others that precede it. Beyond the limit a namespace is not
+    /// resynced.
+    pub(super) fn dump_scope(&mut self, netns: Netns) {
+        if self.scope.len() < MAX_SCOPE {
+            self.scope.insert(netns);
+        }
+    }
+
+    /// Keeps a dumped timewait socket until the end of the dump.
+    pub(super) fn existing_timewait(&mut self, socket: &ExistingTimewait) {
+        if self.dumped_timewait.len() < time_wait_table::MAX_ENTRIES {
+            self.dumped_timewait.push(*socket);
+        } else {
+            self.counts.unfollowed += 1;
+        }
+    }
+
     /// Confirms a handshake from a resync. Never adds one, because the table may hold the same handshake without its
     /// port.
     fn confirm_handshake(&mut self, key: &ConnKey, state: TcpState) {
@@ -79,16 +103,18 @@ impl Tracker {
         timewait: bool,
         report: &mut dyn FnMut(Observation<'_>),
     ) {
+        self.begin_dump();
         let scope = std::mem::take(&mut self.scope);
         let in_scope = |netns: Option<Netns>| scope.is_empty() || netns.is_some_and(|it| scope.contains(&it));
         let mut missing: Vec<SocketId> = self
             .unconfirmed
             .take()
-            .unwrap_or_else(|| self.by_key())
             .into_iter()
+            .flatten()
             .filter(|(key, _)| key.local.port != 0 && in_scope(key.netns))
             .map(|(_, socket)| socket)
             .collect();
+        self.listeners.end_dump(started, in_scope);
         let found = std::mem::take(&mut self.dumped_timewait);
         if timewait {
             self.counts.unfollowed += self.time_wait_table.resync(started, in_scope, &found);

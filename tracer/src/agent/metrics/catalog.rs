@@ -126,10 +126,9 @@ pub(super) const CONNECTIONS: Description = Description {
     note: "Corresponds to `ss -tan`, with these differences. Age: up to 8,192 connections (512 with opt-in labels) the \
            value is current; a larger table is scanned in parts, so with a million connections the value is some seconds \
            old (with labels up to a minute). `syn_received`: half-open handshakes of a server are missing. `time_wait`: \
-           only connections that closed after the agent started; without the hook that reports its end, an entry is \
-           kept for 67 s, the longest time of the kernel's timer. `fin_wait_2` after the application closed the socket: \
-           the kernel does not report its change to `time_wait`, so only the sum of both states agrees. `listen`: \
-           listeners that existed before the start and share process and address count once. With opt-in labels, `listen`, \
+           without the hook that reports its end, an entry is kept up to 8.5 s longer than the kernel's timer runs, which \
+           may fire late. `fin_wait_2` after the application closed the socket: the kernel does not report its change to \
+           `time_wait`, so until the next resync only the sum of both states agrees. With opt-in labels, `listen`, \
            `time_wait` and `fin_wait_2` without a socket count under `~other`, so the sums by state stay the same.",
     ..metric("tcptrace_connections", None, MetricKind::Gauge, "Connections by state.")
 };

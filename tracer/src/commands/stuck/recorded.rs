@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tracer_core::{
-    event::{Nanos, Netns, Process, TcpState, Timestamp},
+    event::{Netns, Process, TcpState, Timestamp},
     lifecycle::{Age, Connection, StuckConnection, Tracker},
 };
 
@@ -39,7 +39,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
     let connections = tracker.connections().map(|(_, connection)| of_connection(connection, now));
     let timewait_sockets = tracker.timewait_sockets().map(|socket| StuckConnection {
         state: socket.state,
-        age: socket.since.map_or(Age::AtLeast(Nanos::ZERO), |since| Age::Observed(now.since(since))),
+        age: tracker.timewait_age(&socket, now),
         local: socket.local,
         remote: socket.remote,
         netns: socket.netns,
@@ -47,7 +47,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
         process: None,
         unread_bytes: None,
         unacked_bytes: None,
-        ends_in: Some(socket.deadline.since(now)),
+        ends_in: Some(socket.timer_due.since(now)),
     });
     let half_opens = tracker.half_opens().map(|half_open| {
         let age = now.since(half_open.answered);

@@ -19,6 +19,7 @@ use crate::{
         shared_screen::{Current, EndOnDrop, SharedScreen},
         terminal::{OwnTerminal, restore},
     },
+    host::give_up_priority,
     top::{Effect, Regions, Tab, Theme, apply, draw},
 };
 
@@ -40,6 +41,7 @@ impl Drawing {
         let terminal = OwnTerminal::take()?;
         let end = EndOnDrop(Arc::clone(&shared));
         let thread = thread::Builder::new().name("draw".to_owned()).spawn(move || {
+            give_up_priority();
             match run_screen(terminal, &end.0) {
                 // The terminal has hung up, so its errors do not matter.
                 Err(_) if matches!(wait_for_key(Duration::ZERO), Ok(false)) => Ok(()),
@@ -75,6 +77,7 @@ fn handle_sigtstp(shared: Arc<SharedScreen>) -> io::Result<()> {
     };
     // The thread runs until the program exits.
     thread::Builder::new().name("suspend".to_owned()).spawn(move || {
+        give_up_priority();
         runtime.block_on(async {
             while suspended.recv().await.is_some() {
                 shared.suspend.store(true, Ordering::Relaxed);

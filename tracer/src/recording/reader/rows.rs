@@ -298,7 +298,7 @@ impl Rows {
         Some(ExistingTimewait {
             time: self.time(row)?,
             state: *self.to.get(row)?,
-            due: self.timer_due.get(row).map(|utc| from_utc(utc, self.clock))?,
+            timer_due: self.timer_due.get(row).map(|utc| from_utc(utc, self.clock))?,
             local,
             remote,
             netns: self.netns.get(row).map(Netns),

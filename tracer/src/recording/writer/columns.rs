@@ -197,10 +197,10 @@ impl BatchColumns {
     }
 
     fn existing_timewait(&mut self, socket: &ExistingTimewait) {
-        let ExistingTimewait { time, state, due, local, remote, netns } = *socket;
+        let ExistingTimewait { time, state, timer_due, local, remote, netns } = *socket;
         self.begin(Kind::ExistingTimewait, time);
         self.to.put(self.rows, state_index(state));
-        self.timer_due.put(self.rows, to_utc(due, self.clock));
+        self.timer_due.put(self.rows, to_utc(timer_due, self.clock));
         self.endpoints(local, remote, netns);
     }
 

@@ -8,6 +8,8 @@ use std::{
     thread,
 };
 
+use crate::host::give_up_priority;
+
 /// A file that a second thread syncs with `fdatasync` after each write. If the disk is slower than the writes, one call
 /// covers several writes.
 pub(super) struct SyncedFile {
@@ -32,6 +34,7 @@ impl SyncedFile {
         let (sender, receiver) = sync_channel(1);
         let thread = self.file.try_clone().ok().and_then(|copy| {
             let sync = move || {
+                give_up_priority();
                 while receiver.recv().is_ok() {
                     // The next write reports an error.
                     let _ = copy.sync_data();

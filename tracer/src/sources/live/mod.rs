@@ -1,13 +1,14 @@
 //! The live kernel source: checks capabilities, loads and attaches the programs, and reads their records.
 
 pub mod btf;
+mod buffer;
 mod counters;
 pub mod decode;
+mod first_dump;
 pub mod lanes;
 mod layout;
 pub mod load;
 mod mapping;
-pub mod priority;
 pub(crate) mod privileges;
 pub(crate) mod probe;
 mod reading;
@@ -17,11 +18,12 @@ pub mod tracefs;
 mod twin;
 
 pub use crate::sources::live::{
+    buffer::{DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE},
     load::{Hook, LoadError, Mode, RefusedHook},
     stream::StopHandle,
 };
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp};
 
@@ -30,26 +32,16 @@ use crate::{
     sources::{
         Coverage, Origin, Polled, Source,
         live::{
+            buffer::{buffer_size, default_buffer},
+            first_dump::{MAX_EARLY, dump_and_read},
             load::{LoadOptions, Twin},
             resync::Resync,
             stream::Stream,
         },
-        sock_diag::{Existing, existing, existing_timewait, reconcile},
+        sock_diag::{Existing, reconcile},
     },
 };
 
-/// The part of the host's memory that the buffer for unread records, of all CPUs together, takes by default: one in this
-/// many bytes, between [`DEFAULT_BUFFER_MIN`] and [`DEFAULT_BUFFER_MAX`].
-pub const DEFAULT_BUFFER_SHARE: u64 = 1024;
-/// Smallest default size of the buffer.
-///
-/// A transition takes 64 to 192 bytes, about 100 on average, and transitions get half of the buffer. With two CPUs,
-/// this is about 21,000 transitions each: 75 ms at the highest measured rate, nearly four poll intervals.
-pub const DEFAULT_BUFFER_MIN: u32 = 8 << 20;
-/// Largest default size of the buffer, unless the host has more than 64 CPUs.
-pub const DEFAULT_BUFFER_MAX: u32 = 32 << 20;
-/// Default minimum size of the buffer per CPU.
-pub const DEFAULT_BUFFER_BYTES_PER_CPU: u32 = 512 << 10;
 /// Default time that transitions wait in the buffer at most.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -120,7 +112,7 @@ pub enum StartError {
         tracepoint: LoadError,
     },
     /// The reader could not be set up.
-    #[error("cannot create the epoll instance that waits for records: {0}; raise the limit on open files")]
+    #[error("cannot wait for records: {0}; if file descriptors ran out, raise the limit on open files")]
     Reader(io::Error),
 }
 
@@ -173,14 +165,14 @@ impl KernelSource {
             Stream::new(loaded, options.poll_interval).map_err(|error| StartError::Reader(error.into()))?;
         // After the programs are attached, so that no transition is missed between the dump and the first event.
         let (mut existing, early) = if options.snapshot {
-            let (existing, early) = dump_and_read(&mut stream)?;
+            let (existing, early) = dump_and_read(&mut stream).map_err(StartError::Reader)?;
             (Some(existing), early)
         } else {
             (None, Vec::new())
         };
         if let (Some(existing), Some(netns)) = (&mut existing, options.only_netns) {
             existing.sockets.retain(|socket| socket.netns == Some(netns));
-            existing.minisocks.retain(|socket| socket.netns == Some(netns));
+            existing.timewait.retain(|socket| socket.netns == Some(netns));
             existing.channels.retain(|channel| channel.netns() == Some(netns));
         }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
@@ -267,13 +259,13 @@ impl KernelSource {
     fn begin_with(&mut self, existing: Existing, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Self { stream, early, .. } = self;
         let complete = stream.read(until, &mut |event| early.push(*event));
-        if !complete {
+        // A record that is still being written may concern a dumped socket. With too many events it is not waited for.
+        if !complete && early.len() < MAX_EARLY {
             self.existing = Some(existing);
             return complete;
         }
         let events = std::mem::take(early);
-        let timewait = existing_timewait(&existing.minisocks, existing.started);
-        let (sockets, timewait) = reconcile(existing.sockets, timewait, &events);
+        let (sockets, timewait) = reconcile(existing.sockets, existing.timewait, &events);
         for socket in sockets {
             deliver(&Event::Existing(socket));
         }
@@ -299,7 +291,10 @@ impl Source for KernelSource {
             // Time passes without events, too.
             deliver(&Event::Time(now));
         }
-        self.resync.begin_if_due(&self.stream.counts(), now);
+        // Until the first dump is delivered, its events would not reach a second one.
+        if self.existing.is_none() {
+            self.resync.begin_if_due(&self.stream.counts(), now);
+        }
         Ok(Polled::Drained)
     }
 
@@ -332,30 +327,6 @@ impl Source for KernelSource {
     }
 }
 
-/// Most events that are held while the existing sockets are dumped, about 80 MB. Beyond it, records stay in the buffer,
-/// which counts what it loses.
-const MAX_EARLY: usize = 1 << 18;
-
-/// Dumps the existing sockets on a thread of its own, and reads the events meanwhile, so that a long dump does not fill
-/// the buffer.
-fn dump_and_read(stream: &mut Stream) -> Result<(Existing, Vec<Event>), StartError> {
-    let stop = stream.stop_handle().map_err(StartError::Reader)?;
-    let dump = thread::Builder::new().name("dump".to_owned()).spawn(move || {
-        let found = existing();
-        stop.wake();
-        found
-    });
-    // Without a thread, the events wait.
-    let Ok(dump) = dump else { return Ok((existing(), Vec::new())) };
-    let mut early = Vec::new();
-    while !dump.is_finished() && early.len() < MAX_EARLY {
-        stream.wait().map_err(StartError::Reader)?;
-        stream.read(host::now(), &mut |event| early.push(*event));
-    }
-    let found = dump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    Ok((found, early))
-}
-
 /// Reads the properties of this host. Call it before the privileges are dropped.
 fn origin(mode: Mode) -> Origin {
     Origin {
@@ -363,42 +334,5 @@ fn origin(mode: Mode) -> Origin {
         time_wait: time_wait_model(),
         resolver: CgroupResolver::new(Duration::ZERO),
         host: HostNames::this(mode.name()),
-    }
-}
-
-/// Returns the default size of the buffer on a host with these CPUs and this memory, a power of two.
-fn default_buffer(cpus: u32, memory: u64) -> u32 {
-    let share = u32::try_from(memory / DEFAULT_BUFFER_SHARE).unwrap_or(u32::MAX);
-    // Rounded down, so that the buffer takes at most this part of the memory.
-    let share = share.checked_ilog2().map_or(0, |bits| 1 << bits);
-    share
-        .clamp(DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_MAX)
-        .max(buffer_size(DEFAULT_BUFFER_BYTES_PER_CPU.saturating_mul(cpus)))
-}
-
-/// Rounds up to a power of two of at least a page, which the kernel requires.
-fn buffer_size(bytes: u32) -> u32 {
-    let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
-    bytes.max(page).checked_next_power_of_two().unwrap_or(1 << 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_buffer_grows_with_the_memory_and_the_cpus() {
-        let mib = |cpus, gib: u64| default_buffer(cpus, gib << 30) >> 20;
-        assert_eq!([0, 1, 8, 15].map(|gib| mib(2, gib)), [8; 4]);
-        assert_eq!([16, 31, 32, 1024].map(|gib| mib(2, gib)), [16, 16, 32, 32]);
-        assert_eq!([16, 17, 96].map(|cpus| mib(cpus, 4)), [8, 16, 64]);
-    }
-
-    #[test]
-    fn buffer_sizes_are_accepted_by_the_kernel() {
-        assert_eq!(buffer_size(0), 4096);
-        assert_eq!(buffer_size(4096), 4096);
-        assert_eq!(buffer_size(5000), 8192);
-        assert_eq!(buffer_size(u32::MAX), 1 << 31);
     }
 }

@@ -9,13 +9,12 @@ use std::{
 use tracer_core::event::Event;
 
 use crate::{
-    host::{CgroupLimits, CgroupPaths},
+    host::{CgroupLimits, CgroupPaths, DEFAULT_NICE, Priority},
     sources::{
         Source as _,
         live::{
             KernelOptions, KernelSource, btf,
             load::{self, Hook, LoadOptions, Mode, RefusedHook, Twin},
-            priority::{DEFAULT_NICE, Priority},
             privileges, tracefs,
         },
         sock_diag::existing,

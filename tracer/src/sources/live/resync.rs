@@ -12,7 +12,10 @@ use std::{
 use hashbrown::HashSet;
 use tracer_core::event::{ConnKey, Event, ExistingSocket, Nanos, SourceCounts, Timestamp};
 
-use crate::sources::sock_diag::{Channel, ResyncDump, resync_dump};
+use crate::{
+    host::give_up_priority,
+    sources::sock_diag::{Channel, ResyncDump, resync_dump},
+};
 
 /// Time without further missed transitions before a dump starts, so that a burst is over.
 const QUIET: Nanos = Nanos::from_secs(1);
@@ -57,12 +60,19 @@ impl Resync {
 
     /// Records the connection of an event during a dump.
     pub(super) fn event(&mut self, event: &Event) {
-        if let Some(dump) = &mut self.dump
-            && let Event::Transition(transition) = event
-            && dump.changed.len() <= MAX_CHANGED
-        {
-            dump.changed.insert(transition.key());
-            dump.earliest = Some(dump.earliest.map_or(transition.time, |it| it.min(transition.time)));
+        let Some(dump) = &mut self.dump else { return };
+        if dump.changed.len() > MAX_CHANGED {
+            return;
+        }
+        match event {
+            Event::Transition(transition) => {
+                dump.changed.insert(transition.key());
+                dump.earliest = Some(dump.earliest.map_or(transition.time, |it| it.min(transition.time)));
+            }
+            Event::TimewaitEnd(end) => {
+                dump.changed.insert(end.key());
+            }
+            _ => {}
         }
     }
 
@@ -84,7 +94,10 @@ impl Resync {
         // Shared, because a failed spawn drops everything that the thread would own.
         let channels = Arc::new(Mutex::new(mem::take(&mut self.channels)));
         let shared = Arc::clone(&channels);
-        let started = thread.name("resync".to_owned()).spawn(move || resync_dump(take(&shared)));
+        let started = thread.name("resync".to_owned()).spawn(move || {
+            give_up_priority();
+            resync_dump(take(&shared))
+        });
         if let Ok(thread) = started {
             self.dump = Some(RunningDump { thread, changed: Changed::default(), earliest: None });
             self.dirty = None;
@@ -150,7 +163,7 @@ fn is_unchanged(socket: &ExistingSocket, changed: &Changed) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use tracer_core::event::{Endpoint, Netns, SocketCookie, TcpState};
+    use tracer_core::event::{Endpoint, ExistingTimewait, Netns, SocketCookie, TcpState, TimewaitEnd};
 
     use super::*;
 
@@ -274,6 +287,43 @@ mod tests {
                 Event::DumpScope { started, netns: Netns(1) },
                 Event::Existing(established(2)),
                 Event::DumpEnd { started, timewait: true }
+            ]
+        );
+    }
+
+    #[test]
+    fn a_timewait_socket_that_ended_during_the_dump_stays_away() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let timewait = |local| ExistingTimewait {
+            time: STARTED,
+            state: TcpState::TimeWait,
+            timer_due: Timestamp(130 * SECOND),
+            local: endpoint(local),
+            remote: endpoint(80),
+            netns: Some(Netns(1)),
+        };
+        let mut resync = dumping(move || {
+            let _ = receiver.recv();
+            ResyncDump { timewait: vec![timewait(1), timewait(2)], ..complete(&[1]) }
+        });
+        let ExistingTimewait { local, remote, netns, .. } = timewait(1);
+        let time = Timestamp(STARTED.0 + 5);
+        resync.event(&Event::TimewaitEnd(TimewaitEnd {
+            time,
+            state: TcpState::TimeWait,
+            local,
+            remote,
+            netns,
+        }));
+        drop(sender);
+        let mut events = Vec::new();
+        assert!(finish(&mut resync, &mut events));
+        assert_eq!(
+            events,
+            [
+                Event::DumpScope { started: STARTED, netns: Netns(1) },
+                Event::ExistingTimewait(timewait(2)),
+                Event::DumpEnd { started: STARTED, timewait: true }
             ]
         );
     }

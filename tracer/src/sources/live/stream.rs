@@ -24,7 +24,7 @@ use crate::{
 pub struct StopHandle(OwnedFd);
 
 impl StopHandle {
-    /// Makes the current and the next wait return at once.
+    /// Ends the current wait, or the next one if none is running.
     pub fn wake(&self) {
         // The only possible error is a full counter, which means that the reader has already been woken.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
@@ -50,7 +50,7 @@ pub(super) struct Stream {
     counts: SourceCounts,
     /// Recognizes the twin program's duplicates; none without a twin.
     recent: Option<RecentTransitions>,
-    /// When the first program was detached: what the twin records afterwards is not recovered from a skip.
+    /// When the first program was detached. Later records of the twin are not counted as recovered.
     detached: Option<Timestamp>,
     /// The last read left records behind.
     more: bool,
@@ -108,7 +108,7 @@ impl Stream {
         self.counts.resyncs += 1;
     }
 
-    /// Returns whether the last read left records behind, for which nothing wakes the reader.
+    /// Returns whether the last read left records for which the programs do not wake the reader.
     pub(super) fn has_more(&self) -> bool {
         self.more
     }
@@ -164,7 +164,7 @@ impl Stream {
         complete
     }
 
-    /// Detaches the programs. What is read afterwards are the last records.
+    /// Detaches the programs. Later reads return the remaining records.
     pub(super) fn detach(&mut self) {
         // In the order of attaching, the first program before its twin: no transition in between is missed.
         self.detached = Some(host::now());

@@ -29,6 +29,8 @@ pub(crate) struct Existing {
     pub sockets: Vec<ExistingSocket>,
     /// The request sockets and timewait sockets (`net/ipv4/tcp_minisocks.c`).
     pub minisocks: Vec<SocketSnapshot>,
+    /// The timewait sockets among them, with the times of their ends.
+    pub timewait: Vec<ExistingTimewait>,
     /// The start of the dump.
     pub started: Timestamp,
     /// How many network namespaces were dumped.
@@ -112,10 +114,12 @@ impl Existing {
         name: &str,
         channel: Result<Channel, SockDiagError>,
     ) {
+        let (before, time) = (sockets.len(), crate::host::now());
         match channel.and_then(|channel| Ok((dump(&channel, sockets)?, channel))) {
             Err(error) => self.unreadable_namespace(name, &error),
             Ok((report, channel)) => {
                 self.namespaces += 1;
+                self.timewait.extend(existing_timewait(&sockets[before..], self.started, time));
                 self.coverage.undecoded_sockets += report.malformed;
                 if report.interrupted {
                     let cause = "sockets may be missing because the socket dump was interrupted; try again";
@@ -199,11 +203,12 @@ pub(crate) fn resync_dump(channels: Vec<Channel>) -> ResyncDump {
     let mut found = ResyncDump { started: crate::host::now(), ..ResyncDump::default() };
     for channel in channels {
         let mut sockets = Vec::new();
+        let time = crate::host::now();
         let (Ok(report), Some(netns)) = (dump(&channel, &mut sockets), channel.netns()) else { continue };
         if !report.interrupted {
             let full = sockets.iter().filter(|socket| socket.is_full());
             found.sockets.extend(full.map(|socket| describe(socket, None, found.started)));
-            found.timewait.extend(existing_timewait(&sockets, found.started));
+            found.timewait.extend(existing_timewait(&sockets, found.started, time));
             found.namespaces.push(netns);
         }
         found.channels.push(channel);
@@ -211,13 +216,18 @@ pub(crate) fn resync_dump(channels: Vec<Channel>) -> ResyncDump {
     found
 }
 
-/// Returns the timewait sockets among the sockets of a dump that began at `started`.
-pub(crate) fn existing_timewait(sockets: &[SocketSnapshot], started: Timestamp) -> Vec<ExistingTimewait> {
+/// Returns the timewait sockets among the sockets of a namespace, which was dumped at `time`. The whole dump began at
+/// `started`.
+fn existing_timewait(
+    sockets: &[SocketSnapshot],
+    started: Timestamp,
+    time: Timestamp,
+) -> Vec<ExistingTimewait> {
     let timewait = |socket: &SocketSnapshot| {
         let remaining = Nanos::from(socket.timer?.expires);
         let SocketSnapshot { state, local, remote, netns, .. } = *socket;
-        let due = started.saturating_add(remaining);
-        Some(ExistingTimewait { time: started, state, due, local, remote, netns })
+        let timer_due = time.saturating_add(remaining);
+        Some(ExistingTimewait { time: started, state, timer_due, local, remote, netns })
     };
     sockets.iter().filter(|socket| socket.timewait).filter_map(timewait).collect()
 }

@@ -23,7 +23,7 @@ mod tests;
 pub use decode::sockets_in;
 pub use dump::{Channel, DumpReport};
 pub use error::SockDiagError;
-pub(crate) use existing::{Existing, ResyncDump, existing, existing_timewait, resync_dump};
+pub(crate) use existing::{Existing, ResyncDump, existing, resync_dump};
 pub(crate) use reconcile::reconcile;
 pub use socket::{SocketSnapshot, Timer, TimerKind};
 pub use states::StateSet;

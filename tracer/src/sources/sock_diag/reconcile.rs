@@ -226,7 +226,7 @@ mod tests {
         let timewait = ExistingTimewait {
             time: Timestamp(100),
             state: TcpState::TimeWait,
-            due: Timestamp(200),
+            timer_due: Timestamp(200),
             local: endpoint(A),
             remote: endpoint(B),
             netns: Some(Netns(1)),
