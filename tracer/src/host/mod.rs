@@ -27,7 +27,7 @@ pub(crate) use cgroup::{CgroupCounters, CgroupCounts};
 pub(crate) use clock::{clock_offset, now};
 pub(crate) use container::Container;
 pub use container::{CgroupOwner, Runtime};
-pub(crate) use memory::{memory_bytes, release_free_memory};
+pub(crate) use memory::{memory_bytes, release_free_memory, take_and_free};
 pub use names::HostNames;
 pub use netns::{HostNetns, NetnsLimits, enumerate_netns, parse_spec};
 pub(crate) use priority::{DEFAULT_NICE, Priority, PriorityError, give_up_priority};

@@ -9,9 +9,9 @@ use tcptrace_bpf::{
 };
 use tracer_core::{
     event::{
-        AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, FirstRead, Nanos, Netns,
-        Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
-        Timestamp, Transition,
+        AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead,
+        Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
+        TcpState, Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
@@ -45,7 +45,15 @@ fn events(count: u64) -> Vec<Event> {
             cgroup_id: Some(CgroupId(2)),
             info: None,
         }),
-        Event::DumpEnd { started: Timestamp(1), timewait: false },
+        Event::ExistingTimewait(ExistingTimewait {
+            time: Timestamp(1),
+            state: TcpState::TimeWait,
+            timer_due: Timestamp(60),
+            local: endpoint(1),
+            remote: endpoint(2),
+            netns: Some(Netns(1)),
+        }),
+        Event::DumpEnd { started: Timestamp(1), timewait: true },
     ];
     for time in 2..count {
         events.push(match time % 5 {

@@ -266,7 +266,7 @@ impl KernelSource {
         }
         let events = std::mem::take(early);
         let (sockets, timewait) = reconcile(existing.sockets, existing.timewait, &events);
-        for socket in sockets {
+        for socket in host::take_and_free(sockets) {
             deliver(&Event::Existing(socket));
         }
         for socket in timewait {

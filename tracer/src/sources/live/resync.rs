@@ -13,7 +13,7 @@ use hashbrown::HashSet;
 use tracer_core::event::{ConnKey, Event, ExistingSocket, Nanos, SourceCounts, Timestamp};
 
 use crate::{
-    host::give_up_priority,
+    host::{give_up_priority, take_and_free},
     sources::sock_diag::{Channel, ResyncDump, resync_dump},
 };
 
@@ -139,8 +139,8 @@ impl Resync {
         for netns in found.namespaces {
             deliver(&Event::DumpScope { started, netns });
         }
-        for socket in found.sockets.iter().filter(|socket| is_unchanged(socket, &dump.changed)) {
-            deliver(&Event::Existing(*socket));
+        for socket in take_and_free(found.sockets).filter(|socket| is_unchanged(socket, &dump.changed)) {
+            deliver(&Event::Existing(socket));
         }
         for socket in found.timewait.iter().filter(|socket| !dump.changed.contains(&socket.key())) {
             deliver(&Event::ExistingTimewait(*socket));

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use tracer_core::event::{ExistingSocket, ExistingTimewait, Nanos, Netns, TcpInfo, Timestamp};
 
 use crate::{
-    host::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan},
+    host::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan, take_and_free},
     sources::{
         Coverage,
         sock_diag::{Channel, DumpReport, SockDiagError, SocketSnapshot, StateSet},
@@ -85,7 +85,7 @@ pub(crate) fn existing() -> Existing {
         found.problem(problem);
     }
     let owners = owners.ok();
-    for socket in sockets {
+    for socket in take_and_free(sockets) {
         if socket.is_full() {
             found.sockets.push(describe(&socket, owners.as_ref(), found.started));
         } else {
