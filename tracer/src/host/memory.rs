@@ -14,7 +14,7 @@ pub(crate) fn take_and_free<T>(mut items: Vec<T>) -> impl Iterator<Item = T> {
     items.reverse();
     std::iter::from_fn(move || {
         let item = items.pop();
-        if items.len() % SHRINK_EVERY == 0 {
+        if items.len().is_multiple_of(SHRINK_EVERY) {
             items.shrink_to_fit();
         }
         item

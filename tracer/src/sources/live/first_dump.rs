@@ -64,17 +64,18 @@ fn while_reading<T: Send + 'static>(
         wake();
     });
     let Ok(thread) = thread else { return Ok(task()) };
-    while read()? {
+    let mut result = None;
+    while result.is_none() && read()? {
         match receiver.try_recv() {
-            Ok(result) => return Ok(result),
+            Ok(sent) => result = Some(sent),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => break,
         }
     }
-    match receiver.recv() {
-        Ok(result) => Ok(result),
-        Err(_) => panic::resume_unwind(thread.join().expect_err("a thread that sends nothing has panicked")),
-    }
+    let result = result.or_else(|| receiver.recv().ok());
+    // The thread has this thread's capabilities, so none may be left when they are given up.
+    let ended = thread.join();
+    result.map_or_else(|| panic::resume_unwind(ended.expect_err("a thread that sends nothing panics")), Ok)
 }
 
 #[cfg(test)]
