@@ -81,6 +81,12 @@ impl Drop for ChildProcess {
     }
 }
 
+/// Returns the name of the test program: the process of all its threads.
+pub fn own_name() -> String {
+    let name = std::fs::read_to_string("/proc/self/comm").expect("a process can read its own name");
+    name.trim_end().to_owned()
+}
+
 /// A gate between processes: a waiting process continues when the gate is opened, and panics when the opener
 /// has exited.
 #[derive(Debug)]

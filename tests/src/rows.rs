@@ -46,8 +46,10 @@ pub struct Connection {
     pub container_id: Option<String>,
     pub container_runtime: Option<String>,
     pub netns: Option<u32>,
+    pub time_wait_reused: bool,
     pub incomplete: bool,
     pub gap: bool,
+    pub thread: Option<String>,
 }
 
 /// A state of a connection and the time spent in it.
@@ -79,6 +81,7 @@ pub struct Transition {
     pub owner_source: String,
     pub cgroup_id: Option<u64>,
     pub netns: Option<u32>,
+    pub thread: Option<String>,
 }
 
 /// A group row of `stuck`.
@@ -124,6 +127,7 @@ pub struct Stuck {
     pub unacked_bytes: Option<u32>,
     pub ends_in_us: Option<f64>,
     pub netns: Option<u32>,
+    pub not_accepted: Option<bool>,
 }
 
 impl Stuck {
@@ -171,13 +175,24 @@ impl Connection {
         (&self.close_reason, self.closed_by.as_deref(), self.error.as_deref())
     }
 
-    /// The owner's name and its source.
+    /// The name of the thread that made the owner's call, and its source. Scenarios name their threads, and the main thread
+    /// of a child process.
     pub fn owner(&self) -> (Option<&str>, &str) {
-        (self.process.as_deref(), &self.owner_source)
+        (self.caller(), &self.owner_source)
+    }
+
+    /// The name of the owner's thread that made the call; the process's name if it was the main thread.
+    pub fn caller(&self) -> Option<&str> {
+        self.thread.as_deref().or(self.process.as_deref())
     }
 }
 
 impl Transition {
+    /// The name of the owner's thread that made the call; the process's name if it was the main thread.
+    pub fn caller(&self) -> Option<&str> {
+        self.thread.as_deref().or(self.comm.as_deref())
+    }
+
     /// The old and the new state.
     pub fn edge(&self) -> (&str, &str) {
         (&self.from, &self.to)

@@ -191,6 +191,24 @@ pub fn set_tcp_option(socket: &Socket, option: i32, value: i32) {
     assert_eq!(result, 0, "TCP option {option}: {}", io::Error::last_os_error());
 }
 
+/// Returns an integer option of level IPPROTO_TCP.
+pub fn tcp_option(socket: &Socket, option: i32) -> i32 {
+    let mut value = 0_i32;
+    let mut length = libc::socklen_t::try_from(size_of::<i32>()).expect("four");
+    // SAFETY: `value` and `length` outlive the call, and `value` has the given length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0, "TCP option {option}: {}", io::Error::last_os_error());
+    value
+}
+
 /// Disconnects the socket: `connect` with an address of family AF_UNSPEC.
 pub fn disconnect(socket: &Socket) {
     // SAFETY: an all-zero `sockaddr` is valid, with family AF_UNSPEC.

@@ -12,7 +12,7 @@ const LIMITS: [(&str, u32); 7] = [
     ("transition_tracepoint", 32_000),
     ("transition_tracepoint_twin", 20_000),
     ("syn_ack_retransmit", 1_100),
-    ("first_read", 1_000),
+    ("first_read", 2_100),
     ("time_wait_end", 1_000),
 ];
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::event::Process;
+use crate::event::{Process, ThreadName};
 
 /// How the owner of a connection was determined, and how each source can be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,20 +57,27 @@ impl fmt::Display for OwnerSource {
 pub struct Owner {
     /// The process; none if unknown.
     pub process: Option<Process>,
+    /// The thread of the process that made the call; none if it is the main thread, or unknown.
+    pub thread: Option<ThreadName>,
     /// How the process was determined.
     pub source: OwnerSource,
 }
 
 impl Owner {
     /// No known owner.
-    pub(crate) const UNKNOWN: Self = Self { process: None, source: OwnerSource::Unknown };
+    pub(crate) const UNKNOWN: Self = Self { process: None, thread: None, source: OwnerSource::Unknown };
 
     /// Creates an owner from `process`; [`UNKNOWN`](Self::UNKNOWN) if it is none.
     pub(crate) fn from_process(process: Option<Process>, source: OwnerSource) -> Self {
         match process {
-            Some(_) => Self { process, source },
+            Some(_) => Self { process, thread: None, source },
             None => Self::UNKNOWN,
         }
+    }
+
+    /// Adds the thread that made the call.
+    pub(crate) fn with_thread(self, thread: Option<ThreadName>) -> Self {
+        Self { thread, ..self }
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Config {
     pub ctx: CtxLayout,
     /// Offsets in the kernel's structures.
     pub socket: SocketLayout,
+    /// Bits in the kernel's structures.
+    pub bits: BitLayout,
     /// A program wakes the reader when the ring buffer's pending bytes cross a multiple of this.
     pub wakeup_bytes: u32,
     /// Only sockets of the network namespace with this inode; 0 for all.
@@ -20,6 +22,8 @@ pub struct Config {
     pub typed_task: u32,
     /// 1 to report which process first reads from an accepted connection; 0 otherwise.
     pub first_reads: u32,
+    /// 1 where mode btf may generate a socket's cookie (5.12); 0 to read the cookie that the socket has.
+    pub socket_cookies: u32,
 }
 
 /// Byte offsets in the classic tracepoint's record, from tracefs `sock/inet_sock_set_state/format`.
@@ -91,6 +95,66 @@ macro_rules! socket_layout {
     };
 }
 
+/// Where a flag of one bit is, or a number that fits into one byte. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitField {
+    /// Offset of the byte in the structure; [`ABSENT`] where the kernel has no such field.
+    pub offset: u32,
+    /// The field's bits in this byte; 0 where the kernel has no such field.
+    pub mask: u32,
+}
+
+impl BitField {
+    /// Not resolved.
+    pub const ABSENT: Self = Self { offset: ABSENT, mask: 0 };
+}
+
+/// The bit-fields that the programs read. Each may be absent; the programs then read 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitLayout {
+    /// `tcp_sock`: `repair`, the socket is in `TCP_REPAIR` mode.
+    pub repair: BitField,
+    /// `tcp_sock`: `fastopen_connect`, the application set `TCP_FASTOPEN_CONNECT`.
+    pub fastopen_connect: BitField,
+    /// `tcp_sock`: `syn_data`, the SYN carried data.
+    pub syn_data: BitField,
+    /// `inet_sock`: `connect()` has returned, and the SYN waits for the first write. Bit `INET_FLAGS_DEFER_CONNECT` of
+    /// `inet_flags`; before 6.6 the bit-field `defer_connect`.
+    pub defer_connect: BitField,
+    /// `inet_sock`: the application set `IP_TRANSPARENT`. Bit `INET_FLAGS_TRANSPARENT` of `inet_flags`; before 6.6 the
+    /// bit-field `transparent`.
+    pub transparent: BitField,
+    /// `inet_request_sock`: `acked`, the final ACK came without data, and `TCP_DEFER_ACCEPT` ignored it.
+    pub acked: BitField,
+}
+
+impl BitLayout {
+    /// No field resolved.
+    pub const ABSENT: Self = Self {
+        repair: BitField::ABSENT,
+        fastopen_connect: BitField::ABSENT,
+        syn_data: BitField::ABSENT,
+        defer_connect: BitField::ABSENT,
+        transparent: BitField::ABSENT,
+        acked: BitField::ABSENT,
+    };
+
+    /// Returns the name and place of every field.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, BitField)> {
+        [
+            ("repair", self.repair),
+            ("fastopen_connect", self.fastopen_connect),
+            ("syn_data", self.syn_data),
+            ("defer_connect", self.defer_connect),
+            ("transparent", self.transparent),
+            ("acked", self.acked),
+        ]
+        .into_iter()
+    }
+}
+
 socket_layout! {
     skc_daddr = "tcp_sock", "skc_daddr";
     skc_rcv_saddr = "tcp_sock", "skc_rcv_saddr";
@@ -105,6 +169,7 @@ socket_layout! {
     skc_v6_rcv_saddr = "tcp_sock", "skc_v6_rcv_saddr";
     skc_cookie = "tcp_sock", "skc_cookie";
     skc_flags = "tcp_sock", "skc_flags";
+    skc_bound_dev_if = "tcp_sock", "skc_bound_dev_if";
     /// Big-endian.
     inet_sport = "tcp_sock", "inet_sport";
     sk_protocol = "tcp_sock", "sk_protocol";
@@ -114,6 +179,8 @@ socket_layout! {
     sk_shutdown = "tcp_sock", "sk_shutdown";
     sk_socket = "tcp_sock", "sk_socket";
     sk_lingertime = "tcp_sock", "sk_lingertime";
+    /// Not 0 while a process's call owns the socket. Softirq context holds only the spinlock and leaves it 0.
+    sk_lock_owned = "tcp_sock", "sk_lock.owned";
     sk_ack_backlog = "tcp_sock", "sk_ack_backlog";
     sk_max_ack_backlog = "tcp_sock", "sk_max_ack_backlog";
     /// A pointer, from 5.16.
@@ -123,6 +190,10 @@ socket_layout! {
     icsk_retransmits = "tcp_sock", "icsk_retransmits";
     icsk_probes_out = "tcp_sock", "icsk_probes_out";
     icsk_user_timeout = "tcp_sock", "icsk_user_timeout";
+    /// Of a listener: a byte.
+    rskq_defer_accept = "tcp_sock", "icsk_accept_queue.rskq_defer_accept";
+    /// Signed. Negative: the application wants no FIN_WAIT2 after `close()`.
+    linger2 = "tcp_sock", "linger2";
     bytes_sent = "tcp_sock", "bytes_sent";
     bytes_retrans = "tcp_sock", "bytes_retrans";
     bytes_received = "tcp_sock", "bytes_received";
@@ -142,7 +213,10 @@ socket_layout! {
     net_inum = "net", "ns.inum";
     /// Random, constant over the lifetime of the namespace.
     net_hash_mix = "net", "hash_mix";
+    task_flags = "task_struct", "flags";
+    task_pid = "task_struct", "pid";
     task_tgid = "task_struct", "tgid";
+    task_group_leader = "task_struct", "group_leader";
     task_comm = "task_struct", "comm";
     task_cred = "task_struct", "cred";
     cred_uid = "cred", "uid.val";
@@ -182,9 +256,11 @@ impl Config {
     pub const UNSET: Self = Self {
         ctx: CtxLayout::ABSENT,
         socket: SocketLayout::ABSENT,
+        bits: BitLayout::ABSENT,
         wakeup_bytes: 0,
         only_netns: 0,
         typed_task: 0,
         first_reads: 0,
+        socket_cookies: 0,
     };
 }

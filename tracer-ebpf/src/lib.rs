@@ -9,15 +9,15 @@ mod config;
 mod lane;
 mod record;
 
-pub use config::{ABSENT, Config, CtxLayout, SocketLayout};
+pub use config::{ABSENT, BitField, BitLayout, Config, CtxLayout, SocketLayout};
 pub use lane::{CHUNK, KnownNetns, LANES_PER_CPU, Lane, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of};
 pub use record::{
-    AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo, Wire,
-    flags,
+    AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo,
+    ThreadName, Wire, flags,
 };
 
 /// Version of the layouts in this crate. A recording's header contains it; every change of layout increments it.
-pub const WIRE_VERSION: u32 = 3;
+pub const WIRE_VERSION: u32 = 4;
 
 /// Address family of IPv4, `AF_INET` in `include/linux/socket.h`.
 pub const AF_INET: u8 = 2;

@@ -50,12 +50,38 @@ pub mod flags {
     /// The twin program wrote the record: the kernel skipped the first program for this transition, or the twin could not
     /// tell. The record is a duplicate if the socket's previous transition has the same two states.
     pub const TWIN: u32 = 1 << 11;
+    /// `extra` holds `data_segs_in`: the application closed or shut down both directions.
+    pub const DATA_SEGMENTS: u32 = 1 << 12;
+    /// `extra` holds the index of the interface that the socket is bound to.
+    pub const INTERFACE: u32 = 1 << 13;
+    /// At ESTABLISHED and CLOSE: the socket is in `TCP_REPAIR` mode, so nothing was received or sent for the transition.
+    pub const REPAIR: u32 = 1 << 14;
+    /// At FIN_WAIT1→CLOSE and FIN_WAIT2→CLOSE: `TCP_LINGER2` is negative, so the kernel keeps no FIN_WAIT2 and resets the
+    /// connection instead.
+    pub const LINGER2_NEGATIVE: u32 = 1 << 15;
+    /// At SYN_SENT→ESTABLISHED and SYN_SENT→CLOSE, with `TCP_FASTOPEN_CONNECT`: SYN_SENT began at `connect()`, and the SYN
+    /// left at the first write, or not at all.
+    pub const FAST_OPEN_DEFERRED: u32 = 1 << 16;
+    /// At CLOSE→LISTEN and, up to 6.14, at LISTEN→SYN_RECV: the listener has `TCP_DEFER_ACCEPT`, so a handshake ends with
+    /// the client's first data or FIN. Later kernels clear the option in the copy. It may also be set after `listen()`.
+    pub const DEFER_ACCEPT: u32 = 1 << 17;
+    /// At CLOSE→LISTEN and LISTEN→SYN_RECV: the listener has `IP_TRANSPARENT`, so a connection's local endpoint need not be
+    /// its listener's.
+    pub const TRANSPARENT: u32 = 1 << 18;
+    /// A [`ThreadName`](crate::ThreadName) follows the [`Process`](crate::Process): the current task is not the leader of
+    /// its thread group.
+    pub const THREAD: u32 = 1 << 19;
+    /// At a retransmission of a SYN-ACK: the client's ACK has arrived, and `TCP_DEFER_ACCEPT` waits for data. The
+    /// retransmission asks for it, and nothing was lost.
+    pub const ACKED: u32 = 1 << 20;
+    /// `extra` holds `segs_in` of a connection that no process has accepted.
+    pub const UNACCEPTED_SEGMENTS: u32 = 1 << 21;
 }
 
 /// The fields that every event has, as the kernel side writes them. 64 bytes, no padding, native byte order.
 ///
 /// The optional parts that [`flags`] name follow without gaps, in this order: [`Ipv6Addresses`], [`Process`],
-/// [`AcceptQueue`], [`TcpInfo`]. Most records have none, which keeps them short.
+/// [`ThreadName`], [`AcceptQueue`], [`TcpInfo`]. Most records have none, which keeps them short.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -96,8 +122,14 @@ pub struct Record {
     pub new_state: u8,
     /// [`AF_INET`](crate::AF_INET) or [`AF_INET6`](crate::AF_INET6).
     pub family: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// Depends on the transition; 0 for the others and for other kinds.
+    ///
+    /// - To FIN_WAIT1, and from FIN_WAIT1 or FIN_WAIT2 to the same state: segments with payload received so far
+    ///   (`data_segs_in`), valid with [`flags::DATA_SEGMENTS`].
+    /// - At ESTABLISHED→CLOSE_WAIT: segments received so far (`segs_in`), valid with [`flags::UNACCEPTED_SEGMENTS`].
+    /// - At CLOSE→SYN_SENT, LISTEN→SYN_RECV and to ESTABLISHED: the index of the interface that the socket is bound to
+    ///   (`skc_bound_dev_if`), valid with [`flags::INTERFACE`].
+    pub extra: u32,
 }
 
 /// Both addresses of a socket of [`AF_INET6`](crate::AF_INET6), in network order. 32 bytes.
@@ -118,7 +150,16 @@ pub struct Process {
     pub tgid: u32,
     /// User id in the initial user namespace.
     pub uid: u32,
-    /// Name, NUL-padded (`TASK_COMM_LEN`).
+    /// Name of the thread group's leader, NUL-padded (`TASK_COMM_LEN`). Where the program cannot read the leader: the
+    /// current thread's.
+    pub comm: [u8; 16],
+}
+
+/// The name of the current thread where it is not the leader of its thread group. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadName {
+    /// NUL-padded.
     pub comm: [u8; 16],
 }
 
@@ -176,6 +217,7 @@ pub struct TcpInfo {
 pub const MAX_RECORD: usize = size_of::<Record>()
     + size_of::<Ipv6Addresses>()
     + size_of::<Process>()
+    + size_of::<ThreadName>()
     + size_of::<AcceptQueue>()
     + size_of::<TcpInfo>();
 
@@ -188,6 +230,8 @@ pub struct Parts {
     pub addresses: Option<Ipv6Addresses>,
     /// With [`flags::PROCESS`].
     pub process: Option<Process>,
+    /// With [`flags::THREAD`].
+    pub thread: Option<ThreadName>,
     /// With [`flags::ACCEPT_QUEUE`].
     pub accept_queue: Option<AcceptQueue>,
     /// With [`flags::INFO`].
@@ -206,12 +250,16 @@ impl Parts {
         let mut rest = bytes;
         let record = take::<Record>(&mut rest)?;
         let has = |flag| record.flags & flag != 0;
-        let mut parts = Self { record, addresses: None, process: None, accept_queue: None, info: None };
+        let mut parts =
+            Self { record, addresses: None, process: None, thread: None, accept_queue: None, info: None };
         if has(flags::IPV6_ADDRESSES) {
             parts.addresses = Some(take(&mut rest)?);
         }
         if has(flags::PROCESS) {
             parts.process = Some(take(&mut rest)?);
+        }
+        if has(flags::THREAD) {
+            parts.thread = Some(take(&mut rest)?);
         }
         if has(flags::ACCEPT_QUEUE) {
             parts.accept_queue = Some(take(&mut rest)?);
@@ -229,6 +277,7 @@ impl Parts {
             Some(self.record.as_bytes()),
             self.addresses.as_ref().map(Wire::as_bytes),
             self.process.as_ref().map(Wire::as_bytes),
+            self.thread.as_ref().map(Wire::as_bytes),
             self.accept_queue.as_ref().map(Wire::as_bytes),
             self.info.as_ref().map(Wire::as_bytes),
         ];
@@ -280,6 +329,8 @@ unsafe impl Wire for Ipv6Addresses {}
 // SAFETY: as above.
 unsafe impl Wire for Process {}
 // SAFETY: as above.
+unsafe impl Wire for ThreadName {}
+// SAFETY: as above.
 unsafe impl Wire for AcceptQueue {}
 // SAFETY: as above.
 unsafe impl Wire for TcpInfo {}
@@ -292,8 +343,9 @@ const _: () = {
     assert!(size_of::<Record>() == 64 && align_of::<Record>() == 8);
     assert!(size_of::<Ipv6Addresses>() == 32);
     assert!(size_of::<Process>() == 24);
+    assert!(size_of::<ThreadName>() == 16);
     assert!(size_of::<AcceptQueue>() == 8);
     assert!(size_of::<TcpInfo>() == 72 && align_of::<TcpInfo>() == 8);
-    assert!(MAX_RECORD == 200);
+    assert!(MAX_RECORD == 216);
     assert!(size_of::<Counters>() == 32);
 };

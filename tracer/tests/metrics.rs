@@ -245,6 +245,7 @@ fn half_open_handshakes_accept_queues_and_timewait_sockets() {
         attempts: 1,
         first_sent: None,
         accept_queue: Some(queue),
+        acked: false,
     };
     harness.take(&Event::SynAckRetransmit(resent));
     harness.take(&Event::Time(time(10 * SECOND)));
@@ -299,6 +300,7 @@ fn the_queue_of_an_arrival_expires() {
         attempts: 1,
         first_sent: None,
         accept_queue: Some(AcceptQueue { length: 128, limit: 128 }),
+        acked: false,
     };
     harness.take(&Event::SynAckRetransmit(resent));
     assert_lines(

@@ -3,37 +3,43 @@
 use std::net::Shutdown;
 
 use rstest::rstest;
-use tcptrace_tests::{
-    Mode, Namespace, Tracer,
-    sockets::{self, Pair},
-    tracer,
-};
+use tcptrace_tests::{ChildProcess, Mode, Namespace, Tracer, sockets, tracer};
 
-/// Returns the program's output for one connection between threads with the given name.
+/// Returns the program's output for one connection of a process with the given name.
 fn output(mode: Mode, command: &str, format: &str, time: &str, lines: usize, name: &str) -> String {
-    let namespace = Namespace::new();
+    output_and_process(mode, command, format, time, lines, name).0
+}
+
+/// Like [`output`], with the process's id.
+fn output_and_process(
+    mode: Mode,
+    command: &str,
+    format: &str,
+    time: &str,
+    lines: usize,
+    name: &str,
+) -> (String, u32) {
+    let namespace = Namespace::alone();
     let mut arguments = tracer::arguments(command, format, &namespace, mode);
     arguments.extend(["--time".to_owned(), time.to_owned()]);
     let tracer = Tracer::start(arguments);
-    let listener = namespace.run(name, || sockets::listen("127.0.0.1:5000"));
-    let pair = namespace.run(name, || {
+    let process = ChildProcess::start(&namespace, name, || {
+        let listener = sockets::listen("127.0.0.1:5000");
         let client = sockets::connect(sockets::local(&listener));
         let server = sockets::accept(&listener);
-        Pair { client, server, listener }
-    });
-    namespace.run(name, || {
-        let Pair { client, server, listener } = pair;
         client.shutdown(Shutdown::Write).unwrap();
         sockets::wait_for_end(&server);
         drop(server);
         sockets::wait_for_end(&client);
-        drop(listener);
+        drop((client, listener));
     });
+    let id = process.id();
+    process.wait();
     tracer.wait_for_lines(lines);
     let ended = tracer.interrupt();
     let text = String::from_utf8(ended.stdout).expect("UTF-8 only");
     assert_eq!(text.lines().count(), lines, "{text}");
-    text
+    (text, id)
 }
 
 const CONNECTIONS: [&str; 10] =
@@ -41,14 +47,14 @@ const CONNECTIONS: [&str; 10] =
 
 #[rstest]
 fn connections_table_has_all_columns(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
-    let text = output(mode, "connections", "table", "none", 3, "format");
+    let (text, id) = output_and_process(mode, "connections", "table", "none", 3, "format");
     let mut rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(rows.next().unwrap(), CONNECTIONS);
     let rows: Vec<_> = rows.collect();
     assert!(rows.iter().all(|row| row.len() == CONNECTIONS.len()), "{text}");
     let client = rows.iter().find(|row| row[2] == "client").unwrap();
     let server = rows.iter().find(|row| row[2] == "server").unwrap();
-    let id = std::process::id().to_string();
+    let id = id.to_string();
     assert_eq!(
         (client[0], client[1], client[4], client[9]),
         (id.as_str(), "format", "127.0.0.1:5000", "closed")

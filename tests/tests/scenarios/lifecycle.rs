@@ -316,11 +316,11 @@ fn concurrent_connections_are_reported_separately(#[values(Mode::Btf, Mode::Trac
     }
     for row in clients {
         assert_states(row, CLIENT_STATES);
-        assert_eq!((row.remote_port, row.process.as_deref()), (Some(to.port()), Some("client")));
+        assert_eq!((row.remote_port, row.caller()), (Some(to.port()), Some("client")));
     }
     for row in servers {
         assert_states(row, SERVER_STATES);
-        assert_eq!((row.local_port, row.process.as_deref()), (Some(to.port()), Some("server")));
+        assert_eq!((row.local_port, row.caller()), (Some(to.port()), Some("server")));
     }
 }
 
@@ -347,7 +347,7 @@ fn every_transition_of_a_connection_is_reported(#[values(Mode::Btf, Mode::Tracep
     let first = |from: &str, to: &str| rows.iter().find(|row| row.edge() == (from, to)).unwrap();
     let listener = first("closed", "listen");
     assert_eq!(edges_of(&rows, &listener.socket), [("closed", "listen"), ("listen", "closed")]);
-    assert_eq!((listener.comm.as_deref(), listener.pid), (Some("server"), Some(std::process::id())));
+    assert_eq!((listener.caller(), listener.pid), (Some("server"), Some(std::process::id())));
     assert_eq!((listener.local_port, listener.remote_port), (Some(server_address.port()), None));
     assert_eq!(listener.duration_us, None);
 
@@ -369,7 +369,7 @@ fn every_transition_of_a_connection_is_reported(#[values(Mode::Btf, Mode::Tracep
     let (client, server) = (client.socket.clone(), server.socket.clone());
     for row in rows.iter().filter(|row| row.socket == client && row.from != "closed") {
         assert_eq!(
-            (row.local_port, row.remote_port, row.comm.as_deref()),
+            (row.local_port, row.remote_port, row.caller()),
             (Some(client_address.port()), Some(server_address.port()), Some("client"))
         );
     }
@@ -379,7 +379,7 @@ fn every_transition_of_a_connection_is_reported(#[values(Mode::Btf, Mode::Tracep
             (Some(server_address.port()), Some(client_address.port()))
         );
     }
-    assert_eq!(first("close_wait", "last_ack").comm.as_deref(), Some("worker"));
+    assert_eq!(first("close_wait", "last_ack").caller(), Some("worker"));
 
     let time = |from: &str, to: &str| Duration::from_secs_f64(first(from, to).duration_us.unwrap() / 1e6);
     assert_time("established", time("established", "fin_wait_1"), open..=wall);

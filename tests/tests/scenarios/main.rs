@@ -7,14 +7,17 @@
 
 mod abandoned;
 mod accounting;
+mod after_close;
 mod closing;
 mod connection_setup;
+mod deferred;
 mod diagram;
 mod filters;
 mod formats;
 mod handshakes;
 mod investigation;
 mod lifecycle;
+mod listeners;
 mod overload;
 mod owners;
 mod privileges;

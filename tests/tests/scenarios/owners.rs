@@ -203,7 +203,7 @@ fn exited_client_owns_its_connection(#[values(Mode::Btf, Mode::Tracepoint)] mode
     let (client, server) = tracer.finish_both();
     assert_owned(&client, id, "a-client", "connect");
     assert_close(&client, "closed", Some("local"), None);
-    assert_eq!((server.pid, server.process.as_deref()), (Some(own_pid()), Some("server")), "{server:#?}");
+    assert_eq!((server.pid, server.caller()), (Some(own_pid()), Some("server")), "{server:#?}");
 }
 
 /// How a connection is reset.

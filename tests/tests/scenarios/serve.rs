@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use socket2::Socket;
 use tcptrace_tests::{
     Daemon, Mode, Namespace, Tracer, daemon, http,
+    process::own_name,
     sockets::{self, Pair},
     speed,
     tun::{Direction, Relay, SERVER, SegmentKind, Verdict},
@@ -139,11 +140,12 @@ fn stuck_connections_are_counted_per_owner() {
     let daemon = Daemon::start(&namespace, &options);
     let pairs: Vec<Pair> = (0..3).map(|_| sockets::pair(&namespace, "127.0.0.1:0")).collect();
     let ports: Vec<u16> = pairs.iter().map(|pair| sockets::port(&pair.listener)).collect();
+    let process = own_name();
     let held: Vec<(Socket, Socket)> = pairs.into_iter().map(|pair| (pair.server, pair.listener)).collect();
     for port in ports {
         daemon.wait_for(
             &format!(
-                r#"tcptrace_stuck_connections{{state="close_wait",local_port="{port}",process="server"}}"#
+                r#"tcptrace_stuck_connections{{state="close_wait",local_port="{port}",process="{process}"}}"#
             ),
             1.0,
         );

@@ -326,3 +326,25 @@ fn csv_and_table_list_the_connections() {
         assert_eq!(cells[2], format!("127.0.0.1:{}", held.port));
     }
 }
+
+/// A process that hangs accepts nothing. The connections in its queue hold the peer's FIN.
+#[test]
+fn connection_that_nobody_accepts_belongs_to_the_listeners_process() {
+    let namespace = Namespace::alone();
+    let listening = Gate::new();
+    let hanger = ChildProcess::start(&namespace, "hanger", || {
+        let _listener = sockets::listen("127.0.0.1:5000");
+        listening.open();
+        sleep_until_killed();
+    });
+    listening.wait();
+    namespace.run("client", || drop(sockets::connect(sockets::address("127.0.0.1:5000"))));
+    wait::until("CLOSE_WAIT", || (namespace.sockets_in(sockets::CLOSE_WAIT) == 1).then_some(()));
+    let options = ["--threshold", "close_wait=1ms", "--state", "close_wait"];
+    // The kernel's timers, which bound the age, have a resolution of milliseconds.
+    let (group, listed) = wait::until("the connection", || list(&namespace, &options).pop());
+    assert_eq!((group.process.as_deref(), group.pid), (Some("hanger"), Some(hanger.id())));
+    assert_eq!((listed[0].pid, listed[0].not_accepted), (Some(hanger.id()), Some(true)), "{listed:#?}");
+    let text = finish(start(&namespace, &options)).text();
+    assert!(text.contains("not accepted"), "{text}");
+}

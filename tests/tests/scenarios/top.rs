@@ -4,6 +4,7 @@ use rstest::rstest;
 use rustix::process::Signal;
 use tcptrace_tests::{
     Namespace,
+    process::own_name,
     pty::Pty,
     sockets,
     tun::{Relay, SERVER, SegmentKind, Verdict},
@@ -32,7 +33,7 @@ fn connections_can_be_searched_and_opened() {
     assert!(screen.contains("ESTABLISHED") && screen.contains("CLOSE_WAIT"), "{screen}");
     pty.type_keys("2");
     let screen = pty.wait_for("Connections: 6");
-    assert!(screen.contains("client ("), "{screen}");
+    assert!(screen.contains(&format!("{} (", own_name())), "{screen}");
     let port = sockets::port(&pairs[0].client);
     pty.type_keys(&format!("/:{port}\r"));
     pty.wait_for("Connections: 2");

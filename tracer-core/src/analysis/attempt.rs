@@ -2,7 +2,7 @@
 
 use crate::{
     analysis::retransmits::{RetransmitSchedule, client_schedule, server_schedule},
-    event::{CgroupId, Endpoint, Nanos, Netns, Process, TcpState, Timestamp},
+    event::{CgroupId, Endpoint, Nanos, Netns, Process, TcpState, ThreadName, Timestamp},
     lifecycle::{
         CloseReason, ClosedConnection, Connection, DurationSource, HalfOpen, HandshakeCaveat, Observation,
         Role,
@@ -44,6 +44,8 @@ pub struct HandshakeAttempt {
     pub remote: Endpoint,
     /// The owning process, if it was known when the attempt ended.
     pub process: Option<Process>,
+    /// The thread of the process that made the call, as far as it is known.
+    pub thread: Option<ThreadName>,
     /// The network namespace.
     pub netns: Option<Netns>,
     /// The cgroup of the socket.
@@ -126,6 +128,7 @@ impl HandshakeAttempt {
             local: connection.local,
             remote: connection.remote,
             process: connection.owner.process,
+            thread: connection.owner.thread,
             netns: connection.netns,
             cgroup_id: connection.cgroup_id,
             outcome: HandshakeOutcome::Established,
@@ -145,6 +148,7 @@ impl HandshakeAttempt {
             local: half_open.local,
             remote: half_open.remote,
             process: None,
+            thread: None,
             netns: half_open.netns,
             cgroup_id: None,
             outcome: HandshakeOutcome::Abandoned,
@@ -224,6 +228,7 @@ mod tests {
             local: endpoint(1),
             remote: endpoint(2),
             process: None,
+            thread: None,
             netns: None,
             cgroup_id: None,
             outcome: HandshakeOutcome::Established,

@@ -2,7 +2,7 @@
 
 use super::{
     AcceptQueue, CgroupId, ConnKey, Endpoint, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId,
-    TcpInfo, TcpState, Timestamp,
+    TcpInfo, TcpState, ThreadName, Timestamp,
 };
 
 /// A change of `sk_state`, as reported by the kernel.
@@ -34,6 +34,23 @@ pub struct Transition {
     pub flags: Option<SocketFlags>,
     /// The statistics of the connection, read at ESTABLISHED and CLOSE if the tracing mode can read sockets.
     pub info: Option<TcpInfo>,
+    /// Segments with payload received so far (`data_segs_in`), when the application closes or shuts down both directions:
+    /// at a transition to FIN_WAIT1, and at one from FIN_WAIT1 or FIN_WAIT2 to the same state.
+    pub data_segments: Option<u32>,
+    /// Segments received so far (`segs_in`), at ESTABLISHED→CLOSE_WAIT of a connection that no process has accepted. The
+    /// count at ESTABLISHED again: the segment that completed the handshake carried the FIN.
+    pub unaccepted_segments: Option<u32>,
+    /// The index of the interface that the socket is bound to (`skc_bound_dev_if`), at CLOSE→SYN_SENT, LISTEN→SYN_RECV and
+    /// to ESTABLISHED; none when it is not bound. Up to 6.14 an accepted socket has its listener's at LISTEN→SYN_RECV.
+    pub interface: Option<u32>,
+    /// At CLOSE→LISTEN and LISTEN→SYN_RECV: the listener has `IP_TRANSPARENT`, as with TPROXY. The local endpoint of a
+    /// connection need not be its listener's.
+    pub transparent: bool,
+    /// At CLOSE→LISTEN and, up to 6.14, at LISTEN→SYN_RECV: the listener has `TCP_DEFER_ACCEPT`, so a handshake ends with
+    /// the client's first data or FIN. The option may also be set after `listen()`.
+    pub defer_accept: bool,
+    /// The thread that caused the transition; none when it is the process's main thread.
+    pub thread: Option<ThreadName>,
 }
 
 impl Transition {
@@ -60,6 +77,12 @@ impl Transition {
             accept_queue: None,
             flags: None,
             info: None,
+            data_segments: None,
+            unaccepted_segments: None,
+            interface: None,
+            transparent: false,
+            defer_accept: false,
+            thread: None,
         }
     }
 
@@ -120,6 +143,8 @@ pub struct SynAckRetransmit {
     pub first_sent: Option<Timestamp>,
     /// The listener's accept queue at that time. A full queue is a possible cause.
     pub accept_queue: Option<AcceptQueue>,
+    /// The client's ACK had arrived (`inet_rsk(req)->acked`, `TCP_DEFER_ACCEPT`): the SYN-ACK was not lost.
+    pub acked: bool,
 }
 
 impl SynAckRetransmit {
@@ -138,6 +163,8 @@ pub struct FirstRead {
     pub socket: SocketId,
     /// The process that read.
     pub process: Process,
+    /// The thread that read; none when it is the process's main thread.
+    pub thread: Option<ThreadName>,
 }
 
 /// The removal of a timewait socket.

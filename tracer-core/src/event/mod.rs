@@ -13,7 +13,7 @@ pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
 pub use kinds::{
     Event, ExistingSocket, ExistingTimewait, FirstRead, SynAckRetransmit, TimewaitEnd, Transition,
 };
-pub use process::Process;
+pub use process::{Process, ThreadName};
 pub use state::TcpState;
 pub use tcp_info::{AcceptQueue, SocketFlags, TcpInfo};
 pub use time::{ClockOffset, Micros, Millis, Nanos, Timestamp};

@@ -55,6 +55,14 @@ pub struct SocketFlags {
     pub linger_zero: bool,
     /// An application holds the socket (`sk_socket` is set): it is neither waiting for `accept()` nor orphaned.
     pub attached: bool,
+    /// `TCP_REPAIR` is set (checkpoint and restore): no segment was sent or received for the transition.
+    pub repair: bool,
+    /// At FIN_WAIT1→CLOSE and FIN_WAIT2→CLOSE: `TCP_LINGER2` is negative, so the kernel resets the connection instead of
+    /// waiting in FIN_WAIT2.
+    pub linger2_negative: bool,
+    /// At SYN_SENT→ESTABLISHED and SYN_SENT→CLOSE: `connect()` sent no SYN (`TCP_FASTOPEN_CONNECT`). The SYN left at the
+    /// first write, or not at all.
+    pub fast_open_deferred: bool,
 }
 
 /// The accept queue of a listener.

@@ -78,6 +78,7 @@ mod tests {
             answered_exactly: false,
             last_sent: Timestamp(0),
             retransmits: 1,
+            acked_retransmits: 0,
             accept_queue: None,
         }
     }

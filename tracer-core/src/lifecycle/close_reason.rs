@@ -48,8 +48,8 @@ pub enum CloseReason {
     /// The local side sent a reset on purpose: `close()` with an `SO_LINGER` of 0, or a listener closed before it
     /// accepted the connection.
     Aborted,
-    /// The application closed the socket with unread data. The kernel sent a reset, and the peer may have lost
-    /// data that was already acknowledged.
+    /// The application closed the socket with unread data, or data arrived after it closed. The kernel sent a reset,
+    /// and the peer may have lost data that was already acknowledged.
     UnreadData,
     /// The kernel retransmitted data until it gave up.
     RetransmissionTimeout,
@@ -63,6 +63,8 @@ pub enum CloseReason {
     Killed,
     /// The application dissolved the association with `connect(AF_UNSPEC)`.
     Disconnected,
+    /// A checkpoint or restore (`TCP_REPAIR`) removed the socket without sending a segment.
+    Repaired,
     /// The kernel gave up an orphan because of its memory or `tcp_max_orphans`.
     OutOfResources,
     /// The evidence is not conclusive.
@@ -71,7 +73,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Closed,
         Self::Refused,
         Self::TimedOut,
@@ -87,6 +89,7 @@ impl CloseReason {
         Self::PeerVanished,
         Self::Killed,
         Self::Disconnected,
+        Self::Repaired,
         Self::OutOfResources,
         Self::Unknown,
     ];
@@ -109,6 +112,7 @@ impl CloseReason {
             Self::PeerVanished => "peer_vanished",
             Self::Killed => "killed",
             Self::Disconnected => "disconnected",
+            Self::Repaired => "repaired",
             Self::OutOfResources => "out_of_resources",
             Self::Unknown => "unknown",
         }
@@ -135,6 +139,7 @@ impl CloseReason {
             | Self::Aborted
             | Self::Killed
             | Self::Disconnected
+            | Self::Repaired
             | Self::Unknown => false,
         }
     }
@@ -203,6 +208,9 @@ fn from_transitions(connection: &Connection, last: &Transition) -> CloseReason {
 /// by an earlier connection of the descriptor, or an ICMP error queued for `IP_RECVERR` (`tcp_v4_err`, 6.18 tcp_ipv4.c).
 fn with_evidence(connection: &Connection, last: &Transition, flags: SocketFlags) -> (CloseReason, bool) {
     let (from, info) = (last.from, last.info.as_ref());
+    if flags.repair {
+        return (CloseReason::Repaired, false);
+    }
     if sent_nothing(last) {
         // close() and shutdown() set a shutdown bit; a connect() that fails sets none.
         let closed = flags.shutdown_receive || flags.shutdown_send;
@@ -221,6 +229,9 @@ fn with_evidence(connection: &Connection, last: &Transition, flags: SocketFlags)
         errno::ECONNABORTED => (CloseReason::Killed, true),
         errno::ECONNREFUSED if connecting => (CloseReason::Refused, true),
         errno::ECONNRESET if from == TcpState::SynSent => (CloseReason::Refused, true),
+        errno::ECONNRESET if received_data_after_close(connection, last, flags) => {
+            (CloseReason::UnreadData, true)
+        }
         errno::EPIPE | errno::ECONNRESET => (CloseReason::ResetByPeer, true),
         errno::ETIMEDOUT => (timeout(from, info), true),
         error if connecting && is_unreachable(error) => (CloseReason::Unreachable, true),
@@ -275,6 +286,20 @@ fn gave_up(info: Option<&TcpInfo>) -> bool {
     info.is_some_and(|info| info.pending_retransmits > 0 || info.probes > 0 || info.unacked_bytes > 0)
 }
 
+/// Returns whether data arrived after the application closed. The kernel then sends a reset (`tcp_rcv_state_process`,
+/// 6.18 tcp_input.c), with ECONNRESET if the data arrived before the ACK of the FIN or after it, and without an error
+/// if it arrived with it.
+///
+/// A received reset carries no data, so the count of data segments tells the two apart. It also counts a retransmission
+/// of data that this side has received and acknowledged; the kernel ignores that segment.
+fn received_data_after_close(connection: &Connection, last: &Transition, flags: SocketFlags) -> bool {
+    if !matches!(last.from, TcpState::FinWait1 | TcpState::FinWait2) || !flags.shutdown_receive {
+        return false;
+    }
+    let received = last.info.map(|info| info.data_segments_received);
+    connection.data_segments_at_close().zip(received).is_some_and(|(at_close, received)| received > at_close)
+}
+
 fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags) -> CloseReason {
     let from = last.from;
     let shut = flags.shutdown_receive && flags.shutdown_send;
@@ -304,6 +329,15 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
                 // connect(AF_UNSPEC) after shutdown().
                 CloseReason::Disconnected
             }
+        }
+        // The ACK of the FIN: the kernel checks `TCP_LINGER2`, then for data (`tcp_rcv_state_process`, 6.18 tcp_input.c).
+        TcpState::FinWait1 | TcpState::FinWait2 if !flags.peer_fin && flags.linger2_negative => {
+            CloseReason::Aborted
+        }
+        TcpState::FinWait1 | TcpState::FinWait2
+            if !flags.peer_fin && received_data_after_close(connection, last, flags) =>
+        {
+            CloseReason::UnreadData
         }
         // From FIN_WAIT2 the kernel hands the socket over to a timewait socket.
         TcpState::Closing | TcpState::LastAck | TcpState::FinWait2 => CloseReason::Closed,
@@ -350,6 +384,7 @@ fn closed_by(reason: CloseReason, from: TcpState) -> Option<ClosedBy> {
         | CloseReason::PeerVanished
         | CloseReason::Killed
         | CloseReason::Disconnected
+        | CloseReason::Repaired
         | CloseReason::OutOfResources => Some(ClosedBy::Local),
         CloseReason::Unknown => None,
     }

@@ -33,6 +33,16 @@ impl Role {
     }
 }
 
+/// A count of received segments that a later transition compares with its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReceivedSegments {
+    Unknown,
+    /// All segments until ESTABLISHED.
+    AtEstablished(u32),
+    /// Segments with payload until the application closed or shut down both directions.
+    WithDataAtClose(u32),
+}
+
 /// A connection that has not closed.
 ///
 /// The fields hold what the events have shown so far.
@@ -59,6 +69,10 @@ pub struct Connection {
     pub cgroup_id: Option<CgroupId>,
     /// The side that opened the connection.
     pub role: Role,
+    /// The listener has `TCP_DEFER_ACCEPT`.
+    pub(super) defer_accept: bool,
+    /// Segments received until an earlier transition.
+    received: ReceivedSegments,
     /// The start of the connection was not seen.
     pub incomplete: bool,
     /// At least one transition was missed.
@@ -84,6 +98,8 @@ impl Connection {
             netns: transition.netns,
             cgroup_id: transition.cgroup_id,
             role,
+            defer_accept: transition.defer_accept,
+            received: ReceivedSegments::Unknown,
             incomplete: false,
             gap: false,
             reused_time_wait: false,
@@ -112,6 +128,8 @@ impl Connection {
             netns: socket.netns,
             cgroup_id: socket.cgroup_id,
             role: Role::Unknown,
+            defer_accept: false,
+            received: ReceivedSegments::Unknown,
             incomplete: true,
             gap: false,
             reused_time_wait: false,
@@ -153,6 +171,23 @@ impl Connection {
                 .any(|state| self.history.contains(state))
     }
 
+    /// Returns the segments with payload received when the application closed or shut down both directions.
+    pub(super) fn data_segments_at_close(&self) -> Option<u32> {
+        match self.received {
+            ReceivedSegments::WithDataAtClose(segments) => Some(segments),
+            ReceivedSegments::AtEstablished(_) | ReceivedSegments::Unknown => None,
+        }
+    }
+
+    /// Returns whether the segment that completed the handshake carried the FIN: the peer's FIN arrived with no further
+    /// segment.
+    pub(super) fn handshake_ended_by_fin(&self, fin: &Transition) -> bool {
+        match (self.received, fin.unaccepted_segments) {
+            (ReceivedSegments::AtEstablished(before), Some(segments)) => segments == before,
+            _ => false,
+        }
+    }
+
     /// Fills in what earlier events did not carry: endpoints, network namespace, cgroup.
     pub(super) fn update(&mut self, transition: &Transition) {
         // A client that sent nothing has the port of the descriptor's earlier connection, if any.
@@ -164,5 +199,10 @@ impl Connection {
         }
         self.netns = self.netns.or(transition.netns);
         self.cgroup_id = transition.cgroup_id.or(self.cgroup_id);
+        if let Some(segments) = transition.data_segments {
+            self.received = ReceivedSegments::WithDataAtClose(segments);
+        } else if let (TcpState::Established, Some(info)) = (transition.to, transition.info) {
+            self.received = ReceivedSegments::AtEstablished(info.segments_received);
+        }
     }
 }

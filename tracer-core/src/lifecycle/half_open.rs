@@ -46,6 +46,8 @@ pub struct HalfOpen {
     pub last_sent: Timestamp,
     /// How often the SYN-ACK was retransmitted.
     pub retransmits: u8,
+    /// How many of the retransmissions followed the client's ACK (`TCP_DEFER_ACCEPT`): no SYN-ACK was lost.
+    pub acked_retransmits: u8,
     /// The listener's accept queue at the last retransmission.
     pub accept_queue: Option<AcceptQueue>,
 }
@@ -121,6 +123,9 @@ impl HalfOpens {
             answered_exactly,
             last_sent: event.time,
             retransmits: event.attempts.max(1),
+            acked_retransmits: same
+                .map_or(0, |same| same.acked_retransmits)
+                .saturating_add(u8::from(event.acked)),
             accept_queue: event.accept_queue,
         };
         self.entries.insert(key, half_open);
@@ -173,6 +178,7 @@ mod tests {
             attempts,
             first_sent: None,
             accept_queue: None,
+            acked: false,
         }
     }
 

@@ -23,9 +23,13 @@ pub enum HandshakeCaveat {
     /// carries TCP options in its low bits, so the sample may be up to 64 ms too long. One ordinary handshake in a
     /// thousand has the same granularity by chance.
     SynCookie,
-    /// The final ACK carried data, as it always does on a listener with `TCP_DEFER_ACCEPT`. The duration may include
-    /// the time until the client had data to send.
+    /// The final ACK carried the client's first data or FIN, or was the answer to a SYN-ACK that the kernel sent again
+    /// after the client's ACK. So it is on a listener with `TCP_DEFER_ACCEPT`. The duration may include the time until
+    /// the client had data to send.
     FirstData,
+    /// `TCP_FASTOPEN_CONNECT` deferred the SYN to the first write. The duration is the kernel's sample from the SYN to
+    /// the SYN-ACK; unknown if the SYN was retransmitted.
+    FastOpenDeferred,
 }
 
 impl HandshakeCaveat {
@@ -36,6 +40,7 @@ impl HandshakeCaveat {
             Self::RetransmitSchedule => "retransmit_schedule",
             Self::SynCookie => "syn_cookie",
             Self::FirstData => "first_data",
+            Self::FastOpenDeferred => "fast_open_deferred",
         }
     }
 }
@@ -79,13 +84,14 @@ impl Handshake {
         match connection.role {
             Role::Client | Role::Simultaneous => {
                 let sent = connection.history.entered(TcpState::SynSent)?;
-                Some(Self::active(established.since(sent), transition.info.as_ref()))
+                let deferred = transition.flags.is_some_and(|flags| flags.fast_open_deferred);
+                Some(Self::active(established.since(sent), deferred, transition.info.as_ref()))
             }
             Role::Server => {
                 let child = connection.history.entered(TcpState::SynReceived);
                 let elapsed = child.map(|since| established.since(since));
                 let handshake = Self::passive(elapsed, transition.info.as_ref());
-                Some(match half_open.filter(|half_open| half_open.answered_exactly) {
+                let handshake = match half_open.filter(|half_open| half_open.answered_exactly) {
                     // The kernel's sample may cover only a retransmission; the time of the first SYN-ACK is exact.
                     Some(half_open) => Self {
                         duration: Some(established.since(half_open.answered)),
@@ -98,6 +104,11 @@ impl Handshake {
                         ..handshake
                     },
                     None => handshake,
+                };
+                let acked = half_open.map(|half_open| half_open.acked_retransmits);
+                Some(match acked {
+                    Some(0) | None if !connection.defer_accept => handshake,
+                    _ => handshake.deferred(acked),
                 })
             }
             Role::Unknown => None,
@@ -122,7 +133,46 @@ impl Handshake {
         })
     }
 
-    fn active(duration: Nanos, info: Option<&TcpInfo>) -> Self {
+    /// Returns the handshake as one of a listener with `TCP_DEFER_ACCEPT`: it lasts until the client sends data or a FIN.
+    ///
+    /// The kernel retransmits the SYN-ACK at the end of the deferral although the client's ACK has arrived
+    /// (`syn_ack_recalc`, 6.18 inet_connection_sock.c). `acked` counts these retransmissions; without it they cannot be
+    /// told from lost SYN-ACKs, and the number of lost ones is unknown.
+    fn deferred(self, acked: Option<u8>) -> Self {
+        let retransmits = match (self.retransmits, acked) {
+            (Some(retransmits), Some(acked)) => Some(retransmits.saturating_sub(acked)),
+            (retransmits, None) => retransmits.filter(|&retransmits| retransmits == 0),
+            (None, Some(_)) => None,
+        };
+        let is_modelled = self.source == DurationSource::Modelled;
+        Self {
+            // The model takes each retransmission for a loss.
+            duration: self.duration.filter(|_| !is_modelled),
+            rtt: None,
+            caveat: Some(HandshakeCaveat::FirstData),
+            retransmits,
+            ..self
+        }
+    }
+
+    /// Returns the handshake as one that the client's FIN completed: it may include the time until the client closed.
+    pub(super) fn ended_by_fin(self) -> Self {
+        self.deferred(None)
+    }
+
+    fn active(duration: Nanos, deferred: bool, info: Option<&TcpInfo>) -> Self {
+        if deferred {
+            let sample = info.filter(|info| info.retransmits == 0).and_then(|info| info.srtt);
+            return Self {
+                duration: sample.map(Nanos::from),
+                rtt: sample,
+                source: DurationSource::Measured,
+                caveat: Some(HandshakeCaveat::FastOpenDeferred),
+                retransmits: info.map(retransmits),
+                state: TcpState::SynSent,
+                completed: true,
+            };
+        }
         Self {
             duration: Some(duration),
             rtt: info.and_then(|info| info.srtt),

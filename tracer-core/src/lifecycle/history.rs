@@ -5,9 +5,9 @@ use crate::{
     lifecycle::DurationSource,
 };
 
-/// Exceeds the longest lifecycle without gaps, five states: SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, and
-/// CLOSING or FIN_WAIT2.
-const CAPACITY: usize = 7;
+/// The longest lifecycle: SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, and CLOSING or FIN_WAIT2. A gap skips states of a
+/// lifecycle, so only a gap that hides the start of another one needs more.
+const CAPACITY: usize = 5;
 const UNKNOWN: u64 = u64::MAX;
 
 /// A state and the time spent in it.

@@ -97,7 +97,7 @@ pub struct StuckConnection {
     pub netns: Option<Netns>,
     /// The cgroup of the socket.
     pub cgroup_id: Option<CgroupId>,
-    /// The owning process; for a half-open handshake the listening process.
+    /// The owning process; for a half-open handshake and a connection that was not accepted, the listening process.
     pub process: Option<Process>,
     /// Bytes received that the application has not read.
     pub unread_bytes: Option<u32>,
@@ -105,6 +105,8 @@ pub struct StuckConnection {
     pub unacked_bytes: Option<u32>,
     /// For a timewait socket: the time until the kernel removes it.
     pub ends_in: Option<Nanos>,
+    /// Whether it waits in its listener's accept queue; none if that is unknown.
+    pub not_accepted: Option<bool>,
 }
 
 impl StuckConnection {
@@ -202,6 +204,7 @@ mod tests {
             unread_bytes: None,
             unacked_bytes: None,
             ends_in: None,
+            not_accepted: None,
         }
     }
 

@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::{
     event::{
         ConnKey, Endpoint, Event, ExistingTimewait, FirstRead, Netns, Process, SocketId, SynAckRetransmit,
-        TcpState, Timestamp, Transition,
+        TcpInfo, TcpState, Timestamp, Transition,
     },
     lifecycle::{
         Age, CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
@@ -249,7 +249,8 @@ impl Tracker {
         if let Some(slot) = self.find(event.socket) {
             let owner = &mut self.entries[slot].connection.owner;
             if matches!(owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
-                *owner = Owner { process: Some(event.process), source: OwnerSource::Reader };
+                *owner =
+                    Owner::from_process(Some(event.process), OwnerSource::Reader).with_thread(event.thread);
             }
         }
     }
@@ -271,12 +272,16 @@ impl Tracker {
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
-                self.begin(transition, Role::Client, owner, report);
+                let owner = owner.with_thread(transition.thread);
+                self.begin(transition, Connection::begin(transition, Role::Client, owner), report);
             }
             (TcpState::Listen, TcpState::SynReceived) => {
-                let process = self.listeners.owner(transition.netns, transition.local);
-                let owner = Owner::from_process(process, OwnerSource::Listener);
-                self.begin(transition, Role::Server, owner, report);
+                let listener = self.listeners.of_child(transition);
+                let owner = Owner::from_process(listener.process, OwnerSource::Listener);
+                let owner = owner.with_thread(listener.thread);
+                let mut connection = Connection::begin(transition, Role::Server, owner);
+                connection.defer_accept |= listener.defer_accept;
+                self.begin(transition, connection, report);
             }
             (_, TcpState::Closed) => self.close(transition, report),
             (from, to) if from == to => self.repeat(transition, report),
@@ -293,12 +298,10 @@ impl Tracker {
     fn begin(
         &mut self,
         transition: &Transition,
-        role: Role,
-        owner: Owner,
+        connection: Connection,
         report: &mut dyn FnMut(Observation<'_>),
     ) {
         self.close_previous_connection(transition, report);
-        let connection = Connection::begin(transition, role, owner);
         let slot = self.insert(transition.socket, transition.time, connection, report);
         report(Observation::Transition {
             transition,
@@ -334,7 +337,7 @@ impl Tracker {
         let slot = self.find_or_adopt(transition, report);
         let connection = &mut self.entries[slot].connection;
         connection.update(transition);
-        correct_owner(connection, transition.process);
+        correct_owner(connection, transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
         report(Observation::Transition { transition, duration, connection: Some(connection) });
     }
@@ -347,6 +350,15 @@ impl Tracker {
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
+            }
+            (_, TcpState::Established) if transition.flags.is_some_and(|flags| flags.repair) => {
+                // A restore sends no segment, so it is no handshake, and either side may have opened the connection.
+                connection.role = Role::Unknown;
+            }
+            // So it is after a client that sent no data to a listener with `TCP_DEFER_ACCEPT`, which ignores the earlier
+            // ACK.
+            (TcpState::Established, TcpState::CloseWait) if connection.handshake_ended_by_fin(transition) => {
+                connection.handshake = connection.handshake.map(Handshake::ended_by_fin);
             }
             (_, TcpState::Established) => {
                 let key = connection.key();
@@ -362,7 +374,7 @@ impl Tracker {
         }
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
-        correct_owner(connection, transition.process);
+        correct_owner(connection, transition);
         report(Observation::Transition { transition, duration, connection: Some(connection) });
     }
 
@@ -398,7 +410,7 @@ impl Tracker {
             connection.handshake = Handshake::failed(connection, transition.info.as_ref());
         }
         if close_cause.reason != CloseReason::Killed {
-            correct_owner(connection, transition.process);
+            correct_owner(connection, transition);
         }
         let after = (close_cause.reason == CloseReason::Closed)
             .then(|| {
@@ -418,13 +430,19 @@ impl Tracker {
             {
                 self.counts.unfollowed += 1;
             }
+            // A client that was not established has no sample. `tcp_disconnect` keeps the minimum of the descriptor's
+            // earlier connection (6.18 tcp.c).
+            let without_samples = transition
+                .info
+                .filter(|_| transition.from == TcpState::SynSent)
+                .map(|info| TcpInfo { srtt: None, min_rtt: None, ..info });
             report(Observation::Closed(ClosedConnection {
                 connection: &entry.connection,
                 closed: transition.time,
                 close_seen: true,
                 close_cause,
                 after,
-                info: transition.info.as_ref(),
+                info: without_samples.as_ref().or(transition.info.as_ref()),
             }));
         }
     }
@@ -533,10 +551,11 @@ impl Tracker {
 /// Makes the closing process the owner if the owner was unknown or derived from the listener.
 ///
 /// A client keeps the process that connected. Kernel workers own no connections.
-fn correct_owner(connection: &mut Connection, process: Option<Process>) {
-    let Some(process) = process else { return };
+fn correct_owner(connection: &mut Connection, transition: &Transition) {
+    let Some(process) = transition.process else { return };
     let replaceable = matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown);
     if replaceable && !process.name().starts_with(b"kworker/") {
-        connection.owner = Owner { process: Some(process), source: OwnerSource::Closer };
+        connection.owner =
+            Owner::from_process(Some(process), OwnerSource::Closer).with_thread(transition.thread);
     }
 }

@@ -78,7 +78,15 @@ pub fn lifecycle(socket: u64) -> impl Strategy<Value = Vec<Transition>> {
 fn flags() -> impl Strategy<Value = SocketFlags> {
     let errors = select(vec![0, 0, 0, 12, 13, 32, 101, 103, 104, 110, 111, 113]);
     (errors, any::<[bool; 5]>()).prop_map(|(error, [receive, send, peer_fin, linger_zero, attached])| {
-        SocketFlags { error, shutdown_receive: receive, shutdown_send: send, peer_fin, linger_zero, attached }
+        SocketFlags {
+            error,
+            shutdown_receive: receive,
+            shutdown_send: send,
+            peer_fin,
+            linger_zero,
+            attached,
+            ..SocketFlags::default()
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use tracer_core::{
     event::{
-        Millis, Nanos, Process, SocketFlags, TcpInfo,
+        Micros, Millis, Nanos, Process, SocketFlags, TcpInfo,
         TcpState::{
             self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, SynReceived, SynSent,
         },
@@ -317,6 +317,61 @@ fn a_connection_never_established_has_no_handshake_duration() {
     assert_eq!(closed.handshake().duration, Some(Nanos::from_micros(200)));
 }
 
+/// Runs a client that leaves FIN_WAIT1 or FIN_WAIT2 after `close()`, with these counts of data segments at `close()`
+/// and at CLOSE.
+fn closed_with_data(
+    from: TcpState,
+    flags: SocketFlags,
+    at_close: Option<u32>,
+    received: u32,
+) -> ClosedRecord {
+    let mut socket = ScriptedSocket::client_in(1, app(), FinWait1).with(|last| last.data_segments = at_close);
+    if from == FinWait2 {
+        socket = socket.step(END - 1, FinWait2);
+    }
+    let socket = socket.step(END, Closed).with(|last| {
+        last.flags = Some(flags);
+        last.info = Some(TcpInfo { data_segments_received: received, ..TcpInfo::default() });
+    });
+    run(&socket.events()).only_closed().clone()
+}
+
+#[test]
+fn data_after_close_is_unread_data_and_a_reset_is_a_reset() {
+    for from in [FinWait1, FinWait2] {
+        let cause = |at_close, received| {
+            let flags = SocketFlags { error: 104, ..shut() };
+            let close_cause = closed_with_data(from, flags, at_close, received).close_cause;
+            (close_cause.reason, close_cause.closed_by)
+        };
+        assert_eq!(cause(Some(1), 2), (UnreadData, Some(Local)), "{from:?}");
+        assert_eq!(cause(Some(2), 2), (ResetByPeer, Some(Remote)), "{from:?}");
+        assert_eq!(cause(None, 2), (ResetByPeer, Some(Remote)), "{from:?}: the count is not known");
+    }
+}
+
+/// The ACK of the FIN may carry the data: the kernel enters FIN_WAIT2 and closes at once, without an error.
+#[test]
+fn data_with_the_ack_of_the_fin_leaves_no_fin_wait_2() {
+    let closed = closed_with_data(FinWait2, shut(), Some(1), 2);
+    assert_eq!((closed.close_cause.reason, closed.after), (UnreadData, None));
+    let handed_over = closed_with_data(FinWait2, shut(), Some(2), 2);
+    assert_eq!(handed_over.close_cause.reason, CloseReason::Closed);
+    assert!(handed_over.after.is_some());
+    let with_fin = closed_with_data(FinWait2, SocketFlags { peer_fin: true, ..shut() }, Some(1), 2);
+    assert_eq!(with_fin.close_cause.reason, CloseReason::Closed, "a retransmission, then the FIN");
+    let linger2 = closed_with_data(FinWait2, SocketFlags { linger2_negative: true, ..shut() }, Some(2), 2);
+    assert_eq!((linger2.close_cause.reason, linger2.after), (Aborted, None));
+    let both = closed_with_data(FinWait2, SocketFlags { linger2_negative: true, ..shut() }, Some(1), 2);
+    assert_eq!((both.close_cause.reason, both.after), (Aborted, None));
+}
+
+#[test]
+fn an_orphan_without_error_in_fin_wait_1_was_given_up_for_resources() {
+    let closed = closed_with_data(FinWait1, shut(), Some(2), 2);
+    assert_eq!(closed.close_cause.reason, CloseReason::OutOfResources);
+}
+
 #[test]
 fn a_queued_error_does_not_explain_an_orderly_close() {
     for from in [FinWait2, Closing, LastAck] {
@@ -361,6 +416,39 @@ fn a_client_that_sent_nothing_has_no_port() {
             },
         );
     assert_eq!(run(&socket.events()).only_closed().connection.local.port, 0);
+}
+
+/// The minimum is the descriptor's earlier connection's.
+#[test]
+fn a_client_that_was_not_established_has_no_round_trip_time() {
+    let info = TcpInfo { min_rtt: Some(Micros(38)), segments_sent: 1, ..TcpInfo::default() };
+    let closed = close(SynSent, None, Some(error(111)), Some(info));
+    assert_eq!(closed.info, Some(TcpInfo { min_rtt: None, ..info }));
+    let closed = close(Established, None, Some(error(104)), Some(info));
+    assert_eq!(closed.info, Some(info));
+}
+
+#[test]
+fn repair_is_neither_a_failure_nor_a_handshake() {
+    let flags = SocketFlags { repair: true, ..closing() };
+    let closed = close(Established, Some(app()), Some(flags), Some(TcpInfo::default()));
+    assert_eq!(closed.close_cause.reason, CloseReason::Repaired);
+    assert!(!CloseReason::Repaired.is_failure());
+    let restored = ScriptedSocket::client(2)
+        .step(0, SynSent)
+        .by(app())
+        .step(7, Established)
+        .with(|last| last.flags = Some(SocketFlags { repair: true, ..open() }))
+        .step(END, FinWait1);
+    let restored = restored.step(END + 1, FinWait2).step(END + 2, Closed).with(|last| {
+        last.flags = Some(fins());
+        last.info = Some(TcpInfo::default());
+    });
+    let closed = run(&restored.events()).only_closed().clone();
+    assert_eq!(
+        (closed.connection.role, closed.connection.handshake),
+        (tracer_core::lifecycle::Role::Unknown, None)
+    );
 }
 
 #[test]

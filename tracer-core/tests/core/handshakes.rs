@@ -2,8 +2,8 @@
 
 use tracer_core::{
     event::{
-        AcceptQueue, Event, Micros, Nanos, SocketId, SynAckRetransmit, TcpInfo,
-        TcpState::{Closed, Established, SynReceived, SynSent},
+        AcceptQueue, Event, Micros, Nanos, SocketFlags, SocketId, SynAckRetransmit, TcpInfo,
+        TcpState::{CloseWait, Closed, Established, LastAck, SynReceived, SynSent},
     },
     lifecycle::{
         DurationSource::{Measured, Modelled, Observed},
@@ -68,6 +68,7 @@ fn an_ack_before_the_retransmission_is_counted_gives_no_round_trip_time() {
         attempts: 1,
         first_sent: Some(time(0)),
         accept_queue: None,
+        acked: false,
     });
     let closed = run(&[vec![retransmit], socket.events()].concat()).only_closed().clone();
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
@@ -92,6 +93,7 @@ fn a_retry_from_the_same_port_does_not_complete_the_abandoned_handshake() {
         attempts: 1,
         first_sent: Some(time(0)),
         accept_queue: None,
+        acked: false,
     });
     let record = run(&[vec![retransmit], socket.events()].concat());
     assert_eq!(record.only_closed().handshake_parts(), (Some(17), Measured, None, Some(0), Some(17)));
@@ -133,6 +135,106 @@ fn a_final_ack_with_data_gives_no_round_trip_time() {
     let closed = accepted(Some(with_data));
     let caveat = Some(HandshakeCaveat::FirstData);
     assert_eq!(closed.handshake_parts(), (Some(300_123), Measured, caveat, Some(0), None));
+}
+
+fn retransmit(at: u64, attempts: u8, acked: bool) -> Event {
+    Event::SynAckRetransmit(SynAckRetransmit {
+        time: time(at),
+        listener: SocketId(9),
+        local: SERVER,
+        remote: CLIENT,
+        netns: Some(NETNS),
+        attempts,
+        first_sent: Some(time(0)),
+        accept_queue: None,
+        acked,
+    })
+}
+
+/// A handshake after these retransmissions of the SYN-ACK. It lasts from 0 to `us`.
+fn after_retransmits(us: u64, listener: Option<bool>, resent: &[Event], count: u32) -> ClosedRecord {
+    let listener = listener.map(|defers| {
+        ScriptedSocket::listener(9, 0, Some(process(2, "server")))
+            .with(|it| it.defer_accept = defers)
+            .events()
+    });
+    let socket = ScriptedSocket::server(1)
+        .step(us - 20, SynReceived)
+        .step(us, Established)
+        .with(|it| it.info = Some(info(Some(30), count)))
+        .step(us + SECOND, Closed)
+        .flags(error(104));
+    let events = [listener.unwrap_or_default(), resent.to_vec(), socket.events()].concat();
+    run(&events).only_closed().clone()
+}
+
+/// The kernel sends the SYN-ACK again at the end of the deferral although the client's ACK has come.
+#[test]
+fn a_retransmission_after_the_clients_ack_lost_nothing() {
+    let caveat = Some(HandshakeCaveat::FirstData);
+    let end = SECOND + 30;
+    let closed = after_retransmits(end, None, &[retransmit(SECOND, 1, true)], 1);
+    assert_eq!(closed.handshake_parts(), (Some(end), Observed, caveat, Some(0), None));
+    let resent = [retransmit(SECOND, 1, false), retransmit(3 * SECOND, 2, true)];
+    let closed = after_retransmits(3 * SECOND + 30, None, &resent, 2);
+    assert_eq!(closed.handshake().retransmits, Some(1), "the first SYN-ACK or its ACK was lost");
+}
+
+/// Without the hook that shows retransmissions.
+#[test]
+fn a_retransmission_of_a_deferring_listener_may_have_lost_nothing() {
+    let caveat = Some(HandshakeCaveat::FirstData);
+    let closed = after_retransmits(SECOND + 30, Some(true), &[], 1);
+    assert_eq!(closed.handshake_parts(), (None, Modelled, caveat, None, None));
+    let closed = after_retransmits(SECOND + 30, Some(false), &[], 1);
+    assert_eq!(closed.handshake().retransmits, Some(1));
+}
+
+#[test]
+fn a_deferring_listener_makes_a_handshake_uncertain() {
+    let closed = after_retransmits(90, Some(true), &[], 0);
+    let caveat = Some(HandshakeCaveat::FirstData);
+    assert_eq!(closed.handshake_parts(), (Some(30), Measured, caveat, Some(0), None));
+}
+
+/// The segment that completed the handshake carried the FIN if no segment arrived in between.
+#[test]
+fn a_handshake_that_the_fin_completed_has_a_caveat() {
+    let parts = |segments| {
+        let socket = ScriptedSocket::accepted(1)
+            .with(|it| it.info.iter_mut().for_each(|info| info.segments_received = 2))
+            .step(11, CloseWait)
+            .with(|it| it.unaccepted_segments = segments)
+            .step(40, LastAck)
+            .step(50, Closed);
+        run(&socket.events()).only_closed().handshake_parts()
+    };
+    let caveat = Some(HandshakeCaveat::FirstData);
+    assert_eq!(parts(Some(2)), (Some(523), Measured, caveat, Some(0), None));
+    for segments in [Some(3), None] {
+        assert_eq!(parts(segments), (Some(523), Measured, None, Some(0), Some(523)));
+    }
+}
+
+/// `connect()` returned without a SYN, and the first write sent it a second later.
+#[test]
+fn a_deferred_syn_makes_the_sample_the_duration() {
+    let connect = |retransmits| {
+        let socket = ScriptedSocket::client(1)
+            .step(0, SynSent)
+            .by(process(1, "app"))
+            .step(SECOND + 300, Established)
+            .with(|it| {
+                it.info = Some(info(Some(290), retransmits));
+                it.flags = Some(SocketFlags { fast_open_deferred: true, ..SocketFlags::default() });
+            })
+            .step(2 * SECOND, Closed)
+            .flags(error(104));
+        run(&socket.events()).only_closed().handshake_parts()
+    };
+    let caveat = Some(HandshakeCaveat::FastOpenDeferred);
+    assert_eq!(connect(0), (Some(290), Measured, caveat, Some(0), Some(290)));
+    assert_eq!(connect(1), (None, Measured, caveat, Some(1), None));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Runs events through a tracker and collects its observations.
 
 use tracer_core::{
-    event::{Event, Nanos, TcpState, Timestamp},
+    event::{Event, Nanos, TcpInfo, TcpState, Timestamp},
     lifecycle::{
         AfterClose, CloseCause, Connection, DurationSource, Handshake, HandshakeCaveat, Observation, Tracker,
         TrackerOptions,
@@ -19,6 +19,7 @@ pub(crate) struct ClosedRecord {
     pub(crate) closed: Timestamp,
     pub(crate) close_cause: CloseCause,
     pub(crate) after: Option<AfterClose>,
+    pub(crate) info: Option<TcpInfo>,
     pub(crate) opened: Option<Timestamp>,
     pub(crate) duration: Option<Nanos>,
     pub(crate) states: Vec<Span>,
@@ -96,6 +97,7 @@ impl Observed {
                 closed: closed.closed,
                 close_cause: closed.close_cause,
                 after: closed.after,
+                info: closed.info.copied(),
                 opened: closed.opened(),
                 duration: closed.duration(),
                 states: closed

@@ -85,7 +85,7 @@ pub(crate) fn write_base(
         (*record).old_state = 0;
         (*record).new_state = 0;
         (*record).family = endpoints.family;
-        (*record).reserved = 0;
+        (*record).extra = 0;
         if long {
             let addresses = slot.part::<Ipv6Addresses>();
             (&raw mut (*addresses).local).cast::<[u64; 2]>().write(endpoints.local);

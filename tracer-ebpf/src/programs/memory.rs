@@ -3,6 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use tracer_ebpf::ABSENT;
 
 /// Reads fields of kernel structures.
 pub(crate) trait Memory {
@@ -11,6 +12,19 @@ pub(crate) trait Memory {
 
     /// Reads a `T` at `address + offset`.
     fn load<T: Copy>(address: u64, offset: u32) -> T;
+
+    /// Whether a bit-field of the structure at `address` is not 0: 1 or 0; 0 also where the kernel lacks the field.
+    #[inline(always)]
+    fn bit(address: u64, offset: u32, mask: u32) -> u32 {
+        if offset == ABSENT { 0 } else { nonzero(u32::from(Self::load::<u8>(address, offset)) & mask) }
+    }
+}
+
+/// 1 when a number of at most 8 bits is not 0, else 0. Without a branch: the verifier would walk the rest of the program
+/// once more for each.
+#[inline(always)]
+pub(crate) fn nonzero(byte: u32) -> u32 {
+    (byte + 0xff) >> 8
 }
 
 /// Plain loads, for addresses whose type the verifier knows from BTF.

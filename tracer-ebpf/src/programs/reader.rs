@@ -2,7 +2,7 @@
 //! process that serves.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use tracer_ebpf::{Lane, RecordKind, flags};
+use tracer_ebpf::{Lane, RecordKind};
 
 use crate::{
     config,
@@ -41,26 +41,28 @@ pub(crate) fn expect(sk: u64) {
     }
 }
 
-/// Reports the current process if this is the first read from the socket `sk`, a `struct sock *`.
+/// Reports the current process if this is the first read from the socket `sk`, a `struct sock *`, by a process.
 #[inline(always)]
 pub(crate) fn read(sk: u64) {
     let Some(slot) = slot(sk) else {
         return;
     };
+    // SAFETY: as above.
+    if unsafe { slot.read_volatile() } != sk {
+        return;
+    }
+    let Some(caller) = process::current() else {
+        return;
+    };
     // Of several concurrent readers more than one may pass; user space takes the first report.
     // SAFETY: as above.
-    unsafe {
-        if slot.read_volatile() != sk {
-            return;
-        }
-        slot.write_volatile(0);
-    }
+    unsafe { slot.write_volatile(0) };
     let Some((mut slot, netns)) = netns::slot_if_wanted::<Typed>(Writer::on_this_cpu(Lane::FirstRead), sk)
     else {
         return;
     };
     let ends = Endpoints::of_common::<Typed>(sk, 0);
-    endpoints::write_base(&mut slot, RecordKind::FirstRead, sk, netns, ends, flags::PROCESS);
-    process::write_current(&mut slot);
+    endpoints::write_base(&mut slot, RecordKind::FirstRead, sk, netns, ends, caller.flags());
+    caller.write(&mut slot);
     slot.submit();
 }

@@ -5,7 +5,7 @@ use tracer_ebpf::{ABSENT, AcceptQueue, Lane, RecordKind, flags};
 use crate::{
     config,
     endpoints::{self, Endpoints},
-    memory::{Memory as _, Probed, Typed},
+    memory::{Memory as _, Probed, Typed, nonzero},
     netns,
     output::Writer,
 };
@@ -35,6 +35,12 @@ pub(crate) fn resent(sk: u64, req: u64) {
         if config!(socket.snt_synack) != ABSENT {
             // Outside the type that the verifier knows for the argument.
             (*record).value = Probed::load::<u64>(req, config!(socket.snt_synack)) * 1000;
+        }
+        if config!(socket.rskq_defer_accept) != ABSENT {
+            // A full accept queue ignores the ACK too, and sets the same bit.
+            let defers = nonzero(u32::from(Probed::load::<u8>(sk, config!(socket.rskq_defer_accept))));
+            let acked = Probed::bit(req, config!(bits.acked.offset), config!(bits.acked.mask));
+            (*record).flags |= (defers & acked) * flags::ACKED;
         }
     }
     slot.submit();

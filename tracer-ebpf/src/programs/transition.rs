@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use tracer_ebpf::{
     ABSENT, AF_INET6, AcceptQueue, CtxLayout, IPPROTO_TCP, Lane, RecordKind, TcpInfo, flags,
     tcp_state as state,
@@ -11,7 +11,7 @@ use tracer_ebpf::{
 use crate::{
     config,
     endpoints::{self, Endpoints},
-    memory::{Memory, Probed, Typed},
+    memory::{Memory, Probed, Typed, nonzero},
     netns,
     output::{Slot, Writer},
     process, reader, receipt,
@@ -21,13 +21,15 @@ use crate::{
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
 
+/// `include/net/sock.h`: the application does not receive any more.
+const RCV_SHUTDOWN: u8 = 1;
+
 /// A socket's address, under the two types that the verifier may know for it.
 #[derive(Clone, Copy)]
 struct Socket {
     /// As a `struct sock`: the tracepoint's argument, which the verifier trusts, so a load is one instruction.
     sk: u64,
-    /// As a `struct tcp_sock`: the kernel guards each load against faults. 0 unless the transition is to ESTABLISHED or
-    /// CLOSE, the two at which the program reads its statistics.
+    /// As a `struct tcp_sock`: the kernel guards each load against faults. 0 unless [`reads_tcp_sock`].
     tp: u64,
 }
 
@@ -43,7 +45,7 @@ pub(crate) fn from_socket(writer: Writer, sk: u64, old: u8, new: u8) {
     };
     let mut port = Typed::load::<u16>(sk, config!(socket.skc_num));
     let mut tp = 0;
-    if is_settled(new) {
+    if reads_tcp_sock::<Typed>(sk, old, new) {
         // Null unless it is a full TCP socket.
         // SAFETY: the verifier knows the argument as a `struct sock *`.
         tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as u64;
@@ -72,7 +74,7 @@ pub(crate) fn from_address(writer: Writer, sk: u64, old: u8, new: u8) {
     };
     // The same field as in the classic tracepoint's record.
     let port = u16::from_be(Probed::load(sk, config!(socket.inet_sport)));
-    let tp = if is_settled(new) { sk } else { 0 };
+    let tp = if reads_tcp_sock::<Probed>(sk, old, new) { sk } else { 0 };
     record::<Probed>(slot, Socket { sk, tp }, old, new, Endpoints::of_common::<Probed>(sk, port), netns);
 }
 
@@ -115,14 +117,114 @@ pub(crate) fn from_ctx(ctx: u64) {
     let Some((slot, netns)) = netns::slot_if_wanted::<Probed>(writer, sk) else {
         return;
     };
-    let tp = if is_settled(new) { sk } else { 0 };
+    let tp = if reads_tcp_sock::<Probed>(sk, old, new) { sk } else { 0 };
     record::<Probed>(slot, Socket { sk, tp }, old, new, endpoints, netns);
+}
+
+/// The states of a transition, kept in the record itself. After each read the verifier takes them for unknown: it would
+/// otherwise verify the rest of the program once for each combination that the branches before have told apart.
+#[inline(always)]
+fn states(slot: &mut Slot) -> (u8, u8) {
+    let record = slot.written();
+    // SAFETY: inside the slot, and `keep_states` has written them.
+    unsafe {
+        ((&raw const (*record).old_state).read_volatile(), (&raw const (*record).new_state).read_volatile())
+    }
+}
+
+/// Writes the states for [`states`].
+#[inline(always)]
+fn keep_states(slot: &mut Slot, old: u8, new: u8) {
+    let record = slot.written();
+    // SAFETY: inside the slot.
+    unsafe {
+        (&raw mut (*record).old_state).write_volatile(old);
+        (&raw mut (*record).new_state).write_volatile(new);
+    }
 }
 
 /// Whether the program reads the socket's statistics when the socket enters this state.
 #[inline(always)]
 fn is_settled(new: u8) -> bool {
     new == state::ESTABLISHED || new == state::CLOSE
+}
+
+/// Whether the socket waits in this state for the ACK of its FIN or for the peer's FIN.
+#[inline(always)]
+fn is_fin_wait(of: u8) -> bool {
+    of == state::FIN_WAIT1 || of == state::FIN_WAIT2
+}
+
+/// Whether the application closes or shuts down the socket.
+#[inline(always)]
+fn is_active_close(old: u8, new: u8) -> bool {
+    new == state::FIN_WAIT1 || (old == new && new == state::FIN_WAIT2)
+}
+
+/// Whether the peer's FIN arrived first.
+#[inline(always)]
+fn is_passive_close(old: u8, new: u8) -> bool {
+    old == state::ESTABLISHED && new == state::CLOSE_WAIT
+}
+
+/// Whether a listener begins, or the kernel copies one for a connection.
+#[inline(always)]
+fn is_of_listener(old: u8, new: u8) -> bool {
+    (old == state::LISTEN && new == state::SYN_RECV) || (old == state::CLOSE && new == state::LISTEN)
+}
+
+/// Whether the program reads fields of the `struct tcp_sock` of the socket `sk` at this transition.
+#[inline(always)]
+fn reads_tcp_sock<M: Memory>(sk: u64, old: u8, new: u8) -> bool {
+    if is_settled(new) || is_of_listener(old, new) {
+        return true;
+    }
+    if is_active_close(old, new) {
+        // shutdown(SHUT_WR) alone: the application still receives.
+        return config!(socket.sk_shutdown) != ABSENT
+            && M::load::<u8>(sk, config!(socket.sk_shutdown)) & RCV_SHUTDOWN != 0;
+    }
+    if is_passive_close(old, new) {
+        // Only of a connection that no process has accepted yet.
+        return config!(socket.sk_socket) != ABSENT && M::load::<u64>(sk, config!(socket.sk_socket)) == 0;
+    }
+    false
+}
+
+/// Returns the flags of a socket that enters ESTABLISHED or CLOSE, beside those of its `struct sock`.
+#[inline(always)]
+fn settled_flags<M: Memory>(tp: u64, old: u8, new: u8) -> u32 {
+    macro_rules! bit {
+        ($field:ident) => {
+            M::bit(tp, config!(bits.$field.offset), config!(bits.$field.mask))
+        };
+    }
+    let mut bits = 0;
+    if new == state::CLOSE || old == state::SYN_SENT {
+        bits = bit!(repair) * flags::REPAIR;
+    }
+    if new == state::CLOSE && is_fin_wait(old) && config!(socket.linger2) != ABSENT {
+        bits |= (M::load::<u32>(tp, config!(socket.linger2)) >> 31) * flags::LINGER2_NEGATIVE;
+    }
+    if old == state::SYN_SENT {
+        // Without a Fast Open cookie the SYN leaves at `connect()`, without data.
+        if bit!(fastopen_connect) != 0 {
+            bits |= (bit!(syn_data) | bit!(defer_connect)) * flags::FAST_OPEN_DEFERRED;
+        }
+    }
+    bits
+}
+
+/// Returns the flags of a listener, from the socket `tp` itself or from its copy at LISTEN→SYN_RECV.
+#[inline(always)]
+fn listener_flags<M: Memory>(tp: u64) -> u32 {
+    let transparent = M::bit(tp, config!(bits.transparent.offset), config!(bits.transparent.mask));
+    let mut bits = transparent * flags::TRANSPARENT;
+    if config!(socket.rskq_defer_accept) != ABSENT {
+        let rounds = M::load::<u8>(tp, config!(socket.rskq_defer_accept));
+        bits |= nonzero(u32::from(rounds)) * flags::DEFER_ACCEPT;
+    }
+    bits
 }
 
 /// Returns the id of the socket's cgroup, 0 when unknown. The kernel sets the cgroup when it creates the socket; an accepted
@@ -153,13 +255,14 @@ fn cgroup<M: Memory>(sk: u64) -> u64 {
 fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: Endpoints, netns: u32) {
     let Socket { sk, tp } = socket;
     let layout_known = config!(socket.sk_err) != ABSENT;
+    let settled = is_settled(new);
     let mut bits = 0;
-    let (mut error, mut shutdown, mut cgroup_id, mut cookie) = (0u16, 0u8, 0, 0);
+    let (mut error, mut shutdown, mut cgroup_id, mut cookie, mut extra) = (0u16, 0u8, 0, 0, 0u32);
     // The accepted socket is still a copy of its listener: its queue is the listener's, and up to 6.14 so is its cookie.
     let copied = old == state::LISTEN && new == state::SYN_RECV;
     if layout_known {
-        if tp != 0 {
-            bits |= flags::SOCKET_FIELDS | flags::INFO;
+        if settled && tp != 0 {
+            bits |= flags::SOCKET_FIELDS | flags::INFO | settled_flags::<M>(tp, old, new);
             error = M::load::<u32>(sk, config!(socket.sk_err)) as u16;
             if config!(socket.sk_shutdown) != ABSENT {
                 shutdown = M::load(sk, config!(socket.sk_shutdown));
@@ -179,8 +282,33 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         }
         if copied {
             bits |= flags::ACCEPT_QUEUE;
+        } else if M::CHEAP && config!(socket_cookies) != 0 && old == state::CLOSE && new == state::LISTEN {
+            // Generated here, so that a later socket dump can name this listener: without `bind()` it has no port yet.
+            // SAFETY: where loads are plain, the verifier knows the address as a `struct sock *`.
+            cookie = unsafe { bpf_get_socket_cookie(sk as *mut _) };
         } else {
             cookie = M::load(sk, config!(socket.skc_cookie));
+        }
+        if tp != 0 {
+            if is_active_close(old, new) {
+                bits |= flags::DATA_SEGMENTS;
+                extra = M::load(tp, config!(socket.data_segs_in));
+            }
+            if is_passive_close(old, new) {
+                bits |= flags::UNACCEPTED_SEGMENTS;
+                extra = M::load(tp, config!(socket.segs_in));
+            }
+            if is_of_listener(old, new) {
+                bits |= listener_flags::<M>(tp);
+            }
+        }
+        if config!(socket.skc_bound_dev_if) != ABSENT
+            && ((old == state::SYN_RECV && new == state::ESTABLISHED)
+                || (old == state::CLOSE && new == state::SYN_SENT))
+        {
+            // Not negative.
+            extra = M::load::<u32>(sk, config!(socket.skc_bound_dev_if));
+            bits |= (extra.wrapping_neg() >> 31) * flags::INTERFACE;
         }
         if old == state::CLOSE {
             if M::load::<u16>(sk, config!(socket.skc_num)) == 0 {
@@ -198,10 +326,10 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             bits |= flags::CGROUP;
         }
     }
-    let known_error = if bits & flags::SOCKET_FIELDS != 0 { Some(error) } else { None };
-    let caused = process::caused_transition(old, new, known_error);
-    if caused {
-        bits |= flags::PROCESS;
+    let known_error = if layout_known && is_settled(new) { Some(error) } else { None };
+    let caller = process::of_transition::<M>(sk, old, new, known_error);
+    if let Some(caller) = &caller {
+        bits |= caller.flags();
     }
     endpoints::write_base(&mut slot, RecordKind::Transition, sk, netns, ends, bits);
     // SAFETY: `write_base` has written the record in the slot.
@@ -211,13 +339,13 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         (*record).value = cgroup_id;
         (*record).error = error;
         (*record).shutdown = shutdown;
-        (*record).old_state = old;
-        (*record).new_state = new;
+        (*record).extra = extra;
     }
-    if caused {
-        process::write_current(&mut slot);
+    keep_states(&mut slot, old, new);
+    if let Some(caller) = &caller {
+        caller.write(&mut slot);
     }
-    if layout_known && copied {
+    if layout_known && old == state::LISTEN && new == state::SYN_RECV {
         // SAFETY: the slot has room for all parts.
         unsafe {
             let queue = slot.part::<AcceptQueue>();
@@ -225,7 +353,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             (*queue).limit = M::load(sk, config!(socket.sk_max_ack_backlog));
         }
     }
-    if layout_known && tp != 0 {
+    if layout_known && is_settled(new) && tp != 0 {
         // SAFETY: the slot has room for all parts.
         unsafe { write_info::<M>(slot.part(), socket) };
     }

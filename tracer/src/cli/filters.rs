@@ -34,7 +34,7 @@ pub(crate) struct FilterArguments {
     /// Process ids of the owner
     #[arg(long, value_name = "PID", value_delimiter = ',', global = true)]
     pub(crate) pid: Vec<u32>,
-    /// Process names of the owner
+    /// Names of the owning process or of its thread
     #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
     pub(crate) comm: Vec<String>,
     /// A cgroup and its descendants: a directory or a path in the hierarchy

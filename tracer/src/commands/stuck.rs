@@ -204,12 +204,11 @@ fn process_name(process: Option<&Process>) -> String {
 /// Returns every socket that is not a listener, with its age.
 fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection> {
     let model = time_wait_model();
-    let listeners: HashMap<(Option<Netns>, u16), Process> = dump
-        .sockets
-        .iter()
-        .filter(|socket| socket.state == TcpState::Listen)
-        .filter_map(|socket| Some(((socket.netns, socket.local.port), socket.process?)))
-        .collect();
+    let mut listeners: HashMap<(Option<Netns>, u16), Option<Process>> = HashMap::new();
+    for socket in dump.sockets.iter().filter(|socket| socket.state == TcpState::Listen) {
+        let process = listeners.entry((socket.netns, socket.local.port)).or_default();
+        *process = process.or(socket.process);
+    }
     let age = |key: ConnKey, state: TcpState, at_least: Option<Nanos>| match entered.get(&key) {
         Some((known, since)) if *known == state => Age::Observed(dump.started.since(*since)),
         // A client starts without a port. The last client that started towards the same peer is at most as old.
@@ -222,12 +221,20 @@ fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection>
     let full = dump.sockets.iter().filter(|socket| socket.state != TcpState::Listen).map(|socket| {
         let key = socket.key();
         let age = age(key, socket.state, socket.state_age);
-        of_socket(socket, bare(key, socket.state, age))
+        // Without a listener on its port it may be the kernel's own.
+        let listener = listeners.get(&(socket.netns, socket.local.port));
+        let listener = listener.filter(|_| dump.unaccepted.contains(&socket.cookie));
+        let bare = StuckConnection {
+            process: listener.copied().flatten(),
+            not_accepted: Some(listener.is_some()),
+            ..bare(key, socket.state, age)
+        };
+        of_socket(socket, bare)
     });
     let minisocks = dump.minisocks.iter().map(|socket| {
         let key = socket.key();
         let age = age(key, socket.state, least_age(socket, model));
-        let listener = listeners.get(&(socket.netns, socket.local.port)).copied();
+        let listener = listeners.get(&(socket.netns, socket.local.port)).copied().flatten();
         of_minisock(socket, listener, bare(key, socket.state, age))
     });
     full.chain(minisocks).collect()
@@ -246,15 +253,18 @@ fn bare(ConnKey { netns, local, remote }: ConnKey, state: TcpState, age: Age) ->
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: None,
+        not_accepted: None,
     }
 }
 
 fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection {
+    // `connect()` sets the sequence numbers only when it sends the SYN, which Fast Open defers to the first write.
+    let sent = socket.info.filter(|info| socket.state != TcpState::SynSent || info.segments_sent > 0);
     StuckConnection {
         cgroup_id: socket.cgroup_id,
-        process: socket.process,
+        process: socket.process.or(bare.process),
         unread_bytes: socket.info.map(|info| info.unread_bytes),
-        unacked_bytes: socket.info.map(|info| info.unacked_bytes),
+        unacked_bytes: sent.map(|info| info.unacked_bytes),
         ..bare
     }
 }

@@ -71,13 +71,15 @@ fn handshake_caveats_are_documented() {
         HandshakeCaveat::RetransmitSchedule,
         HandshakeCaveat::SynCookie,
         HandshakeCaveat::FirstData,
+        HandshakeCaveat::FastOpenDeferred,
     ];
     for caveat in caveats {
         match caveat {
             HandshakeCaveat::SynAckRetransmitted
             | HandshakeCaveat::RetransmitSchedule
             | HandshakeCaveat::SynCookie
-            | HandshakeCaveat::FirstData => {}
+            | HandshakeCaveat::FirstData
+            | HandshakeCaveat::FastOpenDeferred => {}
         }
     }
     let rows = table(&section(&read("docs/handshake-durations.md"), "Caveats"), "caveat");

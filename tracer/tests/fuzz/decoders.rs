@@ -11,8 +11,8 @@ use tcptrace_bpf::sources::{
     sock_diag::{decode::message, sockets_in},
 };
 use tracer_ebpf::{
-    AF_INET, AF_INET6, AcceptQueue, Ipv6Addresses, Parts, Process, Record, RecordKind, TcpInfo, flags,
-    tcp_state,
+    AF_INET, AF_INET6, AcceptQueue, Ipv6Addresses, Parts, Process, Record, RecordKind, TcpInfo, ThreadName,
+    flags, tcp_state,
 };
 
 use super::mutate::{Random, mutate};
@@ -41,6 +41,8 @@ fn record(kind: RecordKind) -> Parts {
                 | flags::SOCKET_FIELDS
                 | flags::ACCEPT_QUEUE
                 | flags::CGROUP
+                | flags::THREAD
+                | flags::DATA_SEGMENTS
                 | long,
             netns: 4_026_531_840,
             local_port: 4242,
@@ -52,10 +54,11 @@ fn record(kind: RecordKind) -> Parts {
             old_state: tcp_state::SYN_SENT,
             new_state: tcp_state::CLOSE,
             family,
-            reserved: 0,
+            extra: 3,
         },
         addresses,
         process: Some(Process { tgid: 42, uid: 1000, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" }),
+        thread: Some(ThreadName { comm: *b"worker-1\0\0\0\0\0\0\0\0" }),
         accept_queue: Some(AcceptQueue { length: 1, limit: 128 }),
         info: None,
     }

@@ -11,7 +11,7 @@ use tracer_core::{
     event::{
         AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead,
         Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
-        TcpState, Timestamp, Transition,
+        TcpState, ThreadName, Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
@@ -57,7 +57,12 @@ fn events(count: u64) -> Vec<Event> {
     ];
     for time in 2..count {
         events.push(match time % 5 {
-            0 => Event::FirstRead(FirstRead { time: Timestamp(time), socket: SocketId(time), process }),
+            0 => Event::FirstRead(FirstRead {
+                time: Timestamp(time),
+                socket: SocketId(time),
+                process,
+                thread: Some(ThreadName(*b"worker-1\0\0\0\0\0\0\0\0")),
+            }),
             1 => Event::SynAckRetransmit(SynAckRetransmit {
                 time: Timestamp(time),
                 listener: SocketId(1),
@@ -67,6 +72,7 @@ fn events(count: u64) -> Vec<Event> {
                 attempts: 1,
                 first_sent: Some(Timestamp(time - 1)),
                 accept_queue: Some(AcceptQueue { length: 1, limit: 2 }),
+                acked: true,
             }),
             _ => Event::Transition(Transition {
                 time: Timestamp(time),
@@ -77,9 +83,15 @@ fn events(count: u64) -> Vec<Event> {
                 local: endpoint(time),
                 remote: endpoint(time * 7),
                 process: (time % 2 == 0).then_some(process),
+                thread: None,
                 netns: Some(Netns(1)),
                 cgroup_id: Some(CgroupId(time % 3)),
                 accept_queue: None,
+                data_segments: Some(3),
+                unaccepted_segments: Some(1),
+                interface: Some(2),
+                transparent: false,
+                defer_accept: false,
                 flags: Some(SocketFlags::default()),
                 info: Some(TcpInfo { bytes_sent: time, ..TcpInfo::default() }),
             }),

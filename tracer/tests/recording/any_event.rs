@@ -6,7 +6,7 @@ use proptest::{option, prelude::*};
 use tracer_core::event::{
     AcceptQueue, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Micros, Millis,
     Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState,
-    Timestamp, TimewaitEnd, Transition,
+    ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -29,14 +29,17 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     (address, prop_oneof![Just(0), any::<u16>()]).prop_map(|(address, port)| Endpoint { address, port })
 }
 
-fn process() -> impl Strategy<Value = Process> {
+fn comm() -> impl Strategy<Value = [u8; 16]> {
     let plain = "[a-z:/ _-]{0,15}".prop_map(|name| {
         let mut comm = [0; 16];
         comm[..name.len()].copy_from_slice(name.as_bytes());
         comm
     });
-    let comm = prop_oneof![any::<[u8; 16]>(), plain, Just(*b"a\\x1b\0\0\0\0\0\0\0\0\0\0\0")];
-    (any::<u32>(), any::<u32>(), comm).prop_map(|(pid, uid, comm)| Process { pid, uid, comm })
+    prop_oneof![any::<[u8; 16]>(), plain, Just(*b"a\\x1b\0\0\0\0\0\0\0\0\0\0\0")]
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    (any::<u32>(), any::<u32>(), comm()).prop_map(|(pid, uid, comm)| Process { pid, uid, comm })
 }
 
 fn queue() -> impl Strategy<Value = AcceptQueue> {
@@ -44,13 +47,16 @@ fn queue() -> impl Strategy<Value = AcceptQueue> {
 }
 
 fn flags() -> impl Strategy<Value = SocketFlags> {
-    any::<(u16, [bool; 5])>().prop_map(|(error, [a, b, c, d, e])| SocketFlags {
+    any::<(u16, [bool; 8])>().prop_map(|(error, [a, b, c, d, e, f, g, h])| SocketFlags {
         error,
         shutdown_receive: a,
         shutdown_send: b,
         peer_fin: c,
         linger_zero: d,
         attached: e,
+        repair: f,
+        linger2_negative: g,
+        fast_open_deferred: h,
     })
 }
 
@@ -80,12 +86,19 @@ fn info() -> impl Strategy<Value = TcpInfo> {
 fn transition() -> impl Strategy<Value = Event> {
     let who = (time(), any::<u64>(), any::<Option<u64>>(), state(), state());
     let what = (endpoint(), endpoint(), option::of(process()), any::<Option<u32>>(), any::<Option<u64>>());
-    let more = (option::of(queue()), option::of(flags()), option::of(info()));
-    (who, what, more).prop_map(
+    let more = (
+        option::of(queue()),
+        option::of(flags()),
+        option::of(info()),
+        option::of(comm().prop_map(ThreadName)),
+    );
+    let evidence = any::<([Option<u32>; 3], bool, bool)>();
+    (who, what, more, evidence).prop_map(
         |(
             (time, socket, cookie, from, to),
             (local, remote, process, netns, cgroup_id),
-            (accept_queue, flags, info),
+            (accept_queue, flags, info, thread),
+            ([data_segments, unaccepted_segments, interface], transparent, defer_accept),
         )| {
             Event::Transition(Transition {
                 time,
@@ -96,9 +109,15 @@ fn transition() -> impl Strategy<Value = Event> {
                 local,
                 remote,
                 process,
+                thread,
                 netns: netns.map(Netns),
                 cgroup_id: cgroup_id.map(CgroupId),
                 accept_queue,
+                data_segments,
+                unaccepted_segments,
+                interface,
+                transparent,
+                defer_accept,
                 flags,
                 info,
             })
@@ -129,8 +148,8 @@ fn existing() -> impl Strategy<Value = Event> {
 
 fn syn_ack() -> impl Strategy<Value = Event> {
     let who = (time(), any::<u64>(), endpoint(), endpoint(), any::<Option<u32>>());
-    (who, any::<u8>(), option::of(time()), option::of(queue())).prop_map(
-        |((time, listener, local, remote, netns), attempts, first_sent, accept_queue)| {
+    (who, any::<u8>(), option::of(time()), option::of(queue()), any::<bool>()).prop_map(
+        |((time, listener, local, remote, netns), attempts, first_sent, accept_queue, acked)| {
             Event::SynAckRetransmit(SynAckRetransmit {
                 time,
                 listener: SocketId(listener),
@@ -140,6 +159,7 @@ fn syn_ack() -> impl Strategy<Value = Event> {
                 attempts,
                 first_sent,
                 accept_queue,
+                acked,
             })
         },
     )
@@ -158,8 +178,8 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         ),
         1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::DumpScope { started, netns: Netns(netns) }),
         2 => syn_ack(),
-        1 => (time(), any::<u64>(), process()).prop_map(|(time, socket, process)| {
-            Event::FirstRead(FirstRead { time, socket: SocketId(socket), process })
+        1 => (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName))).prop_map(|(time, socket, process, thread)| {
+            Event::FirstRead(FirstRead { time, socket: SocketId(socket), process, thread })
         }),
         1 => (time(), state(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
             |(time, state, local, remote, netns)| {

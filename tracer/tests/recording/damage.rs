@@ -7,6 +7,7 @@ use arrow_array::{
 };
 use arrow_ipc::{
     CompressionType,
+    reader::StreamReader,
     writer::{IpcWriteOptions, StreamWriter},
 };
 use arrow_schema::{Field, Schema};
@@ -15,7 +16,9 @@ use tcptrace_bpf::{
     recording::{COLUMNS, Header, arrow_schema},
     sources::recording::{Missing, Reader},
 };
-use tracer_core::event::{Endpoint, Event, Netns, SocketId, SourceCounts, TcpState, Timestamp, Transition};
+use tracer_core::event::{
+    Endpoint, Event, Netns, SocketFlags, SocketId, SourceCounts, TcpState, ThreadName, Timestamp, Transition,
+};
 
 use super::support::{Content, header, read, recorded};
 
@@ -30,12 +33,50 @@ pub(crate) fn connect(time: Timestamp) -> Transition {
         local: endpoint(4000),
         remote: endpoint(80),
         process: None,
+        thread: None,
         netns: Some(Netns(7)),
         cgroup_id: None,
         accept_queue: None,
+        data_segments: None,
+        unaccepted_segments: None,
+        interface: None,
+        transparent: false,
+        defer_accept: false,
         flags: None,
         info: None,
     }
+}
+
+/// Recordings of earlier versions lack the columns that were added since.
+#[test]
+fn a_recording_without_the_optional_columns_reads() {
+    let mut event = Transition {
+        thread: Some(ThreadName(*b"worker-1\0\0\0\0\0\0\0\0")),
+        data_segments: Some(3),
+        unaccepted_segments: Some(1),
+        interface: Some(2),
+        transparent: true,
+        defer_accept: true,
+        flags: Some(SocketFlags { error: 104, repair: true, ..SocketFlags::default() }),
+        ..connect(Timestamp(5))
+    };
+    let new = recorded(&header(), &[&[Event::Transition(event)]], &COUNTS);
+    let reader = StreamReader::try_new(&new[..], None).unwrap();
+    let schema = reader.schema();
+    let kept: Vec<usize> = (0..COLUMNS.len()).filter(|&index| !COLUMNS[index].is_optional()).collect();
+    let schema = Arc::new(schema.project(&kept).unwrap());
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).unwrap();
+    for batch in reader {
+        writer.write(&batch.unwrap().project(&kept).unwrap()).unwrap();
+    }
+    let content = read(&writer.into_inner().unwrap());
+
+    (event.thread, event.data_segments) = (None, None);
+    (event.unaccepted_segments, event.interface) = (None, None);
+    (event.transparent, event.defer_accept) = (false, false);
+    event.flags = Some(SocketFlags { error: 104, ..SocketFlags::default() });
+    assert_eq!(content.events, [Event::Transition(event)]);
+    assert_eq!(content.counts, SourceCounts { recovered: 0, duplicates: 0, ..COUNTS });
 }
 
 fn connects(range: std::ops::Range<u64>) -> Vec<Event> {

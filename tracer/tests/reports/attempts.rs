@@ -23,6 +23,7 @@ pub(crate) fn process(pid: u32, name: &str) -> Process {
 /// Returns a client's handshake whose whole duration is the network round trip.
 pub(crate) fn client(to: Endpoint, duration: u64) -> HandshakeAttempt {
     HandshakeAttempt {
+        thread: None,
         ended: Timestamp(duration),
         role: Role::Client,
         local: end("10.0.0.1", 40_000),

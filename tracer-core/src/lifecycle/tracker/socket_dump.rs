@@ -16,7 +16,7 @@ impl Tracker {
     pub(super) fn existing(&mut self, socket: &ExistingSocket, report: &mut dyn FnMut(Observation<'_>)) {
         self.begin_dump();
         if socket.state == TcpState::Listen {
-            let tracked = self.listeners.dumped(socket.netns, socket.local, socket.process);
+            let tracked = self.listeners.dumped(socket);
             self.counts.unfollowed += u64::from(!tracked);
             return;
         }

@@ -3,7 +3,7 @@
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
     event::{Event, Nanos, SourceCounts, TcpState, Timestamp, Transition},
-    lifecycle::{ClosedConnection, Connection, Observation, Thresholds, Tracker},
+    lifecycle::{ClosedConnection, Connection, HandshakeCaveat, Observation, Thresholds, Tracker},
 };
 
 use crate::{
@@ -136,7 +136,9 @@ impl Recorder {
         if attempt.outcome != HandshakeOutcome::Established {
             return;
         }
-        if let Some(duration) = attempt.duration {
+        // Time that the client may have waited for data would count as a lost SYN above .95 s.
+        let is_exact = attempt.caveat != Some(HandshakeCaveat::FirstData);
+        if let Some(duration) = attempt.duration.filter(|_| is_exact) {
             tally.duration(role, attempt.local.address.is_ipv4(), duration);
         }
         if let (Some(rtt), Some(rtts)) = (attempt.rtt, self.totals.rtts.get_mut(role_index(role))) {

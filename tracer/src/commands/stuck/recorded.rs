@@ -48,6 +48,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: Some(socket.timer_due.since(now)),
+        not_accepted: None,
     });
     let half_opens = tracker.half_opens().map(|half_open| {
         let age = now.since(half_open.answered);
@@ -62,6 +63,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
             unread_bytes: None,
             unacked_bytes: None,
             ends_in: None,
+            not_accepted: None,
         }
     });
     connections.chain(timewait_sockets).chain(half_opens).collect()
@@ -79,5 +81,6 @@ fn of_connection(connection: &Connection, now: Timestamp) -> StuckConnection {
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: None,
+        not_accepted: None,
     }
 }

@@ -75,7 +75,23 @@ pub struct Column {
 impl Column {
     /// Whether recordings of earlier versions lack the column.
     pub fn is_optional(&self) -> bool {
-        matches!(self.name, "recovered" | "duplicates" | "timer_due")
+        matches!(
+            self.name,
+            "recovered"
+                | "duplicates"
+                | "timer_due"
+                | "repair"
+                | "linger2_negative"
+                | "fast_open_deferred"
+                | "data_segments"
+                | "unaccepted_segments"
+                | "interface"
+                | "transparent"
+                | "defer_accept"
+                | "acked"
+                | "thread"
+                | "thread_raw"
+        )
     }
 }
 
@@ -84,7 +100,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 54] = {
+pub const COLUMNS: [Column; 65] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -161,6 +177,27 @@ pub const COLUMNS: [Column; 54] = {
             "transitions recorded twice and dropped once, since the file began",
         ),
         column("timer_due", Time, "ns", "when the kernel is due to remove an existing timewait socket"),
+        column("repair", Bool, "", "the socket is in TCP_REPAIR mode"),
+        column("linger2_negative", Bool, "", "TCP_LINGER2 is negative: no FIN_WAIT2 after close()"),
+        column("fast_open_deferred", Bool, "", "the SYN was deferred to the first write"),
+        column(
+            "data_segments",
+            U32,
+            "segments",
+            "payload segments received so far, when the application closes or shuts down",
+        ),
+        column(
+            "unaccepted_segments",
+            U32,
+            "segments",
+            "segments received so far, at the peer's FIN of a connection that was not accepted",
+        ),
+        column("interface", U32, "", "index of the interface that the socket is bound to"),
+        column("transparent", Bool, "", "true if the listener has IP_TRANSPARENT"),
+        column("defer_accept", Bool, "", "true if the listener has TCP_DEFER_ACCEPT"),
+        column("acked", Bool, "", "the SYN-ACK was retransmitted after the client's ACK"),
+        column("thread", Text, "", "name of the thread if it is not the main thread, unsafe bytes escaped"),
+        column("thread_raw", Bytes16, "", "name of the thread if escaping changed it"),
     ]
 };
 

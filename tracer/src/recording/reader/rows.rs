@@ -14,7 +14,7 @@ use hashbrown::HashSet;
 use tracer_core::event::{
     AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Micros,
     Millis, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit,
-    TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
+    TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -124,6 +124,15 @@ pub struct Rows {
     timer_due: Numbers<TimestampNanosecondType>,
     /// The ids and processes whose cgroups were already taken from this batch.
     recorded: HashSet<(Option<CgroupId>, Option<u32>), foldhash::fast::FixedState>,
+    more_flags: [BooleanArray; 3],
+    data_segments: Numbers<UInt32Type>,
+    unaccepted_segments: Numbers<UInt32Type>,
+    interface: Numbers<UInt32Type>,
+    transparent: BooleanArray,
+    defer_accept: BooleanArray,
+    acked: BooleanArray,
+    thread: Values<Int32Type, [u8; 16]>,
+    thread_raw: FixedSizeBinaryArray,
 }
 
 impl Rows {
@@ -167,6 +176,15 @@ impl Rows {
             first_sent: columns.numbers()?,
             counts: columns.several(RowColumns::numbers)?,
             timer_due: columns.numbers()?,
+            more_flags: columns.several(RowColumns::array)?,
+            data_segments: columns.numbers()?,
+            unaccepted_segments: columns.numbers()?,
+            interface: columns.numbers()?,
+            transparent: columns.array()?,
+            defer_accept: columns.array()?,
+            acked: columns.array()?,
+            thread: columns.values(|name| Some(padded(name)))?,
+            thread_raw: columns.array()?,
             recorded: HashSet::default(),
         })
     }
@@ -233,6 +251,13 @@ impl Rows {
         Some(Process { pid, uid: self.uid.get(row)?, comm })
     }
 
+    fn thread(&self, row: usize) -> Option<ThreadName> {
+        if self.thread_raw.is_valid(row) {
+            return self.thread_raw.value(row).try_into().ok().map(ThreadName);
+        }
+        self.thread.get(row).copied().map(ThreadName)
+    }
+
     /// Adds the cgroups of the row to `cgroups`, once per batch.
     fn record_cgroups(&mut self, row: usize, process: Option<&Process>, cgroups: &RecordedCgroups) {
         let id = self.cgroup_id.get(row).map(CgroupId);
@@ -267,9 +292,15 @@ impl Rows {
             local,
             remote,
             process,
+            thread: self.thread(row),
             netns: self.netns.get(row).map(Netns),
             cgroup_id: self.cgroup_id.get(row).map(CgroupId),
             accept_queue: self.accept_queue(row),
+            data_segments: self.data_segments.get(row),
+            unaccepted_segments: self.unaccepted_segments.get(row),
+            interface: self.interface.get(row),
+            transparent: is_true(&self.transparent, row),
+            defer_accept: is_true(&self.defer_accept, row),
             flags: self.flags(row),
             info: self.info(row),
         })
@@ -316,13 +347,19 @@ impl Rows {
             attempts: self.attempts.get(row)?,
             first_sent: self.first_sent.get(row).map(|utc| from_utc(utc, self.clock)),
             accept_queue: self.accept_queue(row),
+            acked: is_true(&self.acked, row),
         })
     }
 
     fn first_read(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<FirstRead> {
         let process = self.process(row)?;
         self.record_cgroups(row, Some(&process), cgroups);
-        Some(FirstRead { time: self.time(row)?, socket: SocketId(self.socket.get(row)?), process })
+        Some(FirstRead {
+            time: self.time(row)?,
+            socket: SocketId(self.socket.get(row)?),
+            process,
+            thread: self.thread(row),
+        })
     }
 
     fn timewait_end(&self, row: usize) -> Option<TimewaitEnd> {
@@ -345,8 +382,21 @@ impl Rows {
     fn flags(&self, row: usize) -> Option<SocketFlags> {
         let error = self.error.get(row)?;
         let [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached] =
-            self.flags.each_ref().map(|column| column.is_valid(row) && column.value(row));
-        Some(SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached })
+            self.flags.each_ref().map(|column| is_true(column, row));
+        // False in files of versions without these columns.
+        let [repair, linger2_negative, fast_open_deferred] =
+            self.more_flags.each_ref().map(|column| is_true(column, row));
+        Some(SocketFlags {
+            error,
+            shutdown_receive,
+            shutdown_send,
+            peer_fin,
+            linger_zero,
+            attached,
+            repair,
+            linger2_negative,
+            fast_open_deferred,
+        })
     }
 
     fn info(&self, row: usize) -> Option<TcpInfo> {
@@ -401,6 +451,10 @@ impl Rows {
             duplicates: duplicates.unwrap_or(0),
         })
     }
+}
+
+fn is_true(column: &BooleanArray, row: usize) -> bool {
+    column.is_valid(row) && column.value(row)
 }
 
 fn state(name: &str) -> Option<TcpState> {

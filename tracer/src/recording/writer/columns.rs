@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tracer_core::event::{
     AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Netns,
-    Process, SocketFlags, SourceCounts, SynAckRetransmit, TcpState, Timestamp, TimewaitEnd, Transition,
+    Process, SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd,
+    Transition,
 };
 
 use crate::{
@@ -54,6 +55,13 @@ pub(super) struct BatchColumns {
     first_sent: Sparse<i64>,
     counts: [Sparse<u64>; 8],
     timer_due: Sparse<i64>,
+    more_flags: [Flag; 3],
+    data_segments: Sparse<u32>,
+    unaccepted_segments: Sparse<u32>,
+    interface: Sparse<u32>,
+    transparent: (Validity, Flag),
+    defer_accept: (Validity, Flag),
+    acked: (Validity, Flag),
 }
 
 impl BatchColumns {
@@ -89,6 +97,13 @@ impl BatchColumns {
             first_sent: Sparse::default(),
             counts: Default::default(),
             timer_due: Sparse::default(),
+            more_flags: Default::default(),
+            data_segments: Sparse::default(),
+            unaccepted_segments: Sparse::default(),
+            interface: Sparse::default(),
+            transparent: Default::default(),
+            defer_accept: Default::default(),
+            acked: Default::default(),
         }
     }
 
@@ -157,9 +172,15 @@ impl BatchColumns {
             local,
             remote,
             process,
+            thread,
             netns,
             cgroup_id,
             accept_queue,
+            data_segments,
+            unaccepted_segments,
+            interface,
+            transparent,
+            defer_accept,
             flags,
             info,
         } = transition;
@@ -172,7 +193,19 @@ impl BatchColumns {
         self.endpoints(*local, *remote, *netns);
         let starts = matches!((from, to), (TcpState::Closed, TcpState::SynSent | TcpState::Listen));
         self.owner(process.as_ref(), *cgroup_id, starts, *time, resolver);
+        self.thread(*thread);
         self.accept_queue(*accept_queue);
+        self.data_segments.put_optional(row, *data_segments);
+        self.unaccepted_segments.put_optional(row, *unaccepted_segments);
+        self.interface.put_optional(row, *interface);
+        for (is_set, (validity, column)) in
+            [(*transparent, &mut self.transparent), (*defer_accept, &mut self.defer_accept)]
+        {
+            if is_set {
+                validity.put(row);
+                column.put(row, true);
+            }
+        }
         if let Some(flags) = flags {
             self.flags(*flags);
         }
@@ -205,21 +238,33 @@ impl BatchColumns {
     }
 
     fn syn_ack_retransmit(&mut self, event: &SynAckRetransmit) {
-        let SynAckRetransmit { time, listener, local, remote, netns, attempts, first_sent, accept_queue } =
-            event;
+        let SynAckRetransmit {
+            time,
+            listener,
+            local,
+            remote,
+            netns,
+            attempts,
+            first_sent,
+            accept_queue,
+            acked,
+        } = event;
         self.begin(Kind::SynAckRetransmit, *time);
         self.socket.put(self.rows, listener.0);
         self.endpoints(*local, *remote, *netns);
         self.attempts.put(self.rows, *attempts);
         self.first_sent.put_optional(self.rows, first_sent.map(|time| to_utc(time, self.clock)));
         self.accept_queue(*accept_queue);
+        self.acked.0.put(self.rows);
+        self.acked.1.put(self.rows, *acked);
     }
 
     fn first_read(&mut self, event: &FirstRead, resolver: &mut CgroupResolver) {
-        let FirstRead { time, socket, process } = event;
+        let FirstRead { time, socket, process, thread } = event;
         self.begin(Kind::FirstRead, *time);
         self.socket.put(self.rows, socket.0);
         self.owner(Some(process), None, false, *time, resolver);
+        self.thread(*thread);
     }
 
     fn timewait_end(&mut self, event: &TimewaitEnd) {
@@ -266,6 +311,12 @@ impl BatchColumns {
         }
     }
 
+    fn thread(&mut self, name: Option<ThreadName>) {
+        if let Some(name) = name {
+            self.owners.put_thread(self.rows, name);
+        }
+    }
+
     fn accept_queue(&mut self, queue: Option<AcceptQueue>) {
         if let Some(AcceptQueue { length, limit }) = queue {
             self.queued.put(self.rows);
@@ -276,11 +327,23 @@ impl BatchColumns {
     }
 
     fn flags(&mut self, flags: SocketFlags) {
-        let SocketFlags { error, shutdown_receive, shutdown_send, peer_fin, linger_zero, attached } = flags;
+        let SocketFlags {
+            error,
+            shutdown_receive,
+            shutdown_send,
+            peer_fin,
+            linger_zero,
+            attached,
+            repair,
+            linger2_negative,
+            fast_open_deferred,
+        } = flags;
         self.flagged.put(self.rows);
         self.error.put(error);
         let values = [shutdown_receive, shutdown_send, peer_fin, linger_zero, attached];
-        for (column, value) in self.flags.iter_mut().zip(values) {
+        let more = [repair, linger2_negative, fast_open_deferred];
+        let columns = self.flags.iter_mut().chain(&mut self.more_flags);
+        for (column, value) in columns.zip(values.into_iter().chain(more)) {
             column.put(self.rows, value);
         }
     }
@@ -327,7 +390,6 @@ impl BatchColumns {
         for column in &mut self.flags {
             column.write(&mut self.flagged, to);
         }
-        self.flagged.clear();
         self.info.write(to);
         self.state_age.write(to);
         self.attempts.write(to);
@@ -336,6 +398,18 @@ impl BatchColumns {
             column.write(to);
         }
         self.timer_due.write(to);
+        for column in &mut self.more_flags {
+            column.write(&mut self.flagged, to);
+        }
+        self.flagged.clear();
+        self.data_segments.write(to);
+        self.unaccepted_segments.write(to);
+        self.interface.write(to);
+        for (validity, column) in [&mut self.transparent, &mut self.defer_accept, &mut self.acked] {
+            column.write(validity, to);
+            validity.clear();
+        }
+        self.owners.write_threads(to);
     }
 }
 

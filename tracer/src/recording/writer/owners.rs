@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracer_core::{
     escape::{escape, is_plain as is_plain_text},
-    event::{CgroupId, Process},
+    event::{CgroupId, Process, ThreadName},
 };
 
 use crate::{
@@ -37,6 +37,9 @@ pub(super) struct Owners {
     root_id: Option<CgroupId>,
     process_cgroup: Sparse<i32>,
     process_cgroups: Interner<String>,
+    thread: Sparse<i32>,
+    threads: Interner<u128>,
+    thread_raw: Rare,
 }
 
 impl Owners {
@@ -69,7 +72,7 @@ impl Owners {
         let Self { processes, escaped_processes, .. } = self;
         let index = processes.index(u128::from_le_bytes(process.comm), |to| {
             to.extend_from_slice(escape(process.name()).as_bytes());
-            escaped_processes.push(!is_plain(process));
+            escaped_processes.push(!is_plain(process.name(), &process.comm));
         });
         self.owned.put(row);
         self.pid.put(process.pid);
@@ -77,6 +80,16 @@ impl Owners {
         self.process.put(index);
         if usize::try_from(index).is_ok_and(|index| self.escaped_processes.get(index) == Some(&true)) {
             self.process_raw.put(row, process.comm);
+        }
+    }
+
+    pub(super) fn put_thread(&mut self, row: usize, thread: ThreadName) {
+        let index = self.threads.index(u128::from_le_bytes(thread.0), |to| {
+            to.extend_from_slice(escape(thread.name()).as_bytes());
+        });
+        self.thread.put(row, index);
+        if !is_plain(thread.name(), &thread.0) {
+            self.thread_raw.put(row, thread.0);
         }
     }
 
@@ -94,6 +107,7 @@ impl Owners {
         self.processes.write(first, to, out);
         self.cgroups.write(first + 1, to, out);
         self.process_cgroups.write(first + 2, to, out);
+        self.threads.write(first + 3, to, out);
         self.escaped_processes.clear();
         self.last_cgroup = None;
     }
@@ -107,6 +121,12 @@ impl Owners {
         self.owned.clear();
     }
 
+    /// Writes the columns of the thread.
+    pub(super) fn write_threads(&mut self, to: &mut Batches) {
+        self.thread.write(to);
+        self.thread_raw.write(to);
+    }
+
     /// Writes the columns from `cgroup_id` to `process_cgroup`, and clears them.
     pub(super) fn write_cgroups(&mut self, to: &mut Batches) {
         self.cgroup_id.write(to);
@@ -115,8 +135,7 @@ impl Owners {
     }
 }
 
-/// Returns whether the text of the name is equal to its bytes.
-fn is_plain(process: &Process) -> bool {
-    let name = process.name();
-    is_plain_text(name) && process.comm[name.len()..].iter().all(|&byte| byte == 0)
+/// Returns whether the text of the name gives its 16 bytes back.
+fn is_plain(name: &[u8], comm: &[u8; 16]) -> bool {
+    is_plain_text(name) && comm[name.len()..].iter().all(|&byte| byte == 0)
 }

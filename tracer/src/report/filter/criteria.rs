@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
-    event::{Endpoint, Nanos, Netns, Process, TcpState, Timestamp, TimewaitEnd, Transition},
+    event::{Endpoint, Nanos, Netns, Process, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition},
     lifecycle::{ClosedConnection, Connection, EndedTimewait, Observation, Role, StuckConnection},
 };
 
@@ -28,7 +28,7 @@ pub struct Filter {
     pub remote: Vec<IpNet>,
     /// Process ids of the owner.
     pub pids: Vec<u32>,
-    /// Process names of the owner.
+    /// Names of the owner's process or thread.
     pub comms: Vec<String>,
     /// The cgroup of the socket, or an ancestor of it.
     pub cgroup: Option<CgroupSubtree>,
@@ -101,12 +101,14 @@ impl Filter {
         duration: Option<Nanos>,
     ) -> bool {
         let role = connection.map_or(Role::Unknown, |connection| connection.role);
-        let owner = connection.and_then(|connection| connection.owner.process).or(transition.process);
+        let owner = connection.map(|connection| (connection.owner.process, connection.owner.thread));
+        let (owner, thread) =
+            owner.filter(|(process, _)| process.is_some()).unwrap_or((transition.process, transition.thread));
         // The event may lack a port that its connection has, such as the local port at SYN_SENT.
         let local = bound(transition.local, connection.map(|connection| connection.local));
         let remote = bound(transition.remote, connection.map(|connection| connection.remote));
         self.shows_endpoints(local, remote)
-            && self.shows_owner(owner.as_ref())
+            && self.shows_owner(owner.as_ref(), thread.as_ref())
             && self.netns.is_none_or(|netns| transition.netns == Some(netns))
             && self.role.is_none_or(|wanted| role == wanted)
             && (self.states.is_empty()
@@ -118,7 +120,7 @@ impl Filter {
     pub fn shows_connection(&self, closed: &ClosedConnection<'_>) -> bool {
         let connection = closed.connection;
         self.shows_endpoints(connection.local, connection.remote)
-            && self.shows_owner(connection.owner.process.as_ref())
+            && self.shows_owner(connection.owner.process.as_ref(), connection.owner.thread.as_ref())
             && self.netns.is_none_or(|netns| connection.netns == Some(netns))
             && self.role.is_none_or(|wanted| connection.role == wanted)
             && (self.states.is_empty() || closed.states().any(|span| self.states.contains(&span.state)))
@@ -168,7 +170,7 @@ impl Filter {
             Observation::TimewaitEnd { event, end } => self.shows_timewait_end(event, end),
             Observation::Abandoned(half_open) => {
                 self.shows_endpoints(half_open.local, half_open.remote)
-                    && self.shows_owner(None)
+                    && self.shows_owner(None, None)
                     && self.netns.is_none_or(|netns| half_open.netns == Some(netns))
             }
             Observation::Evicted { connection } => self.shows_live(connection),
@@ -178,7 +180,7 @@ impl Filter {
     /// Returns whether an open connection matches, apart from its cgroup and age.
     pub fn shows_live(&self, connection: &Connection) -> bool {
         self.shows_endpoints(connection.local, connection.remote)
-            && self.shows_owner(connection.owner.process.as_ref())
+            && self.shows_owner(connection.owner.process.as_ref(), connection.owner.thread.as_ref())
             && self.netns.is_none_or(|netns| connection.netns == Some(netns))
             && self.role.is_none_or(|wanted| connection.role == wanted)
             && (self.states.is_empty() || self.states.contains(&connection.state()))
@@ -199,7 +201,7 @@ impl Filter {
             HandshakeOutcome::Abandoned => true,
         };
         self.shows_endpoints(attempt.local, attempt.remote)
-            && self.shows_owner(attempt.process.as_ref())
+            && self.shows_owner(attempt.process.as_ref(), attempt.thread.as_ref())
             && self.netns.is_none_or(|netns| attempt.netns == Some(netns))
             && self.role.is_none_or(|wanted| attempt.role == wanted)
             && (self.states.is_empty()
@@ -213,7 +215,7 @@ impl Filter {
     /// Returns whether the end of a timewait socket matches. It has neither process, role nor cgroup.
     fn shows_timewait_end(&self, event: &TimewaitEnd, end: &EndedTimewait) -> bool {
         self.shows_endpoints(event.local, event.remote)
-            && self.shows_owner(None)
+            && self.shows_owner(None, None)
             && self.role.is_none()
             && self.cgroup.is_none()
             && self.netns.is_none_or(|netns| event.netns == Some(netns))
@@ -225,7 +227,7 @@ impl Filter {
     /// Returns whether a stuck connection matches, apart from its cgroup.
     pub fn shows_stuck(&self, stuck: &StuckConnection) -> bool {
         self.shows_endpoints(stuck.local, stuck.remote)
-            && self.shows_owner(stuck.process.as_ref())
+            && self.shows_owner(stuck.process.as_ref(), None)
             && self.netns.is_none_or(|netns| stuck.netns == Some(netns))
             && (self.states.is_empty() || self.states.contains(&stuck.state))
             && self.shows_duration(Some(stuck.age.lower_bound()))
@@ -239,10 +241,11 @@ impl Filter {
             && self.ipv4.is_none_or(|ipv4| local.address.is_ipv4() == ipv4)
     }
 
-    fn shows_owner(&self, owner: Option<&Process>) -> bool {
+    fn shows_owner(&self, owner: Option<&Process>, thread: Option<&ThreadName>) -> bool {
+        let names = [owner.map(Process::name), thread.map(ThreadName::name)];
         (self.pids.is_empty() || owner.is_some_and(|owner| self.pids.contains(&owner.pid)))
             && (self.comms.is_empty()
-                || owner.is_some_and(|owner| self.comms.iter().any(|comm| is_comm(owner.name(), comm))))
+                || names.into_iter().flatten().any(|name| self.comms.iter().any(|comm| is_comm(name, comm))))
     }
 
     fn shows_duration(&self, duration: Option<Nanos>) -> bool {

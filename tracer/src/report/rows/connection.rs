@@ -149,7 +149,7 @@ fields! { ConnectionRow<'_>, |row| {
     accept_queue_limit: Option<u32> ["connections"] = row.connection.accept_queue.map(|queue| queue.limit);
     /// Process id of the owner, in the initial pid namespace
     pid: Option<u32> = row.process.map(|process| process.pid);
-    /// Name of the owner, at most 15 bytes
+    /// Name of the owner: of its thread-group leader, at most 15 bytes
     process: Option<ProcessName> = row.process.map(ProcessName);
     /// User id of the owner, in the initial user namespace
     uid: Option<u32> = row.process.map(|process| process.uid);
@@ -177,6 +177,9 @@ fields! { ConnectionRow<'_>, |row| {
     incomplete: bool = row.connection.incomplete;
     /// At least one transition, possibly the last, was not seen
     gap: bool = row.connection.gap;
+    /// Name of the owner's thread that made the call, at most 15 bytes; null if it was the main thread, or is unknown
+    thread: Option<EscapedText<'_>> =
+        row.connection.owner.thread.as_ref().map(|thread| EscapedText(thread.name()));
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {

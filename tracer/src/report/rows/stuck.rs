@@ -58,8 +58,8 @@ fields! { StuckRow<'_>, |row| {
     remote_address: Option<IpAddr> = known_address(row.stuck.remote);
     /// Remote port
     remote_port: Option<u16> = known_port(row.stuck.remote);
-    /// Process id of a process that holds the socket; for a half-open handshake, of the listener. Null if the
-    /// application has closed the socket and only the kernel holds it
+    /// Process id of a process that holds the socket; for a half-open handshake and a connection that was not accepted,
+    /// of the listener. Null if the application has closed the socket and only the kernel holds it
     pid: Option<u32> = row.stuck.process.map(|process| process.pid);
     /// Name of that process
     process: Option<ProcessName> = row.stuck.process.map(ProcessName);
@@ -75,6 +75,9 @@ fields! { StuckRow<'_>, |row| {
     ends_in_us: Option<f64> ["us"] = row.stuck.ends_in.map(microseconds);
     /// Inode of the network namespace
     netns: Option<Netns> = row.stuck.netns;
+    /// It waits in its listener's accept queue: no process has accepted it. Null for a recording and for a socket without
+    /// an application
+    not_accepted: Option<bool> = row.stuck.not_accepted;
 }}
 
 table! { StuckRow<'_>, |row, wide| {
@@ -110,6 +113,9 @@ impl Text for OwnerText<'_> {
         match self.0.stuck.process {
             Some(process) => write!(text, "{} ({})", ProcessName(process), process.pid)?,
             None => text.write_char('-')?,
+        }
+        if self.0.stuck.not_accepted == Some(true) {
+            text.write_str(" not accepted")?;
         }
         if let Some(container) = self.0.container() {
             write!(text, " container {}", &container.id[..container.id.len().min(12)])?;

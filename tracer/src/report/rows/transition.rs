@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use tracer_core::{
     event::{
-        CgroupId, ClockOffset, Endpoint, Nanos, Netns, Process, SocketId, TcpState, Timestamp, TimewaitEnd,
-        Transition,
+        CgroupId, ClockOffset, Endpoint, Nanos, Netns, Process, SocketId, TcpState, ThreadName, Timestamp,
+        TimewaitEnd, Transition,
     },
     lifecycle::{Connection, EndedTimewait},
     owner::OwnerSource,
@@ -16,7 +16,7 @@ use crate::report::{
     text::{
         OrDash,
         endpoint::{EndpointText, bound, known_address, known_port, network_type},
-        name::{ProcessName, SocketText},
+        name::{EscapedText, ProcessName, SocketText},
         quantity::{duration, microseconds},
         table::table,
         wall_time::{Rfc3339, rfc3339},
@@ -36,6 +36,7 @@ pub struct TransitionRow {
     to: TcpState,
     duration: Option<Nanos>,
     process: Option<Process>,
+    thread: Option<ThreadName>,
     owner_source: OwnerSource,
     cgroup_id: Option<CgroupId>,
     netns: Option<Netns>,
@@ -49,11 +50,15 @@ impl TransitionRow {
         duration: Option<Nanos>,
         clock: ClockOffset,
     ) -> Self {
-        let (process, owner_source) = match connection {
-            Some(connection) => (connection.owner.process, connection.owner.source),
-            None if transition.to == TcpState::Listen => (transition.process, OwnerSource::Listener),
-            None if transition.process.is_some() => (transition.process, OwnerSource::Closer),
-            None => (None, OwnerSource::Unknown),
+        let (process, thread, owner_source) = if let Some(Connection { owner, .. }) = connection {
+            (owner.process, owner.thread, owner.source)
+        } else {
+            let source = match transition.process {
+                _ if transition.to == TcpState::Listen => OwnerSource::Listener,
+                Some(_) => OwnerSource::Closer,
+                None => OwnerSource::Unknown,
+            };
+            (transition.process, transition.thread, source)
         };
         Self {
             kind: "transition",
@@ -66,6 +71,7 @@ impl TransitionRow {
             to: transition.to,
             duration,
             process,
+            thread,
             owner_source,
             cgroup_id: transition.cgroup_id.or(connection.and_then(|connection| connection.cgroup_id)),
             netns: transition.netns,
@@ -85,6 +91,7 @@ impl TransitionRow {
             to: TcpState::Closed,
             duration: Some(end.duration),
             process: None,
+            thread: None,
             owner_source: OwnerSource::Unknown,
             cgroup_id: None,
             netns: event.netns,
@@ -132,6 +139,8 @@ fields! { TransitionRow, |row| {
     cgroup_id: Option<CgroupId> = row.cgroup_id;
     /// Inode of the network namespace
     netns: Option<Netns> = row.netns;
+    /// Name of the owner's thread that made the call; null if it was the main thread, or is unknown
+    thread: Option<EscapedText<'_>> = row.thread.as_ref().map(|thread| EscapedText(thread.name()));
 }}
 
 table! { TransitionRow, |row, wide| {

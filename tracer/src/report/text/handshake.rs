@@ -101,6 +101,9 @@ fn established(attempt: &HandshakeAttempt) -> String {
                 let plural = if count == 1 { "" } else { "s" };
                 format!("unknown: {count} SYN-ACK{plural} retransmitted, unclear which one was answered")
             }
+            Some(HandshakeCaveat::FastOpenDeferred) => {
+                "unknown: Fast Open deferred the SYN, which was then retransmitted".to_owned()
+            }
             _ => "unknown: the kernel has no sample".to_owned(),
         };
     };
@@ -117,6 +120,7 @@ fn established(attempt: &HandshakeAttempt) -> String {
         Some(HandshakeCaveat::FirstData) => {
             story.push_str(" until the client's first data, which it may have waited for");
         }
+        Some(HandshakeCaveat::FastOpenDeferred) => story.push_str(", from the SYN that the first write sent"),
         Some(HandshakeCaveat::SynAckRetransmitted | HandshakeCaveat::RetransmitSchedule) | None => {}
     }
     story

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use tracer_ebpf::BitField;
+
 /// The kernel's own BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -60,6 +62,17 @@ impl fmt::Debug for Btf {
     }
 }
 
+/// A member of a structure or union.
+#[derive(Clone, Copy)]
+struct Member {
+    /// Where it starts, bits from the start of the structure.
+    bit: u32,
+    /// Its type's id.
+    target: u32,
+    /// Bits of a bit-field; 0 for other members.
+    width: u32,
+}
+
 /// The decoded header of a type.
 #[derive(Clone, Copy)]
 struct Header {
@@ -68,7 +81,7 @@ struct Header {
     members: u32,
     /// The top byte of each member offset is a bit-field size.
     has_bit_fields: bool,
-    /// The referenced type, for typedefs and qualifiers.
+    /// The referenced type, for typedefs and qualifiers; the size in bytes for numbers and structures.
     target: u32,
     /// The offset of the data after the header.
     body: usize,
@@ -120,14 +133,48 @@ impl Btf {
     }
 
     /// Returns the offset like [`offset_of`](Self::offset_of), for an id from [`structure`](Self::structure).
-    pub fn offset_in(&self, mut id: u32, path: &str) -> Option<u32> {
-        let mut bits = 0_u32;
+    pub fn offset_in(&self, id: u32, path: &str) -> Option<u32> {
+        let member = self.member_at(id, path)?;
+        (member.width == 0 && member.bit.is_multiple_of(8)).then_some(member.bit / 8)
+    }
+
+    /// Returns the byte and the bits of `path` in a structure: a bit-field, or a number of one byte. `None` when it does not exist
+    /// or is not within one byte.
+    pub fn bit_field_in(&self, id: u32, path: &str) -> Option<BitField> {
+        let member = self.member_at(id, path)?;
+        let width = match member.width {
+            0 => {
+                let (_, number) = self.resolve(member.target)?;
+                (number.kind == kind::INT && number.target == 1).then_some(8)?
+            }
+            width => width,
+        };
+        let (offset, first) = (member.bit / 8, member.bit % 8);
+        (first + width <= 8).then(|| BitField { offset, mask: (0xff >> (8 - width)) << first })
+    }
+
+    /// Returns the value of an enumerator of at most 32 bits. Searches all types.
+    pub fn enumerator(&self, name: &str) -> Option<u32> {
+        let enumerations = self.types.iter().filter_map(|&at| {
+            let header = read_header(&self.bytes, at as usize)?;
+            (header.kind == kind::ENUM).then_some(header)
+        });
+        let mut enumerators = enumerations
+            .flat_map(|header| (0..header.members as usize).map(move |index| header.body + index * 8));
+        let at = enumerators
+            .find(|&at| word(&self.bytes, at).and_then(|name| self.string(name)) == Some(name.as_bytes()))?;
+        word(&self.bytes, at + 4)
+    }
+
+    /// Returns the member at `path`.
+    fn member_at(&self, mut id: u32, path: &str) -> Option<Member> {
+        let (mut bit, mut width) = (0_u32, 0);
         for name in path.split('.') {
-            let (offset, member) = self.member(id, name, 0)?;
-            bits = bits.checked_add(offset)?;
-            id = member;
+            let member = self.member(id, name, 0)?;
+            bit = bit.checked_add(member.bit)?;
+            (id, width) = (member.target, member.width);
         }
-        bits.is_multiple_of(8).then_some(bits / 8)
+        Some(Member { bit, target: id, width })
     }
 
     /// Returns the type id of the structure with this name. Searches all types, so cache the result.
@@ -167,8 +214,8 @@ impl Btf {
         None
     }
 
-    /// Returns the bit offset and the type of a member of the structure or union `id`.
-    fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
+    /// Returns a member of the structure or union `id`.
+    fn member(&self, id: u32, name: &str, depth: u32) -> Option<Member> {
         if depth > MAX_DEPTH {
             return None;
         }
@@ -179,25 +226,23 @@ impl Btf {
         let members = (0..header.members as usize).filter_map(|index| {
             let at = header.body + index * 12;
             let offset = word(&self.bytes, at + 8)?;
-            let (offset, bit_field) = if header.has_bit_fields {
-                (offset & 0x00ff_ffff, offset >> 24 != 0)
-            } else {
-                (offset, false)
-            };
-            Some((self.string(word(&self.bytes, at)?)?, word(&self.bytes, at + 4)?, offset, bit_field))
+            let (bit, width) =
+                if header.has_bit_fields { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
+            let member = Member { bit, target: word(&self.bytes, at + 4)?, width };
+            Some((self.string(word(&self.bytes, at)?)?, member))
         });
         let mut first = None;
-        for (index, (member, member_type, offset, bit_field)) in members.enumerate() {
-            if member == name.as_bytes() {
-                return (!bit_field).then_some((offset, member_type));
+        for (index, (found, member)) in members.enumerate() {
+            if found == name.as_bytes() {
+                return Some(member);
             }
-            if member.is_empty()
-                && let Some((inner, found)) = self.member(member_type, name, depth + 1)
+            if found.is_empty()
+                && let Some(inner) = self.member(member.target, name, depth + 1)
             {
-                return Some((offset.checked_add(inner)?, found));
+                return Some(Member { bit: member.bit.checked_add(inner.bit)?, ..inner });
             }
-            if index == 0 && offset == 0 && !member.is_empty() {
-                first = Some(member_type);
+            if index == 0 && member.bit == 0 && !found.is_empty() {
+                first = Some(member.target);
             }
         }
         // Kernel structures embed their base structure as the first member.
@@ -269,15 +314,29 @@ mod tests {
         }
 
         fn int(&mut self, name: &str) -> u32 {
+            self.number(name, 4)
+        }
+
+        fn number(&mut self, name: &str, size: u32) -> u32 {
             let name = self.name(name);
-            self.words(&[name, kind::INT << 24, 4, 32]);
+            self.words(&[name, kind::INT << 24, size, size * 8]);
             self.count += 1;
             self.count
         }
 
+        fn enumeration(&mut self, enumerators: &[(&str, u32)]) {
+            self.words(&[0, kind::ENUM << 24 | u32::try_from(enumerators.len()).unwrap(), 4]);
+            for (name, value) in enumerators {
+                let name = self.name(name);
+                self.words(&[name, *value]);
+            }
+            self.count += 1;
+        }
+
         fn structure(&mut self, kind: u32, name: &str, members: &[(&str, u32, u32)]) -> u32 {
             let name = self.name(name);
-            let info = kind << 24 | u32::try_from(members.len()).unwrap();
+            let bit_fields = members.iter().any(|(_, _, offset)| offset >> 24 != 0);
+            let info = u32::from(bit_fields) << 31 | kind << 24 | u32::try_from(members.len()).unwrap();
             self.words(&[name, info, 64]);
             for (member, member_type, offset) in members {
                 let member = self.name(member);
@@ -328,6 +387,57 @@ mod tests {
         assert_eq!(btf.offset_of("child", "own.deeper"), None);
     }
 
+    /// A bit-field as the type section has it: its width, and the bit at which it starts.
+    const fn bits(width: u32, bit: u32) -> u32 {
+        width << 24 | bit
+    }
+
+    fn sample_with_bits() -> Vec<u8> {
+        let mut builder = Builder::new();
+        let (byte, int) = (builder.number("u8", 1), builder.int("int"));
+        let inner =
+            builder.structure(kind::STRUCT, "", &[("low", byte, bits(1, 0)), ("high", byte, bits(3, 5))]);
+        let parent = builder.structure(
+            kind::STRUCT,
+            "parent",
+            &[("word", int, 0), ("lone", byte, bits(1, 44)), ("across", int, bits(4, 54)), ("", inner, 72)],
+        );
+        builder.enumeration(&[("FIRST", 0), ("OTHER", 7)]);
+        builder.enumeration(&[("SECOND", 19)]);
+        builder.structure(
+            kind::STRUCT,
+            "child",
+            &[("base", parent, 0), ("byte", byte, 96), ("own", int, 128)],
+        );
+        builder.build()
+    }
+
+    #[test]
+    fn bit_fields_are_a_byte_and_a_mask() {
+        let btf = Btf::parse(sample_with_bits()).unwrap();
+        let field = |path| btf.bit_field_in(btf.structure("child").unwrap(), path);
+        assert_eq!(field("lone"), Some(BitField { offset: 5, mask: 0x10 }), "of the parent");
+        assert_eq!(field("low"), Some(BitField { offset: 9, mask: 0x01 }), "of an anonymous member");
+        assert_eq!(field("high"), Some(BitField { offset: 9, mask: 0xe0 }));
+        assert_eq!(field("byte"), Some(BitField { offset: 12, mask: 0xff }), "a whole byte");
+        assert_eq!(field("across"), None, "in two bytes");
+        assert_eq!(field("own"), None, "four bytes");
+        assert_eq!(field("base"), None, "a structure");
+        assert_eq!(field("absent"), None);
+        assert_eq!(btf.offset_of("child", "lone"), None, "no byte of its own");
+        assert_eq!(btf.offset_of("child", "low"), None, "not even where it starts at a byte");
+        assert_eq!(btf.offset_of("child", "byte"), Some(12));
+    }
+
+    #[test]
+    fn enumerators_have_values() {
+        let btf = Btf::parse(sample_with_bits()).unwrap();
+        assert_eq!(btf.enumerator("FIRST"), Some(0));
+        assert_eq!(btf.enumerator("OTHER"), Some(7));
+        assert_eq!(btf.enumerator("SECOND"), Some(19));
+        assert_eq!(btf.enumerator("child"), None);
+    }
+
     #[test]
     fn errors_name_the_cause() {
         assert_eq!(Btf::parse(Vec::new()).unwrap_err(), BtfError::NotBtf);
@@ -356,14 +466,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn damage_never_panics(position in 0usize..400, value: u8, cut in 0usize..400) {
-            let mut bytes = sample();
+        fn damage_never_panics(position in 0usize..400, value: u8, cut in 0usize..400, with_bits: bool) {
+            let mut bytes = if with_bits { sample_with_bits() } else { sample() };
             let length = bytes.len();
             bytes[position % length] = value;
             bytes.truncate(cut.max(1).min(length));
             if let Ok(btf) = Btf::parse(bytes) {
                 let _ = btf.offset_of("child", "queue.length");
                 let _ = btf.offset_of("child", "deep");
+                let _ = btf.enumerator("SECOND");
+                for path in ["lone", "low", "across", "byte"] {
+                    let field = btf.structure("child").and_then(|child| btf.bit_field_in(child, path));
+                    prop_assert!(field.is_none_or(|field| (1..=0xff).contains(&field.mask)));
+                }
             }
         }
     }

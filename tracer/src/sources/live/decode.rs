@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_core::event::{
     AcceptQueue, CgroupId, Endpoint, Event, FirstRead, Micros, Millis, Netns, Process, SocketCookie,
-    SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition,
+    SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd,
+    Transition,
 };
 use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
 
@@ -68,12 +69,14 @@ fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
                 attempts: record.attempts.max(1),
                 first_sent: (record.value != 0).then_some(Timestamp(record.value)),
                 accept_queue: accept_queue(parts),
+                acked: record.flags & flags::ACKED != 0,
             })
         }
         kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(FirstRead {
             time: Timestamp(record.time_ns),
             socket: key.obfuscate(record.socket),
             process: process(parts)?,
+            thread: thread(parts),
         }),
         kind if kind == RecordKind::TimeWaitEnd as u8 => {
             let (local, remote) = endpoints(parts)?;
@@ -117,6 +120,10 @@ fn process(parts: &Parts) -> Option<Process> {
     parts.process.map(|process| Process { pid: process.tgid, uid: process.uid, comm: process.comm })
 }
 
+fn thread(parts: &Parts) -> Option<ThreadName> {
+    parts.thread.map(|thread| ThreadName(thread.comm))
+}
+
 fn accept_queue(parts: &Parts) -> Option<AcceptQueue> {
     parts.accept_queue.map(|queue| AcceptQueue { length: queue.length, limit: queue.limit })
 }
@@ -138,9 +145,15 @@ fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
         local: if connects && has(flags::PORT_UNBOUND) { Endpoint { port: 0, ..local } } else { local },
         remote,
         process: process(parts),
+        thread: thread(parts),
         netns: netns(parts),
         cgroup_id: has(flags::CGROUP).then_some(CgroupId(record.value)),
         accept_queue: accept_queue(parts),
+        data_segments: has(flags::DATA_SEGMENTS).then_some(record.extra),
+        unaccepted_segments: has(flags::UNACCEPTED_SEGMENTS).then_some(record.extra),
+        interface: has(flags::INTERFACE).then_some(record.extra),
+        transparent: has(flags::TRANSPARENT),
+        defer_accept: has(flags::DEFER_ACCEPT),
         flags: has(flags::SOCKET_FIELDS).then_some(SocketFlags {
             error: record.error,
             shutdown_receive: record.shutdown & RCV_SHUTDOWN != 0,
@@ -148,6 +161,9 @@ fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
             peer_fin: has(flags::PEER_FIN),
             linger_zero: has(flags::LINGER_ZERO),
             attached: has(flags::ATTACHED),
+            repair: has(flags::REPAIR),
+            linger2_negative: has(flags::LINGER2_NEGATIVE),
+            fast_open_deferred: has(flags::FAST_OPEN_DEFERRED),
         }),
         info: parts.info.as_ref().map(|info| tcp_info(info, has(flags::PEER_FIN))),
     })
@@ -203,7 +219,7 @@ mod tests {
                 old_state: tcp_state::CLOSE,
                 new_state: tcp_state::SYN_SENT,
                 family: AF_INET,
-                reserved: 0,
+                extra: 0,
             },
             addresses: None,
             process: Some(tracer_ebpf::Process {
@@ -211,6 +227,7 @@ mod tests {
                 uid: 1000,
                 comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
             }),
+            thread: None,
             accept_queue: None,
             info: None,
         }
@@ -265,10 +282,11 @@ mod tests {
 
     #[test]
     fn a_record_with_all_parts_is_decoded() {
-        let all = flags::IPV6_ADDRESSES | flags::PROCESS | flags::ACCEPT_QUEUE | flags::INFO;
+        let all = flags::IPV6_ADDRESSES | flags::PROCESS | flags::THREAD | flags::ACCEPT_QUEUE | flags::INFO;
         let whole = Parts {
             record: Record { family: AF_INET6, flags: all, ..parts().record },
             addresses: Some(Ipv6Addresses { local: [1; 16], remote: [2; 16] }),
+            thread: Some(tracer_ebpf::ThreadName { comm: *b"worker-1\0\0\0\0\0\0\0\0" }),
             accept_queue: Some(tracer_ebpf::AcceptQueue { length: 3, limit: 128 }),
             info: Some(WireInfo { srtt_us: 7, min_rtt_us: u32::MAX, ..WireInfo::default() }),
             ..parts()
@@ -276,9 +294,63 @@ mod tests {
         assert_eq!(bytes(&whole).len(), tracer_ebpf::MAX_RECORD);
         assert_eq!(Parts::read_from(&bytes(&whole)), Some((whole, tracer_ebpf::MAX_RECORD)));
         let transition = decoded(&whole);
+        assert_eq!(transition.process.unwrap().name(), b"curl");
+        assert_eq!(transition.thread.as_ref().map(ThreadName::name), Some(&b"worker-1"[..]));
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt), Some(Micros(7)));
         assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+    }
+
+    #[test]
+    fn one_field_means_what_its_flag_says() {
+        let with = |flag| {
+            let record = Record { flags: parts().record.flags | flag, extra: 9, ..parts().record };
+            let transition = decoded(&Parts { record, ..parts() });
+            (transition.data_segments, transition.unaccepted_segments, transition.interface)
+        };
+        assert_eq!(with(0), (None, None, None));
+        assert_eq!(with(flags::DATA_SEGMENTS), (Some(9), None, None));
+        assert_eq!(with(flags::UNACCEPTED_SEGMENTS), (None, Some(9), None));
+        assert_eq!(with(flags::INTERFACE), (None, None, Some(9)));
+    }
+
+    #[test]
+    fn flags_of_a_listener() {
+        let with = |flag| {
+            let record = Record { flags: parts().record.flags | flag, ..parts().record };
+            let transition = decoded(&Parts { record, ..parts() });
+            (transition.transparent, transition.defer_accept)
+        };
+        assert_eq!(with(0), (false, false));
+        assert_eq!(with(flags::TRANSPARENT), (true, false));
+        assert_eq!(with(flags::DEFER_ACCEPT), (false, true));
+    }
+
+    #[test]
+    fn each_flag_of_the_socket_has_its_field() {
+        let with = |flag| {
+            let record = Record { flags: flags::SOCKET_FIELDS | flag, ..parts().record };
+            decoded(&Parts { record, process: None, ..parts() }).flags.unwrap()
+        };
+        let none = SocketFlags::default();
+        assert_eq!(with(0), none);
+        assert_eq!(with(flags::REPAIR), SocketFlags { repair: true, ..none });
+        assert_eq!(with(flags::LINGER2_NEGATIVE), SocketFlags { linger2_negative: true, ..none });
+        assert_eq!(with(flags::FAST_OPEN_DEFERRED), SocketFlags { fast_open_deferred: true, ..none });
+    }
+
+    #[test]
+    fn a_resend_for_an_ack_that_came_is_marked() {
+        let acked = |flags| {
+            let kind = RecordKind::SynAckRetransmit as u8;
+            let record = Record { kind, flags, ..parts().record };
+            match decode(&bytes(&Parts { record, process: None, ..parts() }), AddressKey(7)).0 {
+                Some(Event::SynAckRetransmit(event)) => event.acked,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(acked(flags::ACKED));
+        assert!(!acked(0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use aya::{
     },
 };
 use tracer_core::event::Netns;
-use tracer_ebpf::{Config, CtxLayout, SocketLayout, Wire as _};
+use tracer_ebpf::{BitLayout, Config, CtxLayout, SocketLayout, Wire as _};
 
 use crate::sources::live::{
     btf::{self, Btf, BtfError},
@@ -259,14 +259,22 @@ pub fn read_btf() -> Result<Btf, LoadError> {
 }
 
 fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
-    let socket = layout::socket_layout(&read_btf()?).map_err(LoadError::Field)?;
-    // Kernels before 5.11 lack the typed current task, which only a load can detect.
-    load_btf_with(socket, true, options).or_else(|_| load_btf_with(socket, false, options))
+    let layouts = {
+        let types = read_btf()?;
+        let socket = layout::socket_layout(&types).map_err(LoadError::Field)?;
+        (socket, layout::bit_layout(&types))
+    };
+    let config = config(CtxLayout::ABSENT, layouts, options);
+    // Kernels before 5.12 do not generate cookies in these programs, and those before 5.11 lack the typed current task;
+    // only a load can detect this.
+    let features = |typed_task, socket_cookies| Config { typed_task, socket_cookies, ..config };
+    load_btf_with(&features(1, 1), options)
+        .or_else(|_| load_btf_with(&features(1, 0), options))
+        .or_else(|_| load_btf_with(&features(0, 0), options))
 }
 
-fn load_btf_with(socket: SocketLayout, typed_task: bool, options: LoadOptions) -> Result<Loaded, LoadError> {
-    let config = Config { typed_task: u32::from(typed_task), ..config(CtxLayout::ABSENT, socket, options) };
-    let (mut ebpf, reading) = load_object(&config, options)?;
+fn load_btf_with(config: &Config, options: LoadOptions) -> Result<Loaded, LoadError> {
+    let (mut ebpf, reading) = load_object(config, options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Btf, reason: program_reason(&error) };
     let types = AyaBtf::from_sys_fs().map_err(|error| refused(error.into()))?;
@@ -377,9 +385,10 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
         .map_err(ToString::to_string)
         .and_then(|types| layout::socket_layout(types).map_err(|field| LoadError::Field(field).to_string()));
     let socket = *layout.as_ref().unwrap_or(&SocketLayout::ABSENT);
+    let bits = types.as_ref().map_or(BitLayout::ABSENT, layout::bit_layout);
     // The optional hooks require typed arguments, which only mode btf has.
     let options = LoadOptions { first_reads: false, ..options };
-    let (mut ebpf, reading) = load_object(&config(ctx, socket, options), options)?;
+    let (mut ebpf, reading) = load_object(&config(ctx, (socket, bits), options), options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
     let program: &mut TracePoint = program(&mut ebpf, "transition_tracepoint")?;
@@ -401,15 +410,17 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     Ok(loaded)
 }
 
-/// Returns the configuration without `wakeup_bytes`, which depends on the size of the ring.
-fn config(ctx: CtxLayout, socket: SocketLayout, options: LoadOptions) -> Config {
+/// Returns the configuration without the optional features and `wakeup_bytes`, which depends on the size of the ring.
+fn config(ctx: CtxLayout, (socket, bits): (SocketLayout, BitLayout), options: LoadOptions) -> Config {
     Config {
         ctx,
         socket,
+        bits,
         wakeup_bytes: 0,
         only_netns: options.only_netns.map_or(0, |netns| netns.0),
         typed_task: 0,
         first_reads: u32::from(options.first_reads),
+        socket_cookies: 0,
     }
 }
 

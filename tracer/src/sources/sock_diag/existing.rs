@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use hashbrown::HashSet;
 use rustix::io::Errno;
-use tracer_core::event::{ExistingSocket, ExistingTimewait, Nanos, Netns, TcpInfo, Timestamp};
+use tracer_core::event::{
+    ExistingSocket, ExistingTimewait, Nanos, Netns, SocketCookie, TcpInfo, TcpState, Timestamp,
+};
 
 use crate::{
     host::{NetnsLimits, ProcessInfo, ScanLimits, SocketOwners, enumerate_netns, scan, take_and_free},
@@ -27,6 +30,8 @@ const MAX_PROBLEMS: usize = 8;
 pub(crate) struct Existing {
     /// The full sockets, including listeners, each once.
     pub sockets: Vec<ExistingSocket>,
+    /// The full sockets that wait for `accept()`.
+    pub unaccepted: HashSet<SocketCookie>,
     /// The request sockets and timewait sockets (`net/ipv4/tcp_minisocks.c`).
     pub minisocks: Vec<SocketSnapshot>,
     /// The timewait sockets among them, with the times of their ends.
@@ -87,12 +92,22 @@ pub(crate) fn existing() -> Existing {
     let owners = owners.ok();
     for socket in take_and_free(sockets) {
         if socket.is_full() {
+            if waits_for_accept(&socket) {
+                found.unaccepted.insert(socket.cookie);
+            }
             found.sockets.push(describe(&socket, owners.as_ref(), found.started));
         } else {
             found.minisocks.push(socket);
         }
     }
     found
+}
+
+/// Returns whether no process has accepted the connection: it has no inode. A connection that its application closes loses
+/// its inode too, but enters FIN_WAIT1 or LAST_ACK.
+fn waits_for_accept(socket: &SocketSnapshot) -> bool {
+    socket.inode.is_none()
+        && matches!(socket.state, TcpState::SynReceived | TcpState::Established | TcpState::CloseWait)
 }
 
 impl Existing {
