@@ -24,6 +24,7 @@ pub struct Connection {
     pub handshake_caveat: Option<String>,
     pub handshake_rtt_us: Option<u32>,
     pub syn_retransmits: Option<u8>,
+    pub syn_lost: Option<bool>,
     pub close_reason: String,
     pub closed_by: Option<String>,
     pub error: Option<String>,
@@ -50,6 +51,7 @@ pub struct Connection {
     pub incomplete: bool,
     pub gap: bool,
     pub thread: Option<String>,
+    pub interface: Option<u32>,
 }
 
 /// A state of a connection and the time spent in it.
@@ -82,6 +84,7 @@ pub struct Transition {
     pub cgroup_id: Option<u64>,
     pub netns: Option<u32>,
     pub thread: Option<String>,
+    pub interface: Option<u32>,
 }
 
 /// A group row of `stuck`.
@@ -128,6 +131,7 @@ pub struct Stuck {
     pub ends_in_us: Option<f64>,
     pub netns: Option<u32>,
     pub not_accepted: Option<bool>,
+    pub interface: Option<u32>,
 }
 
 impl Stuck {

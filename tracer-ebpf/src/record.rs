@@ -127,7 +127,7 @@ pub struct Record {
     /// - To FIN_WAIT1, and from FIN_WAIT1 or FIN_WAIT2 to the same state: segments with payload received so far
     ///   (`data_segs_in`), valid with [`flags::DATA_SEGMENTS`].
     /// - At ESTABLISHED→CLOSE_WAIT: segments received so far (`segs_in`), valid with [`flags::UNACCEPTED_SEGMENTS`].
-    /// - At CLOSE→SYN_SENT, LISTEN→SYN_RECV and to ESTABLISHED: the index of the interface that the socket is bound to
+    /// - At CLOSE→SYN_SENT and SYN_RECV→ESTABLISHED: the index of the interface that the socket is bound to
     ///   (`skc_bound_dev_if`), valid with [`flags::INTERFACE`].
     pub extra: u32,
 }

@@ -8,8 +8,9 @@ use std::{
 use rstest::rstest;
 use socket2::Socket;
 use tcptrace_tests::{
-    Mode, Namespace, Tracer,
+    Connection, Mode, Namespace, Tracer,
     sockets::{self, Pair},
+    tracer::arguments,
     wait,
 };
 
@@ -236,4 +237,34 @@ fn reused_timewait_ports_are_reported_as_two_connections(#[values(Mode::Btf, Mod
         assert_eq!(row.ports(), (40_000, 5000));
         assert_states(row, &["syn_sent", "established", "fin_wait_1", "fin_wait_2", "time_wait"]);
     }
+}
+
+/// The same link-local address may exist on each interface, so the rows name the interface.
+#[rstest]
+fn link_local_addresses_have_their_interface(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::new();
+    namespace.ip("link set lo up");
+    namespace.ip("address add fe80::7/64 dev lo nodad");
+    let _inhabitant = namespace.inhabit();
+    // The index of `lo` in each namespace.
+    let existing = sockets::pair(&namespace, "[fe80::7%1]:0");
+    let tracer = Tracer::connections(&namespace, mode);
+    let text = Tracer::start(arguments("transitions", "table", &namespace, mode));
+    let new = sockets::pair(&namespace, "[fe80::7%1]:0");
+    let global = sockets::pair(&namespace, "[::1]:0");
+    for pair in [existing, new, global] {
+        sockets::reset_on_close(&pair.client);
+        drop(pair.client);
+        sockets::wait_for_error(&pair.server);
+    }
+    tracer.wait_for_lines(6);
+    let rows: Vec<Connection> = tracer.interrupt().rows();
+    for row in &rows {
+        let zone = (row.local_address == "fe80::7").then_some(1);
+        assert_eq!(row.interface, zone, "{row:#?}");
+    }
+    assert_eq!(rows.iter().filter(|row| row.interface == Some(1)).count(), 4, "{rows:#?}");
+    let text = text.interrupt();
+    assert!(text.text().contains("[fe80::7%1]:"), "{}", text.text());
+    assert!(text.text().contains("[::1]:"), "{}", text.text());
 }

@@ -97,6 +97,7 @@ fn lost_syn_ack_adds_a_caveat(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode)
     let measured =
         relay.passed(TO_SERVER, SegmentKind::Ack, 0) - relay.passed(TO_SERVER, SegmentKind::Syn, 0);
     assert!(row.syn_retransmits.is_some_and(|count| count >= 1), "{row:#?}");
+    assert_eq!(row.syn_lost, Some(true));
     if mode == Mode::Btf {
         assert_eq!(row.handshake_caveat.as_deref(), Some("syn_ack_retransmitted"));
         assert_eq!(row.handshake_source.as_deref(), Some("observed"));
@@ -112,6 +113,27 @@ fn lost_syn_ack_adds_a_caveat(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode)
             }
             None => assert!(row.syn_retransmits > Some(1), "{row:#?}"),
         }
+    }
+}
+
+/// A round trip above the retransmission timeout: each side retransmits, and the answer to its first segment arrives.
+/// Nothing was lost, which only a lost answer could also explain.
+#[rstest]
+fn a_round_trip_above_the_timeout_is_not_called_a_loss(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let delay = Duration::from_millis(1_300);
+    let relay = Relay::new(move |segment| match segment.kind {
+        SegmentKind::SynAck => Verdict::Delay(delay),
+        _ => Verdict::Pass,
+    });
+    let tracers = [&relay.server, &relay.client].map(|namespace| Tracer::connections(namespace, mode));
+    let listener = listen(&relay);
+    let (client, _) = connect(&relay);
+    let server = sockets::accept(&listener);
+    reset(client, &server);
+    for tracer in tracers {
+        let [row] = <[_; 1]>::try_from(tracer.finish(1)).unwrap();
+        assert!(row.syn_retransmits >= Some(1), "{row:#?}");
+        assert_eq!((row.syn_lost, row.handshake_rtt_us), (None, None), "{row:#?}");
     }
 }
 
@@ -131,7 +153,7 @@ fn lost_final_ack_adds_a_caveat(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mod
     let source = if mode == Mode::Btf { "observed" } else { "measured" };
     assert_eq!(row.handshake_source.as_deref(), Some(source));
     assert_eq!(row.handshake_caveat.as_deref(), Some("syn_ack_retransmitted"));
-    assert_eq!((row.handshake_rtt_us, row.syn_retransmits), (None, Some(1)));
+    assert_eq!((row.handshake_rtt_us, row.syn_retransmits, row.syn_lost), (None, Some(1), None));
 }
 
 /// Checks the connect time including lost SYNs, and the network round trip alone.
@@ -161,6 +183,7 @@ fn client_handshake_matches_the_relay(
     assert_time("handshake", row.handshake(), Duration::from_secs((1 << lost) - 1) + delay..);
     assert_eq!(row.handshake_source.as_deref(), Some("observed"));
     assert_eq!(row.syn_retransmits, Some(u8::try_from(lost).unwrap()));
+    assert_eq!(row.syn_lost, Some(lost > 0));
     assert_states(row, &["syn_sent", "established"]);
     // The relay receives a SYN slightly after it was sent; the busier the host, the later.
     let least = answered - relay.segment(TO_SERVER, SegmentKind::Syn, lost).unwrap().arrived;

@@ -87,7 +87,7 @@ fn assert_failing_backends_first(ended: &TracerOutput) {
     let lines: Vec<&str> = text.lines().collect();
     let first = lines[..3].join("\n");
     for (port, why) in
-        [(DROPPING, "lost a SYN, each waits 1"), (SLOW, "slow network: p50 2"), (REFUSING, "refused")]
+        [(DROPPING, "resent a SYN, each waits 1"), (SLOW, "slow network: p50 2"), (REFUSING, "refused")]
     {
         let backend = format!("{SERVER}:{port} (");
         assert!(first.contains(&backend), "{backend} is not in:\n{text}\n{}", ended.stderr);
@@ -97,10 +97,10 @@ fn assert_failing_backends_first(ended: &TracerOutput) {
     for port in HEALTHY {
         assert!(!first.contains(&format!("{SERVER}:{port}")), "{port} is healthy:\n{text}");
     }
-    // The slowest attempt lost a SYN; the histogram marks it at one second.
+    // The slowest attempt resent a SYN; the histogram marks it at one second.
     assert!(text.contains(" = 1 SYN lost (1 s) + "), "{text}");
     assert!(
-        lines.iter().any(|line| line.trim_start().starts_with("1s ╟") && line.ends_with("lost a SYN")),
+        lines.iter().any(|line| line.trim_start().starts_with("1s ╟") && line.ends_with("resent a SYN")),
         "{text}"
     );
 }

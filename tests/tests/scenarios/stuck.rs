@@ -158,6 +158,58 @@ fn observed_age_is_exact(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
     assert!(earlier.iter().all(|member| member.age_source == "at_least"), "{earlier:#?}");
 }
 
+/// Connections that hung before the start, and neither receive nor enter a state: both socket dumps found them, so they are
+/// at least as old as the time between. The age of their last segment in the kernel's timers is a bound, too.
+#[rstest]
+fn what_hung_before_the_start_is_listed(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {
+    let namespace = Namespace::alone();
+    namespace.ip("link set lo up");
+    let _inhabitant = namespace.inhabit();
+    let [closing, last] = [5000, 5001].map(|port| sockets::pair(&namespace, &format!("127.0.0.1:{port}")));
+    // The peer of one closes first and waits in FIN_WAIT2.
+    last.client.shutdown(Shutdown::Write).unwrap();
+    sockets::wait_for_end(&last.server);
+    wait::until("FIN_WAIT2", || (namespace.sockets_in(sockets::FIN_WAIT_2) == 1).then_some(()));
+    namespace.filter_input("drop");
+    let connecting = namespace.run("hanger", || sockets::begin_connect(sockets::address("127.0.0.1:9999")));
+    drop(closing.client);
+    drop(last.server);
+    let hung = [(1 << 2, "syn_sent"), (1 << 4, "fin_wait_1"), (1 << 9, "last_ack")];
+    for (state, name) in hung {
+        wait::until(name, || (namespace.sockets_in(state) == 1).then_some(()));
+    }
+    let since = Instant::now();
+    let listed = |options: &[&str]| -> Vec<Stuck> {
+        list(&namespace, options).into_iter().flat_map(|(_, members)| members).collect()
+    };
+    let thresholds = ["--threshold", "syn_sent=2500ms", "--threshold", "fin_wait_1=2500ms"];
+    let thresholds = [&thresholds[..], &["--threshold", "last_ack=2500ms"]].concat();
+    // Between two looks.
+    let found = listed(&[&["-d", "3s", "--mode", mode.name()], &thresholds[..]].concat());
+    for (_, name) in hung {
+        let [member] = &found.iter().filter(|member| member.state == name).collect::<Vec<_>>()[..] else {
+            panic!("{name} in {found:#?}")
+        };
+        assert_eq!(member.age_source, "at_least");
+        assert_time(
+            name,
+            member.age(),
+            Duration::from_millis(2_900)..=since.elapsed() + Duration::from_secs(1),
+        );
+    }
+    // At one look, from the timers.
+    let least =
+        ["--threshold", "syn_sent=1ms", "--threshold", "fin_wait_1=1ms", "--threshold", "last_ack=1ms"];
+    for member in listed(&least).iter().filter(|member| hung.iter().any(|(_, name)| member.state == *name)) {
+        assert_time(
+            &member.state,
+            member.age(),
+            Duration::from_secs(1)..=since.elapsed() + Duration::from_secs(1),
+        );
+    }
+    drop(connecting);
+}
+
 /// Both sides of a handshake that makes no progress, each in its namespace.
 #[rstest]
 fn stalled_handshake_is_reported_on_both_sides(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode) {

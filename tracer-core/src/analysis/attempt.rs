@@ -63,6 +63,8 @@ pub struct HandshakeAttempt {
     pub rtt: Option<Nanos>,
     /// Retransmitted SYNs (for a server SYN-ACKs); none when unknown.
     pub retransmits: Option<u8>,
+    /// Whether a segment of the handshake was lost; none when unknown.
+    pub lost: Option<bool>,
     /// The errno of a failure.
     pub error: Option<u16>,
 }
@@ -106,6 +108,7 @@ impl HandshakeAttempt {
             caveat: handshake.caveat,
             rtt: handshake.rtt.map(Nanos::from),
             retransmits: handshake.retransmits,
+            lost: handshake.lost,
             ..Self::of(connection, time)
         })
     }
@@ -116,6 +119,7 @@ impl HandshakeAttempt {
             outcome: HandshakeOutcome::Failed(closed.close_cause.reason),
             duration: closed.duration(),
             retransmits: connection.handshake.and_then(|handshake| handshake.retransmits),
+            lost: connection.handshake.and_then(|handshake| handshake.lost),
             error: closed.close_cause.error,
             ..Self::of(connection, closed.closed)
         }
@@ -137,6 +141,7 @@ impl HandshakeAttempt {
             caveat: None,
             rtt: None,
             retransmits: None,
+            lost: None,
             error: None,
         }
     }
@@ -161,12 +166,13 @@ impl HandshakeAttempt {
             caveat: None,
             rtt: None,
             retransmits: Some(half_open.retransmits),
+            lost: Some(half_open.retransmits > half_open.acked_retransmits),
             error: None,
         }
     }
 
     /// Returns whether a SYN or a SYN-ACK was retransmitted; none when unknown.
-    pub fn lost_a_syn(&self) -> Option<bool> {
+    pub fn was_retransmitted(&self) -> Option<bool> {
         self.retransmits.map(|count| count > 0)
     }
 
@@ -189,7 +195,7 @@ impl HandshakeAttempt {
         let (HandshakeOutcome::Established, Some(duration)) = (self.outcome, self.duration) else {
             return TimeSplit::default();
         };
-        let lost = self.lost_a_syn();
+        let lost = self.lost;
         match self.rtt.map(|rtt| rtt.min(duration)) {
             Some(network) if lost == Some(true) => {
                 TimeSplit { network: Some(network), retransmit_wait: Some(duration.saturating_sub(network)) }
@@ -237,6 +243,7 @@ mod tests {
             caveat: None,
             rtt: rtt_ms.map(Nanos::from_millis),
             retransmits,
+            lost: retransmits.map(|count| count > 0),
             error: None,
         }
     }

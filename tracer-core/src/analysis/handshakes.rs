@@ -33,8 +33,8 @@ pub struct HandshakeStats {
     failed: [u64; CloseReason::ALL.len()],
     abandoned: u64,
     durations: DurationSketch,
-    lost: u64,
-    known_losses: u64,
+    retransmitted: u64,
+    known_retransmits: u64,
     known_waits: u64,
     network_ns: u128,
     retransmit_wait_ns: u128,
@@ -58,12 +58,12 @@ impl HandshakeStats {
         if let Some(duration) = attempt.duration {
             self.durations.add(duration);
         }
-        let lost = attempt.lost_a_syn();
-        self.known_losses += u64::from(lost.is_some());
-        self.lost += u64::from(lost == Some(true));
+        let resent = attempt.was_retransmitted();
+        self.known_retransmits += u64::from(resent.is_some());
+        self.retransmitted += u64::from(resent == Some(true));
         let split = attempt.split();
         self.network_ns += u128::from(split.network.unwrap_or_default().0);
-        if let Some(wait) = split.retransmit_wait.filter(|_| lost == Some(true)) {
+        if let Some(wait) = split.retransmit_wait.filter(|_| resent == Some(true)) {
             self.known_waits += 1;
             self.retransmit_wait_ns += u128::from(wait.0);
             self.lost_time_ns += u128::from(wait.0);
@@ -79,8 +79,8 @@ impl HandshakeStats {
         }
         self.abandoned += other.abandoned;
         self.durations.merge(&other.durations);
-        self.lost += other.lost;
-        self.known_losses += other.known_losses;
+        self.retransmitted += other.retransmitted;
+        self.known_retransmits += other.known_retransmits;
         self.known_waits += other.known_waits;
         self.network_ns += other.network_ns;
         self.retransmit_wait_ns += other.retransmit_wait_ns;
@@ -116,10 +116,10 @@ impl HandshakeStats {
         &self.durations
     }
 
-    /// Returns the number of completed handshakes that lost a SYN or a SYN-ACK, and the number for which this
+    /// Returns the number of completed handshakes with a retransmitted SYN or SYN-ACK, and the number for which this
     /// is known.
-    pub fn lost_a_syn(&self) -> (u64, u64) {
-        (self.lost, self.known_losses)
+    pub fn retransmitted(&self) -> (u64, u64) {
+        (self.retransmitted, self.known_retransmits)
     }
 
     /// Returns the sum of the network components of the durations.
@@ -218,7 +218,7 @@ impl Handshakes {
             None => self.groups.entry(key.clone()).or_default().add(attempt),
         }
         if let (HandshakeOutcome::Established, Some(duration)) = (attempt.outcome, attempt.duration) {
-            self.histogram.add(duration, attempt.lost_a_syn() == Some(true));
+            self.histogram.add(duration, attempt.was_retransmitted() == Some(true));
         }
         self.keep_if_slow(key, attempt);
     }

@@ -14,7 +14,7 @@ const MIN_OFFENDER_COST: Nanos = Nanos::from_millis(1);
 /// A group is slow if its median exceeds the host's median by this factor and by [`SLOW_EXCESS`].
 const SLOW_FACTOR: u64 = 2;
 const SLOW_EXCESS: Nanos = Nanos::from_millis(1);
-/// With a larger share of handshakes that lost a SYN, percent, the median reflects the loss and not the network.
+/// With a larger share of handshakes with a retransmission, percent, the median reflects the wait and not the network.
 const LOSS_DOMINATES_PERCENT: u64 = 40;
 
 /// A fault of the handshakes of a group.
@@ -29,8 +29,8 @@ pub enum Fault {
         /// The number of all handshakes of the group.
         of: u64,
     },
-    /// Some handshakes lost a SYN or a SYN-ACK.
-    Losing {
+    /// Some handshakes needed a retransmitted SYN or SYN-ACK.
+    Resending {
         /// The number of handshakes with a loss.
         count: u64,
         /// The number of completed handshakes with a known number of retransmissions.
@@ -72,9 +72,9 @@ impl GroupScore {
         {
             faults.push(Fault::Failing { outcome, count, of: stats.count() });
         }
-        let (lost, known) = stats.lost_a_syn();
+        let (lost, known) = stats.retransmitted();
         if lost > 0 {
-            faults.push(Fault::Losing { count: lost, of: known, mean_wait: stats.mean_retransmit_wait() });
+            faults.push(Fault::Resending { count: lost, of: known, mean_wait: stats.mean_retransmit_wait() });
         }
         if let (Some(p50), Some(host_median)) = (stats.durations().quantile(0.5), host_median) {
             let excess = p50.saturating_sub(host_median);

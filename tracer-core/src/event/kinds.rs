@@ -40,8 +40,9 @@ pub struct Transition {
     /// Segments received so far (`segs_in`), at ESTABLISHED→CLOSE_WAIT of a connection that no process has accepted. The
     /// count at ESTABLISHED again: the segment that completed the handshake carried the FIN.
     pub unaccepted_segments: Option<u32>,
-    /// The index of the interface that the socket is bound to (`skc_bound_dev_if`), at CLOSE→SYN_SENT, LISTEN→SYN_RECV and
-    /// to ESTABLISHED; none when it is not bound. Up to 6.14 an accepted socket has its listener's at LISTEN→SYN_RECV.
+    /// The index of the interface that the socket is bound to (`skc_bound_dev_if`), at CLOSE→SYN_SENT and
+    /// SYN_RECV→ESTABLISHED; none when it is not bound. A socket with a link-local address is bound (`tcp_v6_connect`,
+    /// `tcp_v6_syn_recv_sock`, 6.18 tcp_ipv6.c).
     pub interface: Option<u32>,
     /// At CLOSE→LISTEN and LISTEN→SYN_RECV: the listener has `IP_TRANSPARENT`, as with TPROXY. The local endpoint of a
     /// connection need not be its listener's.
@@ -115,6 +116,8 @@ pub struct ExistingSocket {
     pub cgroup_id: Option<CgroupId>,
     /// The kernel's connection statistics.
     pub info: Option<TcpInfo>,
+    /// The index of the interface that the socket is bound to (`idiag_if`); none when it is not bound.
+    pub interface: Option<u32>,
 }
 
 impl ExistingSocket {

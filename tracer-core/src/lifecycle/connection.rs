@@ -1,5 +1,7 @@
 //! The state of one live connection.
 
+use std::num::NonZeroU32;
+
 use crate::{
     event::{
         AcceptQueue, CgroupId, ConnKey, Endpoint, ExistingSocket, Netns, TcpState, Timestamp, Transition,
@@ -67,6 +69,8 @@ pub struct Connection {
     pub netns: Option<Netns>,
     /// The cgroup of the socket.
     pub cgroup_id: Option<CgroupId>,
+    /// The index of the interface that the socket is bound to: the zone of a link-local address (RFC 4007, section 11).
+    pub interface: Option<NonZeroU32>,
     /// The side that opened the connection.
     pub role: Role,
     /// The listener has `TCP_DEFER_ACCEPT`.
@@ -97,6 +101,7 @@ impl Connection {
             accept_queue: transition.accept_queue,
             netns: transition.netns,
             cgroup_id: transition.cgroup_id,
+            interface: transition.interface.and_then(NonZeroU32::new),
             role,
             defer_accept: transition.defer_accept,
             received: ReceivedSegments::Unknown,
@@ -127,6 +132,7 @@ impl Connection {
             accept_queue: None,
             netns: socket.netns,
             cgroup_id: socket.cgroup_id,
+            interface: socket.interface.and_then(NonZeroU32::new),
             role: Role::Unknown,
             defer_accept: false,
             received: ReceivedSegments::Unknown,
@@ -199,6 +205,7 @@ impl Connection {
         }
         self.netns = self.netns.or(transition.netns);
         self.cgroup_id = transition.cgroup_id.or(self.cgroup_id);
+        self.interface = transition.interface.and_then(NonZeroU32::new).or(self.interface);
         if let Some(segments) = transition.data_segments {
             self.received = ReceivedSegments::WithDataAtClose(segments);
         } else if let (TcpState::Established, Some(info)) = (transition.to, transition.info) {

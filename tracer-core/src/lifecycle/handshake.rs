@@ -58,6 +58,9 @@ pub struct Handshake {
     pub caveat: Option<HandshakeCaveat>,
     /// Retransmitted SYNs (for a server SYN-ACKs); none when the source did not read the count.
     pub retransmits: Option<u8>,
+    /// Whether a segment of the handshake was lost; none when unknown. With a round trip above 1 s the kernel retransmits
+    /// a segment that was not lost.
+    pub lost: Option<bool>,
     /// The state that the connection is in during the handshake.
     state: TcpState,
     completed: bool,
@@ -97,11 +100,11 @@ impl Handshake {
                         duration: Some(established.since(half_open.answered)),
                         source: DurationSource::Observed,
                         caveat: Some(HandshakeCaveat::SynAckRetransmitted),
-                        // The ACK may arrive before the kernel counts the retransmission (`inet_rtx_syn_ack` counts
-                        // after sending, 6.18 inet_connection_sock.c). The sample then covers both SYN-ACKs.
-                        rtt: handshake.rtt.filter(|_| handshake.retransmits != Some(0)),
                         retransmits: Some(handshake.retransmits.unwrap_or(0).max(half_open.retransmits)),
-                        ..handshake
+                        ..handshake.since_first_syn_ack(
+                            established.since(half_open.answered),
+                            transition.info.as_ref(),
+                        )
                     },
                     None => handshake,
                 };
@@ -128,6 +131,7 @@ impl Handshake {
             source: DurationSource::Observed,
             caveat: None,
             retransmits: info.map(retransmits),
+            lost: info.map(|info| info.retransmits > 0),
             state,
             completed: false,
         })
@@ -151,8 +155,20 @@ impl Handshake {
             rtt: None,
             caveat: Some(HandshakeCaveat::FirstData),
             retransmits,
+            lost: retransmits.and_then(|count| if count == 0 { Some(false) } else { self.lost }),
             ..self
         }
+    }
+
+    /// Returns the server's handshake with what the time `since_first` SYN-ACK tells about losses.
+    fn since_first_syn_ack(self, since_first: Nanos, info: Option<&TcpInfo>) -> Self {
+        let Some(info) = info.filter(|info| info.retransmits > 0) else {
+            // The ACK may arrive before the kernel counts the retransmission (`inet_rtx_syn_ack` counts after sending, 6.18
+            // inet_connection_sock.c). The sample then covers both SYN-ACKs.
+            return Self { rtt: None, lost: None, ..self };
+        };
+        let lost = lost(info, since_first);
+        Self { rtt: info.srtt.filter(|_| lost.is_some()), lost, ..self }
     }
 
     /// Returns the handshake as one that the client's FIN completed: it may include the time until the client closed.
@@ -169,16 +185,19 @@ impl Handshake {
                 source: DurationSource::Measured,
                 caveat: Some(HandshakeCaveat::FastOpenDeferred),
                 retransmits: info.map(retransmits),
+                lost: info.map(|info| info.retransmits > 0),
                 state: TcpState::SynSent,
                 completed: true,
             };
         }
+        let lost = info.and_then(|info| lost(info, duration));
         Self {
             duration: Some(duration),
-            rtt: info.and_then(|info| info.srtt),
+            rtt: info.and_then(|info| info.srtt).filter(|_| lost.is_some()),
             source: DurationSource::Observed,
             caveat: None,
             retransmits: info.map(retransmits),
+            lost,
             state: TcpState::SynSent,
             completed: true,
         }
@@ -195,6 +214,7 @@ impl Handshake {
                 source: DurationSource::Observed,
                 caveat: None,
                 retransmits: None,
+                lost: None,
                 state,
                 completed: true,
             };
@@ -206,6 +226,7 @@ impl Handshake {
             source,
             caveat: None,
             retransmits: Some(retransmits),
+            lost: Some(retransmits > 0),
             state,
             completed: true,
         };
@@ -235,8 +256,9 @@ impl Handshake {
             },
             (Some(_), _) => Self {
                 caveat: Some(HandshakeCaveat::SynAckRetransmitted),
-                // The sample covers the retransmissions, so it is no network round trip.
+                // Without the time of the first SYN-ACK the sample may be of the first one or of a later one.
                 rtt: None,
+                lost: None,
                 ..exact(measured, DurationSource::Measured)
             },
             (None, 0) => exact(None, DurationSource::Measured),
@@ -263,6 +285,22 @@ fn is_fast_open(elapsed: Nanos, sample: Option<Nanos>) -> bool {
     elapsed >= FAST_OPEN_MIN
         && sample
             .is_none_or(|sample| sample <= elapsed.saturating_add(CLOCK_GRAIN) && elapsed.0 / 2 <= sample.0)
+}
+
+/// Returns whether a segment of a handshake of this duration was lost; none when unknown.
+///
+/// After a retransmission the kernel's sample is from a TCP timestamp. If it covers the whole time, the peer's answer has
+/// the timestamp of the first segment, so that one arrived: either the round trip takes longer than the timeout, or the
+/// answer was lost. The answer to a retransmission has the first timestamp, too (`tcp_check_req`, 6.18 tcp_minisocks.c).
+/// Otherwise the first segment was lost, and without timestamps that is assumed.
+fn lost(info: &TcpInfo, duration: Nanos) -> Option<bool> {
+    if info.retransmits == 0 {
+        return Some(false);
+    }
+    // The segments are sent at least one timeout apart.
+    let half = Nanos(backoff::offset(1).0 / 2);
+    let covers = |sample: Micros| Nanos::from(sample).saturating_add(half) >= duration;
+    if info.srtt.is_some_and(covers) { None } else { Some(true) }
 }
 
 fn retransmits(info: &TcpInfo) -> u8 {
@@ -317,6 +355,34 @@ mod tests {
         let none = Handshake::passive(Some(Nanos(9_000)), Some(&info(None, 1)));
         assert_eq!((none.duration, none.source), (Some(Nanos(1_000_000_000)), DurationSource::Modelled));
         assert_eq!(none.caveat, Some(HandshakeCaveat::RetransmitSchedule));
+    }
+
+    #[test]
+    fn an_answer_to_the_first_segment_proves_no_loss() {
+        // The answer to the first segment, by its timestamp.
+        let sampled = info(Some(1_200_000), 1);
+        let client = Handshake::active(Nanos::from_millis(1_201), false, Some(&sampled));
+        assert_eq!((client.lost, client.rtt), (None, None));
+        let server = Handshake::passive(Some(Nanos(9_000)), Some(&sampled));
+        assert_eq!((server.lost, server.rtt), (None, None));
+        let exact = server.since_first_syn_ack(Nanos::from_millis(1_201), Some(&sampled));
+        assert_eq!((exact.lost, exact.rtt), (None, None));
+        // The same sample, but the second segment was answered.
+        let client = Handshake::active(Nanos::from_millis(2_201), false, Some(&sampled));
+        assert_eq!((client.lost, client.rtt), (Some(true), Some(Micros(1_200_000))));
+        let exact = server.since_first_syn_ack(Nanos::from_millis(2_201), Some(&sampled));
+        assert_eq!((exact.lost, exact.rtt), (Some(true), Some(Micros(1_200_000))));
+    }
+
+    #[test]
+    fn a_retransmission_without_a_timestamp_counts_as_a_loss() {
+        let without = info(None, 1);
+        let client = Handshake::active(Nanos::from_millis(1_201), false, Some(&without));
+        let server = Handshake::passive(Some(Nanos(9_000)), Some(&without));
+        let server_exact = server.since_first_syn_ack(Nanos::from_millis(1_201), Some(&without));
+        assert_eq!([client.lost, server.lost, server_exact.lost], [Some(true); 3]);
+        let none = Handshake::active(Nanos::from_millis(20), false, Some(&info(Some(20_000), 0)));
+        assert_eq!(none.lost, Some(false));
     }
 
     #[test]

@@ -328,6 +328,7 @@ mod tests {
             netns: None,
             cgroup_id: None,
             info: None,
+            interface: None,
         }
     }
 

@@ -66,6 +66,15 @@ impl Age {
         }
     }
 
+    /// Returns the higher of this age and another lower bound. An exact age stays.
+    #[must_use]
+    pub fn or_at_least(self, bound: Option<Nanos>) -> Self {
+        match self {
+            Self::AtLeast(age) => Self::AtLeast(age.max(bound.unwrap_or_default())),
+            Self::Observed(_) => self,
+        }
+    }
+
     /// Returns the age or its lower bound.
     pub const fn lower_bound(self) -> Nanos {
         match self {
@@ -99,6 +108,8 @@ pub struct StuckConnection {
     pub cgroup_id: Option<CgroupId>,
     /// The owning process; for a half-open handshake and a connection that was not accepted, the listening process.
     pub process: Option<Process>,
+    /// The index of the interface that the socket is bound to.
+    pub interface: Option<u32>,
     /// Bytes received that the application has not read.
     pub unread_bytes: Option<u32>,
     /// Bytes written that the peer has not acknowledged.
@@ -201,6 +212,7 @@ mod tests {
             netns: None,
             cgroup_id: None,
             process: Some(Process { pid, uid: 0, comm: [0; 16] }),
+            interface: None,
             unread_bytes: None,
             unacked_bytes: None,
             ends_in: None,

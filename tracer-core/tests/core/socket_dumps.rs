@@ -25,6 +25,7 @@ fn dumped(us: u64, cookie: u64, state: TcpState, local: Endpoint, remote: Endpoi
         netns: Some(NETNS),
         cgroup_id: None,
         info: None,
+        interface: None,
     }
 }
 

@@ -16,20 +16,23 @@ use crate::{
 ///
 /// All other transitions run in softirq context, on a timer or on the socket's backlog, where the current task is
 /// unrelated: on loopback it is often the peer, which is plausible but wrong. `error` is `sk_err`, which a local abort does
-/// not set.
+/// not set, or [`UNKNOWN_ERROR`].
 #[inline(always)]
-fn caused_transition(old: u8, new: u8, error: Option<u16>) -> bool {
+fn caused_transition(old: u8, new: u8, error: u16) -> bool {
     match (old, new) {
         (state::CLOSE, state::SYN_SENT | state::LISTEN)
         | (state::LISTEN, state::CLOSE)
         | (state::ESTABLISHED | state::SYN_RECV, state::FIN_WAIT1)
         | (state::CLOSE_WAIT, state::LAST_ACK) => true,
         (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => {
-            matches!(error, Some(0 | ECONNABORTED))
+            matches!(error, 0 | ECONNABORTED)
         }
         _ => old == new,
     }
 }
+
+/// No errno: the program cannot read `sk_err`.
+pub(crate) const UNKNOWN_ERROR: u16 = u16::MAX;
 
 /// `ss -K` sets this error in its own process context (`tcp_abort`).
 const ECONNABORTED: u16 = 103;
@@ -41,28 +44,31 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 pub(crate) struct Caller {
     /// The current task; 0 where the program cannot read it.
     task: u64,
+    /// 0 if no process caused the event.
     tgid: u32,
     /// Whether the task is not the leader of its thread group, and the program can read the leader.
     is_thread: bool,
 }
 
-/// Returns the process that caused a transition of the socket `sk`. `None` when the transition was not a process's call.
+/// Returns the process that caused a transition of the socket `sk`; [`Caller::NONE`] when the transition was not a process's
+/// call. Not an `Option`, because its content would be undefined on paths that the compiler knows not to use, and the
+/// verifier refuses those.
 ///
 /// A softirq can make some of these transitions too: `tcp_rcv_state_process` performs a pending `shutdown()` when the
 /// handshake completes. The processes' calls own the socket's lock, and a softirq does not.
 #[inline(always)]
-pub(crate) fn of_transition<M: Memory>(sk: u64, old: u8, new: u8, error: Option<u16>) -> Option<Caller> {
+pub(crate) fn of_transition<M: Memory>(sk: u64, old: u8, new: u8, error: u16) -> Caller {
     if !caused_transition(old, new, error) {
-        return None;
+        return Caller::NONE;
     }
     let closing = new == state::FIN_WAIT1 || new == state::LAST_ACK || old == new;
     if closing
         && config!(socket.sk_lock_owned) != ABSENT
         && M::load::<u32>(sk, config!(socket.sk_lock_owned)) == 0
     {
-        return None;
+        return Caller::NONE;
     }
-    current()
+    current().unwrap_or(Caller::NONE)
 }
 
 /// Whether the offsets of a task's fields are known.
@@ -109,6 +115,15 @@ pub(crate) fn current() -> Option<Caller> {
 }
 
 impl Caller {
+    /// No process.
+    const NONE: Self = Self { task: 0, tgid: 0, is_thread: false };
+
+    /// Whether there is a process.
+    #[inline(always)]
+    pub(crate) fn is_some(&self) -> bool {
+        self.tgid != 0
+    }
+
     /// The flags of the parts that [`write`](Self::write) writes.
     #[inline(always)]
     pub(crate) fn flags(&self) -> u32 {

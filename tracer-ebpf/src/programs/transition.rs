@@ -259,7 +259,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
     let mut bits = 0;
     let (mut error, mut shutdown, mut cgroup_id, mut cookie, mut extra) = (0u16, 0u8, 0, 0, 0u32);
     // The accepted socket is still a copy of its listener: its queue is the listener's, and up to 6.14 so is its cookie.
-    let copied = old == state::LISTEN && new == state::SYN_RECV;
+    keep_states(&mut slot, old, new);
     if layout_known {
         if settled && tp != 0 {
             bits |= flags::SOCKET_FIELDS | flags::INFO | settled_flags::<M>(tp, old, new);
@@ -280,7 +280,8 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
                 bits |= flags::ATTACHED;
             }
         }
-        if copied {
+        let (old, new) = states(&mut slot);
+        if old == state::LISTEN && new == state::SYN_RECV {
             bits |= flags::ACCEPT_QUEUE;
         } else if M::CHEAP && config!(socket_cookies) != 0 && old == state::CLOSE && new == state::LISTEN {
             // Generated here, so that a later socket dump can name this listener: without `bind()` it has no port yet.
@@ -289,6 +290,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         } else {
             cookie = M::load(sk, config!(socket.skc_cookie));
         }
+        let (old, new) = states(&mut slot);
         if tp != 0 {
             if is_active_close(old, new) {
                 bits |= flags::DATA_SEGMENTS;
@@ -302,6 +304,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
                 bits |= listener_flags::<M>(tp);
             }
         }
+        let (old, new) = states(&mut slot);
         if config!(socket.skc_bound_dev_if) != ABSENT
             && ((old == state::SYN_RECV && new == state::ESTABLISHED)
                 || (old == state::CLOSE && new == state::SYN_SENT))
@@ -310,6 +313,7 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             extra = M::load::<u32>(sk, config!(socket.skc_bound_dev_if));
             bits |= (extra.wrapping_neg() >> 31) * flags::INTERFACE;
         }
+        let (old, new) = states(&mut slot);
         if old == state::CLOSE {
             if M::load::<u16>(sk, config!(socket.skc_num)) == 0 {
                 bits |= flags::PORT_UNBOUND;
@@ -326,9 +330,10 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
             bits |= flags::CGROUP;
         }
     }
-    let known_error = if layout_known && is_settled(new) { Some(error) } else { None };
+    let (old, new) = states(&mut slot);
+    let known_error = if layout_known && is_settled(new) { error } else { process::UNKNOWN_ERROR };
     let caller = process::of_transition::<M>(sk, old, new, known_error);
-    if let Some(caller) = &caller {
+    if caller.is_some() {
         bits |= caller.flags();
     }
     endpoints::write_base(&mut slot, RecordKind::Transition, sk, netns, ends, bits);
@@ -342,9 +347,10 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         (*record).extra = extra;
     }
     keep_states(&mut slot, old, new);
-    if let Some(caller) = &caller {
+    if caller.is_some() {
         caller.write(&mut slot);
     }
+    let (old, new) = states(&mut slot);
     if layout_known && old == state::LISTEN && new == state::SYN_RECV {
         // SAFETY: the slot has room for all parts.
         unsafe {

@@ -42,6 +42,11 @@ impl ExportArguments {
         [FileFormat::Parquet, FileFormat::Csv].into_iter().find(|format| extension == format.extension())
     }
 
+    /// Returns whether transitions are exported.
+    pub(super) fn exports_transitions(&self) -> bool {
+        self.what.contains(&Table::Transitions)
+    }
+
     /// Returns the error of options that contradict each other.
     pub(super) fn conflict(&self) -> Option<&'static str> {
         let repeated = (1..self.what.len()).any(|at| self.what[..at].contains(&self.what[at]));

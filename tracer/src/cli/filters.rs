@@ -73,11 +73,6 @@ pub(crate) enum RoleArgument {
 }
 
 impl FilterArguments {
-    /// Returns whether no filter is set.
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Builds the filter.
     pub(super) fn filter(&self) -> Filter {
         let filter = self.clone();

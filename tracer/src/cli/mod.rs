@@ -1,5 +1,6 @@
 //! The command line. Its names and meanings are a contract with users' scripts.
 
+mod applicability;
 mod diagram;
 mod export;
 mod filters;
@@ -90,22 +91,16 @@ impl Cli {
     ///
     /// Wrong usage.
     pub fn check(&self) -> Result<(), clap::Error> {
-        let has_input = !self.shared.input.is_empty();
-        let conflict = match &self.command {
-            Some(Command::Record(_)) if has_input => "`record` traces the kernel: it takes no --input",
-            Some(Command::Record(_)) if !self.shared.filter.is_default() => {
-                "`record` records everything: give the filters to the command that reads the recording"
-            }
-            Some(Command::Doctor) if has_input => "`doctor` checks this host: it takes no --input",
-            Some(Command::Export(_)) if has_input => "`export` takes its recordings without --input",
-            Some(Command::Export(arguments)) => match arguments.conflict() {
-                Some(conflict) => conflict,
-                None => return Ok(()),
-            },
-            _ => return Ok(()),
-        };
-        Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, conflict))
+        match &self.command {
+            Some(Command::Export(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Returns the error of options that do not go together.
+fn conflict(sentence: impl std::fmt::Display) -> clap::Error {
+    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, sentence)
 }
 
 #[cfg(test)]
@@ -138,11 +133,7 @@ mod tests {
     #[test]
     fn contradictory_options_are_wrong_usage() {
         for (arguments, part) in [
-            (&["record", "a", "-i", "b"][..], "--input"),
-            (&["record", "a", "--local-port", "80"], "filters"),
-            (&["doctor", "-i", "a"], "--input"),
-            (&["export", "a", "--to", "b", "-i", "c"], "--input"),
-            (&["export", "a", "--to", "b.csv"], "--what connections"),
+            (&["export", "a", "--to", "b.csv"][..], "--what connections"),
             (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
             (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),
         ] {

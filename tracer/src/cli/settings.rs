@@ -7,27 +7,7 @@ use std::{ffi::OsString, fs, path::Path};
 
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, parser::ValueSource};
 
-use crate::cli::{Cli, Command};
-
-/// Shared options that `serve` rejects.
-const NOT_FOR_SERVE: &[&str] = &[
-    "output",
-    "count",
-    "time",
-    "local-port",
-    "remote-port",
-    "local",
-    "remote",
-    "pid",
-    "comm",
-    "cgroup",
-    "role",
-    "state",
-    "failed",
-    "min-duration",
-    "ipv4",
-    "ipv6",
-];
+use crate::cli::{Cli, Command, applicability, conflict};
 
 /// Options that only the command line accepts.
 const COMMAND_LINE_ONLY: &[&str] = &["config", "check", "help", "version"];
@@ -38,9 +18,6 @@ pub enum SettingsError {
     /// The command line is invalid.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// `serve` does not support the option.
-    #[error("`serve` does not support --{0}: it counts everything; use --label and --netns")]
-    Unsupported(String),
     /// The file cannot be read.
     #[error(
         "the configuration {path} cannot be read: {error}; check its path and that this user may read it"
@@ -100,6 +77,10 @@ impl Cli {
         let matches = Self::command().try_get_matches_from(&arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.shared.is_silent_while_running = cli.is_silent_while_running();
+        let given = matches.subcommand().map_or(&matches, |(_, given)| given);
+        if let Some(refusal) = applicability::refusal(&cli, given) {
+            return Err(conflict(refusal).into());
+        }
         match (&cli.command, matches.subcommand()) {
             (Some(Command::Serve(_)), Some((_, given))) => merge(&arguments, given, &variable),
             _ => Ok(cli),
@@ -115,11 +96,6 @@ fn merge(
     let is_given =
         |option: &Arg| given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine);
     let options = options();
-    if let Some(unsupported) =
-        options.iter().find(|option| NOT_FOR_SERVE.contains(&name(option)) && is_given(option))
-    {
-        return Err(SettingsError::Unsupported(name(unsupported).to_owned()));
-    }
     let path = given.get_one::<std::path::PathBuf>("config").cloned();
     let path = path.or_else(|| variable(&variable_of("config")).filter(|it| !it.is_empty()).map(Into::into));
     let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
@@ -172,7 +148,9 @@ fn name(option: &Arg) -> &str {
 }
 
 fn is_settable(option: &Arg) -> bool {
-    !NOT_FOR_SERVE.contains(&name(option)) && !COMMAND_LINE_ONLY.contains(&name(option))
+    let is_own = Cli::command().get_arguments().all(|shared| shared.get_id() != option.get_id());
+    (is_own || applicability::has_use(applicability::Name::Serve, name(option)))
+        && !COMMAND_LINE_ONLY.contains(&name(option))
 }
 
 fn variable_of(name: &str) -> String {
@@ -334,7 +312,7 @@ mod tests {
                 panic!("{name}: {error}");
             }
         }
-        for name in NOT_FOR_SERVE.iter().chain(COMMAND_LINE_ONLY) {
+        for name in COMMAND_LINE_ONLY {
             assert!(options().iter().any(|option| super::name(option) == *name), "{name} is not an option");
         }
     }
@@ -365,7 +343,7 @@ mod tests {
         let error = read_with(&[], &[("TCPTRACE_BUFFER", "1")], "").unwrap_err().to_string();
         assert!(error.contains("TCPTRACE_BUFFER") && error.contains("4K"), "{error}");
         let error = read_with(&["--failed"], &[], "").unwrap_err().to_string();
-        assert!(error.contains("does not support --failed"), "{error}");
+        assert!(error.contains("`serve` has no use for --failed"), "{error}");
         let all = ["tcptrace-bpf", "serve", "--config", "/no/such/file"].map(OsString::from);
         let error = Cli::read(all, |_| None).unwrap_err().to_string();
         assert!(error.contains("/no/such/file") && error.contains("check its path"), "{error}");

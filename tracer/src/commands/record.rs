@@ -1,6 +1,6 @@
 //! `record`: writes the event stream to a file.
 
-use std::io;
+use std::{io, num::NonZeroU32};
 
 use tracer_core::{
     event::{Event, ExistingSocket, ExistingTimewait, Nanos, SocketCookie, SourceCounts, Timestamp},
@@ -210,6 +210,7 @@ fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingS
             netns,
             cgroup_id: None,
             info: None,
+            interface: None,
         }
     });
     let connections = tracker.connections().map(move |(socket, connection)| ExistingSocket {
@@ -225,6 +226,7 @@ fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingS
         netns: connection.netns,
         cgroup_id: connection.cgroup_id,
         info: None,
+        interface: connection.interface.map(NonZeroU32::get),
     });
     listeners.chain(connections)
 }

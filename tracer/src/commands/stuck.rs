@@ -31,8 +31,24 @@ use crate::{
     sources::sock_diag::{Existing, SocketSnapshot, existing},
 };
 
-/// When connections entered their current state, as far as it was seen.
-type Entered = HashMap<ConnKey, (TcpState, Timestamp)>;
+/// The connections in the table at the end of tracing.
+type Entered = HashMap<ConnKey, InState>;
+
+/// A state, and how long a connection has been in it.
+#[derive(Clone, Copy, Debug)]
+struct InState {
+    state: TcpState,
+    since: Timestamp,
+    /// The transition into the state was seen; otherwise it happened before `since`.
+    is_exact: bool,
+}
+
+impl InState {
+    fn age(self, now: Timestamp) -> Age {
+        let age = now.since(self.since);
+        if self.is_exact { Age::Observed(age) } else { Age::AtLeast(age) }
+    }
+}
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
     if !shared.input.is_empty() {
@@ -90,21 +106,23 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
     }
 }
 
-/// Returns when every connection in the table entered its state, as far as it was seen.
+/// Returns since when every connection in the table is in its state. One that existed before tracing began, and had no
+/// transition since, has been in it at least since it was first seen.
 fn entered(tracker: &Tracker, _now: Timestamp) -> Entered {
     let mut entered = Entered::new();
     for timewait in tracker.timewait_sockets() {
         if let Some(since) = timewait.since {
-            entered.insert(timewait.key(), (timewait.state, since));
+            entered.insert(timewait.key(), InState { state: timewait.state, since, is_exact: true });
         }
     }
     for (_, connection) in tracker.connections() {
-        if let Some(since) = connection.history.since() {
-            let key = connection.key();
-            let known = entered.entry(key).or_insert((connection.state(), since));
+        let exact = connection.history.since();
+        if let Some(since) = exact.or((!connection.gap).then_some(connection.first_seen)) {
+            let in_state = InState { state: connection.state(), since, is_exact: exact.is_some() };
+            let known = entered.entry(connection.key()).or_insert(in_state);
             // Clients that have no port yet may share a key: the last one to start represents all of them.
-            if known.1 <= since {
-                *known = (connection.state(), since);
+            if known.since <= since {
+                *known = in_state;
             }
         }
     }
@@ -210,11 +228,12 @@ fn stuck_connections(dump: &Existing, entered: &Entered) -> Vec<StuckConnection>
         *process = process.or(socket.process);
     }
     let age = |key: ConnKey, state: TcpState, at_least: Option<Nanos>| match entered.get(&key) {
-        Some((known, since)) if *known == state => Age::Observed(dump.started.since(*since)),
+        Some(known) if known.state == state => known.age(dump.started).or_at_least(at_least),
         // A client starts without a port. The last client that started towards the same peer is at most as old.
         None if state == TcpState::SynSent => {
             let unbound = ConnKey { local: Endpoint { port: 0, ..key.local }, ..key };
-            Age::AtLeast(entered.get(&unbound).map_or(Nanos::ZERO, |(_, since)| dump.started.since(*since)))
+            let youngest = entered.get(&unbound).map(|known| dump.started.since(known.since));
+            Age::AtLeast(youngest.unwrap_or_default()).or_at_least(at_least)
         }
         _ => Age::AtLeast(at_least.unwrap_or_default()),
     };
@@ -250,6 +269,7 @@ fn bare(ConnKey { netns, local, remote }: ConnKey, state: TcpState, age: Age) ->
         netns,
         cgroup_id: None,
         process: None,
+        interface: None,
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: None,
@@ -263,6 +283,7 @@ fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection 
     StuckConnection {
         cgroup_id: socket.cgroup_id,
         process: socket.process.or(bare.process),
+        interface: socket.interface,
         unread_bytes: socket.info.map(|info| info.unread_bytes),
         unacked_bytes: sent.map(|info| info.unacked_bytes),
         ..bare
@@ -272,6 +293,7 @@ fn of_socket(socket: &ExistingSocket, bare: StuckConnection) -> StuckConnection 
 fn of_minisock(socket: &SocketSnapshot, listener: Option<Process>, bare: StuckConnection) -> StuckConnection {
     StuckConnection {
         process: listener.filter(|_| socket.request),
+        interface: socket.interface,
         ends_in: socket.timer.filter(|_| socket.timewait).map(|timer| timer.expires.into()),
         ..bare
     }

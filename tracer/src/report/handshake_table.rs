@@ -117,9 +117,9 @@ fn headline(report: &HandshakeReport<'_>) -> String {
         .map(|host| format!(", host's median {}", spaced_duration(host)))
         .unwrap_or_default();
     format!(
-        "Nothing stands out: {} handshakes, {} failed, {} lost a SYN{median}",
+        "Nothing stands out: {} handshakes, {} failed, {} resent a SYN{median}",
         total.count(),
         total.not_completed(),
-        total.lost_a_syn().0
+        total.retransmitted().0
     )
 }

@@ -105,8 +105,8 @@ pub struct HandshakeLine {
     pub count: u64,
     /// Handshakes that did not complete.
     pub failed: u64,
-    /// Completed handshakes that lost a SYN.
-    pub lost: u64,
+    /// Completed handshakes with a retransmitted SYN or SYN-ACK.
+    pub resent: u64,
     /// Median, 99th percentile and maximum duration of the completed handshakes.
     pub times: [Option<Nanos>; 3],
     /// The faults in words; empty without a fault.

@@ -97,6 +97,7 @@ impl Model {
         let mut stuck = Vec::new();
         for (socket, connection) in tracker.connections() {
             if !self.filter.shows_live(connection)
+                || !self.filter.shows_duration(Some(now.since(connection.first_seen)))
                 || !self.filter.shows_cgroup_of_live(connection, &mut self.cgroups, now)
             {
                 continue;
@@ -182,7 +183,7 @@ fn handshake_line(group: &GroupReport<'_>) -> HandshakeLine {
         group: group_text(group.key),
         count: group.stats.count(),
         failed: group.stats.not_completed(),
-        lost: group.stats.lost_a_syn().0,
+        resent: group.stats.retransmitted().0,
         times: [durations.quantile(0.5), durations.quantile(0.99), durations.max()],
         why: why.join("; "),
         is_offender: group.score.is_offender(),

@@ -182,7 +182,7 @@ fn handshake_groups(
         let [p50, p99, max] = group.times.map(duration_text);
         let mut cells = vec![Cell::from(group.group.as_str()), right(group.count.to_string())];
         if wide {
-            cells.extend([right(group.failed.to_string()), right(group.lost.to_string())]);
+            cells.extend([right(group.failed.to_string()), right(group.resent.to_string())]);
         }
         cells.extend([right(p50), right(p99)]);
         if wide {
@@ -195,7 +195,7 @@ fn handshake_groups(
     let (mut head, mut widths) =
         (vec!["GROUP", "  COUNT"], vec![Constraint::Length(22), Constraint::Length(7)]);
     if wide {
-        head.extend(["FAILED", "  LOST"]);
+        head.extend(["FAILED", "RESENT"]);
         widths.extend([Constraint::Length(6); 2]);
     }
     head.extend(["     P50", "     P99"]);

@@ -44,6 +44,7 @@ fn events(count: u64) -> Vec<Event> {
             netns: Some(Netns(1)),
             cgroup_id: Some(CgroupId(2)),
             info: None,
+            interface: Some(2),
         }),
         Event::ExistingTimewait(ExistingTimewait {
             time: Timestamp(1),
@@ -55,7 +56,7 @@ fn events(count: u64) -> Vec<Event> {
         }),
         Event::DumpEnd { started: Timestamp(1), timewait: true },
     ];
-    for time in 2..count {
+    for time in 3..count {
         events.push(match time % 5 {
             0 => Event::FirstRead(FirstRead {
                 time: Timestamp(time),

@@ -141,6 +141,7 @@ fn existing() -> impl Strategy<Value = Event> {
                 netns: netns.map(Netns),
                 cgroup_id: cgroup_id.map(CgroupId),
                 info,
+                interface: netns,
             })
         },
     )

@@ -50,6 +50,7 @@ fn existing(time: u64) -> Event {
         netns: None,
         cgroup_id: None,
         info: None,
+        interface: None,
     })
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn client(to: Endpoint, duration: u64) -> HandshakeAttempt {
         caveat: None,
         rtt: Some(Nanos(duration)),
         retransmits: Some(0),
+        lost: Some(false),
         error: None,
     }
 }
@@ -47,6 +48,7 @@ pub(crate) fn lossy(to: Endpoint, rtt: u64, lost: u8, waited_ns: u64) -> Handsha
         duration: Some(Nanos(waited_ns + rtt)),
         rtt: Some(Nanos(rtt)),
         retransmits: Some(lost),
+        lost: Some(true),
         ..client(to, rtt)
     }
 }

@@ -61,13 +61,13 @@ fn the_worst_offenders_come_first_and_are_named() {
         faults[..2],
         [
             Fault::Failing { outcome: HandshakeOutcome::Failed(CloseReason::Refused), count: 60, of: 60 },
-            Fault::Losing { count: 20, of: 60, mean_wait: Some(Nanos(SECOND)) },
+            Fault::Resending { count: 20, of: 60, mean_wait: Some(Nanos(SECOND)) },
         ]
     );
     let text = table(&handshakes, 20);
     let top: Vec<&str> = text.lines().take(3).collect();
     for offender in
-        ["10.0.1.6:8080 (33 % lost a SYN", "10.0.1.7:8080 (slow network", "10.0.1.8:8080 (100 % refused)"]
+        ["10.0.1.6:8080 (33 % resent a SYN", "10.0.1.7:8080 (slow network", "10.0.1.8:8080 (100 % refused)"]
     {
         assert!(top[0].contains(offender), "{offender} not in {top:?}");
     }
@@ -174,7 +174,7 @@ proptest! {
             prop_assert_eq!(stats.count(), attempts.len() as u64);
             prop_assert_eq!(stats.established(), reference.total.established());
             prop_assert!(stats.failures().eq(reference.total.failures()));
-            prop_assert_eq!(stats.lost_a_syn(), reference.total.lost_a_syn());
+            prop_assert_eq!(stats.retransmitted(), reference.total.retransmitted());
             prop_assert_eq!(stats.durations().sum(), reference.total.durations().sum());
             prop_assert_eq!(stats.durations().max(), reference.total.durations().max());
             prop_assert_eq!(stats.retransmit_wait(), reference.total.retransmit_wait());

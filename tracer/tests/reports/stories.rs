@@ -35,13 +35,15 @@ fn network_time_and_waits_are_separated() {
 
 #[test]
 fn unknown_parts_are_omitted() {
-    let no_sample = HandshakeAttempt { rtt: None, retransmits: None, ..client(to(), 300 * MS) };
+    let no_sample = HandshakeAttempt { rtt: None, retransmits: None, lost: None, ..client(to(), 300 * MS) };
     assert_eq!(story(&no_sample), "300 ms");
     // No schedule of the kernel has two retransmissions within 1.2 s.
-    let own_timer = HandshakeAttempt { rtt: None, retransmits: Some(2), ..client(to(), 1_200 * MS) };
+    let own_timer =
+        HandshakeAttempt { rtt: None, retransmits: Some(2), lost: Some(true), ..client(to(), 1_200 * MS) };
     assert_eq!(story(&own_timer), "1.2 s, 2 SYNs lost (waits unknown)");
-    let spurious = HandshakeAttempt { retransmits: Some(1), ..client(to(), 1_200 * MS) };
-    assert_eq!(story(&spurious), "1.2 s = 1 spurious SYN retransmit + 1.2 s network");
+    let answered =
+        HandshakeAttempt { rtt: None, retransmits: Some(1), lost: None, ..client(to(), 1_200 * MS) };
+    assert_eq!(story(&answered), "1.2 s, 1 SYN resent, although the first one arrived");
     let unknown = HandshakeAttempt { duration: None, rtt: None, ..served(80, to(), MS) };
     assert_eq!(story(&unknown), "unknown: the kernel has no sample");
 }
@@ -55,6 +57,7 @@ fn caveats_are_reported() {
     assert_eq!(story(&data), "300 ms until the client's first data, which it may have waited for");
     let resent = HandshakeAttempt {
         retransmits: Some(1),
+        lost: Some(true),
         caveat: Some(HandshakeCaveat::SynAckRetransmitted),
         source: DurationSource::Observed,
         ..server(1_036)
@@ -62,6 +65,7 @@ fn caveats_are_reported() {
     assert_eq!(story(&resent), "1.04 s = 1 SYN-ACK lost (1 s) + 36 ms until the answer");
     let modelled = HandshakeAttempt {
         retransmits: Some(1),
+        lost: Some(true),
         caveat: Some(HandshakeCaveat::RetransmitSchedule),
         source: DurationSource::Modelled,
         rtt: Some(Nanos(30 * MS)),

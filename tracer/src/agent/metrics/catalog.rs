@@ -72,7 +72,7 @@ pub(super) const HANDSHAKE_DURATION: Description = Description {
            SYN-ACK to ACK, not the microseconds in SYN_RECV. A handshake whose duration is unknown \
            or may include the client's wait for data (docs/handshake-durations.md) counts only in `tcptrace_handshakes_total`. The bounds .95, 1.5, 2.5, 3.5, \
            7.5, 15.5, 31.5, 67.5 and 131 bracket the SYN retransmission steps: a handshake above .95 lost at least \
-           one SYN or SYN-ACK.",
+           one SYN or SYN-ACK, unless the round trip takes that long.",
     ..metric(
         "tcptrace_handshake_duration",
         SECONDS,

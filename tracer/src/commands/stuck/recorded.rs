@@ -1,6 +1,6 @@
 //! Stuck connections at the end of a recording.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use tracer_core::{
     event::{Netns, Process, TcpState, Timestamp},
@@ -45,6 +45,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
         netns: socket.netns,
         cgroup_id: None,
         process: None,
+        interface: None,
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: Some(socket.timer_due.since(now)),
@@ -60,6 +61,7 @@ fn stuck(tracker: &Tracker, now: Timestamp) -> Vec<StuckConnection> {
             netns: half_open.netns,
             cgroup_id: None,
             process: listeners.get(&(half_open.netns, half_open.local.port)).copied(),
+            interface: None,
             unread_bytes: None,
             unacked_bytes: None,
             ends_in: None,
@@ -78,6 +80,7 @@ fn of_connection(connection: &Connection, now: Timestamp) -> StuckConnection {
         netns: connection.netns,
         cgroup_id: connection.cgroup_id,
         process: connection.owner.process,
+        interface: connection.interface.map(NonZeroU32::get),
         unread_bytes: None,
         unacked_bytes: None,
         ends_in: None,

@@ -321,6 +321,7 @@ impl Rows {
             netns: self.netns.get(row).map(Netns),
             cgroup_id: self.cgroup_id.get(row).map(CgroupId),
             info: self.info(row),
+            interface: self.interface.get(row),
         })
     }
 

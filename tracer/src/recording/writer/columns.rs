@@ -215,8 +215,19 @@ impl BatchColumns {
     }
 
     fn existing(&mut self, socket: &ExistingSocket, resolver: &mut CgroupResolver) {
-        let ExistingSocket { time, cookie, state, state_age, local, remote, process, netns, cgroup_id, info } =
-            socket;
+        let ExistingSocket {
+            time,
+            cookie,
+            state,
+            state_age,
+            local,
+            remote,
+            process,
+            netns,
+            cgroup_id,
+            info,
+            interface,
+        } = socket;
         let row = self.rows;
         self.begin(Kind::Existing, *time);
         self.cookie.put(row, cookie.0);
@@ -227,6 +238,7 @@ impl BatchColumns {
         if let Some(info) = info {
             self.info.put(row, info);
         }
+        self.interface.put_optional(row, *interface);
     }
 
     fn existing_timewait(&mut self, socket: &ExistingTimewait) {

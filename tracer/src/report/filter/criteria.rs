@@ -40,7 +40,7 @@ pub struct Filter {
     pub states: Vec<TcpState>,
     /// Only connections that failed.
     pub failed: bool,
-    /// Transition: the minimum time in the state left. Connection: its minimum duration. An unknown
+    /// Transition: the minimum time in the state left. Connection: its minimum duration, of an open one so far. An unknown
     /// duration does not match.
     pub min_duration: Option<Nanos>,
     /// IPv4 (true) or IPv6 (false). A v4-mapped peer is IPv4.
@@ -248,7 +248,8 @@ impl Filter {
                 || names.into_iter().flatten().any(|name| self.comms.iter().any(|comm| is_comm(name, comm))))
     }
 
-    fn shows_duration(&self, duration: Option<Nanos>) -> bool {
+    /// Returns whether a duration is long enough. An unknown one is not.
+    pub fn shows_duration(&self, duration: Option<Nanos>) -> bool {
         self.min_duration.is_none_or(|least| duration.is_some_and(|duration| duration >= least))
     }
 }

@@ -1,6 +1,6 @@
 //! A closed connection.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, num::NonZeroU32};
 
 use arrayvec::ArrayVec;
 use tracer_core::{
@@ -15,7 +15,7 @@ use crate::{
         rows::state_span::StatesText,
         text::{
             OrDash,
-            endpoint::{EndpointText, known_address, known_port, network_type},
+            endpoint::{ZonedEndpoint, known_address, known_port, network_type},
             errno,
             name::{EscapedText, ProcessName},
             quantity::{bytes, duration, microseconds},
@@ -51,6 +51,10 @@ impl<'a> ConnectionRow<'a> {
             opened: closed.opened(),
             duration: closed.duration(),
         }
+    }
+
+    fn interface(&self) -> Option<u32> {
+        self.connection.interface.map(NonZeroU32::get)
     }
 
     /// Returns when the connection closed, or its last event if the end was not seen.
@@ -180,6 +184,12 @@ fields! { ConnectionRow<'_>, |row| {
     /// Name of the owner's thread that made the call, at most 15 bytes; null if it was the main thread, or is unknown
     thread: Option<EscapedText<'_>> =
         row.connection.owner.thread.as_ref().map(|thread| EscapedText(thread.name()));
+    /// Whether a segment of the handshake was lost: see
+    /// [handshake-durations.md](handshake-durations.md#lost-segments). Null if unknown
+    syn_lost: Option<bool> = row.connection.handshake.and_then(|handshake| handshake.lost);
+    /// Index of the interface that the socket is bound to, which is the zone of a link-local address. Null if it is not
+    /// bound
+    interface: Option<u32> = row.interface();
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {
@@ -187,8 +197,8 @@ table! { ConnectionRow<'_>, |row, wide| {
     right 7 "PID" = OrDash(row.process.map(|process| process.pid));
     left 15 "PROCESS" = OrDash(row.process.map(ProcessName));
     left 12 "ROLE" = row.connection.role.name();
-    left 23 "LOCAL" = EndpointText(row.connection.local);
-    left 23 "REMOTE" = EndpointText(row.connection.remote);
+    left 23 "LOCAL" = ZonedEndpoint(row.connection.local, row.interface());
+    left 23 "REMOTE" = ZonedEndpoint(row.connection.remote, row.interface());
     right 9 "HANDSHAKE" = duration(row.handshake_duration());
     right 9 "DURATION" = duration(row.duration);
     right 7 "SENT" = bytes(row.info.map(|info| info.bytes_sent));

@@ -55,7 +55,7 @@ impl Row for HandshakeBucketRow {
         let mark = if self.bucket.begins_with_retransmit() { "╟" } else { "│" };
         write!(line, "{from:>8} {mark} {count:>7} {}", bar(count, self.max_count))?;
         if lost > 0 {
-            write!(line, " {lost} lost a SYN")?;
+            write!(line, " {lost} resent a SYN")?;
         }
         Ok(())
     }

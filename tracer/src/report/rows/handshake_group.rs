@@ -87,9 +87,9 @@ fields! { HandshakeGroupRow<'_>, |row| {
     /// host answered, and the client never completed). In CSV `refused:12 timed_out:3`
     failures: Vec<FailureCount> = row.failures();
     /// Completed handshakes with a retransmitted SYN; for a server, SYN-ACK
-    lost_syn: u64 ["handshakes"] = row.group.stats.lost_a_syn().0;
+    lost_syn: u64 ["handshakes"] = row.group.stats.retransmitted().0;
     /// Completed handshakes whose retransmissions are known
-    lost_syn_known: u64 ["handshakes"] = row.group.stats.lost_a_syn().1;
+    lost_syn_known: u64 ["handshakes"] = row.group.stats.retransmitted().1;
     /// Median duration of completed handshakes, within 1 %. Null if none completed
     p50_us: Option<f64> ["us"] = row.p50.map(microseconds);
     /// 90th percentile, within 1 %. Null if none completed
@@ -114,7 +114,7 @@ table! { HandshakeGroupRow<'_>, |row, wide| {
     left 23 "GROUP" = group_text(row.group.key).as_str();
     right 7 "COUNT" = row.group.stats.count();
     right 6 "FAILED" = row.group.stats.not_completed();
-    right 6 "LOST" = row.group.stats.lost_a_syn().0;
+    right 6 "RESENT" = row.group.stats.retransmitted().0;
     right 8 "P50" = duration(row.p50);
     right 8 "P90" = duration(row.p90);
     right 8 "P99" = duration(row.p99);

@@ -82,6 +82,8 @@ fields! { SlowHandshakeRow<'_>, |row| {
     netns: Option<Netns> = row.attempt.netns;
     /// What happened, in words that may change
     story: String = story(row.attempt);
+    /// As in `connection`
+    syn_lost: Option<bool> = row.attempt.lost;
 }}
 
 table! { SlowHandshakeRow<'_>, |row, wide| {

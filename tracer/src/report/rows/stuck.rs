@@ -13,7 +13,7 @@ use crate::{
         fields::fields,
         text::{
             OrDash, Text,
-            endpoint::{EndpointText, known_address, known_port, network_type},
+            endpoint::{ZonedEndpoint, known_address, known_port, network_type},
             name::{EscapedText, ProcessName},
             quantity::{duration, microseconds},
             table::table,
@@ -78,6 +78,9 @@ fields! { StuckRow<'_>, |row| {
     /// It waits in its listener's accept queue: no process has accepted it. Null for a recording and for a socket without
     /// an application
     not_accepted: Option<bool> = row.stuck.not_accepted;
+    /// Index of the interface that the socket is bound to, which is the zone of a link-local address. Null if it is not
+    /// bound
+    interface: Option<u32> = row.stuck.interface;
 }}
 
 table! { StuckRow<'_>, |row, wide| {
@@ -85,8 +88,8 @@ table! { StuckRow<'_>, |row, wide| {
     left 11 "STATE" = row.stuck.state.kernel_name();
     right 9 "AGE" = AgeText(row.stuck.age);
     left 0 "" = "";
-    left 23 "LOCAL" = EndpointText(row.stuck.local);
-    left 23 "REMOTE" = EndpointText(row.stuck.remote);
+    left 23 "LOCAL" = ZonedEndpoint(row.stuck.local, row.stuck.interface);
+    left 23 "REMOTE" = ZonedEndpoint(row.stuck.remote, row.stuck.interface);
     right 7 "UNREAD" = OrDash(row.stuck.unread_bytes);
     right 7 "UNACKED" = OrDash(row.stuck.unacked_bytes);
     left 0 "" = "";

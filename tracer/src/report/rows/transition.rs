@@ -1,6 +1,6 @@
 //! A transition, and the end of a timewait socket.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU32};
 
 use tracer_core::{
     event::{
@@ -15,7 +15,7 @@ use crate::report::{
     fields::fields,
     text::{
         OrDash,
-        endpoint::{EndpointText, bound, known_address, known_port, network_type},
+        endpoint::{ZonedEndpoint, bound, known_address, known_port, network_type},
         name::{EscapedText, ProcessName, SocketText},
         quantity::{duration, microseconds},
         table::table,
@@ -40,6 +40,7 @@ pub struct TransitionRow {
     owner_source: OwnerSource,
     cgroup_id: Option<CgroupId>,
     netns: Option<Netns>,
+    interface: Option<u32>,
 }
 
 impl TransitionRow {
@@ -75,6 +76,9 @@ impl TransitionRow {
             owner_source,
             cgroup_id: transition.cgroup_id.or(connection.and_then(|connection| connection.cgroup_id)),
             netns: transition.netns,
+            interface: transition
+                .interface
+                .or(connection.and_then(|connection| connection.interface.map(NonZeroU32::get))),
         }
     }
 
@@ -95,6 +99,7 @@ impl TransitionRow {
             owner_source: OwnerSource::Unknown,
             cgroup_id: None,
             netns: event.netns,
+            interface: None,
         }
     }
 
@@ -141,14 +146,17 @@ fields! { TransitionRow, |row| {
     netns: Option<Netns> = row.netns;
     /// Name of the owner's thread that made the call; null if it was the main thread, or is unknown
     thread: Option<EscapedText<'_>> = row.thread.as_ref().map(|thread| EscapedText(thread.name()));
+    /// Index of the interface that the socket is bound to, which is the zone of a link-local address. Null if it is not
+    /// bound
+    interface: Option<u32> = row.interface;
 }}
 
 table! { TransitionRow, |row, wide| {
     [time] "TIME" = row.time();
     right 7 "PID" = OrDash(row.process.map(|process| process.pid));
     left 15 "PROCESS" = OrDash(row.process.map(ProcessName));
-    left 23 "LOCAL" = EndpointText(row.local);
-    left 23 "REMOTE" = EndpointText(row.remote);
+    left 23 "LOCAL" = ZonedEndpoint(row.local, row.interface);
+    left 23 "REMOTE" = ZonedEndpoint(row.remote, row.interface);
     left 11 "FROM" = row.from.kernel_name();
     left 11 "TO" = row.to.kernel_name();
     right 9 "DURATION" = duration(row.duration);

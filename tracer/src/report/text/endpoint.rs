@@ -44,6 +44,28 @@ impl Text for EndpointText {
 
 display_as_text!(EndpointText);
 
+/// An endpoint whose link-local address has its zone, the index of an interface (RFC 4007, section 11): `[fe80::1%2]:80`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct ZonedEndpoint(pub(in crate::report) Endpoint, pub(in crate::report) Option<u32>);
+
+impl Text for ZonedEndpoint {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        match (self.0.address, self.1) {
+            (IpAddr::V6(address), Some(zone)) if address.is_unicast_link_local() => {
+                text.write_char('[')?;
+                AddressText(self.0.address).write_to(text)?;
+                text.write_char('%')?;
+                zone.write_to(text)?;
+                text.write_str("]:")?;
+                if self.0.port == 0 { text.write_char('*') } else { self.0.port.write_to(text) }
+            }
+            _ => EndpointText(self.0).write_to(text),
+        }
+    }
+}
+
+display_as_text!(ZonedEndpoint);
+
 /// Formats an endpoint as `address:port`, with IPv6 in brackets and `*` for an unknown port.
 pub fn endpoint_text(endpoint: Endpoint) -> String {
     EndpointText(endpoint).to_string()
@@ -82,6 +104,13 @@ mod tests {
         assert_eq!(text("2001:db8::1", 443), "[2001:db8::1]:443");
         assert_eq!(text("192.0.2.1", 0), "192.0.2.1:*");
         let longest = text("1111:2222:3333:4444:5555:6666:7777:8888", 65535);
+        let zoned = |address: &str, zone| {
+            ZonedEndpoint(Endpoint { address: address.parse().unwrap(), port: 80 }, zone).to_string()
+        };
+        assert_eq!(zoned("fe80::1", Some(2)), "[fe80::1%2]:80");
+        assert_eq!(zoned("fe80::1", None), "[fe80::1]:80");
+        assert_eq!(zoned("2001:db8::1", Some(2)), "[2001:db8::1]:80");
+        assert_eq!(zoned("169.254.0.1", Some(2)), "169.254.0.1:80");
         assert_eq!(longest, "[1111:2222:3333:4444:5555:6666:7777:8888]:65535");
     }
 }

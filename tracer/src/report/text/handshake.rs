@@ -60,9 +60,9 @@ pub fn fault_text(fault: &Fault) -> String {
         Fault::Failing { outcome, count, of } => {
             format!("{} {}", share(count, of), outcome_words(outcome))
         }
-        Fault::Losing { count, of, mean_wait } => match mean_wait {
-            Some(wait) => format!("{} lost a SYN, each waits {}", share(count, of), spaced_duration(wait)),
-            None => format!("{} lost a SYN", share(count, of)),
+        Fault::Resending { count, of, mean_wait } => match mean_wait {
+            Some(wait) => format!("{} resent a SYN, each waits {}", share(count, of), spaced_duration(wait)),
+            None => format!("{} resent a SYN", share(count, of)),
         },
         Fault::Slow { p50, host_median, by_network } => {
             let what = if by_network { "slow network" } else { "slow" };
@@ -98,8 +98,10 @@ fn established(attempt: &HandshakeAttempt) -> String {
         return match attempt.caveat {
             Some(HandshakeCaveat::RetransmitSchedule) => {
                 let count = attempt.retransmits.unwrap_or(0);
-                let plural = if count == 1 { "" } else { "s" };
-                format!("unknown: {count} SYN-ACK{plural} retransmitted, unclear which one was answered")
+                format!(
+                    "unknown: {count} SYN-ACK{} retransmitted, unclear which one was answered",
+                    plural(count)
+                )
             }
             Some(HandshakeCaveat::FastOpenDeferred) => {
                 "unknown: Fast Open deferred the SYN, which was then retransmitted".to_owned()
@@ -137,8 +139,16 @@ fn parts(attempt: &HandshakeAttempt, duration: Nanos) -> Parts {
     let split = attempt.split();
     let mut parts = Vec::new();
     let wait = split.retransmit_wait.unwrap_or_default();
-    if attempt.lost_a_syn() == Some(true) {
-        parts.push(lost(attempt, wait));
+    match (attempt.lost, attempt.retransmits) {
+        (Some(true), _) => parts.push(lost(attempt, wait)),
+        (None, Some(count @ 1..)) => {
+            parts.push(format!(
+                "{count} {}{} resent, although the first one arrived",
+                segment(attempt),
+                plural(count)
+            ));
+        }
+        _ => {}
     }
     if let Some(network) = split.network {
         // More than the resolution of the clocks: 1 ms, and a tenth of the duration.
@@ -158,18 +168,21 @@ fn parts(attempt: &HandshakeAttempt, duration: Nanos) -> Parts {
     if parts.is_empty() { Parts::Unknown } else { Parts::Sum(parts) }
 }
 
+/// Returns the name of the segment that this host retransmits.
+fn segment(attempt: &HandshakeAttempt) -> &'static str {
+    if attempt.role == Role::Server { "SYN-ACK" } else { "SYN" }
+}
+
+fn plural(count: u8) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// Describes lost SYNs and how long each was waited for: `2 SYNs lost (1 s + 2 s)`.
 fn lost(attempt: &HandshakeAttempt, wait: Nanos) -> String {
     let count = attempt.retransmits.unwrap_or(0);
-    let what = if attempt.role == Role::Server { "SYN-ACK" } else { "SYN" };
-    let plural = if count == 1 { "" } else { "s" };
-    let counted = format!("{count} {what}{plural} lost");
+    let counted = format!("{count} {}{} lost", segment(attempt), plural(count));
     if wait < Nanos::from_millis(500) {
-        // The first one was answered, but after the retransmission timeout.
-        return match attempt.rtt {
-            Some(_) => format!("{count} spurious {what} retransmit{plural}"),
-            None => format!("{counted} (waits unknown)"),
-        };
+        return format!("{counted} (waits unknown)");
     }
     match attempt.schedule() {
         Some(schedule) if schedule.retransmits == count && count <= LISTED_WAITS => {

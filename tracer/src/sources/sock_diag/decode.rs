@@ -73,7 +73,8 @@ pub fn message(bytes: &[u8]) -> Result<SocketSnapshot, DecodeError> {
     let words: [[u8; 4]; 18] = std::array::from_fn(|word| std::array::from_fn(|byte| fixed[4 * word + byte]));
     let [[family, state, timer, retransmits], [s0, s1, d0, d1], addresses @ .., _, _, _, _, _, _, _, _] =
         words;
-    let [.., cookie_low, cookie_high, expires, rqueue, wqueue, _uid, inode] = words.map(u32::from_ne_bytes);
+    let [.., interface, cookie_low, cookie_high, expires, rqueue, wqueue, _uid, inode] =
+        words.map(u32::from_ne_bytes);
     let [l0, l1, l2, l3, r0, r1, r2, r3] = addresses;
     let state = TcpState::from_kernel(state).ok_or(DecodeError::State(state))?;
     let local = endpoint(family, [s0, s1], [l0, l1, l2, l3])?;
@@ -105,6 +106,8 @@ pub fn message(bytes: &[u8]) -> Result<SocketSnapshot, DecodeError> {
         accept_queue: listener.then_some(AcceptQueue { length: rqueue, limit: wqueue }),
         info: decoded.map(|decoded| decoded.info),
         since_ack: decoded.and_then(|decoded| decoded.since_ack),
+        rto: decoded.map(|decoded| decoded.rto),
+        interface: Some(interface).filter(|&interface| interface != 0),
         // `SK_MEMINFO_DROPS` of `include/uapi/linux/sock_diag.h`.
         drops: attributes.memory.and_then(|memory| u32_at(memory, 32)),
         cgroup_id: attributes.cgroup_id.filter(|&id| id != CgroupId(0)),

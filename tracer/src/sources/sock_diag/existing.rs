@@ -253,7 +253,7 @@ fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timest
         time,
         cookie: socket.cookie,
         state: socket.state,
-        state_age: socket.state_age_at_least().map(Nanos::from),
+        state_age: socket.state_age_at_least(),
         local: socket.local,
         remote: socket.remote,
         process,
@@ -265,6 +265,7 @@ fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timest
             unacked_bytes: socket.unacknowledged_bytes().unwrap_or(info.unacked_bytes),
             ..info
         }),
+        interface: socket.interface,
     }
 }
 

@@ -129,6 +129,7 @@ mod tests {
             netns: Some(Netns(1)),
             cgroup_id: None,
             info: None,
+            interface: None,
         }
     }
 

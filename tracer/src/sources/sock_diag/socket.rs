@@ -1,7 +1,7 @@
 //! A socket from a socket dump.
 
 use tracer_core::event::{
-    AcceptQueue, CgroupId, ConnKey, Endpoint, Millis, Netns, SocketCookie, TcpInfo, TcpState,
+    AcceptQueue, CgroupId, ConnKey, Endpoint, Micros, Millis, Nanos, Netns, SocketCookie, TcpInfo, TcpState,
 };
 
 /// The purpose of a socket's running timer (`idiag_timer`, `inet_sk_diag_fill`).
@@ -76,6 +76,10 @@ pub struct SocketSnapshot {
     /// Nearly every segment carries an acknowledgement, including FINs and answers to keepalives. The kernel measures
     /// in ticks (1 to 10 ms), and starts when the connection becomes `ESTABLISHED`.
     pub since_ack: Option<Millis>,
+    /// The index of the interface that the socket is bound to (`idiag_if`); none when it is not bound.
+    pub interface: Option<u32>,
+    /// The retransmission timeout in use, after any doubling (`tcpi_rto`). Full sockets only.
+    pub rto: Option<Micros>,
     /// Segments dropped at a full socket over its lifetime (`sk_drops`). For a listener, this includes every SYN or
     /// final ACK that was refused because the accept queue was full.
     pub drops: Option<u32>,
@@ -119,14 +123,42 @@ impl SocketSnapshot {
     /// Returns a lower bound of the time in the state; `None` where no bound is known.
     ///
     /// A segment from the peer starts `ESTABLISHED`, `FIN_WAIT2`, `CLOSE_WAIT` and `CLOSING`, so each is at least as
-    /// old as the last acknowledgement. A `close()` starts the other states.
-    pub fn state_age_at_least(&self) -> Option<Millis> {
+    /// old as the last acknowledgement. The other states start with a SYN or FIN of this host, and are at least as old as
+    /// its retransmissions.
+    pub fn state_age_at_least(&self) -> Option<Nanos> {
         match self.state {
-            TcpState::Established | TcpState::FinWait2 | TcpState::CloseWait | TcpState::Closing => {
-                self.since_ack
+            TcpState::Established | TcpState::FinWait2 | TcpState::CloseWait => {
+                self.since_ack.map(Nanos::from)
             }
+            TcpState::Closing => self.since_ack.map(Nanos::from).max(self.since_fin_at_least()),
+            TcpState::SynSent => self.since_syn_at_least(),
+            TcpState::FinWait1 | TcpState::LastAck => self.since_fin_at_least(),
             _ => None,
         }
+    }
+
+    /// Returns the least time since the first SYN. Each retransmission follows the one before after at least 1 s
+    /// (`TCP_TIMEOUT_INIT`; `tcp_syn_linear_timeouts` delays the doubling).
+    fn since_syn_at_least(&self) -> Option<Nanos> {
+        const INTERVAL: Nanos = Nanos::from_secs(1);
+        let timer = self.timer.filter(|timer| timer.kind == TimerKind::Retransmit)?;
+        let waited = INTERVAL.saturating_sub(timer.expires.into());
+        Some(INTERVAL.saturating_mul(timer.retransmits.into()).saturating_add(waited))
+    }
+
+    /// Returns the least time since the first FIN, if nothing but the FIN is retransmitted.
+    ///
+    /// Each wait was half of the next one, up to the longest (`tcp_retransmit_timer`, 6.18 tcp_timer.c), so the waits before
+    /// the current one add up to nearly the current one.
+    fn since_fin_at_least(&self) -> Option<Nanos> {
+        let timer =
+            self.timer.filter(|timer| timer.kind == TimerKind::Retransmit && timer.retransmits > 0)?;
+        if self.unacknowledged_bytes() != Some(0) {
+            return None;
+        }
+        let current = Nanos::from(self.rto?);
+        let before = current.0 - (current.0 >> timer.retransmits.min(63));
+        Some(Nanos(before).saturating_add(current.saturating_sub(timer.expires.into())))
     }
 
     /// Returns whether this is a full socket and not a listener.

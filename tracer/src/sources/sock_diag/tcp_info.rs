@@ -9,6 +9,7 @@ use crate::sources::sock_diag::netlink::{u32_at, u64_at};
 pub(super) struct Decoded {
     pub(super) info: TcpInfo,
     pub(super) since_ack: Option<Millis>,
+    pub(super) rto: Micros,
 }
 
 /// Decodes the attribute `INET_DIAG_INFO` of a socket in `state`, together with the queues of the same message.
@@ -41,7 +42,7 @@ pub(super) fn decode(bytes: &[u8], state: TcpState, rqueue: u32, wqueue: u32) ->
         TcpState::SynSent | TcpState::SynReceived | TcpState::Closed | TcpState::Listen => None,
         _ => Some(Millis(u32_at(bytes, 56)?)),
     };
-    Some(Decoded { info, since_ack })
+    Some(Decoded { info, since_ack, rto: Micros(u32_at(bytes, 8)?) })
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
         assert_eq!(decoded.info.segments_in_flight, 24);
         assert_eq!(decoded.info.unread_bytes, 5);
         assert_eq!(decoded.info.unacked_bytes, 6);
-        assert_eq!(decoded.since_ack, Some(Millis(56)));
+        assert_eq!((decoded.since_ack, decoded.rto), (Some(Millis(56)), Micros(8)));
         assert_eq!(decode(&numbered(400), TcpState::Established, 5, 6), Some(decoded), "a later kernel");
     }
 

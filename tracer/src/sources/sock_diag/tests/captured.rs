@@ -43,6 +43,8 @@ fn minisock(cookie: u64, state: TcpState, local: u16, remote: u16) -> SocketSnap
         accept_queue: None,
         info: None,
         since_ack: None,
+        interface: None,
+        rto: None,
         drops: None,
         cgroup_id: None,
     }
@@ -85,6 +87,7 @@ fn connections_have_all_fields() {
             ..TcpInfo::default()
         }),
         since_ack: Some(Millis(0)),
+        rto: Some(Micros(200_000)),
         drops: Some(0),
         cgroup_id: Some(CgroupId(1)),
         ..minisock(4114, TcpState::CloseWait, 42455, 34658)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::net::sockopt;
-use tracer_core::event::{AcceptQueue, Endpoint, Millis, TcpState};
+use tracer_core::event::{AcceptQueue, Endpoint, Millis, Nanos, TcpState};
 
 use crate::sources::sock_diag::{
     TimerKind,
@@ -61,7 +61,7 @@ fn an_accept_queue_has_its_length_and_limit() {
 fn the_time_since_the_last_acknowledgement_grows() {
     let (client, _server) = pair();
     let socket = wait_for(cookie(&client), |socket| socket.since_ack.is_some_and(|age| age >= Millis(50)));
-    assert_eq!(socket.state_age_at_least(), socket.since_ack);
+    assert_eq!(socket.state_age_at_least(), socket.since_ack.map(Nanos::from));
     assert!(socket.since_ack < Some(Millis(20_000)), "{socket:?}");
 }
 

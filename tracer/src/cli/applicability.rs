@@ -1,0 +1,304 @@
+//! Which command has a use for which shared option. Any other use is an error, never ignored.
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use crate::cli::{Cli, Command};
+
+/// The commands by name. `connections` is also the command of a command line that names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Connections,
+    Transitions,
+    Handshakes,
+    Stuck,
+    Top,
+    Diagram,
+    Serve,
+    Record,
+    Export,
+    Doctor,
+}
+
+use Name::{Connections, Diagram, Doctor, Export, Handshakes, Record, Serve, Stuck, Top, Transitions};
+
+/// Options with a use for the same commands.
+struct Rule {
+    /// Long names.
+    options: &'static [&'static str],
+    commands: &'static [Name],
+    /// Why the other commands have no use for them, and what to use instead.
+    otherwise: &'static str,
+}
+
+/// Every shared option, once.
+const RULES: &[Rule] = &[
+    Rule {
+        options: &["input"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve],
+        otherwise: "`record` and `doctor` look at this host, and `export` takes its recordings without an option",
+    },
+    Rule {
+        options: &["output"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Diagram, Doctor],
+        otherwise: "it writes no rows to stdout; `export` has --format",
+    },
+    Rule {
+        options: &["duration"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record, Export],
+        otherwise: "it ends by itself",
+    },
+    Rule {
+        options: &["count"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Record],
+        otherwise: "it writes no lines to count; use --duration to end it early",
+    },
+    Rule {
+        options: &["time"],
+        commands: &[Connections, Transitions, Handshakes, Diagram],
+        otherwise: "it writes no times into a table",
+    },
+    Rule {
+        options: &["mode", "buffer", "latency", "nice", "no-snapshot", "no-twin"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record],
+        otherwise: READS_NO_KERNEL,
+    },
+    Rule {
+        options: &["max-connections"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record, Export],
+        otherwise: "it follows no connections",
+    },
+    Rule {
+        options: &["quiet"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record, Export, Doctor],
+        otherwise: "",
+    },
+    Rule {
+        options: &["verbose"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record],
+        otherwise: "it says everything already",
+    },
+    Rule {
+        options: &["netns"],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Export],
+        otherwise: NO_FILTER,
+    },
+    Rule {
+        options: &[
+            "local-port",
+            "remote-port",
+            "local",
+            "remote",
+            "pid",
+            "comm",
+            "cgroup",
+            "state",
+            "min-duration",
+            "ipv4",
+            "ipv6",
+        ],
+        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Export],
+        otherwise: NO_FILTER,
+    },
+    Rule {
+        options: &["role"],
+        commands: &[Connections, Transitions, Handshakes, Top, Diagram, Export],
+        otherwise: "it does not know which end opened a connection, or it shows none; select with --local-port or \
+                    --remote-port, and `record` everything",
+    },
+    Rule {
+        options: &["failed"],
+        commands: &[Connections, Handshakes, Export],
+        otherwise: "only connections and handshakes that have ended can have failed; use `connections --failed` or \
+                    `handshakes --failed`",
+    },
+];
+
+const READS_NO_KERNEL: &str = "it reads no events from the kernel";
+const NO_FILTER: &str = "`record` records everything for the command that reads the recording, `serve` counts everything \
+                         (use --label and --netns), and `doctor` shows no connections";
+
+impl Command {
+    fn table_name(&self) -> Name {
+        match self {
+            Self::Connections => Connections,
+            Self::Transitions => Transitions,
+            Self::Handshakes(_) => Handshakes,
+            Self::Stuck(_) => Stuck,
+            Self::Top => Top,
+            Self::Diagram(_) => Diagram,
+            Self::Serve(_) => Serve,
+            Self::Record(_) => Record,
+            Self::Export(_) => Export,
+            Self::Doctor => Doctor,
+        }
+    }
+}
+
+/// Returns whether a command with this name has a use for a shared option.
+pub(super) fn has_use(command: Name, option: &str) -> bool {
+    RULES.iter().any(|rule| rule.options.contains(&option) && rule.commands.contains(&command))
+}
+
+/// Returns the sentence that refuses the first given option without a use; none if all have one.
+pub(super) fn refusal(cli: &Cli, given: &ArgMatches) -> Option<String> {
+    let command = cli.command.as_ref().map_or(Connections, Command::table_name);
+    let name = format!("{command:?}").to_lowercase();
+    let is_given = |option: &str| {
+        // The ids of options are their long names with underscores.
+        given.value_source(&option.replace('-', "_")) == Some(ValueSource::CommandLine)
+    };
+    let options = RULES.iter().flat_map(|rule| rule.options.iter().map(move |option| (rule, *option)));
+    options.filter(|(_, option)| is_given(option)).find_map(|(rule, option)| {
+        let why =
+            if rule.commands.contains(&command) { with_others(cli, rule, option)? } else { rule.otherwise };
+        Some(format!("`{name}` has no use for --{option}: {why}"))
+    })
+}
+
+/// Returns why another option makes this one useless; none if it has a use.
+fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
+    let reads_recording = !cli.shared.input.is_empty();
+    let traces = !reads_recording && cli.shared.duration.is_some();
+    let is_look = matches!(cli.command, Some(Command::Stuck(_))) && !reads_recording && !traces;
+    match option {
+        _ if rule.otherwise == READS_NO_KERNEL && reads_recording => {
+            Some("with --input it reads no events from the kernel")
+        }
+        "verbose" if reads_recording && !matches!(cli.command, Some(Command::Serve(_))) => {
+            Some("with --input it says everything already")
+        }
+        _ if is_look
+            && (rule.otherwise == READS_NO_KERNEL || matches!(option, "verbose" | "max-connections")) =>
+        {
+            Some("it traces only with --duration")
+        }
+        "failed" => match &cli.command {
+            Some(Command::Export(arguments)) if arguments.exports_transitions() => {
+                Some("a transition does not fail; add --what connections")
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// A command line of each command.
+    const COMMANDS: [(Name, &[&str]); 10] = [
+        (Connections, &["connections"]),
+        (Transitions, &["transitions"]),
+        (Handshakes, &["handshakes"]),
+        (Stuck, &["stuck", "--duration", "1s"]),
+        (Top, &["top"]),
+        (Diagram, &["diagram"]),
+        (Serve, &["serve"]),
+        (Record, &["record", "a.arrows"]),
+        (Export, &["export", "a.arrows", "--to", "b", "--what", "connections"]),
+        (Doctor, &["doctor"]),
+    ];
+
+    /// An argument of each option that takes a value.
+    fn argument(option: &str) -> String {
+        let value = match option {
+            "input" => "a.arrows",
+            "output" => "json",
+            "duration" | "latency" | "min-duration" => "1s",
+            "count" | "max-connections" | "nice" | "pid" => "5",
+            "time" => "utc",
+            "mode" => "btf",
+            "buffer" => "8M",
+            "local-port" | "remote-port" => "80",
+            "local" | "remote" => "10.0.0.0/8",
+            "comm" => "curl",
+            "cgroup" => "/",
+            "netns" => "self",
+            "role" => "client",
+            "state" => "syn_sent",
+            _ => return format!("--{option}"),
+        };
+        format!("--{option}={value}")
+    }
+
+    fn read(arguments: &[&str]) -> Result<Cli, String> {
+        let arguments = ["tcptrace-bpf"].iter().chain(arguments).map(OsString::from);
+        let cli = Cli::read(arguments, |_| None).map_err(|error| error.to_string())?;
+        cli.check().map_err(|error| error.to_string())?;
+        Ok(cli)
+    }
+
+    #[test]
+    fn every_shared_option_has_one_rule() {
+        let command = Cli::command();
+        let mut shared: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        let mut ruled: Vec<&str> = RULES.iter().flat_map(|rule| rule.options).copied().collect();
+        shared.sort_unstable();
+        ruled.sort_unstable();
+        assert_eq!(ruled, shared);
+        for option in ruled {
+            let id = command.get_arguments().find(|it| it.get_long() == Some(option)).unwrap().get_id();
+            assert_eq!(id.as_str(), option.replace('-', "_"));
+        }
+    }
+
+    #[test]
+    fn an_option_without_a_use_is_refused_before_and_after_the_command() {
+        for (name, command) in COMMANDS {
+            for option in RULES.iter().flat_map(|rule| rule.options) {
+                let argument = argument(option);
+                if command.contains(&argument.split('=').next().unwrap()) {
+                    continue;
+                }
+                let after: Vec<&str> = command.iter().copied().chain([argument.as_str()]).collect();
+                let before: Vec<&str> =
+                    [argument.as_str()].into_iter().chain(command.iter().copied()).collect();
+                for line in [after, before] {
+                    match read(&line) {
+                        Ok(_) => assert!(has_use(name, option), "{line:?}"),
+                        Err(error) => {
+                            assert!(!has_use(name, option), "{line:?}: {error}");
+                            assert!(error.contains(&format!("--{option}: ")), "{line:?}: {error}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_option_can_take_the_use() {
+        for (line, part) in [
+            (&["-i", "a.arrows", "--mode", "btf"][..], "--mode: with --input"),
+            (&["transitions", "-i", "a.arrows", "--no-snapshot"], "--no-snapshot: with --input"),
+            (&["-i", "a.arrows", "-v"], "--verbose: with --input"),
+            (&["stuck", "--buffer", "8M"], "--buffer: it traces only with --duration"),
+            (&["stuck", "--max-connections", "5"], "--max-connections: it traces only with --duration"),
+            (&["export", "a.arrows", "--to", "b", "--failed"], "--failed: a transition does not fail"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.contains(part), "{line:?}: {error}");
+        }
+        for line in [
+            &["serve", "-i", "a.arrows", "-v"][..],
+            &["stuck", "--duration", "1s", "--buffer", "8M"],
+            &["stuck", "-i", "a.arrows", "--max-connections", "5"],
+        ] {
+            assert!(read(line).is_ok(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_wrong_usage() {
+        let arguments = ["tcptrace-bpf", "stuck", "--role", "client"].map(OsString::from);
+        let error = Cli::read(arguments, |_| None).unwrap_err();
+        let crate::cli::SettingsError::Usage(error) = error else { panic!("{error}") };
+        assert_eq!(error.exit_code(), 2);
+    }
+}
