@@ -229,7 +229,7 @@ fn reused_timewait_ports_are_reported_as_two_connections(#[values(Mode::Btf, Mod
     // Earlier attempts failed without a port; the scenario ignores them.
     tracer.wait_for_lines(4);
     namespace.settle();
-    let rows: Vec<tcptrace_tests::Connection> = tracer.interrupt().rows();
+    let rows: Vec<Connection> = tracer.interrupt().rows();
     let rows: Vec<_> = rows.iter().filter(|row| row.close_reason == "closed").collect();
     let clients: Vec<_> = rows.iter().filter(|row| row.role == "client").collect();
     assert_eq!((rows.len(), clients.len()), (4, 2));

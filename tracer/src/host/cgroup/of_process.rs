@@ -10,8 +10,41 @@ const CONTROLLERS: [&[u8]; 4] = [b"pids", b"memory", b"cpu", b"name=systemd"];
 /// Returns the cgroup path of process `pid`, or `None` when the process does not exist or cannot be read.
 ///
 /// `proc_root` is a mounted procfs, usually `/proc`. [`parse_process_cgroup`] selects one of several hierarchies.
+///
+/// The kernel moves an exiting process to the root of every v1 hierarchy (`proc_cgroup_show`, 6.18 cgroup.c), so `/` says
+/// nothing about it.
 pub fn cgroup_of_process(proc_root: &Path, pid: u32) -> Option<String> {
-    let path = std::ffi::CString::new(format!("{pid}/cgroup")).ok()?;
+    let text = read(proc_root, &format!("{pid}/cgroup"))?;
+    let path = parse_process_cgroup(&text)?;
+    let may_be_gone = path == "/" && names_v1(&text);
+    (!may_be_gone || is_running(&read(proc_root, &format!("{pid}/stat"))?)).then_some(path)
+}
+
+/// Returns whether the root of the v2 hierarchy says nothing about a socket, because this host's processes are in v1
+/// hierarchies.
+pub(super) fn uses_v1(proc_root: &Path) -> bool {
+    read(proc_root, "self/cgroup").is_some_and(|text| names_v1(&text))
+}
+
+/// Returns whether the content of `/proc/PID/cgroup` names a v1 hierarchy of [`CONTROLLERS`].
+fn names_v1(text: &[u8]) -> bool {
+    text.split(|&byte| byte == b'\n').filter_map(split_line).any(|(controllers, _)| {
+        controllers.split(|&byte| byte == b',').any(|controller| CONTROLLERS.contains(&controller))
+    })
+}
+
+/// Returns whether the content of `/proc/PID/stat` is that of a process without `PF_EXITING`
+/// (`include/linux/sched.h`, 0x4).
+fn is_running(stat: &[u8]) -> bool {
+    // The name may contain spaces and parentheses. The flags are the seventh field after it.
+    let after_name = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..));
+    let flags = after_name.and_then(|fields| fields.split(|&byte| byte == b' ').nth(6));
+    let flags = flags.and_then(|flags| std::str::from_utf8(flags).ok()?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & 0x4 == 0)
+}
+
+fn read(proc_root: &Path, path: &str) -> Option<Vec<u8>> {
+    let path = std::ffi::CString::new(path).ok()?;
     let root = rustix::fs::open(
         proc_root,
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
@@ -20,7 +53,7 @@ pub fn cgroup_of_process(proc_root: &Path, pid: u32) -> Option<String> {
     .ok()?;
     let mut text = Vec::new();
     files::read(root, &path, &mut text).ok()?;
-    parse_process_cgroup(&text)
+    Some(text)
 }
 
 /// Selects a path from the content of `/proc/PID/cgroup` (cgroups(7)).
@@ -88,6 +121,44 @@ mod tests {
         ];
         for (text, path) in cases {
             assert_eq!(parse_process_cgroup(text).as_deref(), *path, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_exited_process_is_not_in_the_root() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: u32, cgroup: &str, flags: &str| {
+            let folder = proc.path().join(pid.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("cgroup"), cgroup).unwrap();
+            std::fs::write(folder.join("stat"), format!("{pid} (a b) c) S 1 1 1 0 -1 {flags} 0\n")).unwrap();
+        };
+        process(1, "9:memory:/\n0::/\n", "4194560");
+        process(2, "9:memory:/\n0::/\n", "4194564");
+        process(3, "9:memory:/a\n0::/\n", "4194564");
+        process(4, "0::/\n", "4194564");
+        let path = |pid| cgroup_of_process(proc.path(), pid);
+        assert_eq!(
+            [path(1), path(2)].map(|path| path.as_deref().map(str::to_owned)),
+            [Some("/".into()), None]
+        );
+        assert_eq!(path(3).as_deref(), Some("/a"), "the process has not reached the end of its exit");
+        assert_eq!(path(4).as_deref(), Some("/"), "v2 keeps the path");
+    }
+
+    #[test]
+    fn a_zombie_has_a_cgroup_other_than_the_root_of_v1_or_none() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = WaitId::Pid(Pid::from_child(&child));
+        waitid(ended, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        let path = cgroup_of_process(Path::new("/proc"), child.id());
+        child.wait().unwrap();
+        if uses_v1(Path::new("/proc")) {
+            assert!(path.as_deref() != Some("/"), "{path:?}");
+        } else {
+            assert_eq!(path, cgroup_of_process(Path::new("/proc"), std::process::id()));
         }
     }
 

@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 use tracer_core::event::{CgroupId, Process};
 
 use crate::host::{
-    Cgroup, CgroupCounters, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups, cgroup_of_process,
+    Cgroup, CgroupCounters, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups,
+    cgroup::of_process::uses_v1, cgroup_of_process,
 };
 
 /// Most processes in the cache, which is used where the cgroup id has no useful path. A full cache is cleared.
@@ -30,6 +31,8 @@ enum Lookups {
         paths: Option<Box<CgroupPaths>>,
         by_process: HashMap<u32, ProcessCgroup, foldhash::fast::FixedState>,
         counters: Arc<CgroupCounters>,
+        /// Processes are in v1 hierarchies, and sockets in the root of v2.
+        uses_v1: bool,
     },
     /// The cgroups of a recording.
     Recorded(RecordedCgroups),
@@ -45,14 +48,15 @@ struct ProcessCgroup {
 impl CgroupResolver {
     /// Walks the cgroup hierarchy once. `now` is the time of a monotonic clock.
     pub fn new(now: Duration) -> Self {
-        Self::live(CgroupPaths::new(CgroupLimits::default(), now).ok())
+        Self::live(CgroupPaths::new(CgroupLimits::default(), now).ok(), uses_v1(Path::new("/proc")))
     }
 
-    fn live(paths: Option<CgroupPaths>) -> Self {
+    fn live(paths: Option<CgroupPaths>, uses_v1: bool) -> Self {
         Self(Lookups::Live {
             counters: paths.as_ref().map_or_else(Arc::default, CgroupPaths::counters),
             paths: paths.map(Box::new),
             by_process: HashMap::default(),
+            uses_v1,
         })
     }
 
@@ -89,10 +93,8 @@ impl CgroupResolver {
         now: Duration,
     ) -> Option<Arc<Cgroup>> {
         let by_id = cgroup_id.and_then(|id| self.of_id(id, now));
-        if by_id.as_ref().is_some_and(|cgroup| cgroup.path != "/") {
-            return by_id;
-        }
-        process.and_then(|process| self.of_process(process.pid, now)).or(by_id)
+        let uses_v1 = matches!(self.0, Lookups::Live { uses_v1: true, .. });
+        choose(by_id, || process.and_then(|process| self.of_process(process.pid, now)), uses_v1)
     }
 
     /// Returns the cgroup with this id.
@@ -132,13 +134,25 @@ impl CgroupResolver {
     }
 }
 
+/// Chooses between the cgroup of a socket's id and that of its process. The root is the last resort, and with v1 none.
+fn choose(
+    by_id: Option<Arc<Cgroup>>,
+    by_process: impl FnOnce() -> Option<Arc<Cgroup>>,
+    uses_v1: bool,
+) -> Option<Arc<Cgroup>> {
+    match by_id {
+        Some(cgroup) if cgroup.path != "/" => Some(cgroup),
+        by_id => by_process().or(by_id.filter(|_| !uses_v1)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_cgroup_of_a_process_is_read_and_that_of_an_exited_one_is_cached() {
-        let mut resolver = CgroupResolver::live(None);
+        let mut resolver = CgroupResolver::live(None, false);
         let own = Process { pid: std::process::id(), uid: 0, comm: [0; 16] };
         let now = Duration::ZERO;
         let found = resolver.cgroup(None, Some(&own), now).unwrap();
@@ -153,5 +167,21 @@ mod tests {
         assert_eq!(resolver.cgroup(None, Some(&gone), now), Some(found), "the same process connects again");
         resolver.note(None, Some(&gone), now + PROCESS_TTL);
         assert_eq!(resolver.cgroup(None, Some(&gone), now), None, "a new process with a reused id");
+    }
+
+    #[test]
+    fn the_root_of_v2_is_a_cgroup_only_where_no_process_is_in_v1() {
+        let cgroup = |path: &str| {
+            Some(Arc::new(Cgroup { owner: CgroupOwner::from_path(path), path: path.to_owned() }))
+        };
+        let path = |by_id, by_process, uses_v1| {
+            choose(cgroup(by_id), || by_process, uses_v1).map(|cgroup| cgroup.path.clone())
+        };
+        assert_eq!(path("/", None, false).as_deref(), Some("/"));
+        assert_eq!(path("/", None, true), None);
+        for uses_v1 in [false, true] {
+            assert_eq!(path("/", cgroup("/a"), uses_v1).as_deref(), Some("/a"));
+            assert_eq!(path("/b", cgroup("/a"), uses_v1).as_deref(), Some("/b"));
+        }
     }
 }
