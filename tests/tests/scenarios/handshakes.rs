@@ -109,7 +109,9 @@ fn lost_syn_ack_adds_a_caveat(#[values(Mode::Btf, Mode::Tracepoint)] mode: Mode)
         match row.handshake_us {
             Some(_) => {
                 assert_eq!(row.syn_retransmits, Some(1));
-                assert_near("handshake", row.handshake(), measured);
+                // The model has the kernel's timeout of 1 s. On a busy host the timer fires later, never earlier.
+                let most = measured + speed::tolerance(measured);
+                assert_time("handshake", row.handshake(), Duration::from_secs(1) + delay..=most);
             }
             None => assert!(row.syn_retransmits > Some(1), "{row:#?}"),
         }

@@ -3,7 +3,10 @@
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    report::Format,
+};
 
 /// The commands by name. `connections` is also the command of a command line that names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,11 +152,26 @@ pub(super) fn refusal(cli: &Cli, given: &ArgMatches) -> Option<String> {
         given.value_source(&option.replace('-', "_")) == Some(ValueSource::CommandLine)
     };
     let options = RULES.iter().flat_map(|rule| rule.options.iter().map(move |option| (rule, *option)));
-    options.filter(|(_, option)| is_given(option)).find_map(|(rule, option)| {
+    let refused = options.filter(|(_, option)| is_given(option)).find_map(|(rule, option)| {
         let why =
             if rule.commands.contains(&command) { with_others(cli, rule, option)? } else { rule.otherwise };
-        Some(format!("`{name}` has no use for --{option}: {why}"))
-    })
+        Some((option, why))
+    });
+    let refused = refused.or_else(|| own_with_others(cli).filter(|(option, _)| is_given(option)));
+    refused.map(|(option, why)| format!("`{name}` has no use for --{option}: {why}"))
+}
+
+/// Returns the option of the command's own that a shared option makes useless, and why.
+fn own_with_others(cli: &Cli) -> Option<(&'static str, &'static str)> {
+    let is_csv = cli.shared.output == Format::Csv;
+    match cli.command.as_ref()? {
+        Command::Stuck(_) if is_csv => Some(("limit", "CSV lists every connection")),
+        Command::Handshakes(_) if is_csv => Some(("slowest", "CSV has only the groups")),
+        Command::Serve(_) if cli.shared.quiet || cli.shared.verbose => {
+            Some(("log-level", "--quiet and --verbose set the level"))
+        }
+        _ => None,
+    }
 }
 
 /// Returns why another option makes this one useless; none if it has a use.
@@ -281,6 +299,9 @@ mod tests {
             (&["stuck", "--buffer", "8M"], "--buffer: it traces only with --duration"),
             (&["stuck", "--max-connections", "5"], "--max-connections: it traces only with --duration"),
             (&["export", "a.arrows", "--to", "b", "--failed"], "--failed: a transition does not fail"),
+            (&["stuck", "-o", "csv", "--limit", "3"], "--limit: CSV lists every connection"),
+            (&["handshakes", "-o", "csv", "--slowest", "3"], "--slowest: CSV has only the groups"),
+            (&["serve", "-q", "--log-level", "debug"], "--log-level: --quiet and --verbose"),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.contains(part), "{line:?}: {error}");
@@ -289,6 +310,8 @@ mod tests {
             &["serve", "-i", "a.arrows", "-v"][..],
             &["stuck", "--duration", "1s", "--buffer", "8M"],
             &["stuck", "-i", "a.arrows", "--max-connections", "5"],
+            &["stuck", "-o", "csv"],
+            &["handshakes", "-o", "json", "--slowest", "3"],
         ] {
             assert!(read(line).is_ok(), "{line:?}");
         }
