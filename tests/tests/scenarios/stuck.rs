@@ -200,7 +200,11 @@ fn what_hung_before_the_start_is_listed(#[values(Mode::Btf, Mode::Tracepoint)] m
     // At one look, from the timers.
     let least =
         ["--threshold", "syn_sent=1ms", "--threshold", "fin_wait_1=1ms", "--threshold", "last_ack=1ms"];
-    for member in listed(&least).iter().filter(|member| hung.iter().any(|(_, name)| member.state == *name)) {
+    let found = listed(&least);
+    let found: Vec<_> =
+        found.iter().filter(|member| hung.iter().any(|(_, name)| member.state == *name)).collect();
+    assert_eq!(found.len(), hung.len(), "{found:#?}");
+    for member in found {
         assert_time(
             &member.state,
             member.age(),

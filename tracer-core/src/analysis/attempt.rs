@@ -166,7 +166,8 @@ impl HandshakeAttempt {
             caveat: None,
             rtt: None,
             retransmits: Some(half_open.retransmits),
-            lost: Some(half_open.retransmits > half_open.acked_retransmits),
+            // A client that never existed (a spoofed SYN) loses nothing.
+            lost: None,
             error: None,
         }
     }

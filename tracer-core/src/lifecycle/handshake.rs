@@ -131,7 +131,7 @@ impl Handshake {
             source: DurationSource::Observed,
             caveat: None,
             retransmits: info.map(retransmits),
-            lost: info.map(|info| info.retransmits > 0),
+            lost: lost_without_answer(info),
             state,
             completed: false,
         })
@@ -185,7 +185,7 @@ impl Handshake {
                 source: DurationSource::Measured,
                 caveat: Some(HandshakeCaveat::FastOpenDeferred),
                 retransmits: info.map(retransmits),
-                lost: info.map(|info| info.retransmits > 0),
+                lost: lost_without_answer(info),
                 state: TcpState::SynSent,
                 completed: true,
             };
@@ -303,6 +303,11 @@ fn lost(info: &TcpInfo, duration: Nanos) -> Option<bool> {
     if info.srtt.is_some_and(covers) { None } else { Some(true) }
 }
 
+/// Returns whether a segment was lost, without an answer that tells which segment arrived.
+fn lost_without_answer(info: Option<&TcpInfo>) -> Option<bool> {
+    info.filter(|info| info.retransmits == 0).map(|_| false)
+}
+
 fn retransmits(info: &TcpInfo) -> u8 {
     u8::try_from(info.retransmits).unwrap_or(u8::MAX)
 }
@@ -372,6 +377,14 @@ mod tests {
         assert_eq!((client.lost, client.rtt), (Some(true), Some(Micros(1_200_000))));
         let exact = server.since_first_syn_ack(Nanos::from_millis(2_201), Some(&sampled));
         assert_eq!((exact.lost, exact.rtt), (Some(true), Some(Micros(1_200_000))));
+    }
+
+    #[test]
+    fn without_an_answer_a_retransmission_proves_no_loss() {
+        assert_eq!(lost_without_answer(Some(&info(None, 0))), Some(false));
+        assert_eq!(lost_without_answer(Some(&info(None, 3))), None);
+        let deferred = Handshake::active(Nanos::from_secs(5), true, Some(&info(None, 1)));
+        assert_eq!((deferred.lost, deferred.duration), (None, None));
     }
 
     #[test]

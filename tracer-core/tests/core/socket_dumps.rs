@@ -152,20 +152,23 @@ fn a_dumped_socket_with_another_key_is_a_new_connection() {
     assert_eq!((tracker.live(), tracker.counts().unseen_closes), (1, 1));
 }
 
-/// Recordings of earlier versions have dumps without timewait sockets.
-#[test]
-fn only_a_dump_of_timewait_sockets_replaces_them() {
-    let mut tracker = tracker(10);
-    let socket = ExistingTimewait {
+fn timewait() -> Event {
+    Event::ExistingTimewait(ExistingTimewait {
         time: time(0),
         state: TcpState::TimeWait,
         timer_due: time(60 * SECOND),
         local: CLIENT,
         remote: SERVER,
         netns: Some(NETNS),
-    };
+    })
+}
+
+/// Recordings of earlier versions have dumps without timewait sockets.
+#[test]
+fn only_a_dump_of_timewait_sockets_replaces_them() {
+    let mut tracker = tracker(10);
     let end = |us, timewait| Event::DumpEnd { started: time(us), timewait };
-    track(&mut tracker, &[Event::ExistingTimewait(socket), end(0, true)]);
+    track(&mut tracker, &[timewait(), end(0, true)]);
     assert_eq!(tracker.timewait_counts(), (1, 0));
     track(&mut tracker, &[end(SECOND, false)]);
     assert_eq!(tracker.timewait_counts(), (1, 0));
@@ -178,16 +181,8 @@ fn only_a_dump_of_timewait_sockets_replaces_them() {
 fn dumped_timewait_sockets_beyond_the_table_are_counted() {
     const CAPACITY: u64 = 262_144;
     let mut tracker = tracker(10);
-    let socket = Event::ExistingTimewait(ExistingTimewait {
-        time: time(0),
-        state: TcpState::TimeWait,
-        timer_due: time(60 * SECOND),
-        local: CLIENT,
-        remote: SERVER,
-        netns: Some(NETNS),
-    });
     for _ in 0..CAPACITY + 3 {
-        tracker.observe(&socket, &mut |_| unreachable!("a dump is reported at its end"));
+        tracker.observe(&timewait(), &mut |_| unreachable!("a dump is reported at its end"));
     }
     assert_eq!(tracker.counts().unfollowed, 3);
 }

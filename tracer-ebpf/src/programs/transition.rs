@@ -258,7 +258,6 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
     let settled = is_settled(new);
     let mut bits = 0;
     let (mut error, mut shutdown, mut cgroup_id, mut cookie, mut extra) = (0u16, 0u8, 0, 0, 0u32);
-    // The accepted socket is still a copy of its listener: its queue is the listener's, and up to 6.14 so is its cookie.
     keep_states(&mut slot, old, new);
     if layout_known {
         if settled && tp != 0 {
@@ -282,6 +281,8 @@ fn record<M: Memory>(mut slot: Slot, socket: Socket, old: u8, new: u8, ends: End
         }
         let (old, new) = states(&mut slot);
         if old == state::LISTEN && new == state::SYN_RECV {
+            // The accepted socket is still a copy of its listener: its queue is the listener's, and up to 6.14 so is its
+            // cookie.
             bits |= flags::ACCEPT_QUEUE;
         } else if M::CHEAP && config!(socket_cookies) != 0 && old == state::CLOSE && new == state::LISTEN {
             // Generated here, so that a later socket dump can name this listener: without `bind()` it has no port yet.

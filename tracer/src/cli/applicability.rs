@@ -1,35 +1,20 @@
 //! Which command has a use for which shared option. Any other use is an error, never ignored.
 
-use clap::ArgMatches;
-use clap::parser::ValueSource;
+use clap::{ArgMatches, parser::ValueSource};
 
 use crate::{
     cli::{Cli, Command},
     report::Format,
 };
 
-/// The commands by name. `connections` is also the command of a command line that names none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Name {
-    Connections,
-    Transitions,
-    Handshakes,
-    Stuck,
-    Top,
-    Diagram,
-    Serve,
-    Record,
-    Export,
-    Doctor,
-}
-
-use Name::{Connections, Diagram, Doctor, Export, Handshakes, Record, Serve, Stuck, Top, Transitions};
-
 /// Options with a use for the same commands.
 struct Rule {
     /// Long names.
     options: &'static [&'static str],
-    commands: &'static [Name],
+    /// The names of the commands; `connections` is also the one of a command line that names none.
+    commands: &'static [&'static str],
+    /// They need events from the kernel.
+    live: bool,
     /// Why the other commands have no use for them, and what to use instead.
     otherwise: &'static str,
 }
@@ -38,52 +23,93 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         options: &["input"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve],
+        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve"],
+        live: false,
         otherwise: "`record` and `doctor` look at this host, and `export` takes its recordings without an option",
     },
     Rule {
         options: &["output"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Diagram, Doctor],
+        commands: &["connections", "transitions", "handshakes", "stuck", "diagram", "doctor"],
+        live: false,
         otherwise: "it writes no rows to stdout; `export` has --format",
     },
     Rule {
         options: &["duration"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record, Export],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+            "export",
+        ],
+        live: false,
         otherwise: "it ends by itself",
     },
     Rule {
         options: &["count"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Record],
+        commands: &["connections", "transitions", "handshakes", "stuck", "record"],
+        live: false,
         otherwise: "it writes no lines to count; use --duration to end it early",
     },
     Rule {
         options: &["time"],
-        commands: &[Connections, Transitions, Handshakes, Diagram],
+        commands: &["connections", "transitions", "handshakes", "diagram"],
+        live: false,
         otherwise: "it writes no times into a table",
     },
     Rule {
         options: &["mode", "buffer", "latency", "nice", "no-snapshot", "no-twin"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record],
-        otherwise: READS_NO_KERNEL,
+        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
+        live: true,
+        otherwise: "it reads no events from the kernel",
     },
     Rule {
         options: &["max-connections"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record, Export],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+            "export",
+        ],
+        live: false,
         otherwise: "it follows no connections",
     },
     Rule {
         options: &["quiet"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record, Export, Doctor],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+            "export",
+            "doctor",
+        ],
+        live: false,
         otherwise: "",
     },
     Rule {
         options: &["verbose"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Record],
+        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
+        live: false,
         otherwise: "it says everything already",
     },
     Rule {
         options: &["netns"],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Serve, Export],
+        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "export"],
+        live: false,
         otherwise: NO_FILTER,
     },
     Rule {
@@ -100,53 +126,37 @@ const RULES: &[Rule] = &[
             "ipv4",
             "ipv6",
         ],
-        commands: &[Connections, Transitions, Handshakes, Stuck, Top, Diagram, Export],
+        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "export"],
+        live: false,
         otherwise: NO_FILTER,
     },
     Rule {
         options: &["role"],
-        commands: &[Connections, Transitions, Handshakes, Top, Diagram, Export],
+        commands: &["connections", "transitions", "handshakes", "top", "diagram", "export"],
+        live: false,
         otherwise: "it does not know which end opened a connection, or it shows none; select with --local-port or \
                     --remote-port, and `record` everything",
     },
     Rule {
         options: &["failed"],
-        commands: &[Connections, Handshakes, Export],
+        commands: &["connections", "handshakes", "export"],
+        live: false,
         otherwise: "only connections and handshakes that have ended can have failed; use `connections --failed` or \
                     `handshakes --failed`",
     },
 ];
 
-const READS_NO_KERNEL: &str = "it reads no events from the kernel";
 const NO_FILTER: &str = "`record` records everything for the command that reads the recording, `serve` counts everything \
                          (use --label and --netns), and `doctor` shows no connections";
 
-impl Command {
-    fn table_name(&self) -> Name {
-        match self {
-            Self::Connections => Connections,
-            Self::Transitions => Transitions,
-            Self::Handshakes(_) => Handshakes,
-            Self::Stuck(_) => Stuck,
-            Self::Top => Top,
-            Self::Diagram(_) => Diagram,
-            Self::Serve(_) => Serve,
-            Self::Record(_) => Record,
-            Self::Export(_) => Export,
-            Self::Doctor => Doctor,
-        }
-    }
-}
-
 /// Returns whether a command with this name has a use for a shared option.
-pub(super) fn has_use(command: Name, option: &str) -> bool {
+pub(super) fn has_use(command: &str, option: &str) -> bool {
     RULES.iter().any(|rule| rule.options.contains(&option) && rule.commands.contains(&command))
 }
 
 /// Returns the sentence that refuses the first given option without a use; none if all have one.
-pub(super) fn refusal(cli: &Cli, given: &ArgMatches) -> Option<String> {
-    let command = cli.command.as_ref().map_or(Connections, Command::table_name);
-    let name = format!("{command:?}").to_lowercase();
+pub(super) fn refusal(cli: &Cli, matches: &ArgMatches) -> Option<String> {
+    let (name, given) = matches.subcommand().unwrap_or(("connections", matches));
     let is_given = |option: &str| {
         // The ids of options are their long names with underscores.
         given.value_source(&option.replace('-', "_")) == Some(ValueSource::CommandLine)
@@ -154,7 +164,7 @@ pub(super) fn refusal(cli: &Cli, given: &ArgMatches) -> Option<String> {
     let options = RULES.iter().flat_map(|rule| rule.options.iter().map(move |option| (rule, *option)));
     let refused = options.filter(|(_, option)| is_given(option)).find_map(|(rule, option)| {
         let why =
-            if rule.commands.contains(&command) { with_others(cli, rule, option)? } else { rule.otherwise };
+            if rule.commands.contains(&name) { with_others(cli, rule, option)? } else { rule.otherwise };
         Some((option, why))
     });
     let refused = refused.or_else(|| own_with_others(cli).filter(|(option, _)| is_given(option)));
@@ -180,15 +190,11 @@ fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
     let traces = !reads_recording && cli.shared.duration.is_some();
     let is_look = matches!(cli.command, Some(Command::Stuck(_))) && !reads_recording && !traces;
     match option {
-        _ if rule.otherwise == READS_NO_KERNEL && reads_recording => {
-            Some("with --input it reads no events from the kernel")
-        }
+        _ if rule.live && reads_recording => Some("with --input it reads no events from the kernel"),
         "verbose" if reads_recording && !matches!(cli.command, Some(Command::Serve(_))) => {
             Some("with --input it says everything already")
         }
-        _ if is_look
-            && (rule.otherwise == READS_NO_KERNEL || matches!(option, "verbose" | "max-connections")) =>
-        {
+        _ if is_look && (rule.live || matches!(option, "verbose" | "max-connections")) => {
             Some("it traces only with --duration")
         }
         "failed" => match &cli.command {
@@ -210,17 +216,17 @@ mod tests {
     use super::*;
 
     /// A command line of each command.
-    const COMMANDS: [(Name, &[&str]); 10] = [
-        (Connections, &["connections"]),
-        (Transitions, &["transitions"]),
-        (Handshakes, &["handshakes"]),
-        (Stuck, &["stuck", "--duration", "1s"]),
-        (Top, &["top"]),
-        (Diagram, &["diagram"]),
-        (Serve, &["serve"]),
-        (Record, &["record", "a.arrows"]),
-        (Export, &["export", "a.arrows", "--to", "b", "--what", "connections"]),
-        (Doctor, &["doctor"]),
+    const COMMANDS: [&[&str]; 10] = [
+        &["connections"],
+        &["transitions"],
+        &["handshakes"],
+        &["stuck", "--duration", "1s"],
+        &["top"],
+        &["diagram"],
+        &["serve"],
+        &["record", "a.arrows"],
+        &["export", "a.arrows", "--to", "b", "--what", "connections"],
+        &["doctor"],
     ];
 
     /// An argument of each option that takes a value.
@@ -267,8 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_and_these_tests_name_the_commands() {
+        let command = Cli::command();
+        let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        assert_eq!(COMMANDS.map(|line| line[0]).to_vec(), commands);
+        for name in RULES.iter().flat_map(|rule| rule.commands) {
+            assert!(commands.contains(name), "{name}");
+        }
+    }
+
+    #[test]
     fn an_option_without_a_use_is_refused_before_and_after_the_command() {
-        for (name, command) in COMMANDS {
+        for command in COMMANDS {
+            let name = command[0];
             for option in RULES.iter().flat_map(|rule| rule.options) {
                 let argument = argument(option);
                 if command.contains(&argument.split('=').next().unwrap()) {

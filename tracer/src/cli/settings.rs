@@ -77,8 +77,7 @@ impl Cli {
         let matches = Self::command().try_get_matches_from(&arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.shared.is_silent_while_running = cli.is_silent_while_running();
-        let given = matches.subcommand().map_or(&matches, |(_, given)| given);
-        if let Some(refusal) = applicability::refusal(&cli, given) {
+        if let Some(refusal) = applicability::refusal(&cli, &matches) {
             return Err(conflict(refusal).into());
         }
         match (&cli.command, matches.subcommand()) {
@@ -149,8 +148,7 @@ fn name(option: &Arg) -> &str {
 
 fn is_settable(option: &Arg) -> bool {
     let is_own = Cli::command().get_arguments().all(|shared| shared.get_id() != option.get_id());
-    (is_own || applicability::has_use(applicability::Name::Serve, name(option)))
-        && !COMMAND_LINE_ONLY.contains(&name(option))
+    (is_own || applicability::has_use("serve", name(option))) && !COMMAND_LINE_ONLY.contains(&name(option))
 }
 
 fn variable_of(name: &str) -> String {

@@ -5,6 +5,8 @@
 #![cfg(not(target_feature = "crt-static"))]
 
 mod dashboard;
+#[path = "../shared/markdown.rs"]
+mod markdown;
 mod promql;
 mod reference;
 mod rules;

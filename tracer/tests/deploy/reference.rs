@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::read;
+use crate::{
+    markdown::{code, table},
+    read,
+};
 
 /// Every metric with its labels and label values.
 pub(crate) struct Reference {
@@ -26,7 +29,7 @@ const TARGET: [&str; 2] = ["job", "instance"];
 impl Reference {
     pub(crate) fn read() -> Self {
         let text = read("docs/metrics.md");
-        let metrics: BTreeMap<_, _> = rows(&text, "metric")
+        let metrics: BTreeMap<_, _> = table(&text, "metric")
             .into_iter()
             .map(|row| {
                 let metric = Metric {
@@ -38,13 +41,13 @@ impl Reference {
             })
             .collect();
         let mut values = BTreeMap::new();
-        for row in rows(&text, "label") {
+        for row in table(&text, "label") {
             let listed: BTreeSet<_> = code(&row[1]).into_iter().collect();
             for label in code(&row[0]) {
                 values.insert(label, listed.clone());
             }
         }
-        let opt_in = rows(&text, "option").into_iter().flat_map(|row| code(&row[1])).collect();
+        let opt_in = table(&text, "option").into_iter().flat_map(|row| code(&row[1])).collect();
         let mut bounds = BTreeMap::new();
         for line in text.lines().filter(|line| line.starts_with("- `tcptrace_")) {
             let (names, listed) = line.rsplit_once(": ").expect("names, a colon, bounds");
@@ -97,27 +100,4 @@ impl Reference {
         let closed = !TARGET.contains(&label) && label != "label";
         known.is_none_or(|values| values.contains(value)) || !closed
     }
-}
-
-/// Returns the rows of the table whose first column has this title.
-fn rows(text: &str, title: &str) -> Vec<Vec<String>> {
-    let rows: Vec<Vec<String>> = text
-        .lines()
-        .skip_while(|line| cells(line).first().is_none_or(|first| first != title))
-        .skip(2)
-        .take_while(|line| line.starts_with('|'))
-        .map(cells)
-        .collect();
-    assert!(!rows.is_empty(), "docs/metrics.md has no table whose first column is `{title}`");
-    rows
-}
-
-fn cells(line: &str) -> Vec<String> {
-    let inner = line.strip_prefix('|').and_then(|line| line.trim_end().strip_suffix('|'));
-    inner.map_or_else(Vec::new, |inner| inner.split('|').map(|cell| cell.trim().to_owned()).collect())
-}
-
-/// Returns the words in backticks.
-fn code(text: &str) -> Vec<String> {
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

@@ -1,11 +1,14 @@
 //! The commands and their options.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsString};
 
-use clap::{CommandFactory as _, Parser as _};
-use tcptrace_bpf::cli::Cli;
+use clap::CommandFactory as _;
+use tcptrace_bpf::cli::{Cli, SettingsError};
 
-use crate::page::{DOCUMENTS, cells, code, names, read, section, table};
+use crate::{
+    markdown::{cells, code, table},
+    page::{DOCUMENTS, names, read, section},
+};
 
 #[test]
 fn commands_are_documented() {
@@ -114,8 +117,11 @@ fn documented_command_lines_parse() {
             };
             let own = line.split(['|', '>', '#']).next().unwrap();
             let arguments = ["tcptrace-bpf"].into_iter().chain(own.split_whitespace());
-            if let Err(error) = Cli::try_parse_from(arguments) {
-                panic!("{name}: {line}: {error}");
+            match Cli::read(arguments.map(OsString::from), |_| None) {
+                Ok(cli) => cli.check().unwrap_or_else(|error| panic!("{name}: {line}: {error}")),
+                // The configuration of an installed service.
+                Err(SettingsError::Read { .. }) => {}
+                Err(error) => panic!("{name}: {line}: {error}"),
             }
             count += 1;
         }

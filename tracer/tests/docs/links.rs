@@ -2,7 +2,10 @@
 
 use std::{ffi::OsStr, fs, path::Path};
 
-use crate::page::{DOCUMENTS, code, heading, read, root};
+use crate::{
+    markdown::code,
+    page::{DOCUMENTS, heading, read, root},
+};
 
 /// Every page of `docs/` is in the index.
 #[test]

@@ -6,6 +6,8 @@
 
 mod commands;
 mod links;
+#[path = "../shared/markdown.rs"]
+mod markdown;
 mod output;
 mod page;
 mod reference;

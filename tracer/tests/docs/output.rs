@@ -15,7 +15,10 @@ use tracer_core::{
     lifecycle::{Age, DurationSource, Role, TrackerCounts},
 };
 
-use crate::page::{code, heading, names, read, root, row, sample, section, table};
+use crate::{
+    markdown::{code, table},
+    page::{heading, names, read, root, row, sample, section},
+};
 
 /// Sections of docs/output.md and the fields of their tables.
 fn field_tables() -> [(&'static str, &'static [Field]); 10] {

@@ -15,7 +15,10 @@ use tracer_core::{
     owner::OwnerSource,
 };
 
-use crate::page::{code, names, read, row, section, table};
+use crate::{
+    markdown::{code, table},
+    page::{names, read, row, section},
+};
 
 #[test]
 fn the_documented_checks_match_doctor() {

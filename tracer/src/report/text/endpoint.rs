@@ -33,12 +33,7 @@ pub(in crate::report) struct EndpointText(pub(in crate::report) Endpoint);
 
 impl Text for EndpointText {
     fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
-        // The longest, of IPv6, has 47 characters.
-        let Endpoint { address, port } = self.0;
-        text.write_str(if address.is_ipv6() { "[" } else { "" })?;
-        AddressText(address).write_to(text)?;
-        text.write_str(if address.is_ipv6() { "]:" } else { ":" })?;
-        if port == 0 { text.write_char('*') } else { port.write_to(text) }
+        ZonedEndpoint(self.0, None).write_to(text)
     }
 }
 
@@ -50,17 +45,22 @@ pub(in crate::report) struct ZonedEndpoint(pub(in crate::report) Endpoint, pub(i
 
 impl Text for ZonedEndpoint {
     fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
-        match (self.0.address, self.1) {
-            (IpAddr::V6(address), Some(zone)) if address.is_unicast_link_local() => {
+        // The longest, of IPv6 without a zone, has 47 characters.
+        let Self(Endpoint { address, port }, zone) = *self;
+        match address {
+            IpAddr::V4(_) => AddressText(address).write_to(text)?,
+            IpAddr::V6(ipv6) => {
                 text.write_char('[')?;
-                AddressText(self.0.address).write_to(text)?;
-                text.write_char('%')?;
-                zone.write_to(text)?;
-                text.write_str("]:")?;
-                if self.0.port == 0 { text.write_char('*') } else { self.0.port.write_to(text) }
+                AddressText(address).write_to(text)?;
+                if let Some(zone) = zone.filter(|_| ipv6.is_unicast_link_local()) {
+                    text.write_char('%')?;
+                    zone.write_to(text)?;
+                }
+                text.write_char(']')?;
             }
-            _ => EndpointText(self.0).write_to(text),
         }
+        text.write_char(':')?;
+        if port == 0 { text.write_char('*') } else { port.write_to(text) }
     }
 }
 
