@@ -25,6 +25,7 @@ const WANTED: &[&str] = &[
     "nft_numgen",
     "nft_quota",
     "nft_reject_inet",
+    "nft_tproxy",
     "sch_netem",
 ];
 
