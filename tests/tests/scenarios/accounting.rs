@@ -21,6 +21,8 @@ use tcptrace_tests::{
     wait,
 };
 
+use crate::support::kernel_is_at_least;
+
 /// Connections opened.
 fn connections() -> u64 {
     speed::count(30_000, 500)
@@ -215,10 +217,7 @@ fn a_reader_of_low_priority_loses_events_beside_busy_programs() {
 /// Returns whether the kernel may preempt a task inside a tracepoint, so that it may skip a program and its twin: from 7.x
 /// on (docs/modes.md). No test kernel has `PREEMPT_RT`.
 fn tracepoints_are_preemptible() -> bool {
-    let names = rustix::system::uname();
-    let release = names.release().to_string_lossy();
-    let major = release.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    major.is_some_and(|major| major >= 7)
+    kernel_is_at_least(7, 0)
 }
 
 /// Asserts that seen and lost transitions add up to the witness's count, except those that the kernel hides from BPF
