@@ -93,7 +93,7 @@ pub(crate) fn assert_near(what: &str, reported: Duration, measured: Duration) {
 pub(crate) fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     let names = rustix::system::uname();
     let release = names.release().to_string_lossy().into_owned();
-    let mut parts = release.split(['.', '-']).map(|part| part.parse::<u32>());
+    let mut parts = release.split(['.', '-']).map(str::parse::<u32>);
     match (parts.next(), parts.next()) {
         (Some(Ok(its_major)), Some(Ok(its_minor))) => (its_major, its_minor) >= (major, minor),
         _ => panic!("no version in {release}"),
