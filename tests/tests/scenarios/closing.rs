@@ -16,6 +16,8 @@ use tcptrace_tests::{
 use crate::support::{SERVER_STATES, assert_close, assert_owner, assert_states, assert_time};
 
 const DROP_TO_SERVER: &str = "tcp dport 5000 drop";
+/// Keeps a Fast Open connection in SYN_RECV.
+const DROP_ACKS_TO_SERVER: &str = "tcp dport 5000 tcp flags & (syn | fin | rst | psh) == 0 drop";
 
 /// Traces a client whose peer stops answering until it closes. Returns its row and the elapsed time.
 fn with_vanished_server(
@@ -192,4 +194,49 @@ fn closing_listener_aborts_unaccepted_connection(#[values(Mode::Btf, Mode::Trace
     assert_time("established", server.time_in("established"), queued..);
     assert_owner(&server, "server", &["listener", "closer"]);
     assert_close(&client, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
+}
+
+/// The end of a Fast Open connection whose handshake is not complete.
+#[derive(Clone, Copy, Debug)]
+enum EarlyEnd {
+    CloseUnread,
+    CloseLingering,
+    Disconnect,
+    CloseListener,
+}
+
+/// The application accepts a Fast Open connection, and may close it, before the final ACK arrives.
+#[rstest]
+#[case(EarlyEnd::CloseUnread, "unread_data")]
+#[case(EarlyEnd::CloseLingering, "aborted")]
+#[case(EarlyEnd::Disconnect, "disconnected")]
+#[case(EarlyEnd::CloseListener, "aborted")]
+fn fast_open_connection_may_end_in_syn_received(
+    #[case] end: EarlyEnd,
+    #[case] reason: &str,
+    #[values(Mode::Btf, Mode::Tracepoint)] mode: Mode,
+) {
+    let namespace = Namespace::new();
+    // Enables client and server, without a cookie, on every listener.
+    namespace.sysctl("net.ipv4.tcp_fastopen", "0x607");
+    namespace.filter_input(DROP_ACKS_TO_SERVER);
+    let tracer = Tracer::connections(&namespace, mode);
+    let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
+    let to = sockets::address("127.0.0.1:5000");
+    let client = namespace.run("client", || {
+        let socket = sockets::tcp(to);
+        assert_eq!(socket.send_to_with_flags(b"early", &to.into(), libc::MSG_FASTOPEN).unwrap(), 5);
+        socket
+    });
+    namespace.run("server", || match end {
+        EarlyEnd::CloseUnread => drop(sockets::accept(&listener)),
+        EarlyEnd::CloseLingering => sockets::reset_on_close(&sockets::accept(&listener)),
+        EarlyEnd::Disconnect => sockets::disconnect(&sockets::accept(&listener)),
+        EarlyEnd::CloseListener => drop(listener),
+    });
+    assert_eq!(sockets::wait_for_error(&client), libc::ECONNRESET);
+    let (client, server) = tracer.finish_both();
+    assert_close(&client, "reset_by_peer", Some("remote"), Some("ECONNRESET"));
+    assert_states(&server, &["syn_received"]);
+    assert_close(&server, reason, Some("local"), None);
 }

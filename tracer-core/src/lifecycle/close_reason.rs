@@ -308,12 +308,17 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
     match from {
         TcpState::SynSent if connection.local.port == 0 => CloseReason::NoLocalPort,
         TcpState::SynSent => CloseReason::Cancelled,
-        // A Fast Open child whose listener was closed, or a simultaneous open whose descriptor was closed.
-        TcpState::SynReceived => CloseReason::Aborted,
-        // Before accept(): the listener was closed first.
-        TcpState::Established | TcpState::CloseWait if !flags.attached && !shut => CloseReason::Aborted,
-        TcpState::Established | TcpState::CloseWait if !shut => CloseReason::Disconnected,
-        TcpState::Established | TcpState::CloseWait if flags.linger_zero => CloseReason::Aborted,
+        // Before accept(): the listener was closed first. A Fast Open child may still be in SYN_RECV.
+        TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if !flags.attached && !shut => {
+            CloseReason::Aborted
+        }
+        TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if !shut => CloseReason::Disconnected,
+        TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if flags.linger_zero => {
+            CloseReason::Aborted
+        }
+        // shutdown() leaves SYN_RECV without a transition since 6.9 (`tcp_shutdown`), so both bits do not prove a close().
+        TcpState::SynReceived if !unread => CloseReason::Disconnected,
+        TcpState::SynReceived => CloseReason::UnreadData,
         // close() sets both shutdown bits before it checks for unread data.
         TcpState::Established | TcpState::CloseWait => CloseReason::UnreadData,
         // The FIN was not acknowledged, and no timer ran out (`tcp_check_oom`, `tcp_out_of_resources`).

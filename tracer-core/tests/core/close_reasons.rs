@@ -136,6 +136,21 @@ fn reasons_while_connecting() {
     ]);
 }
 
+/// A Fast Open child exists, and may be accepted and closed, before the handshake ends.
+#[test]
+fn reasons_in_syn_received_without_an_error() {
+    let none = TcpInfo::default();
+    let unread = TcpInfo { unread_bytes: 100, ..none };
+    let unaccepted = SocketFlags { attached: false, ..open() };
+    check(&[
+        ("the listener was closed", SynReceived, true, unaccepted, unread, Aborted, Some(Local)),
+        ("SO_LINGER 0", SynReceived, true, lingering(), unread, Aborted, Some(Local)),
+        ("close() with unread data", SynReceived, true, closing(), unread, UnreadData, Some(Local)),
+        ("connect(AF_UNSPEC)", SynReceived, true, open(), unread, Disconnected, Some(Local)),
+        ("AF_UNSPEC after shutdown()", SynReceived, true, closing(), none, Disconnected, Some(Local)),
+    ]);
+}
+
 /// EADDRNOTAVAIL: the connection closes after a microsecond, with a local port of 0.
 #[test]
 fn a_connection_without_a_free_port_has_its_own_reason() {
