@@ -312,7 +312,9 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
         TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if !flags.attached && !shut => {
             CloseReason::Aborted
         }
-        TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if !shut => CloseReason::Disconnected,
+        TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if !shut => {
+            CloseReason::Disconnected
+        }
         TcpState::SynReceived | TcpState::Established | TcpState::CloseWait if flags.linger_zero => {
             CloseReason::Aborted
         }
