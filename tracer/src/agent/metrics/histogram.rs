@@ -3,6 +3,8 @@
 //! Native bucket `i` counts durations above `2^((i-1)/8)` and up to `2^(i/8)` seconds, so each bucket is 9 % wide.
 //! This is Prometheus's standard exponential schema.
 
+use std::sync::LazyLock;
+
 use tracer_core::event::Nanos;
 
 /// Upper bounds for handshakes and round trips. From 0.95 s on they bracket the times at which Linux
@@ -69,13 +71,67 @@ const CLASSIC: usize = 24;
 
 const _: () = assert!(HANDSHAKE_BOUNDS.len() < CLASSIC && LIFETIME_BOUNDS.len() < CLASSIC);
 
+/// Durations with the same number of binary digits and the same four leading digits: an eighth of a doubling.
+///
+/// The greatest duration of a group is less than 1.125 times the least. So at most one classic bound and two native bounds
+/// lie inside it, and a table of groups replaces a search or a logarithm.
+#[derive(Clone, Copy)]
+struct Group(usize);
+
+impl Group {
+    /// Number of groups.
+    const COUNT: usize = 64 * 8;
+
+    /// Returns the group of a duration. Durations of fewer than four digits have a group each.
+    #[inline]
+    fn of(duration: Nanos) -> Self {
+        let shift = (u64::BITS - duration.0.leading_zeros()).saturating_sub(4);
+        // At most 15: the leading digits of a duration.
+        Self(shift as usize * 8 + usize::try_from(duration.0 >> shift).unwrap_or(0))
+    }
+
+    /// Returns the least duration of the group, or the greatest possible duration if no group has the number.
+    fn least(self) -> Nanos {
+        if self.0 < 8 {
+            return Nanos(self.0 as u64);
+        }
+        let (shift, digits) = (self.0 / 8 - 1, self.0 % 8 + 8);
+        Nanos(if shift < 61 { (digits as u64) << shift } else { u64::MAX })
+    }
+}
+
+/// The native upper bounds.
+struct NativeBounds {
+    /// The greatest whole number of nanoseconds in the zero bucket and in each native bucket.
+    upper: [Nanos; NATIVE + 1],
+    /// The first bucket of each group.
+    first: [u16; Group::COUNT],
+}
+
+static NATIVE_BOUNDS: LazyLock<NativeBounds> = LazyLock::new(|| {
+    // The bound before the first one is the zero bucket's: 2^-20.
+    let upper = std::array::from_fn(|bucket| {
+        let index = FIRST - 1 + i32::try_from(bucket).unwrap_or(0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "two years in nanoseconds fit"
+        )]
+        Nanos((f64::exp2(f64::from(index) / 8.0) * 1e9) as u64)
+    });
+    let first = std::array::from_fn(|group| {
+        let least = Group(group).least();
+        u16::try_from(upper.partition_point(|&bound| bound < least)).unwrap_or(0)
+    });
+    NativeBounds { upper, first }
+});
+
 /// A histogram of durations.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
     bounds: &'static [Nanos],
-    /// The index of the first bound to compare with, by the number of a duration's binary digits. At most two bounds
-    /// follow before the right one.
-    first_bounds: [u8; 65],
+    /// The first classic bucket of each [`Group`]. At most one bound lies inside a group.
+    first_bounds: [u8; Group::COUNT],
     classic: [u64; CLASSIC],
     native: [u64; NATIVE],
     native_zero: u64,
@@ -87,8 +143,8 @@ impl Histogram {
     /// Creates an empty histogram. The classic upper bounds are ascending, at most 23.
     pub(super) fn new(bounds: &'static [Nanos]) -> Self {
         debug_assert!(bounds.len() < CLASSIC);
-        let first_bounds = std::array::from_fn(|digits| {
-            let least = Nanos(digits.checked_sub(1).map_or(0, |bit| 1 << bit));
+        let first_bounds = std::array::from_fn(|group| {
+            let least = Group(group).least();
             u8::try_from(bounds.partition_point(|&bound| bound < least)).unwrap_or(0)
         });
         let (classic, native) = ([0; CLASSIC], [0; NATIVE]);
@@ -99,16 +155,18 @@ impl Histogram {
     pub(super) fn observe(&mut self, duration: Nanos) {
         self.count += 1;
         self.sum_ns += u128::from(duration.0);
-        let digits = (u64::BITS - duration.0.leading_zeros()) as usize;
-        let first = usize::from(self.first_bounds[digits]);
-        let further = self.bounds[first..].iter().take_while(|&&bound| bound < duration).count();
-        self.classic[(first + further).min(CLASSIC - 1)] += 1;
-        match native_index(duration) {
-            None => self.native_zero += 1,
-            Some(index) => {
-                let bucket = usize::try_from(index.clamp(FIRST, LAST) - FIRST).unwrap_or(0);
-                self.native[bucket] += 1;
-            }
+        let group = Group::of(duration);
+        let classic = usize::from(self.first_bounds[group.0]);
+        let above = self.bounds.get(classic).is_some_and(|&bound| bound < duration);
+        self.classic[(classic + usize::from(above)).min(CLASSIC - 1)] += 1;
+        let native = usize::from(NATIVE_BOUNDS.first[group.0]);
+        let above = |further: usize| {
+            usize::from(NATIVE_BOUNDS.upper.get(native + further).is_some_and(|&bound| bound < duration))
+        };
+        // The bounds ascend, so the sum is the number of bounds below the duration.
+        match native + above(0) + above(1) {
+            0 => self.native_zero += 1,
+            bucket => self.native[bucket.min(NATIVE) - 1] += 1,
         }
     }
 
@@ -159,31 +217,6 @@ impl Histogram {
         }
         (spans, deltas)
     }
-}
-
-/// Returns the native bucket of a duration, or `None` for the zero bucket.
-fn native_index(duration: Nanos) -> Option<i32> {
-    /// 2^(k/8)
-    #[expect(clippy::unreadable_literal, reason = "the digits are not read")]
-    const STEPS: [f64; 8] = [
-        1.0,
-        1.0905077326652577,
-        1.189207115002721,
-        1.2968395546510096,
-        std::f64::consts::SQRT_2,
-        1.5422108254079407,
-        1.681792830507429,
-        1.8340080864093424,
-    ];
-    let value = seconds(duration);
-    if value <= ZERO_THRESHOLD {
-        return None;
-    }
-    let bits = value.to_bits();
-    let exponent = i32::try_from(bits >> 52).unwrap_or(0) - 1023;
-    let mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
-    let step = STEPS.iter().filter(|&&step| mantissa > step).count();
-    Some(exponent * 8 + i32::try_from(step).unwrap_or(0))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus values are f64")]
