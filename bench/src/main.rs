@@ -84,6 +84,12 @@ enum Load {
     },
     /// Enables the statistics and attaches a program that submits a record to a ring buffer
     RecordProgram,
+    /// Counts the transitions of the loads with ftrace until the next line on stdin
+    Witness {
+        /// Maximum number of transitions
+        #[arg(long)]
+        transitions: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -108,6 +114,7 @@ fn main() -> anyhow::Result<()> {
         Load::Hold { connections } => traffic::hold(connections)?,
         Load::EmptyProgram { uncounted } => bare_program::empty(!uncounted)?,
         Load::RecordProgram => bare_program::record()?,
+        Load::Witness { transitions } => traffic::witness(transitions)?,
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
+use tcptrace_witness::Witness;
 
 use crate::print;
 
@@ -72,6 +73,20 @@ pub(crate) fn hold(connections: u64) -> Result<()> {
     drop(clients);
     drop(servers);
     report(connections, start.elapsed())
+}
+
+/// Counts the transitions of all loads with ftrace, until the next line on stdin.
+pub(crate) fn witness(transitions: u64) -> Result<()> {
+    let witness = Witness::start(PORT, transitions).context("could not record transitions with ftrace")?;
+    print(&json!({ "recording": true }));
+    wait_for_line()?;
+    let counts = witness.end().context("could not read the transitions that ftrace recorded")?;
+    print(&json!({
+        "own": counts.own,
+        "under_first_process": counts.under_first_process,
+        "strangers": counts.strangers,
+    }));
+    wait_for_line()
 }
 
 /// Prints the result when all connections are closed, and waits for the parent process.

@@ -20,11 +20,10 @@ pub mod speed;
 pub mod tracer;
 pub mod tun;
 pub mod wait;
-pub mod witness;
 
 pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::ChildProcess;
 pub use rows::{Connection, Stuck, StuckGroup, Transition};
+pub use tcptrace_witness::{Witness, Witnessed};
 pub use tracer::{Mode, Tracer};
-pub use witness::{Witness, Witnessed};

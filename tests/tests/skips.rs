@@ -116,7 +116,7 @@ fn every_skipped_transition_is_recovered_once(#[case] mode: Mode) {
             break;
         }
     }
-    let witnessed = witness.end();
+    let witnessed = witness.end().unwrap();
     source.finish(&mut deliver).unwrap();
 
     let counts = source.counts();

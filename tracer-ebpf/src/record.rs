@@ -242,9 +242,9 @@ impl Parts {
     /// Parses the record at the start of `bytes` and returns it with its length. Ignores the bytes after it. Returns
     /// `None` when `bytes` ends before the record does.
     // Inlined, so that a reader that uses a few fields copies only those.
-    #[inline(always)]
+    #[inline]
     pub fn read_from(bytes: &[u8]) -> Option<(Self, usize)> {
-        #[inline(always)]
+        #[inline]
         fn take<T: Wire>(rest: &mut &[u8]) -> Option<T> {
             let value = T::read_from(rest)?;
             *rest = rest.get(size_of::<T>()..)?;
@@ -310,7 +310,7 @@ pub struct Counters {
 /// The type is `repr(C)`, has no padding, and every bit pattern is a valid value.
 pub unsafe trait Wire: Copy {
     /// Copies a value from the start of `bytes`. Returns `None` when `bytes` is too short.
-    #[inline(always)]
+    #[inline]
     fn read_from(bytes: &[u8]) -> Option<Self> {
         if bytes.len() < size_of::<Self>() {
             return None;

@@ -115,7 +115,7 @@ fn traced_churn(mode: Mode, options: &[&str], paced: bool) -> Option<Traced> {
             tracer.wait_for_lines(usize::try_from(shown).unwrap());
         }
     });
-    let witnessed = witness.end();
+    let witnessed = witness.end().unwrap();
     let ended = tracer.interrupt();
     // Excludes the ends of timewait sockets, which appear where fentry works.
     let lines = ended.text().lines().filter(|line| line.starts_with("{\"type\":\"transition\"")).count();

@@ -320,9 +320,8 @@ fn without_error(connection: &Connection, last: &Transition, flags: SocketFlags)
         }
         // shutdown() leaves SYN_RECV without a transition since 6.9 (`tcp_shutdown`), so both bits do not prove a close().
         TcpState::SynReceived if !unread => CloseReason::Disconnected,
-        TcpState::SynReceived => CloseReason::UnreadData,
         // close() sets both shutdown bits before it checks for unread data.
-        TcpState::Established | TcpState::CloseWait => CloseReason::UnreadData,
+        TcpState::SynReceived | TcpState::Established | TcpState::CloseWait => CloseReason::UnreadData,
         // The FIN was not acknowledged, and no timer ran out (`tcp_check_oom`, `tcp_out_of_resources`).
         TcpState::Closing | TcpState::LastAck if unacked && !flags.attached => CloseReason::OutOfResources,
         TcpState::FinWait1 | TcpState::FinWait2

@@ -29,9 +29,6 @@ pub(super) struct Done {
     pub(super) seconds: f64,
 }
 
-/// Transitions of a load's listener: it opens and closes.
-pub(super) const LISTENER_TRANSITIONS: u64 = 2;
-
 /// A load that waits for a line on stdin; killed on drop.
 pub(super) struct Load {
     child: Child,
@@ -142,6 +139,44 @@ impl Traffic {
     /// Ends the load.
     pub(super) fn end(self) -> Result<()> {
         self.load.end()
+    }
+}
+
+/// Counts the transitions of the loads with ftrace, without BPF.
+pub(super) struct Witness(Load);
+
+/// The transitions that ftrace recorded.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Witnessed {
+    /// Transitions of the loads.
+    pub(super) own: u64,
+    /// Transitions of `own` during which a thread of process 1 was current.
+    pub(super) under_first_process: u64,
+    /// Transitions of other connections on the host.
+    pub(super) strangers: u64,
+}
+
+/// Message of a witness that is ready.
+#[derive(Deserialize)]
+struct Recording {
+    recording: bool,
+}
+
+impl Witness {
+    /// Starts recording. `most` is the maximum number of transitions.
+    pub(super) fn start(programs: &Programs, most: u64) -> Result<Self> {
+        let mut load = Load::start(programs, &["witness", "--transitions", &most.to_string()])?;
+        let Recording { recording } = load.receive()?;
+        ensure!(recording, "ftrace records nothing");
+        Ok(Self(load))
+    }
+
+    /// Stops recording and counts the transitions.
+    pub(super) fn end(mut self) -> Result<Witnessed> {
+        self.0.proceed()?;
+        let witnessed = self.0.receive()?;
+        self.0.end()?;
+        Ok(witnessed)
     }
 }
 

@@ -5,9 +5,8 @@
 
 use std::{
     collections::HashSet,
-    fmt::Write as _,
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     os::fd::OwnedFd,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -90,37 +89,32 @@ impl Witness {
 
     /// Stops recording and counts the transitions.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// Panics if the trace buffer was too small or its text cannot be parsed.
-    pub fn end(self) -> Witnessed {
-        let failed = |error: io::Error| -> ! { panic!("tracefs: {error}") };
-        self.write(&format!("{EVENT}/enable"), "0").unwrap_or_else(|error| failed(error));
-        let text = self.read("trace").unwrap_or_else(|error| failed(error));
-        // "# entries-in-buffer/entries-written: 12/12   #P:2"
-        let entries = text.lines().find_map(|line| line.split_once("entries-written: "));
-        let entries = entries.and_then(|(_, numbers)| numbers.split_whitespace().next()?.split_once('/'));
-        let (kept, written) = entries.unwrap_or_else(|| panic!("no counts in the trace: {text:.400}"));
-        assert_eq!(kept, written, "the trace buffer was too small");
+    /// Fails if the trace buffer was too small, or its text cannot be read or parsed.
+    pub fn end(self) -> io::Result<Witnessed> {
+        self.write(&format!("{EVENT}/enable"), "0")?;
         let mut first_process = first_process();
         first_process.extend(&self.first_process);
-
         let mut witnessed = Witnessed { own: 0, under_first_process: 0, strangers: 0 };
-        let mut port = String::new();
-        let _ = write!(port, "port={} ", self.port);
-        for line in text.lines().filter(|line| line.contains(" inet_sock_set_state: ")) {
-            if !line.contains("protocol=IPPROTO_TCP ") {
-                continue;
+        let port = format!("port={} ", self.port);
+        let (mut is_complete, mut line, mut text) = (false, Vec::new(), self.open("trace")?);
+        // A line at a time: the text of a long run has hundreds of megabytes.
+        while text.read_until(b'\n', &mut line)? > 0 {
+            let event = String::from_utf8_lossy(&line);
+            is_complete |= is_everything(&event)?;
+            if event.contains(" inet_sock_set_state: ") && event.contains("protocol=IPPROTO_TCP ") {
+                if event.contains(&port) {
+                    let pid = current(&event).ok_or_else(|| unexpected("no process in", &event))?;
+                    witnessed.own += 1;
+                    witnessed.under_first_process += u64::from(first_process.contains(&pid));
+                } else {
+                    witnessed.strangers += 1;
+                }
             }
-            if !line.contains(&port) {
-                witnessed.strangers += 1;
-                continue;
-            }
-            witnessed.own += 1;
-            let pid = current(line).unwrap_or_else(|| panic!("no process in {line:?}"));
-            witnessed.under_first_process += u64::from(first_process.contains(&pid));
+            line.clear();
         }
-        witnessed
+        if is_complete { Ok(witnessed) } else { Err(unexpected("no counts in", "the trace")) }
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
@@ -128,11 +122,9 @@ impl Witness {
         File::from(file).write_all(text.as_bytes())
     }
 
-    fn read(&self, file: &str) -> io::Result<String> {
-        let mut text = Vec::new();
+    fn open(&self, file: &str) -> io::Result<BufReader<File>> {
         let file = openat(&self.instance, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        File::from(file).read_to_end(&mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        Ok(BufReader::new(File::from(file)))
     }
 }
 
@@ -164,6 +156,26 @@ fn first_process() -> HashSet<u32> {
     tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Returns whether the line has the counts of the trace buffer, such as
+/// `# entries-in-buffer/entries-written: 12/12   #P:2`, and no entry was overwritten.
+///
+/// # Errors
+///
+/// Fails if entries were overwritten.
+fn is_everything(line: &str) -> io::Result<bool> {
+    let counts =
+        line.split_once("entries-written: ").and_then(|(_, counts)| counts.split_whitespace().next());
+    match counts.and_then(|counts| counts.split_once('/')) {
+        None => Ok(false),
+        Some((kept, written)) if kept == written => Ok(true),
+        Some(_) => Err(unexpected("entries were overwritten; the trace buffer is too small:", line)),
+    }
+}
+
+fn unexpected(what: &str, text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} {}", text.trim_end()))
+}
+
 /// Returns the current thread of a line such as `  name-42  [001] b.s3. 1.2: inet_sock_set_state: …`. Its name may contain
 /// any characters.
 fn current(line: &str) -> Option<u32> {
@@ -185,5 +197,13 @@ mod tests {
             assert_eq!(current(&format!("{task}{rest}")), Some(pid), "{task}");
         }
         assert_eq!(current("# tracer: nop"), None);
+    }
+
+    #[test]
+    fn an_overwritten_entry_is_an_error() {
+        assert!(is_everything("# entries-in-buffer/entries-written: 12/12   #P:2").unwrap());
+        assert!(!is_everything("# tracer: nop").unwrap());
+        let overwritten = is_everything("# entries-in-buffer/entries-written: 12/14   #P:2");
+        assert!(overwritten.unwrap_err().to_string().contains("too small"));
     }
 }
