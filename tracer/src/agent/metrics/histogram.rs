@@ -9,7 +9,7 @@ use tracer_core::event::Nanos;
 
 /// Upper bounds for handshakes and round trips. From 0.95 s on they bracket the times at which Linux
 /// retransmits a SYN (1, 3, 7, 15, 31, 63 s after the first) and gives up (127 s).
-pub(super) const HANDSHAKE_BOUNDS: &[Nanos] = &[
+pub(super) static HANDSHAKE_BOUNDS: ClassicBounds = ClassicBounds::new(&[
     Nanos::from_micros(50),
     Nanos::from_micros(100),
     Nanos::from_micros(250),
@@ -33,10 +33,10 @@ pub(super) const HANDSHAKE_BOUNDS: &[Nanos] = &[
     Nanos::from_millis(31_500),
     Nanos::from_millis(67_500),
     Nanos::from_secs(131),
-];
+]);
 
 /// Upper bounds for states and connections: 100 µs to 1 day.
-pub(super) const LIFETIME_BOUNDS: &[Nanos] = &[
+pub(super) static LIFETIME_BOUNDS: ClassicBounds = ClassicBounds::new(&[
     Nanos::from_micros(100),
     Nanos::from_millis(1),
     Nanos::from_millis(5),
@@ -55,7 +55,7 @@ pub(super) const LIFETIME_BOUNDS: &[Nanos] = &[
     Nanos::from_secs(3_600),
     Nanos::from_secs(14_400),
     Nanos::from_secs(86_400),
-];
+]);
 
 /// The resolution of the native buckets: 2^3 buckets per doubling.
 pub(super) const SCHEMA: i32 = 3;
@@ -68,8 +68,6 @@ const LAST: i32 = 26 * 8;
 const NATIVE: usize = (LAST - FIRST + 1) as usize;
 /// Most classic buckets, including the unbounded one.
 const CLASSIC: usize = 24;
-
-const _: () = assert!(HANDSHAKE_BOUNDS.len() < CLASSIC && LIFETIME_BOUNDS.len() < CLASSIC);
 
 /// Durations with the same number of binary digits and the same four leading digits: an eighth of a doubling.
 ///
@@ -91,12 +89,42 @@ impl Group {
     }
 
     /// Returns the least duration of the group, or the greatest possible duration if no group has the number.
-    fn least(self) -> Nanos {
+    const fn least(self) -> Nanos {
         if self.0 < 8 {
             return Nanos(self.0 as u64);
         }
         let (shift, digits) = (self.0 / 8 - 1, self.0 % 8 + 8);
         Nanos(if shift < 61 { (digits as u64) << shift } else { u64::MAX })
+    }
+}
+
+/// Classic upper bounds, ascending. At most one lies inside a [`Group`].
+#[derive(Debug)]
+pub(super) struct ClassicBounds {
+    upper: &'static [Nanos],
+    /// The first bucket of each group.
+    first: [u8; Group::COUNT],
+}
+
+impl ClassicBounds {
+    const fn new(upper: &'static [Nanos]) -> Self {
+        assert!(upper.len() < CLASSIC);
+        let mut first = [0; Group::COUNT];
+        let (mut group, mut bucket) = (0, 0_u8);
+        while group < Group::COUNT {
+            let least = Group(group).least();
+            while (bucket as usize) < upper.len() && upper[bucket as usize].0 < least.0 {
+                bucket += 1;
+            }
+            first[group] = bucket;
+            group += 1;
+        }
+        Self { upper, first }
+    }
+
+    /// Returns the upper bounds without the infinite one.
+    pub(super) fn upper(&self) -> &'static [Nanos] {
+        self.upper
     }
 }
 
@@ -129,9 +157,7 @@ static NATIVE_BOUNDS: LazyLock<NativeBounds> = LazyLock::new(|| {
 /// A histogram of durations.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
-    bounds: &'static [Nanos],
-    /// The first classic bucket of each [`Group`]. At most one bound lies inside a group.
-    first_bounds: [u8; Group::COUNT],
+    bounds: &'static ClassicBounds,
     classic: [u64; CLASSIC],
     native: [u64; NATIVE],
     native_zero: u64,
@@ -140,15 +166,10 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    /// Creates an empty histogram. The classic upper bounds are ascending, at most 23.
-    pub(super) fn new(bounds: &'static [Nanos]) -> Self {
-        debug_assert!(bounds.len() < CLASSIC);
-        let first_bounds = std::array::from_fn(|group| {
-            let least = Group(group).least();
-            u8::try_from(bounds.partition_point(|&bound| bound < least)).unwrap_or(0)
-        });
+    /// Creates an empty histogram.
+    pub(super) fn new(bounds: &'static ClassicBounds) -> Self {
         let (classic, native) = ([0; CLASSIC], [0; NATIVE]);
-        Self { bounds, first_bounds, classic, native, native_zero: 0, count: 0, sum_ns: 0 }
+        Self { bounds, classic, native, native_zero: 0, count: 0, sum_ns: 0 }
     }
 
     /// Counts a duration.
@@ -156,8 +177,8 @@ impl Histogram {
         self.count += 1;
         self.sum_ns += u128::from(duration.0);
         let group = Group::of(duration);
-        let classic = usize::from(self.first_bounds[group.0]);
-        let above = self.bounds.get(classic).is_some_and(|&bound| bound < duration);
+        let classic = usize::from(self.bounds.first[group.0]);
+        let above = self.bounds.upper.get(classic).is_some_and(|&bound| bound < duration);
         self.classic[(classic + usize::from(above)).min(CLASSIC - 1)] += 1;
         let native = usize::from(NATIVE_BOUNDS.first[group.0]);
         let above = |further: usize| {
@@ -183,7 +204,7 @@ impl Histogram {
 
     /// Returns each classic upper bound in seconds with its bucket's own count. The last bound is infinite.
     pub(super) fn buckets(&self) -> Vec<(f64, u64)> {
-        let bounds = self.bounds.iter().map(|&bound| seconds(bound)).chain([f64::INFINITY]);
+        let bounds = self.bounds.upper.iter().map(|&bound| seconds(bound)).chain([f64::INFINITY]);
         bounds.zip(self.classic).collect()
     }
 
@@ -237,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_upper_bound_is_inclusive() {
-        let mut histogram = Histogram::new(HANDSHAKE_BOUNDS);
+        let mut histogram = Histogram::new(&HANDSHAKE_BOUNDS);
         for duration in [50_000, 50_001, 950_000_000, 950_000_001, 131_000_000_001] {
             histogram.observe(Nanos(duration));
         }
@@ -249,25 +270,25 @@ mod tests {
 
     #[test]
     fn the_last_native_bucket_takes_longer_durations() {
-        let mut histogram = Histogram::new(LIFETIME_BOUNDS);
+        let mut histogram = Histogram::new(&LIFETIME_BOUNDS);
         histogram.observe(Nanos::MAX);
         assert_eq!(histogram.native_buckets(), (vec![(LAST, 1)], vec![1]));
-        assert_eq!(Histogram::new(LIFETIME_BOUNDS).native_buckets(), (vec![(0, 0)], vec![]));
+        assert_eq!(Histogram::new(&LIFETIME_BOUNDS).native_buckets(), (vec![(0, 0)], vec![]));
     }
 
     #[test]
     fn a_duration_is_in_the_first_bucket_that_fits() {
-        for bounds in [HANDSHAKE_BOUNDS, LIFETIME_BOUNDS] {
+        for bounds in [&HANDSHAKE_BOUNDS, &LIFETIME_BOUNDS] {
             let powers = (0..64).map(|bit| 1_u64 << bit);
             for duration in
-                powers.chain(bounds.iter().map(|bound| bound.0)).flat_map(|at| [at - 1, at, at + 1])
+                powers.chain(bounds.upper().iter().map(|bound| bound.0)).flat_map(|at| [at - 1, at, at + 1])
             {
                 let mut histogram = Histogram::new(bounds);
                 histogram.observe(Nanos(duration));
                 let bucket = histogram.classic.iter().position(|&count| count == 1);
                 assert_eq!(
                     bucket,
-                    Some(bounds.partition_point(|&bound| bound < Nanos(duration))),
+                    Some(bounds.upper().partition_point(|&bound| bound < Nanos(duration))),
                     "{duration}"
                 );
             }
@@ -282,7 +303,7 @@ mod tests {
         ) {
             let config = NativeHistogramConfig::with_schema(3).zero_threshold(ZERO_THRESHOLD);
             let reference = Reference::new_native(config);
-            let mut histogram = Histogram::new(HANDSHAKE_BOUNDS);
+            let mut histogram = Histogram::new(&HANDSHAKE_BOUNDS);
             for &duration in &durations {
                 reference.observe(seconds(Nanos(duration)));
                 histogram.observe(Nanos(duration));

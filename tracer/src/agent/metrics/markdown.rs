@@ -102,8 +102,11 @@ pub fn markdown() -> String {
     text.push_str(LABELS);
     text.push_str("## Bucket bounds\n\nUpper bounds of the classic buckets, seconds.\n\n");
     for (title, bounds) in [
-        ("`tcptrace_handshake_duration_seconds`, `tcptrace_handshake_rtt_seconds`", HANDSHAKE_BOUNDS),
-        ("`tcptrace_state_duration_seconds`, `tcptrace_connection_duration_seconds`", LIFETIME_BOUNDS),
+        ("`tcptrace_handshake_duration_seconds`, `tcptrace_handshake_rtt_seconds`", HANDSHAKE_BOUNDS.upper()),
+        (
+            "`tcptrace_state_duration_seconds`, `tcptrace_connection_duration_seconds`",
+            LIFETIME_BOUNDS.upper(),
+        ),
     ] {
         let bounds: Vec<_> = bounds.iter().map(|&bound| seconds(bound).to_string()).collect();
         let _ = writeln!(text, "- {title}: {}", bounds.join(", "));

@@ -215,7 +215,7 @@ fn is_shown(labelled: bool, count: u64) -> bool {
 impl Page {
     fn handshakes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let MetricsSnapshot { totals, owners, labelled, .. } = &*self.snapshot;
-        let empty = Histogram::new(HANDSHAKE_BOUNDS);
+        let empty = Histogram::new(&HANDSHAKE_BOUNDS);
         family(encoder, &catalog::HANDSHAKE_DURATION, |family| {
             for OwnerCounts { labels: owner, tally, .. } in owners {
                 for (role, by_network) in ROLES.iter().zip(&tally.durations) {

@@ -45,14 +45,14 @@ pub struct Recorder {
 impl Recorder {
     /// Creates a recorder with all counts at 0.
     pub fn new(options: RecorderOptions) -> Self {
-        let lifetime = || Histogram::new(LIFETIME_BOUNDS);
+        let lifetime = || Histogram::new(&LIFETIME_BOUNDS);
         Self {
             thresholds: options.thresholds,
             expiry: options.limits.expiry,
             totals: Box::new(Totals {
                 transitions: [[0; 12]; 12],
                 state_durations: std::array::from_fn(|_| lifetime()),
-                rtts: std::array::from_fn(|_| Histogram::new(HANDSHAKE_BOUNDS)),
+                rtts: std::array::from_fn(|_| Histogram::new(&HANDSHAKE_BOUNDS)),
                 connection_durations: std::array::from_fn(|_| lifetime()),
                 events: [0; EVENT_TYPES.len()],
             }),

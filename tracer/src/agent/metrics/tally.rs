@@ -40,7 +40,7 @@ impl Tally {
     pub(super) fn duration(&mut self, role: Role, ipv4: bool, duration: Nanos) {
         if let Some(histograms) = self.durations.get_mut(role_index(role)) {
             histograms[usize::from(!ipv4)]
-                .get_or_insert_with(|| Box::new(Histogram::new(HANDSHAKE_BOUNDS)))
+                .get_or_insert_with(|| Box::new(Histogram::new(&HANDSHAKE_BOUNDS)))
                 .observe(duration);
         }
     }
@@ -65,7 +65,7 @@ impl Tally {
             + self.closed.iter().map(|counts| filled(counts)).sum::<usize>()
             + filled(&self.syn_retransmits)
             + filled(&[self.bytes_sent, self.bytes_received])
-            + histograms * (HANDSHAKE_BOUNDS.len() + 3)
+            + histograms * (HANDSHAKE_BOUNDS.upper().len() + 3)
     }
 }
 
