@@ -24,7 +24,12 @@ pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value>
     let header = Header {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         wire_version: tracer_ebpf::WIRE_VERSION,
-        host: HostNames { name: "generated".to_owned(), kernel: "6.18.0".to_owned(), mode: "btf".to_owned() },
+        host: HostNames {
+            name: "generated".to_owned(),
+            kernel: "6.18.0".to_owned(),
+            mode: "btf".to_owned(),
+            hooks: String::new(),
+        },
         clock: ClockOffset { to_utc_ns: 1_795_000_000_000_000_000 },
         time_wait: TimeWaitModel::default(),
         started: listener.time(),

@@ -176,7 +176,7 @@ impl StageOutput {
             }
             (
                 Stage::TransitionsJson | Stage::TransitionsTable,
-                Observation::Transition { transition, duration, connection },
+                Observation::Transition { transition, duration, connection, .. },
             ) => self.sink.write(&TransitionRow::new(transition, *connection, *duration, self.clock)),
             (Stage::ConnectionsJson | Stage::ConnectionsTable, Observation::Closed(closed)) => {
                 self.sink.write(&ConnectionRow::new(closed, None, self.clock))

@@ -74,7 +74,12 @@ fn write_recording(path: &Path) {
     let header = Header {
         tool_version: "0.0.0".into(),
         wire_version: 1,
-        host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        host: HostNames {
+            name: "web-1".into(),
+            kernel: "6.18.0".into(),
+            mode: "btf".into(),
+            hooks: "drop".into(),
+        },
         clock: ClockOffset { to_utc_ns: START_NS },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(0),

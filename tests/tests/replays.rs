@@ -90,7 +90,12 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
     let header = Header {
         tool_version: "0.0.0".into(),
         wire_version: 1,
-        host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        host: HostNames {
+            name: "web-1".into(),
+            kernel: "6.18.0".into(),
+            mode: "btf".into(),
+            hooks: "drop".into(),
+        },
         clock: ClockOffset { to_utc_ns: 1_795_240_799_000_000_000 },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(0),

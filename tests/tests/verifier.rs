@@ -1,7 +1,10 @@
 //! Limits the number of instructions that the kernel's verifier processes: their growth also shows in every
 //! run of a program.
 
-use tcptrace_bpf::sources::live::load::{LoadOptions, Mode, load};
+use tcptrace_bpf::sources::live::{
+    Hooks,
+    load::{LoadOptions, Mode, load},
+};
 use tcptrace_tests::speed;
 
 /// Maximum instructions processed by the verifier, counting each branch as often as it is walked: half as
@@ -19,7 +22,7 @@ const LIMITS: [(&str, u32); 7] = [
 #[test]
 fn verified_instructions_stay_within_the_limits() {
     let options =
-        LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, first_reads: true, twin: true };
+        LoadOptions { buffer_bytes: 4096, cpus: 1, only_netns: None, hooks: Hooks::ALL, twin: true };
     let mut counts = Vec::new();
     for mode in [Mode::Btf, Mode::Tracepoint] {
         let loaded = match load(mode, options) {

@@ -17,7 +17,7 @@ pub enum OwnerSource {
     /// The process that closed or shut down the socket. `ss -K` and a worker that performs a delayed close
     /// also appear here.
     Closer,
-    /// Reserved: the process whose `accept()` returned the socket. No event reports it yet.
+    /// The process whose `accept()` returned the socket.
     Accept,
     /// A process that held a descriptor of the socket when `/proc` was read. Another process may share the
     /// descriptor.

@@ -24,6 +24,25 @@ pub struct Config {
     pub first_reads: u32,
     /// 1 where mode btf may generate a socket's cookie (5.12); 0 to read the cookie that the socket has.
     pub socket_cookies: u32,
+    /// The number of arguments of the hooks whose arguments differ between kernels.
+    pub arguments: ArgumentCounts,
+}
+
+/// How many arguments hooks have on this kernel, from its BTF; 0 where it has no such hook. 12 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArgumentCounts {
+    /// `tcp:tcp_send_reset`: 2, and 3 with the reason (6.10).
+    pub send_reset: u32,
+    /// `skb:kfree_skb`: 2, 3 with the reason (5.17), and 4 with the receiving socket (6.11).
+    pub kfree_skb: u32,
+    /// `inet_csk_accept`: 4, and 2 since 6.10. The returned socket follows them.
+    pub accept: u32,
+}
+
+impl ArgumentCounts {
+    /// No hook resolved.
+    pub const NONE: Self = Self { send_reset: 0, kfree_skb: 0, accept: 0 };
 }
 
 /// Byte offsets in the classic tracepoint's record, from tracefs `sock/inet_sock_set_state/format`.
@@ -228,6 +247,16 @@ socket_layout! {
     tw_substate = "inet_timewait_sock", "tw_substate";
     /// Big-endian.
     tw_sport = "inet_timewait_sock", "tw_sport";
+    skc_state = "tcp_sock", "skc_state";
+    /// Where the buffer begins, to which the offsets of headers refer.
+    skb_head = "sk_buff", "head";
+    skb_network_header = "sk_buff", "network_header";
+    /// Big-endian: `ETH_P_IP` or `ETH_P_IPV6`.
+    skb_protocol = "sk_buff", "protocol";
+    /// The sender's socket, while the segment leaves.
+    skb_sk = "sk_buff", "sk";
+    skb_dev = "sk_buff", "dev";
+    dev_net = "net_device", "nd_net.net";
 }
 
 impl CtxLayout {
@@ -262,5 +291,6 @@ impl Config {
         typed_task: 0,
         first_reads: 0,
         socket_cookies: 0,
+        arguments: ArgumentCounts::NONE,
     };
 }

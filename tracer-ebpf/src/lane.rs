@@ -32,16 +32,36 @@ pub enum Lane {
     /// the twin program. It cannot share the first program's lane: where tracepoints are preemptible, a task can be
     /// preempted in one program while another task runs the other program on the same CPU.
     TransitionTwin = 4,
+    /// Records of [`RecordKind::Accepted`](crate::RecordKind::Accepted).
+    Accepted = 5,
+    /// Records of [`RecordKind::ResetSent`](crate::RecordKind::ResetSent).
+    ResetSent = 6,
+    /// Records of [`RecordKind::ResetReceived`](crate::RecordKind::ResetReceived).
+    ResetReceived = 7,
+    /// Records of [`RecordKind::SegmentDropped`](crate::RecordKind::SegmentDropped), from `skb:kfree_skb`.
+    SegmentDropped = 8,
+    /// Records of [`RecordKind::SegmentDropped`](crate::RecordKind::SegmentDropped), from `tcp_conn_request`.
+    AcceptQueueFull = 9,
 }
 
 impl Lane {
     /// Every lane of a CPU, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Transition, Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd, Self::TransitionTwin];
+    pub const ALL: [Self; 10] = [
+        Self::Transition,
+        Self::SynAckRetransmit,
+        Self::FirstRead,
+        Self::TimeWaitEnd,
+        Self::TransitionTwin,
+        Self::Accepted,
+        Self::ResetSent,
+        Self::ResetReceived,
+        Self::SegmentDropped,
+        Self::AcceptQueueFull,
+    ];
 }
 
 /// Lanes of each CPU.
-pub const LANES_PER_CPU: u32 = 5;
+pub const LANES_PER_CPU: u32 = 10;
 
 /// The number of a CPU's lane among the lanes of all CPUs.
 pub const fn lane_of(cpu: u32, lane: Lane) -> u32 {
@@ -110,7 +130,7 @@ mod tests {
 
     #[test]
     fn lane_numbers_are_distinct_and_without_gaps() {
-        let mut lanes = [false; 15];
+        let mut lanes = [false; 30];
         for cpu in 0..3 {
             for lane in Lane::ALL {
                 let used = &mut lanes[lane_of(cpu, lane) as usize];
@@ -118,6 +138,6 @@ mod tests {
                 *used = true;
             }
         }
-        assert_eq!(lanes, [true; 15]);
+        assert_eq!(lanes, [true; 30]);
     }
 }

@@ -9,15 +9,15 @@ mod config;
 mod lane;
 mod record;
 
-pub use config::{ABSENT, BitField, BitLayout, Config, CtxLayout, SocketLayout};
+pub use config::{ABSENT, ArgumentCounts, BitField, BitLayout, Config, CtxLayout, SocketLayout};
 pub use lane::{CHUNK, KnownNetns, LANES_PER_CPU, Lane, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of};
 pub use record::{
-    AcceptQueue, Counters, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind, TcpInfo,
-    ThreadName, Wire, flags,
+    AcceptQueue, Counters, FunctionName, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind,
+    TcpInfo, ThreadName, Wire, flags,
 };
 
 /// Version of the layouts in this crate. A recording's header contains it; every change of layout increments it.
-pub const WIRE_VERSION: u32 = 4;
+pub const WIRE_VERSION: u32 = 5;
 
 /// Address family of IPv4, `AF_INET` in `include/linux/socket.h`.
 pub const AF_INET: u8 = 2;
@@ -48,6 +48,8 @@ pub mod tcp_state {
     pub const LAST_ACK: u8 = 9;
     /// `TCP_LISTEN`
     pub const LISTEN: u8 = 10;
+    /// `TCP_NEW_SYN_RECV`: a request socket. No transition leads to it.
+    pub const NEW_SYN_RECV: u8 = 12;
     /// `TCP_CLOSING`
     pub const CLOSING: u8 = 11;
 }

@@ -12,11 +12,31 @@ pub enum RecordKind {
     /// A timewait socket (TIME_WAIT or orphaned FIN_WAIT2) was removed, from `inet_twsk_kill`. `socket` is the
     /// timewait socket, not the connection's original socket; `old_state` is its sub-state.
     TimeWaitEnd = 4,
+    /// `accept()` returned a connection, from the return of `inet_csk_accept`.
+    Accepted = 5,
+    /// This host sent a reset, from `tcp:tcp_send_reset`. With a `socket`, the reset is of its connection, and `old_state` is
+    /// the socket's state. Without, it refuses a SYN to a port on which no socket listens.
+    ResetSent = 6,
+    /// The peer of `socket` sent a reset that the kernel accepted, from `tcp:tcp_receive_reset`.
+    ResetReceived = 7,
+    /// The kernel dropped a segment of a handshake, from `skb:kfree_skb` or at the entry of `tcp_conn_request`. The local
+    /// endpoint is the segment's source, the remote endpoint its destination, whichever of them is this host; `socket` is
+    /// the sender's, or 0; `attempts` has the flags of the segment's TCP header.
+    SegmentDropped = 8,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Transition, Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd];
+    pub const ALL: [Self; 8] = [
+        Self::Transition,
+        Self::SynAckRetransmit,
+        Self::FirstRead,
+        Self::TimeWaitEnd,
+        Self::Accepted,
+        Self::ResetSent,
+        Self::ResetReceived,
+        Self::SegmentDropped,
+    ];
 }
 
 /// Bits of [`Record::flags`].
@@ -76,12 +96,18 @@ pub mod flags {
     pub const ACKED: u32 = 1 << 20;
     /// `extra` holds `segs_in` of a connection that no process has accepted.
     pub const UNACCEPTED_SEGMENTS: u32 = 1 << 21;
+    /// `value` holds the kernel's reason for a reset (`enum sk_rst_reason`) or a drop (`enum skb_drop_reason`).
+    pub const REASON: u32 = 1 << 22;
+    /// A [`FunctionName`](crate::FunctionName) follows: the function that dropped the segment.
+    pub const FUNCTION: u32 = 1 << 23;
+    /// The SYN was dropped because the listener's accept queue is full.
+    pub const ACCEPT_QUEUE_FULL: u32 = 1 << 24;
 }
 
 /// The fields that every event has, as the kernel side writes them. 64 bytes, no padding, native byte order.
 ///
 /// The optional parts that [`flags`] name follow without gaps, in this order: [`Ipv6Addresses`], [`Process`],
-/// [`ThreadName`], [`AcceptQueue`], [`TcpInfo`]. Most records have none, which keeps them short.
+/// [`ThreadName`], [`AcceptQueue`], [`TcpInfo`], [`FunctionName`]. Most records have none, which keeps them short.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -92,7 +118,8 @@ pub struct Record {
     /// `skc_cookie`; 0 until the kernel has generated one on request.
     pub cookie: u64,
     /// Depends on the kind. For [`RecordKind::Transition`]: the id of the socket's cgroup,
-    /// `sk_cgrp_data.cgroup->kn->id`, valid with [`flags::CGROUP`]. For
+    /// `sk_cgrp_data.cgroup->kn->id`, valid with [`flags::CGROUP`]. For [`RecordKind::ResetSent`] and
+    /// [`RecordKind::SegmentDropped`]: the kernel's reason, valid with [`flags::REASON`]. For
     /// [`RecordKind::SynAckRetransmit`]: when the first SYN-ACK was sent, `CLOCK_MONOTONIC` in
     /// nanoseconds, with microsecond resolution; 0 when unknown.
     pub value: u64,
@@ -112,7 +139,8 @@ pub struct Record {
     pub error: u16,
     /// `sk_shutdown`: 1 receive, 2 send; valid with [`flags::SOCKET_FIELDS`].
     pub shutdown: u8,
-    /// For [`RecordKind::SynAckRetransmit`]: retransmissions of the SYN-ACK so far. Otherwise 0.
+    /// For [`RecordKind::SynAckRetransmit`]: retransmissions of the SYN-ACK so far. For [`RecordKind::SegmentDropped`]: the
+    /// flags of the TCP header (RFC 9293, section 3.1; FIN is bit 0). Otherwise 0.
     pub attempts: u8,
     /// A [`RecordKind`].
     pub kind: u8,
@@ -213,13 +241,22 @@ pub struct TcpInfo {
     pub data_segments_received: u32,
 }
 
+/// The name of a kernel function. 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionName {
+    /// NUL-terminated; cut to 31 bytes. The name of its module may follow in brackets.
+    pub name: [u8; 32],
+}
+
 /// Bytes of the longest record, with all parts.
 pub const MAX_RECORD: usize = size_of::<Record>()
     + size_of::<Ipv6Addresses>()
     + size_of::<Process>()
     + size_of::<ThreadName>()
     + size_of::<AcceptQueue>()
-    + size_of::<TcpInfo>();
+    + size_of::<TcpInfo>()
+    + size_of::<FunctionName>();
 
 /// A parsed record with the parts that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +273,8 @@ pub struct Parts {
     pub accept_queue: Option<AcceptQueue>,
     /// With [`flags::INFO`].
     pub info: Option<TcpInfo>,
+    /// With [`flags::FUNCTION`].
+    pub function: Option<FunctionName>,
 }
 
 impl Parts {
@@ -253,8 +292,15 @@ impl Parts {
         let mut rest = bytes;
         let record = take::<Record>(&mut rest)?;
         let has = |flag| record.flags & flag != 0;
-        let mut parts =
-            Self { record, addresses: None, process: None, thread: None, accept_queue: None, info: None };
+        let mut parts = Self {
+            record,
+            addresses: None,
+            process: None,
+            thread: None,
+            accept_queue: None,
+            info: None,
+            function: None,
+        };
         if has(flags::IPV6_ADDRESSES) {
             parts.addresses = Some(take(&mut rest)?);
         }
@@ -270,6 +316,9 @@ impl Parts {
         if has(flags::INFO) {
             parts.info = Some(take(&mut rest)?);
         }
+        if has(flags::FUNCTION) {
+            parts.function = Some(take(&mut rest)?);
+        }
         Some((parts, bytes.len() - rest.len()))
     }
 
@@ -283,6 +332,7 @@ impl Parts {
             self.thread.as_ref().map(Wire::as_bytes),
             self.accept_queue.as_ref().map(Wire::as_bytes),
             self.info.as_ref().map(Wire::as_bytes),
+            self.function.as_ref().map(Wire::as_bytes),
         ];
         parts.into_iter().flatten()
     }
@@ -339,6 +389,8 @@ unsafe impl Wire for AcceptQueue {}
 // SAFETY: as above.
 unsafe impl Wire for TcpInfo {}
 // SAFETY: as above.
+unsafe impl Wire for FunctionName {}
+// SAFETY: as above.
 unsafe impl Wire for Counters {}
 // SAFETY: only `u32`s, in structures of `u32`s.
 unsafe impl Wire for crate::Config {}
@@ -350,6 +402,7 @@ const _: () = {
     assert!(size_of::<ThreadName>() == 16);
     assert!(size_of::<AcceptQueue>() == 8);
     assert!(size_of::<TcpInfo>() == 72 && align_of::<TcpInfo>() == 8);
-    assert!(MAX_RECORD == 216);
+    assert!(size_of::<FunctionName>() == 32);
+    assert!(MAX_RECORD == 248);
     assert!(size_of::<Counters>() == 32);
 };

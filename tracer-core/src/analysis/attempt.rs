@@ -2,10 +2,10 @@
 
 use crate::{
     analysis::retransmits::{RetransmitSchedule, client_schedule, server_schedule},
-    event::{CgroupId, Endpoint, Nanos, Netns, Process, TcpState, ThreadName, Timestamp},
+    event::{CgroupId, Endpoint, Nanos, Netns, Process, ResetSent, TcpState, ThreadName, Timestamp},
     lifecycle::{
         CloseReason, ClosedConnection, Connection, DurationSource, HalfOpen, HandshakeCaveat, Observation,
-        Role,
+        Role, SegmentDrops,
     },
 };
 
@@ -67,6 +67,10 @@ pub struct HandshakeAttempt {
     pub lost: Option<bool>,
     /// The errno of a failure.
     pub error: Option<u16>,
+    /// The segments of the handshake that this host dropped.
+    pub drops: SegmentDrops,
+    /// Nobody listens on the local port, so this host answered the SYN with a reset.
+    pub unserved: bool,
 }
 
 /// The components of a completed handshake's duration. Time of unknown cause is in neither.
@@ -83,10 +87,10 @@ impl HandshakeAttempt {
     /// not seen.
     pub fn ended_by(observation: &Observation<'_>) -> Option<Self> {
         match observation {
-            Observation::Transition { transition, connection: Some(connection), .. }
+            Observation::Transition { transition, connection: Some(connection), drops, .. }
                 if transition.to == TcpState::Established && transition.from != TcpState::Established =>
             {
-                Self::completed(connection, transition.time)
+                Self::completed(connection, transition.time).map(|attempt| Self { drops: *drops, ..attempt })
             }
             Observation::Closed(closed) if closed.close_seen && closed.connection.never_established() => {
                 Some(Self::failed(closed))
@@ -94,7 +98,10 @@ impl HandshakeAttempt {
             Observation::Closed(closed) if closed.close_seen && closed.connection.completed_unseen() => {
                 Some(Self::of(closed.connection, closed.closed))
             }
-            Observation::Abandoned(half_open) => Some(Self::abandoned(half_open)),
+            Observation::Abandoned { half_open, drops } => {
+                Some(Self { drops: *drops, ..Self::abandoned(half_open) })
+            }
+            Observation::Refused(reset) => Some(Self::unserved(reset)),
             _ => None,
         }
     }
@@ -121,6 +128,7 @@ impl HandshakeAttempt {
             retransmits: connection.handshake.and_then(|handshake| handshake.retransmits),
             lost: connection.handshake.and_then(|handshake| handshake.lost),
             error: closed.close_cause.error,
+            drops: closed.drops,
             ..Self::of(connection, closed.closed)
         }
     }
@@ -143,6 +151,32 @@ impl HandshakeAttempt {
             retransmits: None,
             lost: None,
             error: None,
+            drops: SegmentDrops::NONE,
+            unserved: false,
+        }
+    }
+
+    /// Returns the attempt of a client that this host refused.
+    fn unserved(reset: &ResetSent) -> Self {
+        Self {
+            ended: reset.time,
+            role: Role::Server,
+            local: reset.local,
+            remote: reset.remote,
+            process: None,
+            thread: None,
+            netns: reset.netns,
+            cgroup_id: None,
+            outcome: HandshakeOutcome::Failed(CloseReason::Refused),
+            duration: None,
+            source: DurationSource::Observed,
+            caveat: None,
+            rtt: None,
+            retransmits: None,
+            lost: None,
+            error: None,
+            drops: SegmentDrops::NONE,
+            unserved: true,
         }
     }
 
@@ -169,6 +203,8 @@ impl HandshakeAttempt {
             // A client that never existed (a spoofed SYN) loses nothing.
             lost: None,
             error: None,
+            drops: SegmentDrops::NONE,
+            unserved: false,
         }
     }
 
@@ -246,6 +282,8 @@ mod tests {
             retransmits,
             lost: retransmits.map(|count| count > 0),
             error: None,
+            drops: SegmentDrops::NONE,
+            unserved: false,
         }
     }
 

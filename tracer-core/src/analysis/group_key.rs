@@ -33,6 +33,8 @@ pub enum GroupKey {
     Service(Endpoint),
     /// The service on a local port.
     Served(u16),
+    /// A local port on which nobody listens.
+    Unserved(u16),
     /// A remote address.
     Remote(IpAddr),
     /// A remote port.
@@ -55,6 +57,7 @@ impl GroupKey {
     /// Returns the group key of an attempt; `container` is the container of its socket.
     pub fn of(attempt: &HandshakeAttempt, by: HandshakesBy, container: Option<Arc<str>>) -> Self {
         match by {
+            HandshakesBy::Service if attempt.unserved => Self::Unserved(attempt.local.port),
             HandshakesBy::Service if attempt.role == Role::Server => Self::Served(attempt.local.port),
             HandshakesBy::Service => Self::Service(attempt.remote),
             HandshakesBy::Remote => Self::Remote(attempt.remote.address),

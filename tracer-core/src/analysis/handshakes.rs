@@ -13,6 +13,9 @@ use crate::{
     lifecycle::CloseReason,
 };
 
+/// Most groups that begin with a SYN to a port on which nobody listens: a port scan must not take the places of services.
+const MAX_UNSERVED: usize = 1_000;
+
 /// The options of a [`Handshakes`] analysis.
 #[derive(Clone, Copy, Debug)]
 pub struct HandshakesOptions {
@@ -50,7 +53,10 @@ impl HandshakeStats {
             HandshakeOutcome::Failed(reason) => self.failed[reason as usize] += 1,
             HandshakeOutcome::Abandoned => self.abandoned += 1,
         }
-        self.lost_time_ns += u128::from(failure_cost(attempt.outcome, attempt.duration).0);
+        // A client that asks for nothing this host offers costs it nothing.
+        if !attempt.unserved {
+            self.lost_time_ns += u128::from(failure_cost(attempt.outcome, attempt.duration).0);
+        }
     }
 
     fn add_established(&mut self, attempt: &HandshakeAttempt) {
@@ -154,6 +160,8 @@ pub struct Handshakes {
     total: HandshakeStats,
     histogram: Histogram,
     slowest: Vec<(GroupKey, HandshakeAttempt)>,
+    /// Groups that began with a SYN to a port on which nobody listens.
+    unserved: usize,
 }
 
 /// The statistics and the score of a group.
@@ -193,6 +201,7 @@ impl Handshakes {
             total: HandshakeStats::default(),
             histogram: Histogram::default(),
             slowest: Vec::new(),
+            unserved: 0,
         }
     }
 
@@ -211,11 +220,15 @@ impl Handshakes {
     pub fn add(&mut self, attempt: &HandshakeAttempt, container: Option<Arc<str>>) {
         let key = GroupKey::of(attempt, self.options.by, container);
         self.total.add(attempt);
-        let full = self.groups.len() >= self.options.max_groups;
+        let full = self.groups.len() >= self.options.max_groups
+            || (attempt.unserved && self.unserved >= MAX_UNSERVED);
         match self.groups.get_mut(&key) {
             Some(group) => group.add(attempt),
             None if full => self.other.add(attempt),
-            None => self.groups.entry(key.clone()).or_default().add(attempt),
+            None => {
+                self.unserved += usize::from(attempt.unserved);
+                self.groups.entry(key.clone()).or_default().add(attempt);
+            }
         }
         if let (HandshakeOutcome::Established, Some(duration)) = (attempt.outcome, attempt.duration) {
             self.histogram.add(duration, attempt.was_retransmitted() == Some(true));

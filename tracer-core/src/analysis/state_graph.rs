@@ -40,7 +40,7 @@ impl StateGraph {
             Observation::Transition { transition, connection: Some(_), .. }
                 if transition.to == TcpState::Closed => {}
             Observation::Transition { transition, .. } if transition.from == transition.to => {}
-            Observation::Transition { transition, duration, connection } => {
+            Observation::Transition { transition, duration, connection, .. } => {
                 let handshake = connection
                     .and_then(|connection| connection.handshake)
                     .filter(|handshake| handshake.replaces(transition.from));

@@ -1,8 +1,8 @@
 //! The kinds of events.
 
 use super::{
-    AcceptQueue, CgroupId, ConnKey, Endpoint, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId,
-    TcpInfo, TcpState, ThreadName, Timestamp,
+    AcceptQueue, CgroupId, ConnKey, Endpoint, KernelName, Nanos, Netns, Process, SocketCookie, SocketFlags,
+    SocketId, TcpInfo, TcpState, ThreadName, Timestamp,
 };
 
 /// A change of `sk_state`, as reported by the kernel.
@@ -170,6 +170,100 @@ pub struct FirstRead {
     pub thread: Option<ThreadName>,
 }
 
+/// The return of `accept()` with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The time of the event.
+    pub time: Timestamp,
+    /// The socket of the connection.
+    pub socket: SocketId,
+    /// The process that accepted.
+    pub process: Process,
+    /// The thread that accepted; none when it is the process's main thread.
+    pub thread: Option<ThreadName>,
+}
+
+/// A reset that this host sent (`tcp:tcp_send_reset`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetSent {
+    /// The time of the event.
+    pub time: Timestamp,
+    /// The socket of the reset connection; none when the reset refuses a SYN to a port on which nobody listens.
+    pub socket: Option<SocketId>,
+    /// The state of the socket.
+    pub state: Option<TcpState>,
+    /// The local endpoint.
+    pub local: Endpoint,
+    /// The remote endpoint.
+    pub remote: Endpoint,
+    /// The network namespace.
+    pub netns: Option<Netns>,
+    /// The kernel's reason (`enum sk_rst_reason`); none before 6.10.
+    pub reason: Option<KernelName>,
+}
+
+impl ResetSent {
+    /// Returns whether the connection had closed before.
+    pub(crate) fn is_after_close(&self) -> bool {
+        self.state == Some(TcpState::Closed)
+    }
+}
+
+/// A reset of the peer that the kernel accepted (`tcp:tcp_receive_reset`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetReceived {
+    /// The time of the event.
+    pub time: Timestamp,
+    /// The socket of the connection.
+    pub socket: SocketId,
+}
+
+/// A segment of the three-way handshake (RFC 9293, section 3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HandshakeSegment {
+    /// The client's SYN.
+    Syn,
+    /// The server's SYN and ACK.
+    SynAck,
+    /// The client's ACK.
+    Ack,
+}
+
+impl HandshakeSegment {
+    /// Every segment.
+    pub const ALL: [Self; 3] = [Self::Syn, Self::SynAck, Self::Ack];
+
+    /// Returns the name in machine output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::SynAck => "syn_ack",
+            Self::Ack => "ack",
+        }
+    }
+}
+
+/// A segment of a handshake that the kernel of this host dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentDropped {
+    /// The time of the event.
+    pub time: Timestamp,
+    /// The sender's socket, if the segment was on its way out.
+    pub socket: Option<SocketId>,
+    /// The segment's source. Either end, or both, may be this host.
+    pub source: Endpoint,
+    /// The segment's destination.
+    pub destination: Endpoint,
+    /// The network namespace that dropped it.
+    pub netns: Option<Netns>,
+    /// The segment.
+    pub segment: HandshakeSegment,
+    /// The kernel's reason (`enum skb_drop_reason`), or `accept_queue_full`.
+    pub reason: KernelName,
+    /// The kernel function that dropped it; none when unknown.
+    pub function: Option<KernelName>,
+}
+
 /// The removal of a timewait socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimewaitEnd {
@@ -247,6 +341,14 @@ pub enum Event {
     FirstRead(FirstRead),
     /// The kernel removed a timewait socket.
     TimewaitEnd(TimewaitEnd),
+    /// A process accepted a connection.
+    Accepted(Accepted),
+    /// This host sent a reset.
+    ResetSent(ResetSent),
+    /// The peer sent a reset.
+    ResetReceived(ResetReceived),
+    /// This host dropped a segment of a handshake.
+    SegmentDropped(SegmentDropped),
     /// The time has advanced. No earlier events follow, except delayed ones.
     Time(Timestamp),
 }
@@ -262,6 +364,10 @@ impl Event {
             Self::SynAckRetransmit(event) => event.time,
             Self::FirstRead(event) => event.time,
             Self::TimewaitEnd(event) => event.time,
+            Self::Accepted(event) => event.time,
+            Self::ResetSent(event) => event.time,
+            Self::ResetReceived(event) => event.time,
+            Self::SegmentDropped(event) => event.time,
             Self::Time(time) => *time,
         }
     }

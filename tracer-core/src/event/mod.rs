@@ -2,6 +2,7 @@
 
 mod counts;
 mod identity;
+mod kernel_name;
 mod kinds;
 mod process;
 mod state;
@@ -10,8 +11,10 @@ mod time;
 
 pub use counts::SourceCounts;
 pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
+pub use kernel_name::KernelName;
 pub use kinds::{
-    Event, ExistingSocket, ExistingTimewait, FirstRead, SynAckRetransmit, TimewaitEnd, Transition,
+    Accepted, Event, ExistingSocket, ExistingTimewait, FirstRead, HandshakeSegment, ResetReceived, ResetSent,
+    SegmentDropped, SynAckRetransmit, TimewaitEnd, Transition,
 };
 pub use process::{Process, ThreadName};
 pub use state::TcpState;

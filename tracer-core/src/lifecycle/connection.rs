@@ -4,9 +4,10 @@ use std::num::NonZeroU32;
 
 use crate::{
     event::{
-        AcceptQueue, CgroupId, ConnKey, Endpoint, ExistingSocket, Netns, TcpState, Timestamp, Transition,
+        AcceptQueue, CgroupId, ConnKey, Endpoint, ExistingSocket, Nanos, Netns, TcpState, Timestamp,
+        Transition,
     },
-    lifecycle::{Handshake, History, close_reason::sent_nothing},
+    lifecycle::{AcceptWait, Handshake, History, close_reason::sent_nothing},
     owner::{Owner, OwnerSource},
 };
 
@@ -45,6 +46,22 @@ enum ReceivedSegments {
     WithDataAtClose(u32),
 }
 
+/// A time from ESTABLISHED to a later event, in 4 bytes: microseconds up to 71 minutes. A longer one is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wait(u32);
+
+impl Wait {
+    const UNKNOWN: Self = Self(u32::MAX);
+
+    fn new(wait: Nanos) -> Self {
+        u32::try_from(wait.as_micros()).map_or(Self::UNKNOWN, Self)
+    }
+
+    fn get(self) -> Option<Nanos> {
+        (self != Self::UNKNOWN).then(|| Nanos::from_micros(u64::from(self.0)))
+    }
+}
+
 /// A connection that has not closed.
 ///
 /// The fields hold what the events have shown so far.
@@ -77,6 +94,10 @@ pub struct Connection {
     pub(super) defer_accept: bool,
     /// Segments received until an earlier transition.
     received: ReceivedSegments,
+    /// The time from ESTABLISHED to `accept()`.
+    accepted: Wait,
+    /// The time from ESTABLISHED to the first read.
+    first_read: Wait,
     /// The start of the connection was not seen.
     pub incomplete: bool,
     /// At least one transition was missed.
@@ -86,7 +107,7 @@ pub struct Connection {
 }
 
 // One million live connections must fit in 300 MB, with the index.
-const _: () = assert!(size_of::<Connection>() <= 232);
+const _: () = assert!(size_of::<Connection>() <= 240);
 
 impl Connection {
     /// Creates a connection from the transition into its first state.
@@ -105,6 +126,8 @@ impl Connection {
             role,
             defer_accept: transition.defer_accept,
             received: ReceivedSegments::Unknown,
+            accepted: Wait::UNKNOWN,
+            first_read: Wait::UNKNOWN,
             incomplete: false,
             gap: false,
             reused_time_wait: false,
@@ -136,6 +159,8 @@ impl Connection {
             role: Role::Unknown,
             defer_accept: false,
             received: ReceivedSegments::Unknown,
+            accepted: Wait::UNKNOWN,
+            first_read: Wait::UNKNOWN,
             incomplete: true,
             gap: false,
             reused_time_wait: false,
@@ -175,6 +200,37 @@ impl Connection {
             && [TcpState::FinWait2, TcpState::Closing, TcpState::LastAck]
                 .into_iter()
                 .any(|state| self.history.contains(state))
+    }
+
+    /// Notes when `accept()` returned the connection.
+    pub(super) fn accept(&mut self, time: Timestamp) {
+        self.accepted = self.wait(time);
+    }
+
+    /// Notes the first read.
+    pub(super) fn read(&mut self, time: Timestamp) {
+        self.first_read = self.wait(time);
+    }
+
+    fn wait(&self, until: Timestamp) -> Wait {
+        let established = self.history.entered(TcpState::Established);
+        established.map_or(Wait::UNKNOWN, |since| Wait::new(until.since(since)))
+    }
+
+    /// Returns how long the connection waited for `accept()`, to the microsecond and at most 71 minutes; none when that was
+    /// not seen, and for a client.
+    pub fn accept_wait(&self) -> Option<AcceptWait> {
+        if self.role != Role::Server {
+            return None;
+        }
+        let at_most = || self.first_read.get().map(AcceptWait::AtMost);
+        self.accepted.get().map(AcceptWait::Observed).or_else(at_most)
+    }
+
+    /// Returns the time from ESTABLISHED to the first read of a process, to the microsecond and at most 71 minutes; none when
+    /// that was not seen.
+    pub fn first_read(&self) -> Option<Nanos> {
+        self.first_read.get()
     }
 
     /// Returns the segments with payload received when the application closed or shut down both directions.

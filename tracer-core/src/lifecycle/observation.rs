@@ -1,8 +1,10 @@
 //! The reports of the tracker.
 
 use crate::{
-    event::{Nanos, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition},
-    lifecycle::{AfterClose, CloseCause, Connection, EndedTimewait, HalfOpen, StateSpan},
+    event::{Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition},
+    lifecycle::{
+        AfterClose, CloseCause, Connection, EndedTimewait, HalfOpen, Reset, SegmentDrops, StateSpan,
+    },
 };
 
 /// A connection that reached CLOSE.
@@ -23,6 +25,38 @@ pub struct ClosedConnection<'a> {
     pub after: Option<AfterClose>,
     /// The kernel's connection statistics, if the tracing mode reads them.
     pub info: Option<&'a TcpInfo>,
+    /// The reset that ended the connection; none if there was none, or without the hooks for resets.
+    pub reset: Option<Reset>,
+    /// The segments of its handshake that this host dropped.
+    pub drops: SegmentDrops,
+    /// Whether a process accepted the connection; none for a client, and when unknown.
+    pub accepted: Option<bool>,
+}
+
+/// How long a connection waited for `accept()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptWait {
+    /// From ESTABLISHED to the return of `accept()`.
+    Observed(Nanos),
+    /// From ESTABLISHED to the first read, which is later than `accept()`.
+    AtMost(Nanos),
+}
+
+impl AcceptWait {
+    /// Returns the duration.
+    pub const fn duration(self) -> Nanos {
+        match self {
+            Self::Observed(duration) | Self::AtMost(duration) => duration,
+        }
+    }
+
+    /// Returns the name of the event that ended the wait, in machine output.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Observed(_) => "accept",
+            Self::AtMost(_) => "first_read",
+        }
+    }
 }
 
 impl ClosedConnection<'_> {
@@ -97,11 +131,29 @@ pub enum Observation<'a> {
         duration: Option<Nanos>,
         /// The connection after the change; none for a listener or an unknown socket.
         connection: Option<&'a Connection>,
+        /// At ESTABLISHED: the segments of the handshake that this host dropped.
+        drops: SegmentDrops,
     },
+    /// A process accepted a connection, or read from it first where `accept()` is not observed.
+    Accepted {
+        /// The connection.
+        connection: &'a Connection,
+        /// How long it waited.
+        wait: AcceptWait,
+    },
+    /// This host refused a SYN: nobody listens on its port.
+    Refused(&'a ResetSent),
+    /// This host dropped a segment of a handshake.
+    SegmentDropped(&'a SegmentDropped),
     /// A connection closed.
     Closed(ClosedConnection<'a>),
     /// A handshake that this host answered was never completed by the client.
-    Abandoned(HalfOpen),
+    Abandoned {
+        /// The handshake.
+        half_open: HalfOpen,
+        /// Its segments that this host dropped.
+        drops: SegmentDrops,
+    },
     /// The kernel removed a timewait socket. Only a source with the hook for it reports this.
     TimewaitEnd {
         /// The event of the kernel.

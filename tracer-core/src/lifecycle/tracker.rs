@@ -7,16 +7,18 @@ use slab::Slab;
 
 use crate::{
     event::{
-        ConnKey, Endpoint, Event, ExistingTimewait, FirstRead, Netns, Process, SocketId, SynAckRetransmit,
-        TcpInfo, TcpState, Timestamp, Transition,
+        Accepted, ConnKey, Endpoint, Event, ExistingTimewait, FirstRead, Netns, Process, ResetSent, SocketId,
+        SynAckRetransmit, TcpInfo, TcpState, Timestamp, Transition,
     },
     lifecycle::{
-        Age, CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation, Role,
-        TimeWaitModel, TimewaitSocket,
+        AcceptWait, Age, CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake,
+        Observation, Role, SegmentDrops, TimeWaitModel, TimewaitSocket,
         abandoned::AbandonedHandshakes,
         close_reason::sent_nothing,
         half_open::{HalfOpens, Recorded},
         listeners::Listeners,
+        resets::{HeldClose, Resets},
+        segment_drops::DroppedSegments,
         time_wait_table::TimeWaitTable,
     },
     owner::{Owner, OwnerSource},
@@ -30,6 +32,8 @@ pub struct TrackerOptions {
     pub max_connections: usize,
     /// The lifetime of the timewait socket of a closed connection.
     pub time_wait: TimeWaitModel,
+    /// The source reports the segments of handshakes that the host drops.
+    pub drops_observed: bool,
 }
 
 /// The default capacity of the connection table. A full table takes about 280 MB.
@@ -37,7 +41,11 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 1_000_000;
 
 impl Default for TrackerOptions {
     fn default() -> Self {
-        Self { max_connections: DEFAULT_MAX_CONNECTIONS, time_wait: TimeWaitModel::default() }
+        Self {
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            time_wait: TimeWaitModel::default(),
+            drops_observed: false,
+        }
     }
 }
 
@@ -68,6 +76,10 @@ pub struct TrackerCounts {
     pub unfollowed: u64,
     /// Connections that reused the 4-tuple of a socket in TIME_WAIT before that state had expired.
     pub time_wait_reused: u64,
+    /// SYNs that this host refused because nobody listens on their port.
+    pub inbound_refused: u64,
+    /// Segments of handshakes that this host dropped.
+    pub segments_dropped: u64,
 }
 
 struct Entry {
@@ -76,8 +88,8 @@ struct Entry {
     connection: Connection,
 }
 
-// The target is 250 bytes per live connection; the index adds about ten.
-const _: () = assert!(size_of::<Entry>() <= 248);
+// A million live connections must take less than 300 MB; the index adds about ten bytes to each.
+const _: () = assert!(size_of::<Entry>() <= 256);
 
 /// How many entries an eviction compares.
 const EVICTION_SAMPLE: usize = 8;
@@ -94,6 +106,8 @@ pub struct Tracker {
     half_opens: HalfOpens,
     abandoned: AbandonedHandshakes,
     time_wait_table: TimeWaitTable,
+    resets: Resets,
+    dropped_segments: DroppedSegments,
     /// Connections from a socket dump, whose socket id is unknown until their next transition.
     dumped: HashMap<ConnKey, SocketId, foldhash::fast::FixedState>,
     /// During a socket dump: the connections that the dump has not confirmed yet.
@@ -123,6 +137,8 @@ impl Tracker {
             half_opens: HalfOpens::default(),
             abandoned: AbandonedHandshakes::default(),
             time_wait_table: TimeWaitTable::default(),
+            resets: Resets::default(),
+            dropped_segments: DroppedSegments::new(options.drops_observed),
             dumped: HashMap::default(),
             unconfirmed: None,
             scope: HashSet::default(),
@@ -211,7 +227,7 @@ impl Tracker {
             Event::ExistingTimewait(socket) => self.existing_timewait(socket),
             Event::DumpEnd { started, timewait } => self.dump_end(*started, *timewait, report),
             Event::SynAckRetransmit(event) => self.syn_ack_retransmitted(event, report),
-            Event::FirstRead(event) => self.first_read(event),
+            Event::FirstRead(event) => self.first_read(event, report),
             Event::TimewaitEnd(event) => {
                 self.advance_to(event.time, report);
                 if let Some(end) = self.time_wait_table.end(event) {
@@ -219,6 +235,24 @@ impl Tracker {
                 }
             }
             Event::Time(time) => self.advance_to(*time, report),
+            Event::Accepted(event) => self.accepted(event, report),
+            Event::ResetSent(event) => {
+                self.advance_to(event.time, report);
+                self.reset_sent(event, report);
+            }
+            Event::ResetReceived(event) => self.resets.received(event),
+            Event::SegmentDropped(event) => {
+                self.counts.segments_dropped += 1;
+                self.dropped_segments.add(event);
+                report(Observation::SegmentDropped(event));
+            }
+        }
+    }
+
+    /// Reports what still waits for a later event. Call it after the last event.
+    pub fn finish(&mut self, report: &mut dyn FnMut(Observation<'_>)) {
+        while let Some(held) = self.resets.pop() {
+            report(Observation::Closed(held.report()));
         }
     }
 
@@ -233,6 +267,9 @@ impl Tracker {
             self.abandon(half_open, report);
         }
         while self.time_wait_table.pop_expired(now).is_some() {}
+        while let Some(held) = self.resets.pop_overdue(now) {
+            report(Observation::Closed(held.report()));
+        }
     }
 
     fn syn_ack_retransmitted(&mut self, event: &SynAckRetransmit, report: &mut dyn FnMut(Observation<'_>)) {
@@ -245,12 +282,44 @@ impl Tracker {
         }
     }
 
-    fn first_read(&mut self, event: &FirstRead) {
-        if let Some(slot) = self.find(event.socket) {
-            let owner = &mut self.entries[slot].connection.owner;
-            if matches!(owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
-                *owner =
-                    Owner::from_process(Some(event.process), OwnerSource::Reader).with_thread(event.thread);
+    fn first_read(&mut self, event: &FirstRead, report: &mut dyn FnMut(Observation<'_>)) {
+        let Some(slot) = self.find(event.socket) else { return };
+        let connection = &mut self.entries[slot].connection;
+        if matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
+            connection.owner =
+                Owner::from_process(Some(event.process), OwnerSource::Reader).with_thread(event.thread);
+        }
+        connection.read(event.time);
+        // Without the hook for `accept()`, or if its record is lost.
+        if let Some(wait @ AcceptWait::AtMost(_)) = connection.accept_wait() {
+            report(Observation::Accepted { connection, wait });
+        }
+    }
+
+    fn accepted(&mut self, event: &Accepted, report: &mut dyn FnMut(Observation<'_>)) {
+        let Some(slot) = self.find(event.socket) else { return };
+        let connection = &mut self.entries[slot].connection;
+        // The process that reads may be another one: the acceptor may have passed the descriptor on.
+        if matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
+            connection.owner =
+                Owner::from_process(Some(event.process), OwnerSource::Accept).with_thread(event.thread);
+        }
+        connection.accept(event.time);
+        if let Some(wait) = connection.accept_wait() {
+            report(Observation::Accepted { connection, wait });
+        }
+    }
+
+    fn reset_sent(&mut self, event: &ResetSent, report: &mut dyn FnMut(Observation<'_>)) {
+        match event.socket {
+            Some(socket) => {
+                if let Some(held) = self.resets.sent(socket, event) {
+                    report(Observation::Closed(held.report()));
+                }
+            }
+            None => {
+                self.counts.inbound_refused += 1;
+                report(Observation::Refused(event));
             }
         }
     }
@@ -263,12 +332,22 @@ impl Tracker {
                 let since = self.listeners.close(transition);
                 let duration = since.map(|since| transition.time.since(since));
                 self.close_previous_connection(transition, report);
-                report(Observation::Transition { transition, duration, connection: None });
+                report(Observation::Transition {
+                    transition,
+                    duration,
+                    connection: None,
+                    drops: SegmentDrops::NONE,
+                });
             }
             // `ss -K` on a listener, or MPTCP. A connection in the table means that its close was missed.
             (TcpState::Closed, TcpState::Closed) => {
                 self.close_previous_connection(transition, report);
-                report(Observation::Transition { transition, duration: None, connection: None });
+                report(Observation::Transition {
+                    transition,
+                    duration: None,
+                    connection: None,
+                    drops: SegmentDrops::NONE,
+                });
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
@@ -292,7 +371,12 @@ impl Tracker {
     fn listen(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.close_previous_connection(transition, report);
         self.counts.unfollowed += u64::from(!self.listeners.insert(transition));
-        report(Observation::Transition { transition, duration: None, connection: None });
+        report(Observation::Transition {
+            transition,
+            duration: None,
+            connection: None,
+            drops: SegmentDrops::NONE,
+        });
     }
 
     fn begin(
@@ -307,6 +391,7 @@ impl Tracker {
             transition,
             duration: None,
             connection: Some(&self.entries[slot].connection),
+            drops: SegmentDrops::NONE,
         });
     }
 
@@ -316,6 +401,9 @@ impl Tracker {
         transition: &Transition,
         report: &mut dyn FnMut(Observation<'_>),
     ) {
+        if let Some(held) = self.resets.pop_of(transition.socket) {
+            report(Observation::Closed(held.report()));
+        }
         self.listeners.remove(transition.socket, transition.time);
         if let Some(mut old) = self.remove(transition.socket) {
             old.connection.gap = true;
@@ -339,7 +427,12 @@ impl Tracker {
         connection.update(transition);
         correct_owner(connection, transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
-        report(Observation::Transition { transition, duration, connection: Some(connection) });
+        report(Observation::Transition {
+            transition,
+            duration,
+            connection: Some(connection),
+            drops: SegmentDrops::NONE,
+        });
     }
 
     fn advance(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
@@ -347,6 +440,7 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.update(transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
+        let mut drops = SegmentDrops::NONE;
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
@@ -365,6 +459,8 @@ impl Tracker {
                 let half_open = self.complete_half_open(&key, transition, report);
                 let connection = &mut self.entries[slot].connection;
                 connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
+                drops = self.dropped_segments.of_handshake(&key, connection.role, transition.time);
+                self.dropped_segments.keep(transition.socket, drops);
                 if self.time_wait_table.reuse(&key) {
                     self.counts.time_wait_reused += 1;
                     connection.reused_time_wait = true;
@@ -375,7 +471,7 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition);
-        report(Observation::Transition { transition, duration, connection: Some(connection) });
+        report(Observation::Transition { transition, duration, connection: Some(connection), drops });
     }
 
     /// Removes the half-open handshake that the transition to ESTABLISHED completes. One that a dead request left
@@ -397,7 +493,8 @@ impl Tracker {
     fn abandon(&mut self, half_open: HalfOpen, report: &mut dyn FnMut(Observation<'_>)) {
         self.counts.abandoned_handshakes += 1;
         self.abandoned.count(&half_open);
-        report(Observation::Abandoned(half_open));
+        let drops = self.dropped_segments.of_handshake(&half_open.key(), Role::Server, self.now);
+        report(Observation::Abandoned { half_open, drops });
     }
 
     fn close(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
@@ -418,9 +515,24 @@ impl Tracker {
                 self.options.time_wait.after_close(transition.from, peer_fin)
             })
             .flatten();
-        report(Observation::Transition { transition, duration, connection: Some(connection) });
+        report(Observation::Transition {
+            transition,
+            duration,
+            connection: Some(connection),
+            drops: SegmentDrops::NONE,
+        });
         self.counts.closed += 1;
-        if let Some(entry) = self.remove(transition.socket) {
+        let reset = self.resets.take(transition.socket);
+        if let Some((entry, drops)) = self.remove_with_drops(transition.socket) {
+            let drops = if entry.connection.never_established() {
+                self.dropped_segments.of_handshake(
+                    &entry.connection.key(),
+                    entry.connection.role,
+                    transition.time,
+                )
+            } else {
+                drops
+            };
             if !self.dumped.is_empty() && !sent_nothing(transition) {
                 // A dumped connection whose placeholder is its real socket id, as in a continued recording.
                 self.dumped.remove(&entry.connection.key());
@@ -436,13 +548,32 @@ impl Tracker {
                 .info
                 .filter(|_| transition.from == TcpState::SynSent)
                 .map(|info| TcpInfo { srtt: None, min_rtt: None, ..info });
+            let info = without_samples.or(transition.info);
+            let accepted = was_accepted(&entry.connection, transition);
+            if reset.is_none() && self.resets.is_expected(close_cause) {
+                self.resets.hold(HeldClose {
+                    socket: transition.socket,
+                    connection: entry.connection,
+                    closed: transition.time,
+                    close_cause,
+                    after,
+                    info,
+                    drops,
+                    reset,
+                    accepted,
+                });
+                return;
+            }
             report(Observation::Closed(ClosedConnection {
                 connection: &entry.connection,
                 closed: transition.time,
                 close_seen: true,
                 close_cause,
                 after,
-                info: without_samples.as_ref().or(transition.info.as_ref()),
+                info: info.as_ref(),
+                reset,
+                drops,
+                accepted,
             }));
         }
     }
@@ -501,6 +632,12 @@ impl Tracker {
         });
     }
 
+    /// Removes an entry and the drops of its handshake.
+    fn remove_with_drops(&mut self, socket: SocketId) -> Option<(Entry, SegmentDrops)> {
+        let drops = self.dropped_segments.take(socket);
+        self.remove(socket).map(|entry| (entry, drops))
+    }
+
     fn remove(&mut self, socket: SocketId) -> Option<Entry> {
         let hash = self.hash(socket);
         let entries = &self.entries;
@@ -526,8 +663,9 @@ impl Tracker {
             }
         }
         if let Some((socket, _)) = least_recent
-            && let Some(entry) = self.remove(socket)
+            && let Some((entry, _)) = self.remove_with_drops(socket)
         {
+            self.resets.take(socket);
             self.dumped.remove(&entry.connection.key());
             self.counts.evicted += 1;
             report(Observation::Evicted { connection: &entry.connection });
@@ -544,7 +682,28 @@ impl Tracker {
             close_cause: CloseCause::UNSEEN,
             after: None,
             info: None,
+            reset: self.resets.take(entry.socket),
+            drops: self.dropped_segments.take(entry.socket),
+            accepted: entry.connection.accept_wait().map(|_| true),
         }));
+    }
+}
+
+/// Returns whether a process accepted the connection that `last` closes; none when unknown.
+///
+/// An application's `close()` of an accepted connection sends a FIN first, or resets the connection while it still has its
+/// descriptor (`__tcp_close`, 6.18 tcp.c).
+fn was_accepted(connection: &Connection, last: &Transition) -> Option<bool> {
+    if connection.role != Role::Server {
+        return None;
+    }
+    if connection.accept_wait().is_some() {
+        return Some(true);
+    }
+    let open = matches!(last.from, TcpState::SynReceived | TcpState::Established | TcpState::CloseWait);
+    match last.flags {
+        Some(flags) if open => Some(flags.attached),
+        _ => None,
     }
 }
 

@@ -84,7 +84,7 @@ impl Observed {
     }
 
     fn collect(&mut self, observation: Observation<'_>) {
-        if let Observation::Transition { transition, duration, connection } = observation {
+        if let Observation::Transition { transition, duration, connection, .. } = observation {
             self.steps.push(Step {
                 from: transition.from,
                 to: transition.to,
@@ -110,7 +110,7 @@ impl Observed {
             });
         } else if let Observation::Evicted { connection } = observation {
             self.evicted.push(*connection);
-        } else if let Observation::Abandoned(_) = observation {
+        } else if let Observation::Abandoned { .. } = observation {
             self.abandoned += 1;
         }
     }

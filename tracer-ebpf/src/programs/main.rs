@@ -4,6 +4,8 @@
 #![expect(unstable_features, reason = "inline assembly is unstable for the BPF target")]
 #![feature(asm_experimental_arch)]
 
+mod accept;
+mod drops;
 mod endpoints;
 mod memory;
 mod netns;
@@ -11,14 +13,16 @@ mod output;
 mod process;
 mod reader;
 mod receipt;
+mod resets;
+mod segment;
 mod syn_ack;
 mod time_wait;
 mod transition;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{btf_tracepoint, fentry, raw_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, FEntryContext, RawTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, fentry, fexit, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, RawTracePointContext, TracePointContext},
 };
 use tracer_ebpf::{Config, Lane};
 
@@ -104,6 +108,54 @@ fn first_read(ctx: BtfTracePointContext) -> i32 {
 #[fentry(function = "inet_twsk_kill")]
 fn time_wait_end(ctx: FEntryContext) -> i32 {
     time_wait::end(ctx.arg::<u64>(0));
+    0
+}
+
+/// The return of `inet_csk_accept`: the arguments are `(struct sock *sk, int flags, int *err, bool kern)`, since 6.10
+/// `(struct sock *sk, struct proto_accept_arg *arg)`; the returned `struct sock *` follows them.
+#[fexit(function = "inet_csk_accept")]
+fn accepted(ctx: FExitContext) -> i32 {
+    match config!(arguments.accept) {
+        2 => accept::returned(ctx.arg::<u64>(2)),
+        4 => accept::returned(ctx.arg::<u64>(4)),
+        _ => {}
+    }
+    0
+}
+
+/// `tcp:tcp_send_reset` through BTF: `(const struct sock *sk, const struct sk_buff *skb)`, since 6.10 with `enum
+/// sk_rst_reason reason`. Either pointer may be null.
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn reset_sent(ctx: BtfTracePointContext) -> i32 {
+    let reason = if config!(arguments.send_reset) >= 3 { Some(ctx.arg::<u32>(2)) } else { None };
+    resets::sent(ctx.arg::<u64>(0), ctx.arg::<u64>(1), reason);
+    0
+}
+
+/// `tcp:tcp_receive_reset` through BTF: `(struct sock *sk)`.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn reset_received(ctx: BtfTracePointContext) -> i32 {
+    resets::received(ctx.arg::<u64>(0));
+    0
+}
+
+/// `skb:kfree_skb` through BTF: `(struct sk_buff *skb, void *location)`, since 5.17 with `enum skb_drop_reason reason`, since
+/// 6.11 with `struct sock *rx_sk`, which may be null.
+#[btf_tracepoint(function = "kfree_skb")]
+fn segment_dropped(ctx: BtfTracePointContext) -> i32 {
+    if config!(arguments.kfree_skb) < 3 {
+        return 0;
+    }
+    let receiver = if config!(arguments.kfree_skb) >= 4 { ctx.arg::<u64>(3) } else { 0 };
+    drops::dropped(ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u32>(2), receiver);
+    0
+}
+
+/// `tcp_conn_request(struct request_sock_ops *, const struct tcp_request_sock_ops *, struct sock *sk, struct sk_buff *skb)`,
+/// unchanged from 4.18 to 7.1.
+#[fentry(function = "tcp_conn_request")]
+fn accept_queue_full(ctx: FEntryContext) -> i32 {
+    drops::refused_by_full_queue(ctx.arg::<u64>(2), ctx.arg::<u64>(3));
     0
 }
 

@@ -4,7 +4,7 @@ use tracer_ebpf::{ABSENT, Lane, REMEMBERED_NETNS};
 
 use crate::{
     config,
-    memory::Memory,
+    memory::{Memory, Probed, Typed},
     output::{self, NoSlot, Slot, Writer},
 };
 
@@ -29,13 +29,52 @@ pub(crate) fn slot_if_wanted<M: Memory>(writer: Writer, address: u64) -> Option<
     if !is_wanted(netns) {
         return None;
     }
+    Some((in_ring(lane, &slot)?, netns))
+}
+
+/// Reserves room for a record about the segment in the `struct sk_buff` at the typed address `skb`, likewise. A segment that
+/// leaves has its sender's namespace, another one that of its device.
+#[inline(always)]
+pub(crate) fn slot_if_wanted_by_skb(writer: Writer, skb: u64) -> Option<(Slot, u32)> {
+    let netns = of_skb(skb);
+    if !is_wanted(netns) {
+        return None;
+    }
+    match Slot::in_lane(writer) {
+        Ok(slot) => Some((slot, netns)),
+        Err(no_slot) => Some((in_ring(writer.lane, &no_slot)?, netns)),
+    }
+}
+
+/// Reserves room in the ring for a record that has no place in its lane, if it may use the ring. Counts the record as lost
+/// when it has no room.
+#[inline(always)]
+fn in_ring(lane: Lane, no_slot: &NoSlot) -> Option<Slot> {
     // The twin's lane is small, and its records come in bursts.
-    let overflows = matches!(slot, NoSlot::NoLane) || matches!(lane, Lane::TransitionTwin);
-    let in_ring = if overflows { Slot::in_ring(lane) } else { None };
-    if in_ring.is_none() {
+    let overflows = matches!(no_slot, NoSlot::NoLane) || matches!(lane, Lane::TransitionTwin);
+    let slot = if overflows { Slot::in_ring(lane) } else { None };
+    if slot.is_none() {
         output::count_lost(lane);
     }
-    Some((in_ring?, netns))
+    slot
+}
+
+/// Reads the inode of a segment's namespace. Returns 0 when unknown.
+#[inline(always)]
+fn of_skb(skb: u64) -> u32 {
+    if config!(socket.skc_net) == ABSENT
+        || config!(socket.net_inum) == ABSENT
+        || config!(socket.dev_net) == ABSENT
+    {
+        return 0;
+    }
+    let sk = Typed::load::<u64>(skb, config!(socket.skb_sk));
+    let net = if sk != 0 {
+        Probed::load::<u64>(sk, config!(socket.skc_net))
+    } else {
+        Probed::load::<u64>(Typed::load(skb, config!(socket.skb_dev)), config!(socket.dev_net))
+    };
+    Probed::load(net, config!(socket.net_inum))
 }
 
 /// Reads the inode of a socket's namespace. Returns 0 when unknown.

@@ -62,7 +62,7 @@ const RULES: &[Rule] = &[
         otherwise: "it writes no times into a table",
     },
     Rule {
-        options: &["mode", "buffer", "latency", "nice", "no-snapshot", "no-twin"],
+        options: &["mode", "buffer", "latency", "nice", "no-snapshot", "no-twin", "no-hook"],
         commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
         live: true,
         otherwise: "it reads no events from the kernel",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracer_core::event::{Nanos, Netns, TcpState};
 
-use crate::{host::parse_spec, recording::Rotation, report::parse_state};
+use crate::{host::parse_spec, recording::Rotation, report::parse_state, sources::live::Hook};
 
 /// Parses a duration such as `100ms`, `10s`, `1m30s` or `2h`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -63,9 +63,24 @@ pub(super) fn parse_buffer(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{text}` is not a buffer size from 4K to 1G: use 512K, 4M or 64M"))
 }
 
+/// Parses the name of an optional hook.
+pub(super) fn parse_hook(text: &str) -> Result<Hook, String> {
+    Hook::parse(text).ok_or_else(|| {
+        let names = Hook::ALL.map(Hook::name).join(", ");
+        format!("`{text}` is not an optional hook: use one of {names}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_hook_shows_the_right_ones() {
+        assert_eq!(parse_hook("drop"), Ok(Hook::Drop));
+        let error = parse_hook("kprobe").unwrap_err();
+        assert!(Hook::ALL.into_iter().all(|hook| error.contains(hook.name())), "{error}");
+    }
 
     #[test]
     fn rotation_is_by_size_or_by_time() {

@@ -8,13 +8,13 @@ use tracer_core::lifecycle::DEFAULT_MAX_CONNECTIONS;
 use crate::{
     cli::{
         filters::FilterArguments,
-        parsers::{parse_buffer, parse_duration},
+        parsers::{parse_buffer, parse_duration, parse_hook},
     },
     host::DEFAULT_NICE,
     report::{Filter, Format, TimeStyle},
     sources::live::{
-        DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE,
-        KernelOptions, Mode, ModeChoice,
+        DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE, Hook,
+        Hooks, KernelOptions, Mode, ModeChoice,
     },
 };
 
@@ -55,6 +55,9 @@ pub(crate) struct Shared {
     /// Skip the connections that exist at the start
     #[arg(long, global = true)]
     pub(crate) no_snapshot: bool,
+    /// Do not attach this optional hook; `doctor` lists the hooks
+    #[arg(long, value_name = "HOOK", value_delimiter = ',', value_parser = parse_hook, global = true)]
+    pub(crate) no_hook: Vec<Hook>,
     /// Attach no twin program, to measure its cost
     #[arg(long, hide = true, global = true)]
     pub(crate) no_twin: bool,
@@ -97,7 +100,7 @@ impl Shared {
             buffer_bytes: self.buffer,
             poll_interval: self.latency,
             only_netns: self.filter.netns,
-            first_reads: true,
+            hooks: self.no_hook.iter().fold(Hooks::ALL, |hooks, hook| hooks.without(*hook)),
             snapshot: !self.no_snapshot,
             twin: !self.no_twin,
         }

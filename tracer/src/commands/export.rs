@@ -93,7 +93,7 @@ impl Export {
                 self.table(Table::Connections).map(|table| table.write(&row))
             }
             _ if !filter.shows_cgroup_of(&observation, cgroups) => return Ok(()),
-            Observation::Transition { transition, duration, connection } => {
+            Observation::Transition { transition, duration, connection, .. } => {
                 let row = TransitionRow::new(transition, connection, duration, *clock);
                 self.table(Table::Transitions).map(|table| table.write(&row))
             }
@@ -101,7 +101,11 @@ impl Export {
                 let row = TransitionRow::of_timewait(event, &end, *clock);
                 self.table(Table::Transitions).map(|table| table.write(&row))
             }
-            Observation::Abandoned(_) | Observation::Evicted { .. } => return Ok(()),
+            Observation::Abandoned { .. }
+            | Observation::Evicted { .. }
+            | Observation::Accepted { .. }
+            | Observation::Refused(_)
+            | Observation::SegmentDropped(_) => return Ok(()),
         };
         written.transpose().map(|_| ()).map_err(io::Error::other)
     }

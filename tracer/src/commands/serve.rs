@@ -88,8 +88,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         tracing::info!("{line}");
     }
     let origin = input.source.origin();
-    let options =
-        TrackerOptions { max_connections: shared.max_connections as usize, time_wait: origin.time_wait };
+    let options = TrackerOptions {
+        max_connections: shared.max_connections as usize,
+        time_wait: origin.time_wait,
+        drops_observed: origin.host.has_hook(Hook::Drop.name()),
+    };
     let recorder = Recorder::new(RecorderOptions {
         thresholds: thresholds(arguments),
         limits: LabelLimits {

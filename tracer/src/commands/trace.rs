@@ -10,7 +10,7 @@ use crate::{
     cli::Shared,
     commands::input::{Input, Privileges},
     event_loop::{Consumer, EventLoop, Finished, RunError},
-    sources::Origin,
+    sources::{Origin, live::Hook},
 };
 
 /// The signals that would otherwise end the program without a summary or without restoring the terminal.
@@ -75,8 +75,11 @@ pub(super) fn run<C: Consumer>(
         }
     }
     let origin = input.source.origin();
-    let options =
-        TrackerOptions { max_connections: shared.max_connections as usize, time_wait: origin.time_wait };
+    let options = TrackerOptions {
+        max_connections: shared.max_connections as usize,
+        time_wait: origin.time_wait,
+        drops_observed: origin.host.has_hook(Hook::Drop.name()),
+    };
     let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer(origin))
         .context("the thread that reads events could not be started")?;
     // The tracing thread has inherited the priority; this thread returns to its own.

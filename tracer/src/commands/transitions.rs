@@ -50,13 +50,17 @@ impl Transitions {
                 Ok(())
             }
             _ if self.done() => Ok(()),
-            Observation::Transition { transition, duration, connection } => {
+            Observation::Transition { transition, duration, connection, .. } => {
                 self.sink.write(&TransitionRow::new(transition, connection, duration, self.clock))
             }
             Observation::TimewaitEnd { event, end } => {
                 self.sink.write(&TransitionRow::of_timewait(event, &end, self.clock))
             }
-            Observation::Abandoned(_) | Observation::Evicted { .. } => Ok(()),
+            Observation::Abandoned { .. }
+            | Observation::Evicted { .. }
+            | Observation::Accepted { .. }
+            | Observation::Refused(_)
+            | Observation::SegmentDropped(_) => Ok(()),
         }
     }
 }

@@ -161,6 +161,13 @@ impl Run<'_> {
         };
         let polled =
             if last { source.finish(&mut deliver).map(|()| Polled::End) } else { source.poll(&mut deliver) };
+        if last {
+            tracker.finish(&mut |observation| {
+                if written.is_ok() && !consumer.done() {
+                    written = consumer.observe(observation);
+                }
+            });
+        }
         written.and_then(|()| consumer.flush(self.progress())).map_err(RunError::Output)?;
         if consumer.writes_to_stdout() {
             stdout_has_reader().map_err(RunError::Output)?;

@@ -8,7 +8,7 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use arrayvec::{ArrayString, ArrayVec};
-use tracer_core::event::{CgroupId, Netns};
+use tracer_core::event::{CgroupId, KernelName, Netns};
 
 use crate::report::text::{
     Text,
@@ -173,6 +173,7 @@ field_value! {
     f64 => F64, float(|value| *value);
     Netns => U32, integer(|value| u64::from(value.0));
     CgroupId => U64, integer(|value| value.0);
+    KernelName => Text, text(|value| value.text());
     &str => Text, text(|value| value);
     String => Text, text(|value| value);
     Cow<'_, str> => Text, text(|value| value);

@@ -105,7 +105,12 @@ fn sample(count: u64, batch: usize) -> Vec<u8> {
     let header = Header {
         tool_version: "1".into(),
         wire_version: 1,
-        host: HostNames { name: "host".into(), kernel: "6.18".into(), mode: "btf".into() },
+        host: HostNames {
+            name: "host".into(),
+            kernel: "6.18".into(),
+            mode: "btf".into(),
+            hooks: "drop".into(),
+        },
         clock: ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(0),

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use proptest::{option, prelude::*};
 use tracer_core::event::{
-    AcceptQueue, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Micros, Millis,
-    Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState,
-    ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, Accepted, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead,
+    HandshakeSegment, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
+    SegmentDropped, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName,
+    Timestamp, TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -166,6 +167,10 @@ fn syn_ack() -> impl Strategy<Value = Event> {
     )
 }
 
+fn name() -> impl Strategy<Value = KernelName> {
+    any::<Vec<u8>>().prop_map(|bytes| KernelName::new(&bytes))
+}
+
 /// Returns a strategy for any event.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
@@ -187,6 +192,25 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
                 Event::TimewaitEnd(TimewaitEnd { time, state, local, remote, netns: netns.map(Netns) })
             }
         ),
+        1 => (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName))).prop_map(|(time, socket, process, thread)| {
+            Event::Accepted(Accepted { time, socket: SocketId(socket), process, thread })
+        }),
+        1 => (time(), any::<Option<u64>>(), option::of(state()), endpoint(), endpoint(), any::<Option<u32>>(), option::of(name())).prop_map(
+            |(time, socket, state, local, remote, netns, reason)| {
+                let (socket, netns) = (socket.map(SocketId), netns.map(Netns));
+                Event::ResetSent(ResetSent { time, socket, state, local, remote, netns, reason })
+            }
+        ),
+        1 => (time(), any::<u64>()).prop_map(|(time, socket)| {
+            Event::ResetReceived(ResetReceived { time, socket: SocketId(socket) })
+        }),
+        1 => (
+            (time(), any::<Option<u64>>(), endpoint(), endpoint(), any::<Option<u32>>()),
+            (prop::sample::select(HandshakeSegment::ALL.to_vec()), name(), option::of(name())),
+        ).prop_map(|((time, socket, source, destination, netns), (segment, reason, function))| {
+            let (socket, netns) = (socket.map(SocketId), netns.map(Netns));
+            Event::SegmentDropped(SegmentDropped { time, socket, source, destination, netns, segment, reason, function })
+        }),
         1 => time().prop_map(Event::Time),
     ]
 }

@@ -19,7 +19,12 @@ pub(crate) fn header() -> Header {
     Header {
         tool_version: "0.0.0".into(),
         wire_version: 1,
-        host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+        host: HostNames {
+            name: "web-1".into(),
+            kernel: "6.18.0".into(),
+            mode: "btf".into(),
+            hooks: "drop".into(),
+        },
         clock: ClockOffset { to_utc_ns: 1_700_000_000_123_456_789 },
         time_wait: TimeWaitModel::default(),
         started: Timestamp(1_000),

@@ -3,7 +3,7 @@
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
     event::{Endpoint, Nanos, Netns, Process, Timestamp},
-    lifecycle::{CloseReason, DurationSource, Role},
+    lifecycle::{CloseReason, DurationSource, Role, SegmentDrops},
 };
 
 pub(crate) const US: u64 = 1_000;
@@ -39,6 +39,8 @@ pub(crate) fn client(to: Endpoint, duration: u64) -> HandshakeAttempt {
         retransmits: Some(0),
         lost: Some(false),
         error: None,
+        drops: SegmentDrops::NONE,
+        unserved: false,
     }
 }
 

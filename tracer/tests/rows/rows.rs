@@ -123,7 +123,7 @@ proptest! {
         let count = transitions.len();
         for transition in transitions {
             tracker.observe(&Event::Transition(transition), &mut |observation| match observation {
-                Observation::Transition { transition, connection, duration } => {
+                Observation::Transition { transition, connection, duration, .. } => {
                     outputs.add(&TransitionRow::new(transition, connection, duration, clock));
                 }
                 Observation::Closed(closed) => {

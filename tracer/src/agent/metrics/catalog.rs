@@ -104,6 +104,41 @@ pub(super) const SYN_RETRANSMITS: Description = Description {
     note: "Client: SYNs. Server: SYN-ACKs. Counted when the handshake has finished, also when it failed.",
     ..metric("tcptrace_syn_retransmits", None, MetricKind::Counter, "Retransmitted SYNs and SYN-ACKs.")
 };
+pub(super) const ACCEPT_WAIT: Description = Description {
+    labels: &["until"],
+    note: "From ESTABLISHED to the return of `accept()` (`until=\"accept\"`, which requires the hook `inet_csk_accept`), or to \
+           the first read by a process (`until=\"first_read\"`), an upper bound where the hook is missing. A connection counts \
+           once. A connection that no process accepts or reads does not count.",
+    ..metric(
+        "tcptrace_accept_wait",
+        SECONDS,
+        MetricKind::Histogram,
+        "Time that established connections wait for their application.",
+    )
+};
+pub(super) const INBOUND_REFUSED: Description = Description {
+    labels: &["reason"],
+    note: "SYNs to a port on which nobody listens. The reason is the kernel's (`enum sk_rst_reason`), `unknown` before 6.10. \
+           Requires the hook `tcp_send_reset`. Without a label for the port, because of port scans.",
+    ..metric(
+        "tcptrace_inbound_refused",
+        None,
+        MetricKind::Counter,
+        "SYNs that this host refused with a reset.",
+    )
+};
+pub(super) const SEGMENT_DROPS: Description = Description {
+    labels: &["segment", "reason"],
+    note: "`segment` is `syn`, `syn_ack` or `ack`. The reason is the kernel's (`enum skb_drop_reason`), or `accept_queue_full`, \
+           which requires the hook `tcp_conn_request`. Requires the hook `kfree_skb`. An `ack` counts only if it was for a \
+           listener or a half-open connection.",
+    ..metric(
+        "tcptrace_handshake_segment_drops",
+        None,
+        MetricKind::Counter,
+        "Segments of handshakes that this host dropped.",
+    )
+};
 pub(super) const STATE_DURATION: Description = Description {
     labels: &["state"],
     note: "`syn_received` of a server is the duration of its handshake. `time_wait`, and `fin_wait_2` after the \
@@ -339,6 +374,9 @@ pub const CATALOG: &[Description] = &[
     HANDSHAKE_RTT,
     HANDSHAKES,
     SYN_RETRANSMITS,
+    ACCEPT_WAIT,
+    INBOUND_REFUSED,
+    SEGMENT_DROPS,
     STATE_DURATION,
     TRANSITIONS,
     CONNECTIONS,

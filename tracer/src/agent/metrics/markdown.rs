@@ -102,7 +102,10 @@ pub fn markdown() -> String {
     text.push_str(LABELS);
     text.push_str("## Bucket bounds\n\nUpper bounds of the classic buckets, seconds.\n\n");
     for (title, bounds) in [
-        ("`tcptrace_handshake_duration_seconds`, `tcptrace_handshake_rtt_seconds`", HANDSHAKE_BOUNDS.upper()),
+        (
+            "`tcptrace_handshake_duration_seconds`, `tcptrace_handshake_rtt_seconds`, `tcptrace_accept_wait_seconds`",
+            HANDSHAKE_BOUNDS.upper(),
+        ),
         (
             "`tcptrace_state_duration_seconds`, `tcptrace_connection_duration_seconds`",
             LIFETIME_BOUNDS.upper(),

@@ -125,5 +125,17 @@ pub(super) const NETWORK_TYPES: [&str; 2] = ["ipv4", "ipv6"];
 pub(super) const LISTENER_DUMPS: &str = "listener_dumps";
 
 /// Values of the label `type` of `tcptrace_events_total`, in array order.
-pub(super) const EVENT_TYPES: [&str; 5] =
-    ["transition", "existing", "syn_ack_retransmit", "first_read", "mini_socket_end"];
+pub(super) const EVENT_TYPES: [&str; 9] = [
+    "transition",
+    "existing",
+    "syn_ack_retransmit",
+    "first_read",
+    "mini_socket_end",
+    "accepted",
+    "reset_sent",
+    "reset_received",
+    "segment_dropped",
+];
+
+/// Values of the label `until` of `tcptrace_accept_wait_seconds`, in array order.
+pub(super) const ACCEPT_WAITS: [&str; 2] = ["accept", "first_read"];

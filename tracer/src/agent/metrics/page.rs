@@ -18,7 +18,7 @@ use crate::{
         LiveQueues, MetricKind, MetricsSnapshot, PageError, PageFormat,
         catalog::{self, Description},
         histogram::{HANDSHAKE_BOUNDS, Histogram, SCHEMA, ZERO_THRESHOLD, seconds},
-        names::{EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
+        names::{ACCEPT_WAITS, EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
         queues::{PortQueue, join},
         snapshot::OwnerCounts,
         tally::HANDSHAKE_ROLES,
@@ -256,6 +256,28 @@ impl Page {
                 }
             }
             Ok(())
+        })?;
+        self.whole_handshake(encoder)
+    }
+
+    fn whole_handshake(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let totals = &self.snapshot.totals;
+        family(encoder, &catalog::ACCEPT_WAIT, |family| {
+            for (until, histogram) in ACCEPT_WAITS.iter().zip(&totals.accept_waits) {
+                family.histogram(&[until], &[], histogram)?;
+            }
+            Ok(())
+        })?;
+        family(encoder, &catalog::INBOUND_REFUSED, |family| {
+            totals
+                .inbound_refused
+                .iter()
+                .try_for_each(|((), reason, count)| family.counter(&[reason.text()], count))
+        })?;
+        family(encoder, &catalog::SEGMENT_DROPS, |family| {
+            totals.segment_drops.iter().try_for_each(|(segment, reason, count)| {
+                family.counter(&[segment.name(), reason.text()], count)
+            })
         })
     }
 

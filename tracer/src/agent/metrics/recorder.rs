@@ -3,7 +3,9 @@
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
     event::{Event, Nanos, SourceCounts, TcpState, Timestamp, Transition},
-    lifecycle::{ClosedConnection, Connection, HandshakeCaveat, Observation, Thresholds, Tracker},
+    lifecycle::{
+        AcceptWait, ClosedConnection, Connection, HandshakeCaveat, Observation, Thresholds, Tracker,
+    },
 };
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
         names::{EVENT_TYPES, OutcomeLabel, role_index},
         owners::Owners,
         queues::ArrivalQueues,
-        totals::Totals,
+        totals::{ByReason, Totals},
     },
     sources::Coverage,
 };
@@ -55,6 +57,9 @@ impl Recorder {
                 rtts: std::array::from_fn(|_| Histogram::new(&HANDSHAKE_BOUNDS)),
                 connection_durations: std::array::from_fn(|_| lifetime()),
                 events: [0; EVENT_TYPES.len()],
+                accept_waits: std::array::from_fn(|_| Histogram::new(&HANDSHAKE_BOUNDS)),
+                inbound_refused: ByReason::default(),
+                segment_drops: ByReason::default(),
             }),
             owners: Owners::new(options.labels, options.limits),
             queues: ArrivalQueues::default(),
@@ -80,6 +85,10 @@ impl Recorder {
             }
             Event::FirstRead(_) => 3,
             Event::TimewaitEnd(_) => 4,
+            Event::Accepted(_) => 5,
+            Event::ResetSent(_) => 6,
+            Event::ResetReceived(_) => 7,
+            Event::SegmentDropped(_) => 8,
             Event::DumpScope { .. } | Event::DumpEnd { .. } | Event::Time(_) => return,
         };
         self.totals.events[place] += 1;
@@ -88,14 +97,26 @@ impl Recorder {
     /// Counts an observation.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         match observation {
-            Observation::Transition { transition, duration, connection } => {
+            Observation::Transition { transition, duration, connection, .. } => {
                 self.transition(transition, *duration, *connection);
             }
             Observation::Closed(closed) => self.closed(closed),
             Observation::TimewaitEnd { end, .. } => self.state(end.state, end.duration),
-            Observation::Abandoned(_) | Observation::Evicted { .. } => {}
+            Observation::Accepted { wait, .. } => {
+                let place = match wait {
+                    AcceptWait::Observed(_) => 0,
+                    AcceptWait::AtMost(_) => 1,
+                };
+                self.totals.accept_waits[place].observe(wait.duration());
+            }
+            Observation::Refused(reset) => self.totals.inbound_refused.count((), reset.reason),
+            Observation::SegmentDropped(dropped) => {
+                self.totals.segment_drops.count(dropped.segment, Some(dropped.reason));
+            }
+            Observation::Abandoned { .. } | Observation::Evicted { .. } => {}
         }
-        if let Some(attempt) = HandshakeAttempt::ended_by(observation) {
+        // A SYN to a port on which nobody listens has its own metric: scans would fill the opt-in labels.
+        if let Some(attempt) = HandshakeAttempt::ended_by(observation).filter(|attempt| !attempt.unserved) {
             self.attempt(&attempt);
         }
     }

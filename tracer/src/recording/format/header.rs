@@ -63,11 +63,13 @@ const FIN_TIMEOUT: &str = "tcptrace.fin_timeout_ns";
 const STARTED: &str = "tcptrace.started_monotonic_ns";
 const RUN: &str = "tcptrace.run";
 const PART: &str = "tcptrace.part";
+/// Absent in files of earlier versions.
+const HOOKS: &str = "tcptrace.hooks";
 
 impl Header {
     /// The keys of the metadata, in the order of the documentation.
-    pub const KEYS: [&'static str; 11] =
-        [FORMAT, TOOL, WIRE, HOST, KERNEL, MODE, CLOCK, FIN_TIMEOUT, STARTED, RUN, PART];
+    pub const KEYS: [&'static str; 12] =
+        [FORMAT, TOOL, WIRE, HOST, KERNEL, MODE, CLOCK, FIN_TIMEOUT, STARTED, RUN, PART, HOOKS];
 
     /// Encodes the header as metadata of a schema.
     pub fn to_metadata(&self) -> Metadata {
@@ -83,6 +85,7 @@ impl Header {
             self.started.0.to_string(),
             self.run.clone(),
             self.part.to_string(),
+            self.host.hooks.clone(),
         ];
         Self::KEYS.iter().map(|key| (*key).to_owned()).zip(values).collect()
     }
@@ -104,6 +107,7 @@ impl Header {
                 name: text(metadata, HOST)?,
                 kernel: text(metadata, KERNEL)?,
                 mode: text(metadata, MODE)?,
+                hooks: metadata.get(HOOKS).cloned().unwrap_or_default(),
             },
             clock: ClockOffset { to_utc_ns: number(metadata, CLOCK)? },
             time_wait: TimeWaitModel { fin_timeout: Nanos(number(metadata, FIN_TIMEOUT)?) },
@@ -133,7 +137,12 @@ mod tests {
         Header {
             tool_version: "1.2.3".into(),
             wire_version: 1,
-            host: HostNames { name: "web-1".into(), kernel: "6.18.0".into(), mode: "btf".into() },
+            host: HostNames {
+                name: "web-1".into(),
+                kernel: "6.18.0".into(),
+                mode: "btf".into(),
+                hooks: "drop".into(),
+            },
             clock: ClockOffset { to_utc_ns: -5 },
             time_wait: TimeWaitModel { fin_timeout: Nanos(7) },
             started: Timestamp(u64::MAX),

@@ -24,11 +24,19 @@ pub enum Kind {
     SnapshotScope = 8,
     /// A timewait socket existed when a socket dump began.
     ExistingTimewait = 9,
+    /// A process accepted a connection.
+    Accepted = 10,
+    /// This host sent a reset.
+    ResetSent = 11,
+    /// The peer sent a reset.
+    ResetReceived = 12,
+    /// This host dropped a segment of a handshake.
+    SegmentDropped = 13,
 }
 
 impl Kind {
     /// Every kind, in the order of the column's dictionary.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Transition,
         Self::Existing,
         Self::SnapshotEnd,
@@ -39,6 +47,10 @@ impl Kind {
         Self::Counts,
         Self::SnapshotScope,
         Self::ExistingTimewait,
+        Self::Accepted,
+        Self::ResetSent,
+        Self::ResetReceived,
+        Self::SegmentDropped,
     ];
 
     /// Returns the name in the `kind` column, which is part of the contract.
@@ -54,6 +66,10 @@ impl Kind {
             Self::Counts => "counts",
             Self::SnapshotScope => "snapshot_scope",
             Self::ExistingTimewait => "existing_timewait",
+            Self::Accepted => "accepted",
+            Self::ResetSent => "reset_sent",
+            Self::ResetReceived => "reset_received",
+            Self::SegmentDropped => "segment_dropped",
         }
     }
 

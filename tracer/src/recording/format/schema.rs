@@ -91,6 +91,9 @@ impl Column {
                 | "acked"
                 | "thread"
                 | "thread_raw"
+                | "reason"
+                | "function"
+                | "segment"
         )
     }
 }
@@ -100,7 +103,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 65] = {
+pub const COLUMNS: [Column; 68] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -198,6 +201,9 @@ pub const COLUMNS: [Column; 65] = {
         column("acked", Bool, "", "the SYN-ACK was retransmitted after the client's ACK"),
         column("thread", Text, "", "name of the thread if it is not the main thread, unsafe bytes escaped"),
         column("thread_raw", Bytes16, "", "name of the thread if escaping changed it"),
+        column("reason", Text, "", "the kernel's reason for a reset or a drop"),
+        column("function", Text, "", "kernel function that dropped a segment"),
+        column("segment", Name, "", "dropped segment of a handshake: syn, syn_ack or ack"),
     ]
 };
 

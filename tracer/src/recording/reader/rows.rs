@@ -12,9 +12,10 @@ use arrow_array::{
 };
 use hashbrown::HashSet;
 use tracer_core::event::{
-    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Micros,
-    Millis, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit,
-    TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, Accepted, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
+    FirstRead, HandshakeSegment, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
+    SegmentDropped, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
+    ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -133,6 +134,9 @@ pub struct Rows {
     acked: BooleanArray,
     thread: Values<Int32Type, [u8; 16]>,
     thread_raw: FixedSizeBinaryArray,
+    reason: Values<Int32Type, KernelName>,
+    function: Values<Int32Type, KernelName>,
+    segment: Values<Int8Type, HandshakeSegment>,
 }
 
 impl Rows {
@@ -185,6 +189,9 @@ impl Rows {
             acked: columns.array()?,
             thread: columns.values(|name| Some(padded(name)))?,
             thread_raw: columns.array()?,
+            reason: columns.values(kernel_name)?,
+            function: columns.values(kernel_name)?,
+            segment: columns.values(segment)?,
             recorded: HashSet::default(),
         })
     }
@@ -214,6 +221,10 @@ impl Rows {
             Some(Kind::SynAckRetransmit) => self.syn_ack_retransmit(row).map(Event::SynAckRetransmit),
             Some(Kind::FirstRead) => self.first_read(row, cgroups).map(Event::FirstRead),
             Some(Kind::TimewaitEnd) => self.timewait_end(row).map(Event::TimewaitEnd),
+            Some(Kind::Accepted) => self.accepted(row, cgroups).map(Event::Accepted),
+            Some(Kind::ResetSent) => self.reset_sent(row).map(Event::ResetSent),
+            Some(Kind::ResetReceived) => self.reset_received(row).map(Event::ResetReceived),
+            Some(Kind::SegmentDropped) => self.segment_dropped(row).map(Event::SegmentDropped),
             Some(Kind::Time) => self.time(row).map(Event::Time),
             Some(Kind::Counts) => {
                 return self.counts(row).map_or(RowContent::Unknown, RowContent::Counts);
@@ -363,6 +374,42 @@ impl Rows {
         })
     }
 
+    fn accepted(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<Accepted> {
+        let FirstRead { time, socket, process, thread } = self.first_read(row, cgroups)?;
+        Some(Accepted { time, socket, process, thread })
+    }
+
+    fn reset_sent(&self, row: usize) -> Option<ResetSent> {
+        let (local, remote) = self.endpoints(row)?;
+        Some(ResetSent {
+            time: self.time(row)?,
+            socket: self.socket.get(row).map(SocketId),
+            state: self.from.get(row).copied(),
+            local,
+            remote,
+            netns: self.netns.get(row).map(Netns),
+            reason: self.reason.get(row).copied(),
+        })
+    }
+
+    fn reset_received(&self, row: usize) -> Option<ResetReceived> {
+        Some(ResetReceived { time: self.time(row)?, socket: SocketId(self.socket.get(row)?) })
+    }
+
+    fn segment_dropped(&self, row: usize) -> Option<SegmentDropped> {
+        let (source, destination) = self.endpoints(row)?;
+        Some(SegmentDropped {
+            time: self.time(row)?,
+            socket: self.socket.get(row).map(SocketId),
+            source,
+            destination,
+            netns: self.netns.get(row).map(Netns),
+            segment: *self.segment.get(row)?,
+            reason: self.reason.get(row).copied()?,
+            function: self.function.get(row).copied(),
+        })
+    }
+
     fn timewait_end(&self, row: usize) -> Option<TimewaitEnd> {
         let (local, remote) = self.endpoints(row)?;
         let state = *self.from.get(row)?;
@@ -460,6 +507,15 @@ fn is_true(column: &BooleanArray, row: usize) -> bool {
 
 fn state(name: &str) -> Option<TcpState> {
     TcpState::ALL.into_iter().find(|state| state.name() == name)
+}
+
+fn segment(name: &str) -> Option<HandshakeSegment> {
+    HandshakeSegment::ALL.into_iter().find(|segment| segment.name() == name)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "reads a dictionary's value, as the other functions do")]
+fn kernel_name(name: &str) -> Option<KernelName> {
+    Some(KernelName::new(name.as_bytes()))
 }
 
 /// Pads a name with NUL to the kernel's 16 bytes, and truncates a longer one.

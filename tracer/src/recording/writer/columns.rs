@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tracer_core::event::{
-    AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead, Netns,
-    Process, SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd,
-    Transition,
+    AcceptQueue, Accepted, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
+    FirstRead, HandshakeSegment, KernelName, Netns, Process, ResetReceived, ResetSent, SegmentDropped,
+    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
             addresses::Addresses,
             batches::Batches,
             info::InfoColumns,
+            interner::Interner,
             owners::Owners,
             sparse::{Flag, Names, Sparse, Values},
             validity::Validity,
@@ -62,6 +63,12 @@ pub(super) struct BatchColumns {
     transparent: (Validity, Flag),
     defer_accept: (Validity, Flag),
     acked: (Validity, Flag),
+    reason: Sparse<i32>,
+    reasons: Interner<KernelName>,
+    function: Sparse<i32>,
+    functions: Interner<KernelName>,
+    segment: Sparse<i8>,
+    segments: Names,
 }
 
 impl BatchColumns {
@@ -104,6 +111,12 @@ impl BatchColumns {
             transparent: Default::default(),
             defer_accept: Default::default(),
             acked: Default::default(),
+            reason: Sparse::default(),
+            reasons: Interner::default(),
+            function: Sparse::default(),
+            functions: Interner::default(),
+            segment: Sparse::default(),
+            segments: Names::new(HandshakeSegment::ALL.map(HandshakeSegment::name)),
         }
     }
 
@@ -131,6 +144,10 @@ impl BatchColumns {
             Event::SynAckRetransmit(event) => self.syn_ack_retransmit(event),
             Event::FirstRead(event) => self.first_read(event, resolver),
             Event::TimewaitEnd(event) => self.timewait_end(event),
+            Event::Accepted(event) => self.accepted(event, resolver),
+            Event::ResetSent(event) => self.reset_sent(event),
+            Event::ResetReceived(event) => self.reset_received(event),
+            Event::SegmentDropped(event) => self.segment_dropped(event),
             Event::Time(time) => self.begin(Kind::Time, *time),
         }
         self.rows += 1;
@@ -286,6 +303,49 @@ impl BatchColumns {
         self.endpoints(*local, *remote, *netns);
     }
 
+    fn accepted(&mut self, event: &Accepted, resolver: &mut CgroupResolver) {
+        let Accepted { time, socket, process, thread } = event;
+        self.begin(Kind::Accepted, *time);
+        self.socket.put(self.rows, socket.0);
+        self.owner(Some(process), None, false, *time, resolver);
+        self.thread(*thread);
+    }
+
+    fn reset_sent(&mut self, event: &ResetSent) {
+        let ResetSent { time, socket, state, local, remote, netns, reason } = *event;
+        self.begin(Kind::ResetSent, time);
+        self.socket.put_optional(self.rows, socket.map(|socket| socket.0));
+        self.from.put_optional(self.rows, state.map(state_index));
+        self.endpoints(local, remote, netns);
+        self.reason(reason);
+    }
+
+    fn reset_received(&mut self, event: &ResetReceived) {
+        let ResetReceived { time, socket } = *event;
+        self.begin(Kind::ResetReceived, time);
+        self.socket.put(self.rows, socket.0);
+    }
+
+    fn segment_dropped(&mut self, event: &SegmentDropped) {
+        let SegmentDropped { time, socket, source, destination, netns, segment, reason, function } = *event;
+        self.begin(Kind::SegmentDropped, time);
+        self.socket.put_optional(self.rows, socket.map(|socket| socket.0));
+        self.endpoints(source, destination, netns);
+        self.segment.put(self.rows, segment as i8);
+        self.reason(Some(reason));
+        if let Some(function) = function {
+            let index = self.functions.index(function, |to| to.extend_from_slice(function.text().as_bytes()));
+            self.function.put(self.rows, index);
+        }
+    }
+
+    fn reason(&mut self, reason: Option<KernelName>) {
+        if let Some(reason) = reason {
+            let index = self.reasons.index(reason, |to| to.extend_from_slice(reason.text().as_bytes()));
+            self.reason.put(self.rows, index);
+        }
+    }
+
     fn endpoints(&mut self, local: Endpoint, remote: Endpoint, netns: Option<Netns>) {
         let row = self.rows;
         self.local_address.put(row, self.local_addresses.index(local.address));
@@ -377,6 +437,9 @@ impl BatchColumns {
         self.local_addresses.write(3, batches, out);
         self.remote_addresses.write(4, batches, out);
         self.owners.write_dictionaries(5, batches, out);
+        self.reasons.write(9, batches, out);
+        self.functions.write(10, batches, out);
+        self.segments.write(11, batches, out);
     }
 
     /// Writes the columns in the order of [`COLUMNS`](crate::recording::COLUMNS).
@@ -422,6 +485,9 @@ impl BatchColumns {
             validity.clear();
         }
         self.owners.write_threads(to);
+        self.reason.write(to);
+        self.function.write(to);
+        self.segment.write(to);
     }
 }
 

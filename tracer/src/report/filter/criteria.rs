@@ -64,7 +64,13 @@ impl Filter {
             }
             Observation::Closed(closed) => cgroups.of_closed(closed),
             Observation::Evicted { connection } => cgroups.of_connection(connection, connection.first_seen),
-            Observation::Abandoned(_) | Observation::TimewaitEnd { .. } => None,
+            Observation::Accepted { connection, .. } => {
+                cgroups.of_connection(connection, connection.first_seen)
+            }
+            Observation::Abandoned { .. }
+            | Observation::TimewaitEnd { .. }
+            | Observation::Refused(_)
+            | Observation::SegmentDropped(_) => None,
         };
         self.shows_cgroup(cgroup.as_deref())
     }
@@ -163,12 +169,25 @@ impl Filter {
     /// Returns whether an observation matches, apart from its cgroup.
     pub fn shows_observation(&self, observation: &Observation<'_>) -> bool {
         match observation {
-            Observation::Transition { transition, duration, connection } => {
+            Observation::Transition { transition, duration, connection, .. } => {
                 self.shows_transition(transition, *connection, *duration)
             }
             Observation::Closed(closed) => self.shows_connection(closed),
             Observation::TimewaitEnd { event, end } => self.shows_timewait_end(event, end),
-            Observation::Abandoned(half_open) => {
+            Observation::Accepted { connection, .. } => self.shows_live(connection),
+            Observation::Refused(reset) => {
+                self.shows_endpoints(reset.local, reset.remote)
+                    && self.shows_owner(None, None)
+                    && self.netns.is_none_or(|netns| reset.netns == Some(netns))
+            }
+            // Neither end is known to be this host.
+            Observation::SegmentDropped(dropped) => {
+                let (source, destination) = (dropped.source, dropped.destination);
+                (self.shows_endpoints(source, destination) || self.shows_endpoints(destination, source))
+                    && self.shows_owner(None, None)
+                    && self.netns.is_none_or(|netns| dropped.netns == Some(netns))
+            }
+            Observation::Abandoned { half_open, .. } => {
                 self.shows_endpoints(half_open.local, half_open.remote)
                     && self.shows_owner(None, None)
                     && self.netns.is_none_or(|netns| half_open.netns == Some(netns))

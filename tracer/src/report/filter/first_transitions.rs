@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tracer_core::{
     event::{SocketId, TcpState, Timestamp, Transition},
-    lifecycle::{Connection, Observation},
+    lifecycle::{Connection, Observation, SegmentDrops},
 };
 
 use crate::report::filter::criteria::Filter;
@@ -30,6 +30,7 @@ impl Released {
             transition,
             duration: None,
             connection,
+            drops: SegmentDrops::NONE,
         });
         held.into_iter().chain(self.shows_observation.then_some(observation))
     }

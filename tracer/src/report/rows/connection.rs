@@ -4,15 +4,18 @@ use std::{borrow::Cow, net::IpAddr, num::NonZeroU32};
 
 use arrayvec::ArrayVec;
 use tracer_core::{
-    event::{CgroupId, ClockOffset, Nanos, Netns, Process, TcpInfo, Timestamp},
-    lifecycle::{ClosedBy, ClosedConnection, Connection, Handshake, HandshakeCaveat, StateSpan},
+    event::{CgroupId, ClockOffset, KernelName, Nanos, Netns, Process, TcpInfo, Timestamp},
+    lifecycle::{
+        AcceptWait, ClosedBy, ClosedConnection, Connection, Handshake, HandshakeCaveat, SegmentDrop,
+        StateSpan,
+    },
 };
 
 use crate::{
     host::{Cgroup, Container},
     report::{
         fields::fields,
-        rows::state_span::StatesText,
+        rows::{segment_drop::drops, state_span::StatesText},
         text::{
             OrDash,
             endpoint::{ZonedEndpoint, known_address, known_port, network_type},
@@ -78,6 +81,10 @@ impl<'a> ConnectionRow<'a> {
 
     fn handshake_duration(&self) -> Option<Nanos> {
         self.connection.handshake.and_then(|handshake| handshake.duration)
+    }
+
+    fn accept_wait(&self) -> Option<AcceptWait> {
+        self.connection.accept_wait()
     }
 
     fn container(&self) -> Option<&'a Container> {
@@ -190,6 +197,21 @@ fields! { ConnectionRow<'_>, |row| {
     /// Index of the interface that the socket is bound to, which is the zone of a link-local address. Null if it is not
     /// bound
     interface: Option<u32> = row.interface();
+    /// Server: time from ESTABLISHED until `accept()` returned the connection. Null if unknown or not accepted
+    accept_wait_us: Option<f64> ["us"] = row.accept_wait().map(|wait| microseconds(wait.duration()));
+    /// What ended `accept_wait_us`: `accept`, or `first_read`, which makes it an upper bound
+    accept_wait_source: Option<&'static str> = row.accept_wait().map(AcceptWait::source);
+    /// Server: whether a process accepted it. Null if unknown
+    accepted: Option<bool> = row.closed.accepted;
+    /// Time from ESTABLISHED until a process first read data. Null if unknown or never
+    first_read_us: Option<f64> ["us"] = row.connection.first_read().map(microseconds);
+    /// Who sent a reset: `local`, `remote`. Null if there was none, or without the hooks for resets
+    reset_by: Option<&'static str> = row.closed.reset.map(|reset| reset.by.name());
+    /// The kernel's reason for sending the reset (`enum sk_rst_reason`, 6.10), such as `tcp_abort_on_close`
+    reset_reason: Option<KernelName> = row.closed.reset.and_then(|reset| reset.reason);
+    /// Segments of the handshake that this host dropped: see
+    /// [handshake-durations.md](handshake-durations.md#dropped-segments). In CSV `syn:netfilter_drop:nft_do_chain:1`
+    syn_drops: ArrayVec<SegmentDrop, 3> = drops(&row.closed.drops);
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {

@@ -5,6 +5,7 @@ pub(super) mod diagram_edge;
 pub(super) mod diagram_state;
 pub(super) mod handshake_bucket;
 pub(super) mod handshake_group;
+pub(super) mod segment_drop;
 pub(super) mod slow_handshake;
 pub(super) mod state_span;
 pub(super) mod stuck;

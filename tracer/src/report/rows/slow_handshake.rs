@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
 use tracer_core::{
     analysis::{GroupKey, HandshakeAttempt},
     event::{ClockOffset, Netns},
-    lifecycle::HandshakeCaveat,
+    lifecycle::{HandshakeCaveat, SegmentDrop},
 };
 
 use crate::report::{
     fields::fields,
+    rows::segment_drop::drops,
     text::{
         OrDash,
         endpoint::{EndpointText, known_address, known_port, network_type},
@@ -84,6 +86,8 @@ fields! { SlowHandshakeRow<'_>, |row| {
     story: String = story(row.attempt);
     /// As in `connection`
     syn_lost: Option<bool> = row.attempt.lost;
+    /// As in `connection`
+    syn_drops: ArrayVec<SegmentDrop, 3> = drops(&row.attempt.drops);
 }}
 
 table! { SlowHandshakeRow<'_>, |row, wide| {

@@ -3,8 +3,8 @@
 use tracer_core::{
     analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
     escape::escape,
-    event::Nanos,
-    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, Role},
+    event::{HandshakeSegment, Nanos},
+    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, Role, SegmentDrop},
 };
 
 use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_duration};
@@ -27,6 +27,7 @@ pub(in crate::report) fn group_name(key: &GroupKey) -> String {
     match key {
         GroupKey::Service(endpoint) => EndpointText(*endpoint).to_string(),
         GroupKey::Served(port) => format!("port {port} here"),
+        GroupKey::Unserved(port) => format!("port {port} here, nobody listens"),
         GroupKey::Remote(address) => address.to_string(),
         GroupKey::RemotePort(0) | GroupKey::LocalPort(0) => "no port".to_owned(),
         GroupKey::RemotePort(port) | GroupKey::LocalPort(port) => format!("port {port}"),
@@ -86,11 +87,49 @@ fn outcome_words(outcome: HandshakeOutcome) -> &'static str {
 
 /// Describes what happened to one handshake.
 pub fn story(attempt: &HandshakeAttempt) -> String {
-    match attempt.outcome {
+    let mut story = match attempt.outcome {
         HandshakeOutcome::Established => established(attempt),
+        HandshakeOutcome::Failed(_) if attempt.unserved => "refused: nobody listens".to_owned(),
         HandshakeOutcome::Failed(reason) => failed(attempt, reason),
         HandshakeOutcome::Abandoned => abandoned(attempt),
+    };
+    if let Some(where_lost) = where_lost(attempt) {
+        story.push_str("; ");
+        story.push_str(&where_lost);
     }
+    story
+}
+
+/// Says where the lost segments of a handshake were lost; none if no segment was lost, or without an answer.
+fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
+    let dropped: Vec<String> = attempt.drops.iter().map(drop_text).collect();
+    if !dropped.is_empty() {
+        return Some(format!("dropped here: {}", dropped.join(", ")));
+    }
+    let resent = attempt.retransmits.is_some_and(|count| count > 0);
+    let lost = match attempt.outcome {
+        HandshakeOutcome::Established => attempt.lost == Some(true),
+        HandshakeOutcome::Failed(reason) => {
+            reason == CloseReason::TimedOut || (reason == CloseReason::Cancelled && resent)
+        }
+        HandshakeOutcome::Abandoned => true,
+    };
+    (lost && attempt.drops.observed).then(|| {
+        let segment = if attempt.role == Role::Server { "SYN-ACK" } else { "SYN" };
+        format!("no drop seen here: the {segment} left this host and was not answered")
+    })
+}
+
+/// Describes dropped segments: `2 SYNs by netfilter_drop in nft_do_chain`.
+fn drop_text(drop: &SegmentDrop) -> String {
+    let segment = match drop.segment {
+        HandshakeSegment::Syn => "SYN",
+        HandshakeSegment::SynAck => "SYN-ACK",
+        HandshakeSegment::Ack => "ACK",
+    };
+    let plural = if drop.count == 1 { "" } else { "s" };
+    let function = drop.function.map(|function| format!(" in {function}")).unwrap_or_default();
+    format!("{} {segment}{plural}, {}{function}", drop.count, drop.reason)
 }
 
 fn established(attempt: &HandshakeAttempt) -> String {

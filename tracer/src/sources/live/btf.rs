@@ -16,6 +16,7 @@ const MAX_DEPTH: u32 = 24;
 
 mod kind {
     pub(super) const INT: u32 = 1;
+    pub(super) const PTR: u32 = 2;
     pub(super) const ARRAY: u32 = 3;
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
@@ -24,6 +25,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -164,6 +166,37 @@ impl Btf {
         let at = enumerators
             .find(|&at| word(&self.bytes, at).and_then(|name| self.string(name)) == Some(name.as_bytes()))?;
         word(&self.bytes, at + 4)
+    }
+
+    /// Returns the values and names of the enumerators of an enumeration, of at most 32 bits each; none if it does not exist.
+    pub fn enumerators(&self, name: &str) -> Vec<(u32, &[u8])> {
+        let header = self.find(kind::ENUM, name).and_then(|id| self.header(id));
+        let Some(header) = header else { return Vec::new() };
+        (0..header.members as usize)
+            .filter_map(|index| {
+                let at = header.body + index * 8;
+                Some((word(&self.bytes, at + 4)?, self.string(word(&self.bytes, at)?)?))
+            })
+            .collect()
+    }
+
+    /// Returns the number of arguments of a kernel function; `None` if it does not exist.
+    pub fn function_arguments(&self, name: &str) -> Option<u32> {
+        let function = self.header(self.find(kind::FUNC, name)?)?;
+        self.prototype_arguments(function.target)
+    }
+
+    /// Returns the number of arguments of a tracepoint; `None` if it does not exist. The type of its programs' function also
+    /// has the kernel's own data as first argument, which does not count.
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        let (_, pointer) = self.resolve(self.find(kind::TYPEDEF, &format!("btf_trace_{name}"))?)?;
+        (pointer.kind == kind::PTR).then_some(())?;
+        self.prototype_arguments(pointer.target)?.checked_sub(1)
+    }
+
+    fn prototype_arguments(&self, id: u32) -> Option<u32> {
+        let prototype = self.header(id)?;
+        (prototype.kind == kind::FUNC_PROTO).then_some(prototype.members)
     }
 
     /// Returns the member at `path`.

@@ -3,11 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_core::event::{
-    AcceptQueue, CgroupId, Endpoint, Event, FirstRead, Micros, Millis, Netns, Process, SocketCookie,
-    SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd,
-    Transition,
+    AcceptQueue, Accepted, CgroupId, Endpoint, Event, FirstRead, HandshakeSegment, KernelName, Micros,
+    Millis, Netns, Process, ResetReceived, ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId,
+    SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
+
+use crate::sources::live::reasons::Reasons;
+
+/// Flags of the TCP header (RFC 9293, section 3.1).
+const SYN: u8 = 1 << 1;
+const ACK: u8 = 1 << 4;
+
+/// The reason for the drop of a SYN by a full accept queue, and the function that drops it.
+const ACCEPT_QUEUE_FULL: (&[u8], &[u8]) = (b"accept_queue_full", b"tcp_conn_request");
 
 /// Bits of `sk_shutdown` (`include/net/sock.h`).
 const RCV_SHUTDOWN: u8 = 1;
@@ -44,17 +53,22 @@ pub fn is_by_twin(bytes: &[u8]) -> bool {
 /// `take` gets `None` for a record that cannot be decoded. The length is `None` if the record is truncated. The event
 /// is passed by reference because it is as large as a record, and a copy would be expensive.
 #[inline]
-pub fn event(bytes: &[u8], key: AddressKey, take: impl FnOnce(Option<&Event>)) -> Option<usize> {
+pub(super) fn event(
+    bytes: &[u8],
+    key: AddressKey,
+    reasons: &Reasons,
+    take: impl FnOnce(Option<&Event>),
+) -> Option<usize> {
     let Some((parts, length)) = Parts::read_from(bytes) else {
         take(None);
         return None;
     };
-    take(of_parts(&parts, key).as_ref());
+    take(of_parts(&parts, key, reasons).as_ref());
     Some(length)
 }
 
 #[inline]
-fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
+fn of_parts(parts: &Parts, key: AddressKey, reasons: &Reasons) -> Option<Event> {
     let record = &parts.record;
     Some(match record.kind {
         kind if kind == RecordKind::Transition as u8 => Event::Transition(transition(parts, key)?),
@@ -88,7 +102,59 @@ fn of_parts(parts: &Parts, key: AddressKey) -> Option<Event> {
                 netns: netns(parts),
             })
         }
+        kind if kind == RecordKind::Accepted as u8 => Event::Accepted(Accepted {
+            time: Timestamp(record.time_ns),
+            socket: key.obfuscate(record.socket),
+            process: process(parts)?,
+            thread: thread(parts),
+        }),
+        kind if kind == RecordKind::ResetSent as u8 => {
+            let (local, remote) = endpoints(parts)?;
+            Event::ResetSent(ResetSent {
+                time: Timestamp(record.time_ns),
+                socket: (record.socket != 0).then(|| key.obfuscate(record.socket)),
+                state: TcpState::from_kernel(record.old_state),
+                local,
+                remote,
+                netns: netns(parts),
+                reason: (record.flags & flags::REASON != 0).then(|| reasons.reset(record.value)),
+            })
+        }
+        kind if kind == RecordKind::ResetReceived as u8 => Event::ResetReceived(ResetReceived {
+            time: Timestamp(record.time_ns),
+            socket: key.obfuscate(record.socket),
+        }),
+        kind if kind == RecordKind::SegmentDropped as u8 => {
+            Event::SegmentDropped(segment_dropped(parts, key, reasons)?)
+        }
         _ => return None,
+    })
+}
+
+fn segment_dropped(parts: &Parts, key: AddressKey, reasons: &Reasons) -> Option<SegmentDropped> {
+    let record = &parts.record;
+    let (source, destination) = endpoints(parts)?;
+    let (reason, function) = if record.flags & flags::ACCEPT_QUEUE_FULL != 0 {
+        let (reason, function) = ACCEPT_QUEUE_FULL;
+        (KernelName::new(reason), Some(KernelName::new(function)))
+    } else {
+        let function = parts.function.map(|function| KernelName::new(&function.name));
+        (reasons.drop(record.value), function.filter(|name| !name.is_empty()))
+    };
+    Some(SegmentDropped {
+        time: Timestamp(record.time_ns),
+        socket: (record.socket != 0).then(|| key.obfuscate(record.socket)),
+        source,
+        destination,
+        netns: netns(parts),
+        segment: match record.attempts & (SYN | ACK) {
+            SYN => HandshakeSegment::Syn,
+            ACK => HandshakeSegment::Ack,
+            0 => return None,
+            _ => HandshakeSegment::SynAck,
+        },
+        reason,
+        function,
     })
 }
 
@@ -230,6 +296,7 @@ mod tests {
             thread: None,
             accept_queue: None,
             info: None,
+            function: None,
         }
     }
 
@@ -247,7 +314,7 @@ mod tests {
 
     fn decode(bytes: &[u8], key: AddressKey) -> (Option<Event>, Option<usize>) {
         let mut decoded = None;
-        let length = event(bytes, key, |event| decoded = event.copied());
+        let length = event(bytes, key, &Reasons::default(), |event| decoded = event.copied());
         (decoded, length)
     }
 

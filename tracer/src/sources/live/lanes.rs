@@ -49,9 +49,12 @@ impl Division {
     pub fn lane(&self, kind: LaneKind) -> u32 {
         let bytes = match kind {
             LaneKind::Transition => self.transitions,
-            LaneKind::TimeWaitEnd => self.transitions / 2,
-            LaneKind::FirstRead | LaneKind::TransitionTwin => self.transitions / 8,
-            LaneKind::SynAckRetransmit => self.transitions / 16,
+            LaneKind::TimeWaitEnd => self.transitions / 4,
+            LaneKind::FirstRead | LaneKind::Accepted | LaneKind::TransitionTwin => self.transitions / 8,
+            LaneKind::SynAckRetransmit | LaneKind::ResetSent | LaneKind::SegmentDropped => {
+                self.transitions / 16
+            }
+            LaneKind::ResetReceived | LaneKind::AcceptQueueFull => self.transitions / 32,
         };
         bytes.max(CHUNK_BYTES)
     }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use tracer_ebpf::{ABSENT, BitField, BitLayout, SocketLayout};
+use tracer_ebpf::{ABSENT, ArgumentCounts, BitField, BitLayout, SocketLayout};
 
 use crate::sources::live::btf::Btf;
 
 /// Optional fields. All others are required.
-const OPTIONAL: [&str; 18] = [
+const OPTIONAL: [&str; 25] = [
     "skc_bound_dev_if",
     "sk_shutdown",
     "sk_lock.owned",
@@ -26,6 +26,13 @@ const OPTIONAL: [&str; 18] = [
     "snt_synack",
     "tw_substate",
     "tw_sport",
+    "skc_state",
+    "head",
+    "network_header",
+    "protocol",
+    "sk",
+    "dev",
+    "nd_net.net",
 ];
 
 /// Resolves the offset of every field.
@@ -71,6 +78,15 @@ pub(super) fn bit_layout(btf: &Btf) -> BitLayout {
         defer_connect: known(inet_flag("INET_FLAGS_DEFER_CONNECT", "defer_connect")),
         transparent: known(inet_flag("INET_FLAGS_TRANSPARENT", "transparent")),
         acked: known(of_request("acked")),
+    }
+}
+
+/// Counts the arguments of the hooks that differ between kernels.
+pub(super) fn argument_counts(btf: &Btf) -> ArgumentCounts {
+    ArgumentCounts {
+        send_reset: btf.tracepoint_arguments("tcp_send_reset").unwrap_or(0),
+        kfree_skb: btf.tracepoint_arguments("kfree_skb").unwrap_or(0),
+        accept: btf.function_arguments("inet_csk_accept").unwrap_or(0),
     }
 }
 

@@ -6,19 +6,22 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader,
     maps::{MapError, RingBuf},
     programs::{
-        BtfTracePoint, FEntry, Program, ProgramError, RawTracePoint, TracePoint, fentry::FEntryLink,
-        raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink, trace_point::TracePointLink,
+        BtfTracePoint, FEntry, FExit, Program, ProgramError, RawTracePoint, TracePoint, fentry::FEntryLink,
+        fexit::FExitLink, raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
+        trace_point::TracePointLink,
     },
 };
 use tracer_core::event::Netns;
-use tracer_ebpf::{BitLayout, Config, CtxLayout, SocketLayout, Wire as _};
+use tracer_ebpf::{ArgumentCounts, BitLayout, Config, CtxLayout, SocketLayout, Wire as _};
 
 use crate::sources::live::{
     btf::{self, Btf, BtfError},
     counters::{MappedCounters, SkipCounter, tracepoint_skips_are_counted},
+    hooks::{Hook, HookKind, Hooks, RefusedHook},
     lanes::{Division, Lanes},
     layout, mapping,
     reading::Reading,
+    reasons::Reasons,
     tracefs::{self, TracefsError},
 };
 
@@ -131,6 +134,10 @@ pub struct Loaded {
     pub twin: Twin,
     /// The optional hooks that could not be attached.
     pub refused: Vec<RefusedHook>,
+    /// The optional hooks that are attached.
+    pub attached: Vec<Hook>,
+    /// The names of the kernel's reasons.
+    pub(super) reasons: Reasons,
 }
 
 /// The program behind the first one. It records the transitions for which the kernel skips the first.
@@ -144,57 +151,6 @@ pub enum Twin {
     Refused(LoadError),
 }
 
-/// An optional hook that could not be attached.
-#[derive(Debug)]
-pub struct RefusedHook {
-    /// The hook.
-    pub hook: Hook,
-    /// The cause.
-    pub error: LoadError,
-}
-
-/// The optional hooks. Tracing works without them, with less information.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// `tcp:tcp_retransmit_synack`
-    SynAckRetransmit,
-    /// `tcp:tcp_rcv_space_adjust`
-    FirstRead,
-    /// `inet_twsk_kill`
-    TimeWaitEnd,
-}
-
-impl Hook {
-    /// Every hook.
-    pub const ALL: [Self; 3] = [Self::SynAckRetransmit, Self::FirstRead, Self::TimeWaitEnd];
-
-    /// Returns the name of the tracepoint or function.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::SynAckRetransmit => "tcp_retransmit_synack",
-            Self::FirstRead => "tcp_rcv_space_adjust",
-            Self::TimeWaitEnd => "inet_twsk_kill",
-        }
-    }
-
-    /// Returns the effect of a missing hook.
-    pub const fn cost(self) -> &'static str {
-        match self {
-            Self::SynAckRetransmit => "abandoned server handshakes are not counted",
-            Self::FirstRead => "an accepted connection keeps its listener's owner until it is closed",
-            Self::TimeWaitEnd => "the end of TIME_WAIT is modelled (60 s), not observed",
-        }
-    }
-
-    const fn program(self) -> &'static str {
-        match self {
-            Self::SynAckRetransmit => "syn_ack_retransmit",
-            Self::FirstRead => "first_read",
-            Self::TimeWaitEnd => "time_wait_end",
-        }
-    }
-}
-
 /// The link of an attached program.
 #[derive(Debug)]
 pub enum AttachedLink {
@@ -206,6 +162,8 @@ pub enum AttachedLink {
     RawTracepoint(RawTracePointLink),
     /// A program at a function's entry.
     Entry(FEntryLink),
+    /// A program at a function's return.
+    Return(FExitLink),
 }
 
 /// Options of [`load`].
@@ -217,8 +175,8 @@ pub struct LoadOptions {
     pub cpus: u32,
     /// Trace only sockets of this network namespace.
     pub only_netns: Option<Netns>,
-    /// Report the first process that reads from an accepted connection.
-    pub first_reads: bool,
+    /// The optional hooks to attach.
+    pub hooks: Hooks,
     /// Attach the twin program.
     pub twin: bool,
 }
@@ -259,18 +217,25 @@ pub fn read_btf() -> Result<Btf, LoadError> {
 }
 
 fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
-    let layouts = {
+    let (layouts, reasons) = {
         let types = read_btf()?;
         let socket = layout::socket_layout(&types).map_err(LoadError::Field)?;
-        (socket, layout::bit_layout(&types))
+        let layouts = Layouts {
+            ctx: CtxLayout::ABSENT,
+            socket,
+            bits: layout::bit_layout(&types),
+            arguments: layout::argument_counts(&types),
+        };
+        (layouts, Reasons::of(&types))
     };
-    let config = config(CtxLayout::ABSENT, layouts, options);
+    let config = config(layouts, options);
     // Kernels before 5.12 do not generate cookies in these programs, and those before 5.11 lack the typed current task;
     // only a load can detect this.
     let features = |typed_task, socket_cookies| Config { typed_task, socket_cookies, ..config };
-    load_btf_with(&features(1, 1), options)
+    let loaded = load_btf_with(&features(1, 1), options)
         .or_else(|_| load_btf_with(&features(1, 0), options))
-        .or_else(|_| load_btf_with(&features(0, 0), options))
+        .or_else(|_| load_btf_with(&features(0, 0), options))?;
+    Ok(Loaded { reasons, ..loaded })
 }
 
 fn load_btf_with(config: &Config, options: LoadOptions) -> Result<Loaded, LoadError> {
@@ -288,11 +253,19 @@ fn load_btf_with(config: &Config, options: LoadOptions) -> Result<Loaded, LoadEr
         add_twin(&mut loaded, attached);
     }
     for hook in Hook::ALL {
-        if hook == Hook::FirstRead && !options.first_reads {
+        if !options.hooks.contains(hook) {
             continue;
         }
-        match attach_hook(&mut loaded.ebpf, hook, &types) {
-            Ok(link) => loaded.links.push(link),
+        let attached = if hook == Hook::Drop && config.arguments.kfree_skb < 3 {
+            Err(LoadError::Hook { hook, reason: "this kernel gives no reason for a drop (5.17)".to_owned() })
+        } else {
+            attach_hook(&mut loaded.ebpf, hook, &types)
+        };
+        match attached {
+            Ok(link) => {
+                loaded.links.push(link);
+                loaded.attached.push(hook);
+            }
             Err(error) => loaded.refused.push(RefusedHook { hook, error }),
         }
     }
@@ -360,18 +333,24 @@ fn add_twin(loaded: &mut Loaded, attached: Result<AttachedLink, LoadError>) {
 
 fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
     let refused = |error: ProgramError| LoadError::Hook { hook, reason: program_reason(&error) };
-    match hook {
-        Hook::SynAckRetransmit | Hook::FirstRead => {
+    match hook.kind() {
+        HookKind::Tracepoint => {
             let program: &mut BtfTracePoint = program(ebpf, hook.program())?;
             program.load(hook.target(), types).map_err(refused)?;
             let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
             Ok(AttachedLink::Btf(link))
         }
-        Hook::TimeWaitEnd => {
+        HookKind::Entry => {
             let program: &mut FEntry = program(ebpf, hook.program())?;
             program.load(hook.target(), types).map_err(refused)?;
             let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
             Ok(AttachedLink::Entry(link))
+        }
+        HookKind::Return => {
+            let program: &mut FExit = program(ebpf, hook.program())?;
+            program.load(hook.target(), types).map_err(refused)?;
+            let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+            Ok(AttachedLink::Return(link))
         }
     }
 }
@@ -387,8 +366,9 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     let socket = *layout.as_ref().unwrap_or(&SocketLayout::ABSENT);
     let bits = types.as_ref().map_or(BitLayout::ABSENT, layout::bit_layout);
     // The optional hooks require typed arguments, which only mode btf has.
-    let options = LoadOptions { first_reads: false, ..options };
-    let (mut ebpf, reading) = load_object(&config(ctx, (socket, bits), options), options)?;
+    let options = LoadOptions { hooks: Hooks::NONE, ..options };
+    let layouts = Layouts { ctx, socket, bits, arguments: ArgumentCounts::NONE };
+    let (mut ebpf, reading) = load_object(&config(layouts, options), options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
     let program: &mut TracePoint = program(&mut ebpf, "transition_tracepoint")?;
@@ -410,8 +390,17 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     Ok(loaded)
 }
 
+/// What the programs must know of this kernel.
+struct Layouts {
+    ctx: CtxLayout,
+    socket: SocketLayout,
+    bits: BitLayout,
+    arguments: ArgumentCounts,
+}
+
 /// Returns the configuration without the optional features and `wakeup_bytes`, which depends on the size of the ring.
-fn config(ctx: CtxLayout, (socket, bits): (SocketLayout, BitLayout), options: LoadOptions) -> Config {
+fn config(layouts: Layouts, options: LoadOptions) -> Config {
+    let Layouts { ctx, socket, bits, arguments } = layouts;
     Config {
         ctx,
         socket,
@@ -419,8 +408,9 @@ fn config(ctx: CtxLayout, (socket, bits): (SocketLayout, BitLayout), options: Lo
         wakeup_bytes: 0,
         only_netns: options.only_netns.map_or(0, |netns| netns.0),
         typed_task: 0,
-        first_reads: u32::from(options.first_reads),
+        first_reads: u32::from(options.hooks.contains(Hook::FirstRead)),
         socket_cookies: 0,
+        arguments,
     }
 }
 
@@ -491,6 +481,8 @@ fn finish(
         skipped,
         twin: Twin::Unwanted,
         refused: Vec::new(),
+        attached: Vec::new(),
+        reasons: Reasons::default(),
     })
 }
 

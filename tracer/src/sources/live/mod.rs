@@ -5,6 +5,7 @@ mod buffer;
 mod counters;
 pub mod decode;
 mod first_dump;
+pub mod hooks;
 pub mod lanes;
 mod layout;
 pub mod load;
@@ -12,6 +13,7 @@ mod mapping;
 pub(crate) mod privileges;
 pub(crate) mod probe;
 mod reading;
+mod reasons;
 mod resync;
 mod stream;
 pub mod tracefs;
@@ -19,7 +21,8 @@ mod twin;
 
 pub use crate::sources::live::{
     buffer::{DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE},
-    load::{Hook, LoadError, Mode, RefusedHook},
+    hooks::{Hook, Hooks, RefusedHook},
+    load::{LoadError, Mode},
     stream::StopHandle,
 };
 
@@ -71,8 +74,8 @@ pub struct KernelOptions {
     pub poll_interval: Duration,
     /// Trace only sockets of the network namespace with this inode. The programs filter in the kernel.
     pub only_netns: Option<Netns>,
-    /// Report the first process that reads from an accepted connection.
-    pub first_reads: bool,
+    /// The optional hooks to attach.
+    pub hooks: Hooks,
     /// Start with a dump of the existing sockets.
     pub snapshot: bool,
     /// Attach a twin program that records the transitions for which the kernel skips the first one.
@@ -87,7 +90,7 @@ impl Default for KernelOptions {
             cpus: None,
             poll_interval: DEFAULT_POLL_INTERVAL,
             only_netns: None,
-            first_reads: true,
+            hooks: Hooks::ALL,
             snapshot: true,
             twin: true,
         }
@@ -148,7 +151,7 @@ impl KernelSource {
             ),
             cpus,
             only_netns: options.only_netns,
-            first_reads: options.first_reads,
+            hooks: options.hooks,
             twin: options.twin,
         };
         let (mode, loaded, fallback_reason) = match options.mode {
@@ -176,7 +179,7 @@ impl KernelSource {
             existing.channels.retain(|channel| channel.netns() == Some(netns));
         }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
-        let origin = origin(mode);
+        let origin = origin(mode, &stream.loaded().attached);
         Ok(Self {
             stream,
             mode,
@@ -323,16 +326,16 @@ impl Source for KernelSource {
     }
 
     fn origin(&mut self) -> Origin {
-        self.origin.take().unwrap_or_else(|| origin(self.mode))
+        self.origin.take().unwrap_or_else(|| origin(self.mode, &self.stream.loaded().attached))
     }
 }
 
 /// Reads the properties of this host. Call it before the privileges are dropped.
-fn origin(mode: Mode) -> Origin {
+fn origin(mode: Mode, hooks: &[Hook]) -> Origin {
     Origin {
         clock: host::clock_offset(),
         time_wait: time_wait_model(),
         resolver: CgroupResolver::new(Duration::ZERO),
-        host: HostNames::this(mode.name()),
+        host: HostNames::this(mode.name(), &hooks.iter().map(|hook| hook.name()).collect::<Vec<_>>()),
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Check {
 /// Runs all checks. Loads, attaches and detaches the programs.
 pub(crate) fn all() -> Vec<Check> {
     let options =
-        LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, first_reads: true, twin: true };
+        LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, hooks: Hooks::ALL, twin: true };
     let types = load::read_btf();
     let (skip_count, refused, twin) = match load::load(Mode::Btf, options) {
         Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused), Some(loaded.twin)),
@@ -264,6 +264,11 @@ fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
             Hook::SynAckRetransmit => "hook syn_ack",
             Hook::FirstRead => "hook first_read",
             Hook::TimeWaitEnd => "hook fentry",
+            Hook::Accept => "hook accept",
+            Hook::ResetSent => "hook reset_sent",
+            Hook::ResetReceived => "hook reset_received",
+            Hook::Drop => "hook drop",
+            Hook::AcceptQueueFull => "hook accept_queue_full",
         },
         finding: match refused {
             None => Finding::Missing("mode btf does not work".to_owned()),

@@ -138,8 +138,9 @@ impl Stream {
     /// is being written.
     pub(super) fn read(&mut self, until: Timestamp, deliver: &mut dyn FnMut(&Event)) -> bool {
         let Self { loaded, key, counts, recent, detached, .. } = self;
-        let Pass { more, complete } = loaded.reading.pass(until, |bytes| {
-            decode::event(bytes, *key, |event| match event {
+        let Loaded { reading, reasons, .. } = loaded;
+        let Pass { more, complete } = reading.pass(until, |bytes| {
+            decode::event(bytes, *key, reasons, |event| match event {
                 Some(event) => {
                     if let Event::Transition(transition) = event {
                         if let Some(recent) = recent {

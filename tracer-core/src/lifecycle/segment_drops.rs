@@ -1,0 +1,270 @@
+//! The segments of handshakes that this host dropped, until their handshake ends.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::{
+    event::{ConnKey, Endpoint, HandshakeSegment, KernelName, Nanos, SegmentDropped, SocketId, Timestamp},
+    lifecycle::Role,
+};
+
+/// Most kinds of drops of one handshake.
+const KINDS: usize = 3;
+/// Most handshakes with drops that have not ended. A further one replaces the oldest.
+const MAX_HANDSHAKES: usize = 8_192;
+/// Most connections with drops in their handshake.
+const MAX_CONNECTIONS: usize = 8_192;
+/// A handshake lasts at most about two minutes (`tcp_syn_retries` of 6).
+const LIFETIME: Nanos = Nanos::from_secs(180);
+
+/// How often this host dropped a segment of a handshake, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentDrop {
+    /// The segment.
+    pub segment: HandshakeSegment,
+    /// The kernel's reason.
+    pub reason: KernelName,
+    /// The kernel function that dropped it; none when unknown.
+    pub function: Option<KernelName>,
+    /// How often.
+    pub count: u32,
+}
+
+/// The segments of one handshake that this host dropped: at most three kinds, the earliest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentDrops {
+    kinds: [Option<SegmentDrop>; KINDS],
+    /// The source observes drops. Without, none are known.
+    pub observed: bool,
+}
+
+impl SegmentDrops {
+    /// No drops.
+    pub const NONE: Self = Self { kinds: [None; KINDS], observed: false };
+
+    /// Iterates over the kinds.
+    pub fn iter(&self) -> impl Iterator<Item = &SegmentDrop> + '_ {
+        self.kinds.iter().flatten()
+    }
+
+    /// Returns whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.kinds[0].is_none()
+    }
+
+    /// Returns how many segments were dropped.
+    pub fn count(&self) -> u32 {
+        self.iter().fold(0, |sum, drop| sum.saturating_add(drop.count))
+    }
+
+    /// Adds a dropped segment. A fourth kind is not added.
+    pub fn add(&mut self, event: &SegmentDropped) {
+        let new =
+            SegmentDrop { segment: event.segment, reason: event.reason, function: event.function, count: 1 };
+        for place in &mut self.kinds {
+            match place {
+                Some(drop) if SegmentDrop { count: 1, ..*drop } == new => {
+                    drop.count = drop.count.saturating_add(1);
+                    return;
+                }
+                Some(_) => {}
+                None => {
+                    *place = Some(new);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The two ends of a handshake, the lesser one first: both directions have the same.
+type Ends = (Endpoint, Endpoint);
+
+fn ends(one: Endpoint, other: Endpoint) -> Ends {
+    if one <= other { (one, other) } else { (other, one) }
+}
+
+/// The drops of one handshake.
+#[derive(Clone, Copy, Debug)]
+struct Handshake {
+    drops: SegmentDrops,
+    last: Timestamp,
+    /// The client's side has ended and has these drops.
+    client: bool,
+    /// The server's side likewise.
+    server: bool,
+}
+
+/// The drops of handshakes that have not ended, and of connections that have not closed.
+///
+/// A segment does not tell which of its ends is this host, and both may be. So handshakes are found by both endpoints,
+/// without their network namespace.
+#[derive(Debug, Default)]
+pub(super) struct DroppedSegments {
+    observed: bool,
+    handshakes: HashMap<Ends, Handshake, foldhash::fast::RandomState>,
+    /// The handshakes in the order of their first drop.
+    order: VecDeque<(Timestamp, Ends)>,
+    connections: HashMap<SocketId, SegmentDrops, foldhash::fast::RandomState>,
+}
+
+impl DroppedSegments {
+    /// Creates an empty table. `observed`: the source observes drops.
+    pub(super) fn new(observed: bool) -> Self {
+        Self { observed, ..Self::default() }
+    }
+
+    fn none(&self) -> SegmentDrops {
+        SegmentDrops { observed: self.observed, ..SegmentDrops::NONE }
+    }
+
+    /// Adds a dropped segment.
+    pub(super) fn add(&mut self, event: &SegmentDropped) {
+        let ends = ends(event.source, event.destination);
+        self.expire(event.time);
+        if let Some(handshake) = self.handshakes.get_mut(&ends) {
+            if handshake.client || handshake.server {
+                // One side has ended. So it is another handshake, or its other side still runs.
+                handshake.drops = SegmentDrops::NONE;
+                (handshake.client, handshake.server) = (false, false);
+            }
+            handshake.drops.add(event);
+            handshake.last = event.time;
+            return;
+        }
+        if self.handshakes.len() >= MAX_HANDSHAKES
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            self.handshakes.remove(&oldest);
+        }
+        let mut drops = SegmentDrops::NONE;
+        drops.add(event);
+        self.handshakes.insert(ends, Handshake { drops, last: event.time, client: false, server: false });
+        self.order.push_back((event.time, ends));
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some(&(first, ends)) = self.order.front()
+            && now.since(first) > LIFETIME
+        {
+            self.order.pop_front();
+            // One with later drops stays for as long again.
+            match self.handshakes.get(&ends) {
+                Some(handshake) if now.since(handshake.last) <= LIFETIME => {
+                    self.order.push_back((handshake.last, ends));
+                }
+                _ => {
+                    self.handshakes.remove(&ends);
+                }
+            }
+        }
+    }
+
+    /// Returns the drops of the handshake that ends now on the side of `role`, each only once to each side.
+    pub(super) fn of_handshake(&mut self, key: &ConnKey, role: Role, now: Timestamp) -> SegmentDrops {
+        let none = self.none();
+        if self.handshakes.is_empty() {
+            return none;
+        }
+        let Some(handshake) = self.handshakes.get_mut(&ends(key.local, key.remote)) else {
+            return none;
+        };
+        let taken = if role == Role::Server { &mut handshake.server } else { &mut handshake.client };
+        if *taken || now.since(handshake.last) > LIFETIME {
+            return none;
+        }
+        *taken = true;
+        SegmentDrops { observed: true, ..handshake.drops }
+    }
+
+    /// Keeps the drops of an established connection until it closes.
+    pub(super) fn keep(&mut self, socket: SocketId, drops: SegmentDrops) {
+        if !drops.is_empty() && self.connections.len() < MAX_CONNECTIONS {
+            self.connections.insert(socket, drops);
+        }
+    }
+
+    /// Removes and returns the drops of a connection that leaves the table.
+    pub(super) fn take(&mut self, socket: SocketId) -> SegmentDrops {
+        if self.connections.is_empty() {
+            return SegmentDrops::NONE;
+        }
+        self.connections.remove(&socket).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint { address: "10.0.0.1".parse().unwrap(), port }
+    }
+
+    fn dropped(at: u64, client: u16, segment: HandshakeSegment, reason: &str) -> SegmentDropped {
+        let (client, server) = (endpoint(client), endpoint(80));
+        let answers = segment == HandshakeSegment::SynAck;
+        SegmentDropped {
+            time: Timestamp(at * 1_000_000_000),
+            socket: None,
+            source: if answers { server } else { client },
+            destination: if answers { client } else { server },
+            netns: None,
+            segment,
+            reason: KernelName::new(reason.as_bytes()),
+            function: None,
+        }
+    }
+
+    fn key(client: u16) -> ConnKey {
+        ConnKey { netns: None, local: endpoint(client), remote: endpoint(80) }
+    }
+
+    fn counts(drops: &SegmentDrops) -> Vec<(&'static str, String, u32)> {
+        drops.iter().map(|drop| (drop.segment.name(), drop.reason.to_string(), drop.count)).collect()
+    }
+
+    #[test]
+    fn each_side_of_a_handshake_has_its_drops_once() {
+        let mut table = DroppedSegments::default();
+        table.add(&dropped(1, 1000, HandshakeSegment::Syn, "netfilter_drop"));
+        table.add(&dropped(2, 1000, HandshakeSegment::Syn, "netfilter_drop"));
+        table.add(&dropped(3, 1000, HandshakeSegment::SynAck, "neigh_failed"));
+        let now = Timestamp(4_000_000_000);
+        let expected =
+            vec![("syn", "netfilter_drop".to_owned(), 2), ("syn_ack", "neigh_failed".to_owned(), 1)];
+        assert_eq!(counts(&table.of_handshake(&key(1000), Role::Client, now)), expected);
+        let server = ConnKey { netns: None, local: endpoint(80), remote: endpoint(1000) };
+        assert_eq!(counts(&table.of_handshake(&server, Role::Server, now)), expected);
+        assert!(table.of_handshake(&key(1000), Role::Client, now).is_empty());
+        assert!(table.of_handshake(&key(1001), Role::Client, now).is_empty());
+        // The next handshake of the same endpoints starts afresh.
+        table.add(&dropped(5, 1000, HandshakeSegment::Ack, "tcp_listen_overflow"));
+        let next = table.of_handshake(&server, Role::Server, Timestamp(6_000_000_000));
+        assert_eq!(counts(&next), [("ack", "tcp_listen_overflow".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn more_kinds_than_places_and_old_drops_are_left_out() {
+        let mut table = DroppedSegments::default();
+        for reason in ["a", "b", "c", "d"] {
+            table.add(&dropped(1, 1000, HandshakeSegment::Syn, reason));
+        }
+        let late = Timestamp(200_000_000_000);
+        assert!(table.of_handshake(&key(1000), Role::Client, late).is_empty());
+        let drops = table.of_handshake(&key(1000), Role::Client, Timestamp(2_000_000_000));
+        assert_eq!((drops.iter().count(), drops.count()), (3, 3));
+    }
+
+    #[test]
+    fn a_flood_of_drops_is_bounded() {
+        let mut table = DroppedSegments::default();
+        for client in 0..20_000_u16 {
+            table.add(&dropped(1 + u64::from(client / 1000), client + 1, HandshakeSegment::Syn, "x"));
+        }
+        assert_eq!((table.handshakes.len(), table.order.len()), (MAX_HANDSHAKES, MAX_HANDSHAKES));
+        table.add(&dropped(1000, 1, HandshakeSegment::Syn, "x"));
+        assert_eq!((table.handshakes.len(), table.order.len()), (1, 1));
+    }
+}
