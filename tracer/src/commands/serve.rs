@@ -32,7 +32,7 @@ use crate::{
     cli::{ServeArguments, Shared},
     commands::input::{Input, Privileges},
     event_loop::{EventLoop, Finished},
-    sources::live::privileges,
+    sources::live::{Hook, privileges},
 };
 
 /// Longest wait for running requests at shutdown.

@@ -36,6 +36,12 @@ impl fmt::Display for Summary {
         if tracker.abandoned_handshakes != 0 {
             write!(formatter, ", {} handshakes abandoned by their clients", tracker.abandoned_handshakes)?;
         }
+        if tracker.inbound_refused != 0 {
+            write!(formatter, ", {} SYNs refused because nobody listens", tracker.inbound_refused)?;
+        }
+        if tracker.segments_dropped != 0 {
+            write!(formatter, ", {} handshake segments dropped by this host", tracker.segments_dropped)?;
+        }
         if tracker.unfollowed != 0 {
             write!(formatter, ", {} half-open/TIME_WAIT/listening sockets not tracked", tracker.unfollowed)?;
         }

@@ -160,6 +160,8 @@ fn every_part_of_the_summary_is_documented() {
         abandoned_handshakes: 9,
         unfollowed: 10,
         time_wait_reused: 11,
+        inbound_refused: 12,
+        segments_dropped: 13,
     };
     let summary = Summary { source, tracker, live: 6 }.to_string();
     let parts: Vec<&str> =

@@ -14,8 +14,14 @@ use crate::agent::metrics::{
 const MAX_REASONS: usize = 256;
 
 /// Counts by something and the kernel's reason. Further reasons are counted as `other`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct ByReason<K>(BTreeMap<(K, KernelName), u64>);
+
+impl<K> Default for ByReason<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
 
 impl<K: Copy + Ord> ByReason<K> {
     /// Counts one; `None` is a reason that the kernel does not give.

@@ -14,7 +14,8 @@ use crate::{
         Source as _,
         live::{
             KernelOptions, KernelSource, btf,
-            load::{self, Hook, LoadOptions, Mode, RefusedHook, Twin},
+            hooks::{Hook, Hooks, RefusedHook},
+            load::{self, LoadOptions, Mode, Twin},
             privileges, tracefs,
         },
         sock_diag::existing,
