@@ -28,7 +28,7 @@ pub use handshake::{Handshake, HandshakeCaveat};
 pub use history::{History, StateSpan};
 pub use observation::{AcceptWait, ClosedConnection, Observation};
 pub use resets::Reset;
-pub use segment_drops::{SegmentDrop, SegmentDrops};
+pub use segment_drops::{ObservedDrops, SegmentDrop, SegmentDrops};
 pub use stuck::{Age, GroupBy, StuckConnection, StuckGroup, Thresholds, group_stuck};
 pub use time_wait::{AfterClose, TimeWaitModel};
 pub use time_wait_table::{EndedTimewait, TimewaitSocket};

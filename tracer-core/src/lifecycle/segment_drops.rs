@@ -35,13 +35,25 @@ pub struct SegmentDrop {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentDrops {
     kinds: [Option<SegmentDrop>; KINDS],
-    /// The source observes drops. Without, none are known.
-    pub observed: bool,
+    /// Which drops the source observes.
+    pub observed: ObservedDrops,
+}
+
+/// Which drops of a handshake's segments a source observes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ObservedDrops {
+    /// None.
+    #[default]
+    None,
+    /// All except SYNs that a full accept queue drops.
+    ExceptFullQueues,
+    /// All.
+    All,
 }
 
 impl SegmentDrops {
     /// No drops.
-    pub const NONE: Self = Self { kinds: [None; KINDS], observed: false };
+    pub const NONE: Self = Self { kinds: [None; KINDS], observed: ObservedDrops::None };
 
     /// Iterates over the kinds.
     pub fn iter(&self) -> impl Iterator<Item = &SegmentDrop> + '_ {
@@ -102,7 +114,7 @@ struct Handshake {
 /// without their network namespace.
 #[derive(Debug, Default)]
 pub(super) struct DroppedSegments {
-    observed: bool,
+    observed: ObservedDrops,
     handshakes: HashMap<Ends, Handshake, foldhash::fast::RandomState>,
     /// The handshakes in the order of their first drop.
     order: VecDeque<(Timestamp, Ends)>,
@@ -110,8 +122,8 @@ pub(super) struct DroppedSegments {
 }
 
 impl DroppedSegments {
-    /// Creates an empty table. `observed`: the source observes drops.
-    pub(super) fn new(observed: bool) -> Self {
+    /// Creates an empty table. `observed`: which drops the source observes.
+    pub(super) fn new(observed: ObservedDrops) -> Self {
         Self { observed, ..Self::default() }
     }
 
@@ -163,7 +175,7 @@ impl DroppedSegments {
 
     /// Returns the drops of the handshake that ends now on the side of `role`, each only once to each side.
     pub(super) fn of_handshake(&mut self, key: &ConnKey, role: Role, now: Timestamp) -> SegmentDrops {
-        let none = self.none();
+        let (none, observed) = (self.none(), self.observed);
         if self.handshakes.is_empty() {
             return none;
         }
@@ -175,7 +187,7 @@ impl DroppedSegments {
             return none;
         }
         *taken = true;
-        SegmentDrops { observed: true, ..handshake.drops }
+        SegmentDrops { observed, ..handshake.drops }
     }
 
     /// Keeps the drops of an established connection until it closes.

@@ -12,7 +12,7 @@ use crate::{
     },
     lifecycle::{
         AcceptWait, Age, CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake,
-        Observation, Role, SegmentDrops, TimeWaitModel, TimewaitSocket,
+        Observation, ObservedDrops, Role, SegmentDrops, TimeWaitModel, TimewaitSocket,
         abandoned::AbandonedHandshakes,
         close_reason::sent_nothing,
         half_open::{HalfOpens, Recorded},
@@ -32,8 +32,8 @@ pub struct TrackerOptions {
     pub max_connections: usize,
     /// The lifetime of the timewait socket of a closed connection.
     pub time_wait: TimeWaitModel,
-    /// The source reports the segments of handshakes that the host drops.
-    pub drops_observed: bool,
+    /// Which dropped segments of handshakes the source reports.
+    pub drops: ObservedDrops,
 }
 
 /// The default capacity of the connection table. A full table takes about 280 MB.
@@ -44,7 +44,7 @@ impl Default for TrackerOptions {
         Self {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             time_wait: TimeWaitModel::default(),
-            drops_observed: false,
+            drops: ObservedDrops::None,
         }
     }
 }
@@ -138,7 +138,7 @@ impl Tracker {
             abandoned: AbandonedHandshakes::default(),
             time_wait_table: TimeWaitTable::default(),
             resets: Resets::default(),
-            dropped_segments: DroppedSegments::new(options.drops_observed),
+            dropped_segments: DroppedSegments::new(options.drops),
             dumped: HashMap::default(),
             unconfirmed: None,
             scope: HashSet::default(),
@@ -242,9 +242,12 @@ impl Tracker {
             }
             Event::ResetReceived(event) => self.resets.received(event),
             Event::SegmentDropped(event) => {
-                self.counts.segments_dropped += 1;
-                self.dropped_segments.add(event);
-                report(Observation::SegmentDropped(event));
+                // A reset answers a SYN to a port without a listener, so the SYN is not lost.
+                if event.reason.text() != "no_socket" {
+                    self.counts.segments_dropped += 1;
+                    self.dropped_segments.add(event);
+                    report(Observation::SegmentDropped(event));
+                }
             }
         }
     }

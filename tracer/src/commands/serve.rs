@@ -32,7 +32,7 @@ use crate::{
     cli::{ServeArguments, Shared},
     commands::input::{Input, Privileges},
     event_loop::{EventLoop, Finished},
-    sources::live::{Hook, privileges},
+    sources::{live::privileges, observed_drops},
 };
 
 /// Longest wait for running requests at shutdown.
@@ -91,7 +91,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let options = TrackerOptions {
         max_connections: shared.max_connections as usize,
         time_wait: origin.time_wait,
-        drops_observed: origin.host.has_hook(Hook::Drop.name()),
+        drops: observed_drops(&origin.host),
     };
     let recorder = Recorder::new(RecorderOptions {
         thresholds: thresholds(arguments),

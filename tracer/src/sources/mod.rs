@@ -9,12 +9,15 @@ use std::io;
 
 use tracer_core::{
     event::{ClockOffset, Event, Nanos, SourceCounts},
-    lifecycle::TimeWaitModel,
+    lifecycle::{ObservedDrops, TimeWaitModel},
 };
 
 pub use coverage::Coverage;
 
-use crate::host::{CgroupResolver, HostNames};
+use crate::{
+    host::{CgroupResolver, HostNames},
+    sources::live::Hook,
+};
 
 /// The result of [`Source::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,4 +72,13 @@ pub struct Origin {
     pub resolver: CgroupResolver,
     /// The names of the host, its kernel and the tracing mode.
     pub host: HostNames,
+}
+
+/// Returns which drops the hooks of a traced host observe.
+pub(crate) fn observed_drops(host: &HostNames) -> ObservedDrops {
+    match (host.has_hook(Hook::Drop.name()), host.has_hook(Hook::AcceptQueueFull.name())) {
+        (true, true) => ObservedDrops::All,
+        (true, false) => ObservedDrops::ExceptFullQueues,
+        (false, _) => ObservedDrops::None,
+    }
 }

@@ -6,13 +6,14 @@ use tcptrace_bpf::sources::{
     live::{
         btf::Btf,
         decode::{self, AddressKey},
+        reasons::Reasons,
         tracefs::parse_format,
     },
     sock_diag::{decode::message, sockets_in},
 };
 use tracer_ebpf::{
-    AF_INET, AF_INET6, AcceptQueue, Ipv6Addresses, Parts, Process, Record, RecordKind, TcpInfo, ThreadName,
-    flags, tcp_state,
+    AF_INET, AF_INET6, AcceptQueue, FunctionName, Ipv6Addresses, Parts, Process, Record, RecordKind, TcpInfo,
+    ThreadName, flags, tcp_state,
 };
 
 use super::mutate::{Random, mutate};
@@ -43,6 +44,8 @@ fn record(kind: RecordKind) -> Parts {
                 | flags::CGROUP
                 | flags::THREAD
                 | flags::DATA_SEGMENTS
+                | flags::REASON
+                | flags::FUNCTION
                 | long,
             netns: 4_026_531_840,
             local_port: 4242,
@@ -61,6 +64,7 @@ fn record(kind: RecordKind) -> Parts {
         thread: Some(ThreadName { comm: *b"worker-1\0\0\0\0\0\0\0\0" }),
         accept_queue: Some(AcceptQueue { length: 1, limit: 128 }),
         info: None,
+        function: Some(FunctionName { name: *b"nft_do_chain [nf_tables]\0\0\0\0\0\0\0\0" }),
     }
 }
 
@@ -74,13 +78,15 @@ fn records_of_the_programs() {
     samples.push(bytes(&Parts { record: with_info, info: Some(info), ..plain }));
     for sample in &samples {
         let mut event = false;
-        let length = decode::event(sample, AddressKey::random(), |decoded| event = decoded.is_some());
+        let length = decode::event(sample, AddressKey::random(), &Reasons::default(), |decoded| {
+            event = decoded.is_some()
+        });
         assert_eq!((event, length), (true, Some(sample.len())));
     }
     let key = AddressKey::random();
     let mut decoded = 0;
     each_mutation(&samples, 100_000, |bytes| {
-        decode::event(bytes, key, |event| decoded += usize::from(event.is_some()));
+        decode::event(bytes, key, &Reasons::default(), |event| decoded += usize::from(event.is_some()));
     });
     assert!(decoded > 10_000, "{decoded}");
 }

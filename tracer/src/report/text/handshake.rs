@@ -4,7 +4,7 @@ use tracer_core::{
     analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
     escape::escape,
     event::{HandshakeSegment, Nanos},
-    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, Role, SegmentDrop},
+    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop},
 };
 
 use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_duration};
@@ -114,10 +114,19 @@ fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
         }
         HandshakeOutcome::Abandoned => true,
     };
-    (lost && attempt.drops.observed).then(|| {
-        let segment = if attempt.role == Role::Server { "SYN-ACK" } else { "SYN" };
-        format!("no drop seen here: the {segment} left this host and was not answered")
-    })
+    if !lost {
+        return None;
+    }
+    match attempt.drops.observed {
+        ObservedDrops::None => None,
+        // The peer may be on this host, too.
+        ObservedDrops::ExceptFullQueues if attempt.role != Role::Server => {
+            Some("it left this host, or a full accept queue of this host dropped it".to_owned())
+        }
+        ObservedDrops::ExceptFullQueues | ObservedDrops::All => {
+            Some("it left this host, not answered".to_owned())
+        }
+    }
 }
 
 /// Describes dropped segments: `2 SYNs by netfilter_drop in nft_do_chain`.

@@ -53,7 +53,7 @@ pub fn is_by_twin(bytes: &[u8]) -> bool {
 /// `take` gets `None` for a record that cannot be decoded. The length is `None` if the record is truncated. The event
 /// is passed by reference because it is as large as a record, and a copy would be expensive.
 #[inline]
-pub(super) fn event(
+pub fn event(
     bytes: &[u8],
     key: AddressKey,
     reasons: &Reasons,

@@ -13,7 +13,7 @@ mod mapping;
 pub(crate) mod privileges;
 pub(crate) mod probe;
 mod reading;
-mod reasons;
+pub mod reasons;
 mod resync;
 mod stream;
 pub mod tracefs;

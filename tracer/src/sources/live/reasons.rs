@@ -9,14 +9,14 @@ const MAX_REASONS: u32 = 1024;
 
 /// The names of the kernel's reasons, by number.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reasons {
+pub struct Reasons {
     resets: Vec<KernelName>,
     drops: Vec<KernelName>,
 }
 
 impl Reasons {
     /// Reads the names. Empty for a kernel without the enumerations.
-    pub(super) fn of(btf: &Btf) -> Self {
+    pub fn of(btf: &Btf) -> Self {
         Self {
             resets: names(btf, "sk_rst_reason", "SK_RST_REASON_"),
             drops: names(btf, "skb_drop_reason", "SKB_DROP_REASON_"),
@@ -24,13 +24,13 @@ impl Reasons {
     }
 
     /// Returns the name of a reason for a reset (`enum sk_rst_reason`).
-    pub(super) fn reset(&self, reason: u64) -> KernelName {
+    pub fn reset(&self, reason: u64) -> KernelName {
         name(&self.resets, reason)
     }
 
     /// Returns the name of a reason for a drop (`enum skb_drop_reason`). A module's own reason has only a number: the module
     /// is the upper half (`SKB_DROP_REASON_SUBSYS_MASK`).
-    pub(super) fn drop(&self, reason: u64) -> KernelName {
+    pub fn drop(&self, reason: u64) -> KernelName {
         name(&self.drops, reason)
     }
 }
