@@ -34,6 +34,9 @@ pub struct TrackerOptions {
     pub time_wait: TimeWaitModel,
     /// Which dropped segments of handshakes the source reports.
     pub drops: ObservedDrops,
+    /// The source reports the resets that this host sends. The report of a connection that this host resets then waits up to
+    /// 20 ms for the reset.
+    pub resets: bool,
 }
 
 /// The default capacity of the connection table. A full table takes about 280 MB.
@@ -45,6 +48,7 @@ impl Default for TrackerOptions {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             time_wait: TimeWaitModel::default(),
             drops: ObservedDrops::None,
+            resets: false,
         }
     }
 }
@@ -553,7 +557,7 @@ impl Tracker {
                 .map(|info| TcpInfo { srtt: None, min_rtt: None, ..info });
             let info = without_samples.or(transition.info);
             let accepted = was_accepted(&entry.connection, transition);
-            if reset.is_none() && self.resets.is_expected(close_cause) {
+            if self.options.resets && reset.is_none() && self.resets.is_expected(close_cause) {
                 self.resets.hold(HeldClose {
                     socket: transition.socket,
                     connection: entry.connection,

@@ -14,3 +14,4 @@ mod owners;
 mod properties;
 mod reference;
 mod socket_dumps;
+mod whole_handshake;

@@ -246,6 +246,7 @@ mod tests {
             "netns" => "self",
             "role" => "client",
             "state" => "syn_sent",
+            "no-hook" => "drop",
             _ => return format!("--{option}"),
         };
         format!("--{option}={value}")

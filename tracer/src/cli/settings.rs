@@ -298,6 +298,7 @@ mod tests {
                 "log-format" => "\"json\"",
                 "log-level" => "\"debug\"",
                 "mode" => "\"btf\"",
+                "no-hook" => "[\"drop\", \"accept\"]",
                 "buffer" => "\"8M\"",
                 "netns" => "\"self\"",
                 "label-limit" | "max-connections" => "5",

@@ -32,7 +32,10 @@ use crate::{
     cli::{ServeArguments, Shared},
     commands::input::{Input, Privileges},
     event_loop::{EventLoop, Finished},
-    sources::{live::privileges, observed_drops},
+    sources::{
+        live::{Hook, privileges},
+        observed_drops,
+    },
 };
 
 /// Longest wait for running requests at shutdown.
@@ -92,6 +95,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         max_connections: shared.max_connections as usize,
         time_wait: origin.time_wait,
         drops: observed_drops(&origin.host),
+        resets: origin.host.has_hook(Hook::ResetSent.name()),
     };
     let recorder = Recorder::new(RecorderOptions {
         thresholds: thresholds(arguments),

@@ -10,7 +10,7 @@ use crate::{
     cli::Shared,
     commands::input::{Input, Privileges},
     event_loop::{Consumer, EventLoop, Finished, RunError},
-    sources::{Origin, observed_drops},
+    sources::{Origin, live::Hook, observed_drops},
 };
 
 /// The signals that would otherwise end the program without a summary or without restoring the terminal.
@@ -79,6 +79,7 @@ pub(super) fn run<C: Consumer>(
         max_connections: shared.max_connections as usize,
         time_wait: origin.time_wait,
         drops: observed_drops(&origin.host),
+        resets: origin.host.has_hook(Hook::ResetSent.name()),
     };
     let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer(origin))
         .context("the thread that reads events could not be started")?;

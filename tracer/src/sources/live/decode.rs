@@ -349,13 +349,19 @@ mod tests {
 
     #[test]
     fn a_record_with_all_parts_is_decoded() {
-        let all = flags::IPV6_ADDRESSES | flags::PROCESS | flags::THREAD | flags::ACCEPT_QUEUE | flags::INFO;
+        let all = flags::IPV6_ADDRESSES
+            | flags::PROCESS
+            | flags::THREAD
+            | flags::ACCEPT_QUEUE
+            | flags::INFO
+            | flags::FUNCTION;
         let whole = Parts {
             record: Record { family: AF_INET6, flags: all, ..parts().record },
             addresses: Some(Ipv6Addresses { local: [1; 16], remote: [2; 16] }),
             thread: Some(tracer_ebpf::ThreadName { comm: *b"worker-1\0\0\0\0\0\0\0\0" }),
             accept_queue: Some(tracer_ebpf::AcceptQueue { length: 3, limit: 128 }),
             info: Some(WireInfo { srtt_us: 7, min_rtt_us: u32::MAX, ..WireInfo::default() }),
+            function: Some(tracer_ebpf::FunctionName { name: [b'x'; 32] }),
             ..parts()
         };
         assert_eq!(bytes(&whole).len(), tracer_ebpf::MAX_RECORD);
@@ -366,6 +372,47 @@ mod tests {
         assert_eq!(transition.accept_queue, Some(AcceptQueue { length: 3, limit: 128 }));
         assert_eq!(transition.info.and_then(|info| info.srtt), Some(Micros(7)));
         assert_eq!(decode(&bytes(&whole)[..tracer_ebpf::MAX_RECORD - 1], AddressKey(7)), (None, None));
+    }
+
+    #[test]
+    fn a_dropped_segment_has_its_kind_its_reason_and_its_function() {
+        let dropped = |attempts, flags| {
+            let kind = RecordKind::SegmentDropped as u8;
+            let record = Record { kind, attempts, flags: flags::FUNCTION | flags, ..parts().record };
+            let function =
+                Some(tracer_ebpf::FunctionName { name: *b"nft_do_chain [nf_tables]\0\0\0\0\0\0\0\0" });
+            let parts = Parts { record, function, process: None, ..parts() };
+            match decode(&bytes(&parts), AddressKey(7)).0 {
+                Some(Event::SegmentDropped(event)) => {
+                    Some((event.segment, event.reason.to_string(), event.function.unwrap().to_string()))
+                }
+                None => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let by_rule = |segment| Some((segment, "reason_77".to_owned(), "nft_do_chain".to_owned()));
+        assert_eq!(dropped(SYN, flags::REASON), by_rule(HandshakeSegment::Syn));
+        assert_eq!(dropped(SYN | ACK, flags::REASON), by_rule(HandshakeSegment::SynAck));
+        assert_eq!(dropped(ACK | 0x18, flags::REASON), by_rule(HandshakeSegment::Ack));
+        assert_eq!(dropped(0, flags::REASON), None);
+        let queue = (HandshakeSegment::Syn, "accept_queue_full".to_owned(), "tcp_conn_request".to_owned());
+        assert_eq!(dropped(SYN, flags::ACCEPT_QUEUE_FULL), Some(queue));
+    }
+
+    #[test]
+    fn a_reset_without_a_socket_has_none() {
+        let sent = |socket, flags| {
+            let kind = RecordKind::ResetSent as u8;
+            let record = Record { kind, socket, flags, value: 1, ..parts().record };
+            match decode(&bytes(&Parts { record, process: None, ..parts() }), AddressKey(7)).0 {
+                Some(Event::ResetSent(event)) => {
+                    (event.socket.is_some(), event.reason.map(|reason| reason.to_string()))
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(sent(0, flags::REASON), (false, Some("reason_1".to_owned())));
+        assert_eq!(sent(5, 0), (true, None));
     }
 
     #[test]

@@ -294,7 +294,7 @@ mod tests {
         let division = Division::of(4096, 2);
         let headers = cpus().max(2);
         assert_eq!(division, Division { cpus: 2, headers, transitions: 4096, ring: page_size() });
-        assert_eq!((division.lanes(), division.chunks()), (headers * 5, 10));
+        assert_eq!((division.lanes(), division.chunks()), (headers * 10, 20));
         assert!(LaneKind::ALL.iter().all(|kind| division.lane(*kind) == 4096));
     }
 
