@@ -90,7 +90,7 @@ impl HandshakeAttempt {
             Observation::Transition { transition, connection: Some(connection), drops, .. }
                 if transition.to == TcpState::Established && transition.from != TcpState::Established =>
             {
-                Self::completed(connection, transition.time).map(|attempt| Self { drops: *drops, ..attempt })
+                Self::completed(connection, transition.time).map(|attempt| Self { drops: **drops, ..attempt })
             }
             Observation::Closed(closed) if closed.close_seen && closed.connection.never_established() => {
                 Some(Self::failed(closed))
@@ -99,7 +99,7 @@ impl HandshakeAttempt {
                 Some(Self::of(closed.connection, closed.closed))
             }
             Observation::Abandoned { half_open, drops } => {
-                Some(Self { drops: *drops, ..Self::abandoned(half_open) })
+                Some(Self { drops: **drops, ..Self::abandoned(half_open) })
             }
             Observation::Refused(reset) => Some(Self::unserved(reset)),
             _ => None,
@@ -128,7 +128,7 @@ impl HandshakeAttempt {
             retransmits: connection.handshake.and_then(|handshake| handshake.retransmits),
             lost: connection.handshake.and_then(|handshake| handshake.lost),
             error: closed.close_cause.error,
-            drops: closed.drops,
+            drops: *closed.drops,
             ..Self::of(connection, closed.closed)
         }
     }
@@ -287,30 +287,30 @@ mod tests {
         }
     }
 
-    fn split(attempt: HandshakeAttempt) -> (Option<u64>, Option<u64>) {
+    fn split(attempt: &HandshakeAttempt) -> (Option<u64>, Option<u64>) {
         let split = attempt.split();
         (split.network.map(Nanos::as_millis), split.retransmit_wait.map(Nanos::as_millis))
     }
 
     #[test]
     fn the_round_trip_and_the_wait_add_up_to_the_duration() {
-        assert_eq!(split(attempt(Role::Client, 223, Some(220), Some(0))), (Some(220), Some(0)));
-        assert_eq!(split(attempt(Role::Client, 3_020, Some(20), Some(2))), (Some(20), Some(3_000)));
-        assert_eq!(split(attempt(Role::Client, 3_020, None, Some(2))), (Some(20), Some(3_000)));
-        assert_eq!(split(attempt(Role::Client, 1_200, Some(1_200), Some(1))), (Some(1_200), Some(0)));
-        assert_eq!(split(attempt(Role::Client, 20, Some(25), Some(0))), (Some(20), Some(0)));
+        assert_eq!(split(&attempt(Role::Client, 223, Some(220), Some(0))), (Some(220), Some(0)));
+        assert_eq!(split(&attempt(Role::Client, 3_020, Some(20), Some(2))), (Some(20), Some(3_000)));
+        assert_eq!(split(&attempt(Role::Client, 3_020, None, Some(2))), (Some(20), Some(3_000)));
+        assert_eq!(split(&attempt(Role::Client, 1_200, Some(1_200), Some(1))), (Some(1_200), Some(0)));
+        assert_eq!(split(&attempt(Role::Client, 20, Some(25), Some(0))), (Some(20), Some(0)));
     }
 
     #[test]
     fn unknown_components_are_absent() {
-        assert_eq!(split(attempt(Role::Client, 300, None, None)), (None, None));
-        assert_eq!(split(attempt(Role::Client, 300, None, Some(0))), (None, Some(0)));
-        assert_eq!(split(attempt(Role::Client, 300, None, Some(2))), (None, None));
-        assert_eq!(split(attempt(Role::Server, 1_030, None, Some(1))), (None, Some(1_000)));
+        assert_eq!(split(&attempt(Role::Client, 300, None, None)), (None, None));
+        assert_eq!(split(&attempt(Role::Client, 300, None, Some(0))), (None, Some(0)));
+        assert_eq!(split(&attempt(Role::Client, 300, None, Some(2))), (None, None));
+        assert_eq!(split(&attempt(Role::Server, 1_030, None, Some(1))), (None, Some(1_000)));
         let failed = HandshakeAttempt {
             outcome: HandshakeOutcome::Abandoned,
             ..attempt(Role::Server, 3_000, None, Some(2))
         };
-        assert_eq!(split(failed), (None, None));
+        assert_eq!(split(&failed), (None, None));
     }
 }

@@ -28,7 +28,7 @@ pub struct ClosedConnection<'a> {
     /// The reset that ended the connection; none if there was none, or without the hooks for resets.
     pub reset: Option<Reset>,
     /// The segments of its handshake that this host dropped.
-    pub drops: SegmentDrops,
+    pub drops: &'a SegmentDrops,
     /// Whether a process accepted the connection; none for a client, and when unknown.
     pub accepted: Option<bool>,
 }
@@ -132,7 +132,7 @@ pub enum Observation<'a> {
         /// The connection after the change; none for a listener or an unknown socket.
         connection: Option<&'a Connection>,
         /// At ESTABLISHED: the segments of the handshake that this host dropped.
-        drops: SegmentDrops,
+        drops: &'a SegmentDrops,
     },
     /// A process accepted a connection, or read from it first where `accept()` is not observed.
     Accepted {
@@ -152,7 +152,7 @@ pub enum Observation<'a> {
         /// The handshake.
         half_open: HalfOpen,
         /// Its segments that this host dropped.
-        drops: SegmentDrops,
+        drops: &'a SegmentDrops,
     },
     /// The kernel removed a timewait socket. Only a source with the hook for it reports this.
     TimewaitEnd {

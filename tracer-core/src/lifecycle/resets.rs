@@ -49,7 +49,7 @@ impl HeldClose {
             after: self.after,
             info: self.info.as_ref(),
             reset: self.reset,
-            drops: self.drops,
+            drops: &self.drops,
             accepted: self.accepted,
         }
     }

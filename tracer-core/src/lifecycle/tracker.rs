@@ -318,16 +318,13 @@ impl Tracker {
     }
 
     fn reset_sent(&mut self, event: &ResetSent, report: &mut dyn FnMut(Observation<'_>)) {
-        match event.socket {
-            Some(socket) => {
-                if let Some(held) = self.resets.sent(socket, event) {
-                    report(Observation::Closed(held.report()));
-                }
-            }
-            None => {
-                self.counts.inbound_refused += 1;
-                report(Observation::Refused(event));
-            }
+        let Some(socket) = event.socket else {
+            self.counts.inbound_refused += 1;
+            report(Observation::Refused(event));
+            return;
+        };
+        if let Some(held) = self.resets.sent(socket, event) {
+            report(Observation::Closed(held.report()));
         }
     }
 
@@ -343,7 +340,7 @@ impl Tracker {
                     transition,
                     duration,
                     connection: None,
-                    drops: SegmentDrops::NONE,
+                    drops: &SegmentDrops::NONE,
                 });
             }
             // `ss -K` on a listener, or MPTCP. A connection in the table means that its close was missed.
@@ -353,7 +350,7 @@ impl Tracker {
                     transition,
                     duration: None,
                     connection: None,
-                    drops: SegmentDrops::NONE,
+                    drops: &SegmentDrops::NONE,
                 });
             }
             (TcpState::Closed, TcpState::SynSent) => {
@@ -382,7 +379,7 @@ impl Tracker {
             transition,
             duration: None,
             connection: None,
-            drops: SegmentDrops::NONE,
+            drops: &SegmentDrops::NONE,
         });
     }
 
@@ -398,7 +395,7 @@ impl Tracker {
             transition,
             duration: None,
             connection: Some(&self.entries[slot].connection),
-            drops: SegmentDrops::NONE,
+            drops: &SegmentDrops::NONE,
         });
     }
 
@@ -438,7 +435,7 @@ impl Tracker {
             transition,
             duration,
             connection: Some(connection),
-            drops: SegmentDrops::NONE,
+            drops: &SegmentDrops::NONE,
         });
     }
 
@@ -478,7 +475,7 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition);
-        report(Observation::Transition { transition, duration, connection: Some(connection), drops });
+        report(Observation::Transition { transition, duration, connection: Some(connection), drops: &drops });
     }
 
     /// Removes the half-open handshake that the transition to ESTABLISHED completes. One that a dead request left
@@ -501,7 +498,7 @@ impl Tracker {
         self.counts.abandoned_handshakes += 1;
         self.abandoned.count(&half_open);
         let drops = self.dropped_segments.of_handshake(&half_open.key(), Role::Server, self.now);
-        report(Observation::Abandoned { half_open, drops });
+        report(Observation::Abandoned { half_open, drops: &drops });
     }
 
     fn close(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
@@ -526,7 +523,7 @@ impl Tracker {
             transition,
             duration,
             connection: Some(connection),
-            drops: SegmentDrops::NONE,
+            drops: &SegmentDrops::NONE,
         });
         self.counts.closed += 1;
         let reset = self.resets.take(transition.socket);
@@ -579,7 +576,7 @@ impl Tracker {
                 after,
                 info: info.as_ref(),
                 reset,
-                drops,
+                drops: &drops,
                 accepted,
             }));
         }
@@ -690,7 +687,7 @@ impl Tracker {
             after: None,
             info: None,
             reset: self.resets.take(entry.socket),
-            drops: self.dropped_segments.take(entry.socket),
+            drops: &self.dropped_segments.take(entry.socket),
             accepted: entry.connection.accept_wait().map(|_| true),
         }));
     }

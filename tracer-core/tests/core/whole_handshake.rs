@@ -15,7 +15,7 @@ const MS: u64 = 1_000_000;
 const SOCKET: SocketId = SocketId(7);
 
 fn endpoint(port: u16) -> Endpoint {
-    Endpoint { address: "192.0.2.1".parse().unwrap(), port }
+    Endpoint { address: "192.0.2.1".parse().expect("an address"), port }
 }
 
 fn step(at: u64, from: TcpState, to: TcpState) -> Transition {

@@ -174,7 +174,6 @@ impl Filter {
             }
             Observation::Closed(closed) => self.shows_connection(closed),
             Observation::TimewaitEnd { event, end } => self.shows_timewait_end(event, end),
-            Observation::Accepted { connection, .. } => self.shows_live(connection),
             Observation::Refused(reset) => {
                 self.shows_endpoints(reset.local, reset.remote)
                     && self.shows_owner(None, None)
@@ -192,7 +191,9 @@ impl Filter {
                     && self.shows_owner(None, None)
                     && self.netns.is_none_or(|netns| half_open.netns == Some(netns))
             }
-            Observation::Evicted { connection } => self.shows_live(connection),
+            Observation::Evicted { connection } | Observation::Accepted { connection, .. } => {
+                self.shows_live(connection)
+            }
         }
     }
 

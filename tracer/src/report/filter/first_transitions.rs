@@ -30,7 +30,7 @@ impl Released {
             transition,
             duration: None,
             connection,
-            drops: SegmentDrops::NONE,
+            drops: &SegmentDrops::NONE,
         });
         held.into_iter().chain(self.shows_observation.then_some(observation))
     }

@@ -211,7 +211,7 @@ fields! { ConnectionRow<'_>, |row| {
     reset_reason: Option<KernelName> = row.closed.reset.and_then(|reset| reset.reason);
     /// Segments of the handshake that this host dropped: see
     /// [handshake-durations.md](handshake-durations.md#dropped-segments). In CSV `syn:netfilter_drop:nft_do_chain:1`
-    syn_drops: ArrayVec<SegmentDrop, 3> = drops(&row.closed.drops);
+    syn_drops: ArrayVec<SegmentDrop, 3> = drops(row.closed.drops);
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {

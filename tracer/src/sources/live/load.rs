@@ -228,7 +228,7 @@ fn load_btf(options: LoadOptions) -> Result<Loaded, LoadError> {
         };
         (layouts, Reasons::of(&types))
     };
-    let config = config(layouts, options);
+    let config = config(&layouts, options);
     // Kernels before 5.12 do not generate cookies in these programs, and those before 5.11 lack the typed current task;
     // only a load can detect this.
     let features = |typed_task, socket_cookies| Config { typed_task, socket_cookies, ..config };
@@ -368,7 +368,7 @@ fn load_tracepoint(options: LoadOptions) -> Result<Loaded, LoadError> {
     // The optional hooks require typed arguments, which only mode btf has.
     let options = LoadOptions { hooks: Hooks::NONE, ..options };
     let layouts = Layouts { ctx, socket, bits, arguments: ArgumentCounts::NONE };
-    let (mut ebpf, reading) = load_object(&config(layouts, options), options)?;
+    let (mut ebpf, reading) = load_object(&config(&layouts, options), options)?;
     let refused =
         |error: ProgramError| LoadError::Program { mode: Mode::Tracepoint, reason: program_reason(&error) };
     let program: &mut TracePoint = program(&mut ebpf, "transition_tracepoint")?;
@@ -399,8 +399,8 @@ struct Layouts {
 }
 
 /// Returns the configuration without the optional features and `wakeup_bytes`, which depends on the size of the ring.
-fn config(layouts: Layouts, options: LoadOptions) -> Config {
-    let Layouts { ctx, socket, bits, arguments } = layouts;
+fn config(layouts: &Layouts, options: LoadOptions) -> Config {
+    let &Layouts { ctx, socket, bits, arguments } = layouts;
     Config {
         ctx,
         socket,
