@@ -132,9 +132,14 @@ impl Namespace {
 
     /// Replaces the rules of the namespace's input chain, one rule a line. Without rules every packet passes.
     pub fn filter_input(&self, rules: &str) {
+        self.filter("input", rules);
+    }
+
+    /// Replaces the rules of the namespace by those of one chain, at the hook `input` or `output`.
+    pub fn filter(&self, hook: &str, rules: &str) {
         let script = format!(
-            "add table inet scenario\ndelete table inet scenario\ntable inet scenario {{ chain input {{ \
-             type filter hook input priority 0; policy accept;\n{rules}\n}}\n}}\n"
+            "add table inet scenario\ndelete table inet scenario\ntable inet scenario {{ chain {hook} {{ \
+             type filter hook {hook} priority 0; policy accept;\n{rules}\n}}\n}}\n"
         );
         self.run("nft", || {
             let mut nft = Command::new("nft")

@@ -52,6 +52,23 @@ pub struct Connection {
     pub gap: bool,
     pub thread: Option<String>,
     pub interface: Option<u32>,
+    pub accept_wait_us: Option<f64>,
+    pub accept_wait_source: Option<String>,
+    pub accepted: Option<bool>,
+    pub first_read_us: Option<f64>,
+    pub reset_by: Option<String>,
+    pub reset_reason: Option<String>,
+    pub syn_drops: Vec<SegmentDrop>,
+}
+
+/// A segment of a handshake that the host dropped.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct SegmentDrop {
+    pub segment: String,
+    pub reason: String,
+    pub location: Option<String>,
+    pub count: u32,
 }
 
 /// A state of a connection and the time spent in it.

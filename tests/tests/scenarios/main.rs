@@ -32,3 +32,4 @@ mod stuck;
 mod support;
 mod time_wait;
 mod top;
+mod whole_handshake;

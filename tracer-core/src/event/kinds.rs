@@ -264,6 +264,14 @@ pub struct SegmentDropped {
     pub function: Option<KernelName>,
 }
 
+impl SegmentDropped {
+    /// Returns whether the segment was lost. The kernel also frees a SYN that it answers with a reset, because nobody listens,
+    /// and without a reason one that it answers with another SYN-ACK (`tcp_check_req`, 6.18 tcp_minisocks.c).
+    pub fn is_loss(&self) -> bool {
+        !matches!(self.reason.text(), "no_socket" | "not_specified")
+    }
+}
+
 /// The removal of a timewait socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimewaitEnd {

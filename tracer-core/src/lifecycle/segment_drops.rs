@@ -136,8 +136,8 @@ impl DroppedSegments {
         let ends = ends(event.source, event.destination);
         self.expire(event.time);
         if let Some(handshake) = self.handshakes.get_mut(&ends) {
-            if handshake.client || handshake.server {
-                // One side has ended. So it is another handshake, or its other side still runs.
+            // The client's side ends first. After it the server's may still lose an ACK, and a SYN begins another handshake.
+            if handshake.server || (handshake.client && event.segment == HandshakeSegment::Syn) {
                 handshake.drops = SegmentDrops::NONE;
                 (handshake.client, handshake.server) = (false, false);
             }
@@ -247,13 +247,18 @@ mod tests {
         let expected =
             vec![("syn", "netfilter_drop".to_owned(), 2), ("syn_ack", "neigh_failed".to_owned(), 1)];
         assert_eq!(counts(&table.of_handshake(&key(1000), Role::Client, now)), expected);
-        let server = ConnKey { netns: None, local: endpoint(80), remote: endpoint(1000) };
-        assert_eq!(counts(&table.of_handshake(&server, Role::Server, now)), expected);
+        let server = |client| ConnKey { netns: None, local: endpoint(80), remote: endpoint(client) };
+        assert_eq!(counts(&table.of_handshake(&server(1000), Role::Server, now)), expected);
         assert!(table.of_handshake(&key(1000), Role::Client, now).is_empty());
         assert!(table.of_handshake(&key(1001), Role::Client, now).is_empty());
+        // An ACK that is lost after the client's side has ended is the server's.
+        table.add(&dropped(1, 1001, HandshakeSegment::Syn, "netfilter_drop"));
+        assert_eq!(table.of_handshake(&key(1001), Role::Client, now).count(), 1);
+        table.add(&dropped(2, 1001, HandshakeSegment::Ack, "netfilter_drop"));
+        assert_eq!(table.of_handshake(&server(1001), Role::Server, now).count(), 2);
         // The next handshake of the same endpoints starts afresh.
         table.add(&dropped(5, 1000, HandshakeSegment::Ack, "tcp_listen_overflow"));
-        let next = table.of_handshake(&server, Role::Server, Timestamp(6_000_000_000));
+        let next = table.of_handshake(&server(1000), Role::Server, Timestamp(6_000_000_000));
         assert_eq!(counts(&next), [("ack", "tcp_listen_overflow".to_owned(), 1)]);
     }
 

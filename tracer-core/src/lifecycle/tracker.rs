@@ -246,8 +246,7 @@ impl Tracker {
             }
             Event::ResetReceived(event) => self.resets.received(event),
             Event::SegmentDropped(event) => {
-                // A reset answers a SYN to a port without a listener, so the SYN is not lost.
-                if event.reason.text() != "no_socket" {
+                if event.is_loss() {
                     self.counts.segments_dropped += 1;
                     self.dropped_segments.add(event);
                     report(Observation::SegmentDropped(event));

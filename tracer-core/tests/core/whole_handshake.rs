@@ -210,6 +210,7 @@ fn the_drops_of_a_failed_handshake_are_with_its_attempt() {
         syn(1_000 * MS, "netfilter_drop"),
         // Answered with a reset, so not lost.
         syn(1_001 * MS, "no_socket"),
+        syn(1_002 * MS, "not_specified"),
         Event::Transition(timed_out),
     ];
     let mut attempts = Vec::new();

@@ -79,7 +79,7 @@ fn records_of_the_programs() {
     for sample in &samples {
         let mut event = false;
         let length = decode::event(sample, AddressKey::random(), &Reasons::default(), |decoded| {
-            event = decoded.is_some()
+            event = decoded.is_some();
         });
         assert_eq!((event, length), (true, Some(sample.len())));
     }
