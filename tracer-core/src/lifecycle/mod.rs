@@ -24,6 +24,7 @@ pub use connection::{Connection, Role};
 pub use half_open::HalfOpen;
 pub use handshake::{Handshake, HandshakeCaveat};
 pub use history::{History, StateSpan};
+pub(crate) use listeners::listening_endpoints;
 pub use observation::{ClosedConnection, Observation};
 pub use stuck::{Age, GroupBy, StuckConnection, StuckGroup, Thresholds, group_stuck};
 pub use time_wait::{AfterClose, TimeWaitModel};
