@@ -21,6 +21,12 @@ const MAX_OWNERS: usize = 65_536;
 /// A network namespace, and an address and port in it.
 pub type ListenAddress = (Option<Netns>, Endpoint);
 
+/// Counts by address.
+pub type AddressCounts = HashMap<ListenAddress, u64, foldhash::fast::RandomState>;
+
+/// A set of network namespaces.
+pub type NetnsSet = HashSet<Option<Netns>, foldhash::fast::RandomState>;
+
 /// A listening socket in a socket dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerSnapshot {
@@ -44,11 +50,11 @@ pub struct ListenerDump {
     /// The listeners.
     pub listeners: Vec<ListenerSnapshot>,
     /// The request sockets by their local endpoint; endpoints without request sockets are omitted.
-    pub half_open: HashMap<ListenAddress, u64>,
+    pub half_open: AddressCounts,
     /// The namespaces whose listeners are complete.
-    pub complete: HashSet<Option<Netns>>,
+    pub complete: NetnsSet,
     /// The namespaces whose request sockets are complete.
-    pub half_open_complete: HashSet<Option<Netns>>,
+    pub half_open_complete: NetnsSet,
 }
 
 /// The handshakes at one listener.
@@ -176,7 +182,7 @@ pub struct ListenerActivity {
     owners: HashMap<SocketCookie, Process, foldhash::fast::RandomState>,
     known: HashMap<SocketCookie, KnownListener, foldhash::fast::RandomState>,
     /// The namespaces whose listeners were complete in an earlier dump.
-    complete: HashSet<Option<Netns>>,
+    complete: NetnsSet,
     last: ListenerDump,
 }
 
@@ -392,9 +398,9 @@ mod tests {
     fn dump(listeners: &[ListenerSnapshot]) -> ListenerDump {
         ListenerDump {
             listeners: listeners.to_vec(),
-            half_open: HashMap::new(),
-            complete: HashSet::from([NETNS]),
-            half_open_complete: HashSet::from([NETNS]),
+            half_open: AddressCounts::default(),
+            complete: [NETNS].into_iter().collect(),
+            half_open_complete: [NETNS].into_iter().collect(),
         }
     }
 

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use hashbrown::HashMap;
 use rustix::{fd::AsFd as _, io::Errno};
 use tracer_core::{
-    analysis::{ListenAddress, ListenerDump, ListenerSnapshot},
+    analysis::{AddressCounts, ListenerDump, ListenerSnapshot},
     event::{Netns, TcpState},
 };
 
@@ -146,9 +145,9 @@ impl WatchedListeners {
         if listeners.is_empty() {
             return Ok(());
         }
-        let mut half_open = HashMap::new();
+        let mut half_open = AddressCounts::default();
         let mut is_full = false;
-        let report = repeated(&mut half_open, |half_open: &mut HashMap<ListenAddress, u64>| {
+        let report = repeated(&mut half_open, |half_open: &mut AddressCounts| {
             let mut each = |socket: SocketSnapshot| {
                 let address = (socket.netns, socket.local);
                 if !socket.request {
