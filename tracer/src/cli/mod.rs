@@ -161,7 +161,7 @@ mod tests {
             (["--state", "open"], ["`open`", "syn_sent"]),
             (["stuck", "--threshold=close_wait"], ["`close_wait`", "close_wait=60s"]),
             (["--netns", "/no/such/file"], ["/no/such/file", "self"]),
-            (["listeners", "--port=443-80"], ["443-80", "8000-8099"]),
+            (["listeners", "--port=443-80"], ["443-80", "80-443"]),
             (["--frobnicate", "x"], ["--frobnicate", "unexpected"]),
         ] {
             let text =
