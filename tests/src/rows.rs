@@ -104,6 +104,51 @@ pub struct Transition {
     pub interface: Option<u32>,
 }
 
+/// A row of `listeners`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct Listener {
+    pub r#type: String,
+    pub local_address: String,
+    pub local_port: Option<u16>,
+    pub accept_queue: Option<u32>,
+    pub accept_queue_limit: Option<u32>,
+    pub accept_queue_peak: Option<u32>,
+    pub half_open: Option<u64>,
+    pub drops: Option<u32>,
+    pub drops_during: Option<u32>,
+    pub established: Option<u64>,
+    pub abandoned: Option<u64>,
+    pub handshake_p50_us: Option<f64>,
+    pub handshake_p99_us: Option<f64>,
+    pub accept_wait_p50_us: Option<f64>,
+    pub accept_wait_p99_us: Option<f64>,
+    pub pid: Option<u32>,
+    pub process: Option<String>,
+    pub uid: Option<u32>,
+    pub cgroup_id: Option<u64>,
+    pub cgroup: Option<String>,
+    pub container_id: Option<String>,
+    pub container_runtime: Option<String>,
+    pub pod_uid: Option<String>,
+    pub unit: Option<String>,
+    pub netns: Option<u32>,
+}
+
+/// A row of `listeners` for a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct ListenerDrops {
+    pub r#type: String,
+    pub netns: Option<u32>,
+    pub listen_overflows: Option<u64>,
+    pub listen_drops: Option<u64>,
+    pub syn_queue_full_drops: Option<u64>,
+    pub syn_cookies_sent: Option<u64>,
+    pub syn_cookies_received: Option<u64>,
+    pub syn_cookies_failed: Option<u64>,
+}
+
 /// A group row of `stuck`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[expect(missing_docs, reason = "docs/output.md describes each field")]

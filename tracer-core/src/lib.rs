@@ -162,6 +162,7 @@
 //! | timewait sockets | 262,144 | [`TrackerCounts::unfollowed`] |
 //! | listeners | 65,536; from socket dumps 1,024 for each address | accepted connections have no owner, [`TrackerCounts::unfollowed`] |
 //! | listeners with abandoned handshakes | 1,024 | [`AbandonedHandshakes::overflow`] |
+//! | addresses of [`ListenerActivity`] | 10,000 | [`ListenerActivity::uncounted`] |
 //! | handshake groups | [`HandshakesOptions::max_groups`] | [`GroupKey::Other`] |
 //!
 //! # Purity
@@ -185,6 +186,8 @@
 //! [`HandshakeCaveat`]: lifecycle::HandshakeCaveat
 //! [`HandshakesOptions::max_groups`]: analysis::HandshakesOptions::max_groups
 //! [`History`]: lifecycle::History
+//! [`ListenerActivity`]: analysis::ListenerActivity
+//! [`ListenerActivity::uncounted`]: analysis::ListenerActivity::uncounted
 //! [`Observation::Abandoned`]: lifecycle::Observation::Abandoned
 //! [`Observation::Closed`]: lifecycle::Observation::Closed
 //! [`Observation::started`]: lifecycle::Observation::started

@@ -15,7 +15,8 @@ use tcptrace_bpf::{
     cli::Cli,
     report::{
         ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, SlowHandshakeRow, StuckRow, TransitionRow,
+        HandshakeBucketRow, HandshakeGroupRow, ListenerDropsRow, ListenerRow, SlowHandshakeRow, StuckRow,
+        TransitionRow,
     },
 };
 
@@ -105,6 +106,9 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
         ],
         "diagram" => {
             vec![("diagram_edge", DiagramEdgeRow::FIELDS), ("diagram_state", DiagramStateRow::FIELDS)]
+        }
+        "listeners" => {
+            vec![("listener", ListenerRow::FIELDS), ("listener_drops", ListenerDropsRow::FIELDS)]
         }
         "stuck" => vec![("stuck_group", GroupRow::FIELDS), ("stuck", StuckRow::FIELDS)],
         _ => Vec::new(),

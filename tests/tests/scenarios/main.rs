@@ -18,6 +18,7 @@ mod handshakes;
 mod investigation;
 mod lifecycle;
 mod listeners;
+mod listeners_command;
 mod overload;
 mod owners;
 mod privileges;

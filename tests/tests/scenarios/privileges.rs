@@ -25,6 +25,7 @@ fn capabilities(status: &Path) -> Option<[u64; 4]> {
 /// Every thread has given up its capabilities when tracing begins, except those that the command still needs.
 #[rstest]
 #[case::connections(&["connections"], 0)]
+#[case::listeners(&["listeners"], 0)]
 #[case::serve(&["serve", "--listen", "127.0.0.1:0"], 0)]
 #[case::record(&["record", "FILE"], 0)]
 #[case::rotation(&["record", "FILE", "--rotate", "1h"], TO_CREATE_FILES)]
@@ -59,6 +60,7 @@ fn nice_values(process: u32) -> Vec<(String, i32)> {
 /// Only the tracing thread runs ahead of other programs: a request over HTTP or a slow disk must not.
 #[rstest]
 #[case::connections(&["connections"])]
+#[case::listeners(&["listeners"])]
 #[case::serve(&["serve", "--listen", "127.0.0.1:0"])]
 #[case::record(&["record", "FILE"])]
 fn only_the_tracing_thread_has_a_raised_priority(#[case] arguments: &[&str]) {

@@ -7,6 +7,7 @@ mod attempt;
 mod group_key;
 mod handshakes;
 mod histogram;
+mod listeners;
 mod retransmits;
 mod score;
 mod sketch;
@@ -16,6 +17,10 @@ pub use attempt::{HandshakeAttempt, HandshakeOutcome, TimeSplit};
 pub use group_key::{GroupKey, HandshakesBy};
 pub use handshakes::{GroupReport, HandshakeReport, HandshakeStats, Handshakes, HandshakesOptions};
 pub use histogram::{Bucket, Histogram};
+pub use listeners::{
+    AddressCounts, ListenAddress, ListenerActivity, ListenerDump, ListenerHandshakes, ListenerReport,
+    ListenerSnapshot, NetnsSet,
+};
 pub use retransmits::RetransmitSchedule;
 pub use score::{Fault, GroupScore};
 pub use sketch::DurationSketch;

@@ -260,16 +260,22 @@ impl Listeners {
     }
 
     fn group_at(&self, netns: Option<Netns>, local: Endpoint) -> Option<&Group> {
-        // A listener on `::` accepts IPv4 too, unless `IPV6_V6ONLY` is set; one on `0.0.0.0` never accepts IPv6.
-        let wildcards: &[IpAddr] = if local.address.is_ipv4() {
-            &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
-        } else {
-            &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
-        };
-        std::iter::once(local.address)
-            .chain(wildcards.iter().copied())
-            .find_map(|address| self.by_endpoint.get(&(netns, Endpoint { address, port: local.port })))
+        listening_endpoints(local).find_map(|endpoint| self.by_endpoint.get(&(netns, endpoint)))
     }
+}
+
+/// Iterates over the endpoints whose listener accepts a connection to `local`, in the order of precedence: the exact
+/// address, then the wildcard addresses.
+pub(crate) fn listening_endpoints(local: Endpoint) -> impl Iterator<Item = Endpoint> {
+    // A listener on `::` accepts IPv4 too, unless `IPV6_V6ONLY` is set; one on `0.0.0.0` never accepts IPv6.
+    let wildcards: &[IpAddr] = if local.address.is_ipv4() {
+        &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+    } else {
+        &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+    };
+    std::iter::once(local.address)
+        .chain(wildcards.iter().copied())
+        .map(move |address| Endpoint { address, port: local.port })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub use connection::{Connection, Role};
 pub use half_open::HalfOpen;
 pub use handshake::{Handshake, HandshakeCaveat};
 pub use history::{History, StateSpan};
+pub(crate) use listeners::listening_endpoints;
 pub use observation::{AcceptWait, ClosedConnection, Observation};
 pub use resets::Reset;
 pub use segment_drops::{ObservedDrops, SegmentDrop, SegmentDrops};

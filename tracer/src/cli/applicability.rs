@@ -25,11 +25,12 @@ const RULES: &[Rule] = &[
         options: &["input"],
         commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve"],
         live: false,
-        otherwise: "`record` and `doctor` look at this host, and `export` takes its recordings without an option",
+        otherwise: "`listeners`, `record` and `doctor` look at this host, whose sockets a recording does not contain, and \
+                    `export` takes its recordings without an option",
     },
     Rule {
         options: &["output"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "diagram", "doctor"],
+        commands: &["connections", "transitions", "handshakes", "listeners", "stuck", "diagram", "doctor"],
         live: false,
         otherwise: "it writes no rows to stdout; `export` has --format",
     },
@@ -39,6 +40,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "listeners",
             "stuck",
             "top",
             "diagram",
@@ -51,7 +53,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         options: &["count"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "record"],
+        commands: &["connections", "transitions", "handshakes", "listeners", "stuck", "record"],
         live: false,
         otherwise: "it writes no lines to count; use --duration to end it early",
     },
@@ -62,10 +64,26 @@ const RULES: &[Rule] = &[
         otherwise: "it writes no times into a table",
     },
     Rule {
-        options: &["mode", "buffer", "latency", "nice", "no-snapshot", "no-twin", "no-hook"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
+        options: &["mode", "buffer", "latency", "nice", "no-twin", "no-hook"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "listeners",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+        ],
         live: true,
         otherwise: "it reads no events from the kernel",
+    },
+    Rule {
+        options: &["no-snapshot"],
+        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
+        live: true,
+        otherwise: "it reads no events from the kernel, or lists the sockets that exist",
     },
     Rule {
         options: &["max-connections"],
@@ -73,6 +91,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "listeners",
             "stuck",
             "top",
             "diagram",
@@ -89,6 +108,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "listeners",
             "stuck",
             "top",
             "diagram",
@@ -102,30 +122,53 @@ const RULES: &[Rule] = &[
     },
     Rule {
         options: &["verbose"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "listeners",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+        ],
         live: false,
         otherwise: "it says everything already",
     },
     Rule {
         options: &["netns"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "export"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "listeners",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "export",
+        ],
         live: false,
         otherwise: NO_FILTER,
     },
     Rule {
-        options: &[
-            "local-port",
-            "remote-port",
-            "local",
-            "remote",
-            "pid",
-            "comm",
-            "cgroup",
-            "state",
-            "min-duration",
-            "ipv4",
-            "ipv6",
+        options: &["local-port", "local", "pid", "comm", "cgroup", "ipv4", "ipv6"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "listeners",
+            "stuck",
+            "top",
+            "diagram",
+            "export",
         ],
+        live: false,
+        otherwise: NO_FILTER,
+    },
+    Rule {
+        options: &["remote-port", "remote", "state", "min-duration"],
         commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "export"],
         live: false,
         otherwise: NO_FILTER,
@@ -147,7 +190,8 @@ const RULES: &[Rule] = &[
 ];
 
 const NO_FILTER: &str = "`record` records everything for the command that reads the recording, `serve` counts everything \
-                         (use --label and --netns), and `doctor` shows no connections";
+                         (use --label and --netns), `listeners` shows sockets without a peer (use --port), and `doctor` \
+                         shows no connections";
 
 /// Returns whether a command with this name has a use for a shared option.
 pub(super) fn has_use(command: &str, option: &str) -> bool {
@@ -216,10 +260,11 @@ mod tests {
     use super::*;
 
     /// A command line of each command.
-    const COMMANDS: [&[&str]; 10] = [
+    const COMMANDS: [&[&str]; 11] = [
         &["connections"],
         &["transitions"],
         &["handshakes"],
+        &["listeners"],
         &["stuck", "--duration", "1s"],
         &["top"],
         &["diagram"],
@@ -317,6 +362,10 @@ mod tests {
             (&["stuck", "--buffer", "8M"], "--buffer: it traces only with --duration"),
             (&["stuck", "--max-connections", "5"], "--max-connections: it traces only with --duration"),
             (&["export", "a.arrows", "--to", "b", "--failed"], "--failed: a transition does not fail"),
+            (
+                &["listeners", "-i", "a.arrows"],
+                "--input: `listeners`, `record` and `doctor` look at this host",
+            ),
             (&["stuck", "-o", "csv", "--limit", "3"], "--limit: CSV lists every connection"),
             (&["handshakes", "-o", "csv", "--slowest", "3"], "--slowest: CSV has only the groups"),
             (&["serve", "-q", "--log-level", "debug"], "--log-level: --quiet and --verbose"),

@@ -5,6 +5,7 @@ mod diagram;
 mod export;
 mod filters;
 mod handshakes;
+mod listeners;
 mod parsers;
 mod record;
 mod serve;
@@ -15,6 +16,7 @@ mod stuck;
 pub(crate) use diagram::DiagramArguments;
 pub(crate) use export::ExportArguments;
 pub(crate) use handshakes::HandshakesArguments;
+pub(crate) use listeners::ListenersArguments;
 pub(crate) use record::RecordArguments;
 pub(crate) use serve::ServeArguments;
 pub use settings::SettingsError;
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Transitions,
     /// Show which handshakes are slow, how slow, and why
     Handshakes(HandshakesArguments),
+    /// List the listening sockets with their queues, drops and handshakes, the worst first
+    Listeners(ListenersArguments),
     /// List connections that stay too long in a state, with their owner
     Stuck(StuckArguments),
     /// Live full-screen view: state diagram, connections, owners, handshakes, stuck connections
@@ -74,7 +78,7 @@ impl Cli {
             None | Some(Command::Connections | Command::Transitions | Command::Top | Command::Serve(_)) => {
                 false
             }
-            Some(Command::Handshakes(_)) => !draws,
+            Some(Command::Handshakes(_) | Command::Listeners(_)) => !draws,
             Some(
                 Command::Stuck(_)
                 | Command::Diagram(_)
@@ -157,6 +161,7 @@ mod tests {
             (["--state", "open"], ["`open`", "syn_sent"]),
             (["stuck", "--threshold=close_wait"], ["`close_wait`", "close_wait=60s"]),
             (["--netns", "/no/such/file"], ["/no/such/file", "self"]),
+            (["listeners", "--port=443-80"], ["443-80", "80-443"]),
             (["--frobnicate", "x"], ["--frobnicate", "unexpected"]),
         ] {
             let text =

@@ -3,25 +3,17 @@
 //! A handshake counts when it has completed, failed or been abandoned. On a terminal, the report is redrawn once a second
 //! of the traced host's time; otherwise it is written once, at the end.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc};
 
-use crossterm::{
-    QueueableCommand as _,
-    cursor::MoveToPreviousLine,
-    terminal::{Clear, ClearType},
-};
 use tracer_core::{
     analysis::{HandshakeAttempt, Handshakes as Analysis, HandshakesBy, HandshakesOptions},
-    event::{ClockOffset, Nanos, Timestamp},
+    event::ClockOffset,
     lifecycle::Observation,
 };
 
 use crate::{
     cli::{HandshakesArguments, Shared},
+    commands::live_report::LiveReport,
     event_loop::{Consumer, Progress},
     host::Cgroup,
     report::{
@@ -33,10 +25,6 @@ use crate::{
 
 /// Most groups in a table without `--count`.
 const TABLE_GROUPS: u64 = 20;
-/// Interval of redrawing in the traced host's time.
-const REFRESH: Nanos = Nanos::from_secs(1);
-/// Shortest real time between two drawings. A replay passes an hour in a second.
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Handshakes {
     analysis: Analysis,
@@ -46,27 +34,11 @@ pub(super) struct Handshakes {
     clock: ClockOffset,
     cgroups: ConnectionCgroups,
     limit: Option<u64>,
-    live: Option<Live>,
-}
-
-/// The report on the terminal.
-#[derive(Default)]
-struct Live {
-    lines: u16,
-    /// The traced host's time and the real time of the last drawing.
-    drawn: Option<(Timestamp, Instant)>,
-}
-
-impl Live {
-    /// Returns whether to redraw. The end of the run always redraws.
-    fn is_due(&self, now: Timestamp) -> bool {
-        self.drawn.is_none_or(|(then, at)| now.since(then) >= REFRESH && at.elapsed() >= MIN_INTERVAL)
-    }
+    live: LiveReport,
 }
 
 impl Handshakes {
     pub(super) fn new(shared: &Shared, arguments: &HandshakesArguments, origin: Origin) -> Self {
-        let table = matches!(shared.output, Format::Table | Format::Wide);
         Self {
             analysis: Analysis::new(HandshakesOptions {
                 by: arguments.by.into(),
@@ -79,7 +51,7 @@ impl Handshakes {
             clock: origin.clock,
             cgroups: ConnectionCgroups::new(origin.resolver),
             limit: shared.count,
-            live: (table && io::stdout().is_terminal()).then(Live::default),
+            live: LiveReport::on_stdout(shared.output),
         }
     }
 
@@ -101,34 +73,6 @@ impl Handshakes {
         let mut text = String::new();
         table.write(&self.analysis.report(), &mut text).map_err(io::Error::other)?;
         Ok(text)
-    }
-
-    fn draw(&mut self, now: Timestamp) -> io::Result<()> {
-        let Some(live) = &self.live else { return Ok(()) };
-        if !live.is_due(now) {
-            return Ok(());
-        }
-        let text = self.table()?;
-        let (width, height) = crossterm::terminal::size().unwrap_or((80, 24));
-        let mut stdout = io::stdout().lock();
-        let mut lines = 0;
-        self.erase(&mut stdout)?;
-        // The cursor ends up below the last line.
-        for line in text.lines().take(usize::from(height.saturating_sub(1))) {
-            let shown: String = line.chars().take(usize::from(width)).collect();
-            writeln!(stdout, "{shown}")?;
-            lines += 1;
-        }
-        stdout.flush()?;
-        self.live = Some(Live { lines, drawn: Some((now, Instant::now())) });
-        Ok(())
-    }
-
-    fn erase(&self, stdout: &mut impl io::Write) -> io::Result<()> {
-        if let Some(Live { lines: lines @ 1.., .. }) = self.live {
-            stdout.queue(MoveToPreviousLine(lines))?.queue(Clear(ClearType::FromCursorDown))?;
-        }
-        Ok(())
     }
 
     fn write_rows(&self) -> io::Result<()> {
@@ -173,7 +117,11 @@ impl Consumer for Handshakes {
     }
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        self.draw(progress.now)
+        if self.live.is_due(progress.now) {
+            let text = self.table()?;
+            self.live.draw(&text, progress.now)?;
+        }
+        Ok(())
     }
 
     fn done(&self) -> bool {
@@ -182,31 +130,8 @@ impl Consumer for Handshakes {
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         match self.format {
-            Format::Table | Format::Wide => {
-                let text = self.table()?;
-                let mut stdout = io::stdout().lock();
-                self.erase(&mut stdout)?;
-                stdout.write_all(text.as_bytes())?;
-                stdout.flush()
-            }
+            Format::Table | Format::Wide => self.live.end(&self.table()?),
             Format::Json | Format::Csv => self.write_rows(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replay_is_redrawn_at_a_limited_rate() {
-        let drawn = |ago: Duration| Live {
-            lines: 1,
-            drawn: Some((Timestamp(0), Instant::now().checked_sub(ago).unwrap())),
-        };
-        assert!(Live::default().is_due(Timestamp(0)), "the first");
-        assert!(!drawn(Duration::ZERO).is_due(Timestamp(3_600 * REFRESH.0)));
-        assert!(drawn(MIN_INTERVAL).is_due(Timestamp(REFRESH.0)));
-        assert!(!drawn(MIN_INTERVAL).is_due(Timestamp(REFRESH.0 - 1)));
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Input {
     pub(super) priority: Option<Priority>,
     /// The source is a recording, which applies `--duration` to its own time.
     pub(super) recorded: bool,
+    /// Retransmitted SYN-ACKs are traced, and with them abandoned handshakes. False for a recording, which may have them.
+    pub(super) traces_syn_ack_retransmits: bool,
 }
 
 /// The privileges to keep once the programs are attached.
@@ -69,6 +71,7 @@ impl Input {
             mode: Some(source.mode().name()),
             announcement: announcement(shared, &source, priority.as_ref().err()),
             priority: priority.ok().flatten(),
+            traces_syn_ack_retransmits: source.traces_syn_ack_retransmits(),
             stop: Some(stop),
             source: Box::new(source),
             recorded: false,
@@ -89,6 +92,7 @@ impl Input {
             stop: None,
             source: Box::new(Replay::new(source, shared)),
             recorded: true,
+            traces_syn_ack_retransmits: false,
         }
     }
 }

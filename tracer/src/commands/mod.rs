@@ -14,6 +14,8 @@ mod doctor;
 mod export;
 mod handshakes;
 mod input;
+mod listeners;
+mod live_report;
 mod record;
 mod replay;
 mod serve;
@@ -45,6 +47,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Top => top::run(&cli.shared),
         Command::Diagram(arguments) => diagram::run(&cli.shared, arguments),
+        Command::Listeners(arguments) => listeners::run(&cli.shared, arguments),
         Command::Stuck(arguments) => stuck::run(&cli.shared, arguments),
         Command::Serve(arguments) => serve::run(&cli.shared, arguments),
         Command::Record(arguments) => record::run(&cli.shared, arguments),

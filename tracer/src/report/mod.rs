@@ -8,6 +8,7 @@ mod fields;
 mod filter;
 mod handshake_table;
 mod json;
+mod listener_table;
 mod row;
 mod rows;
 mod sink;
@@ -24,11 +25,13 @@ pub use filter::{
     ConnectionCgroups, Filter, FirstTransitions, PortSet, Released, parse_network, parse_state,
 };
 pub use handshake_table::{HandshakeTable, histogram_lines};
+pub use listener_table::ListenerTable;
 pub use row::Row;
 pub use rows::{
     connection::ConnectionRow, diagram_edge::DiagramEdgeRow, diagram_state::DiagramStateRow,
-    handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow,
-    slow_handshake::SlowHandshakeRow, stuck::StuckRow, stuck_group::GroupRow, transition::TransitionRow,
+    handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow, listener::ListenerRow,
+    listener_drops::ListenerDropsRow, slow_handshake::SlowHandshakeRow, stuck::StuckRow,
+    stuck_group::GroupRow, transition::TransitionRow,
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, Summary};

@@ -6,8 +6,8 @@ use tcptrace_bpf::{
     host::Runtime,
     report::{
         ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, Format, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle,
-        TransitionRow,
+        HandshakeBucketRow, HandshakeGroupRow, ListenerDropsRow, ListenerRow, Row, Sink, SlowHandshakeRow,
+        StuckRow, Summary, TimeStyle, TransitionRow,
     },
 };
 use tracer_core::{
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Sections of docs/output.md and the fields of their tables.
-fn field_tables() -> [(&'static str, &'static [Field]); 10] {
+fn field_tables() -> [(&'static str, &'static [Field]); 12] {
     let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
         FieldKind::List(fields) => Some(fields),
         _ => None,
@@ -35,6 +35,8 @@ fn field_tables() -> [(&'static str, &'static [Field]); 10] {
         ("`handshake_bucket`", HandshakeBucketRow::FIELDS),
         ("`diagram_edge`", DiagramEdgeRow::FIELDS),
         ("`diagram_state`", DiagramStateRow::FIELDS),
+        ("`listener`", ListenerRow::FIELDS),
+        ("`listener_drops`", ListenerDropsRow::FIELDS),
         ("`stuck_group`", GroupRow::FIELDS),
         ("`stuck`", StuckRow::FIELDS),
     ]
@@ -184,10 +186,12 @@ fn samples_have_the_current_headers() {
     assert_eq!(sample("docs/connections.md")[0], head::<ConnectionRow>(false));
     assert_eq!(sample("docs/transitions.md")[0], head::<TransitionRow>(false));
     assert_eq!(sample("docs/stuck.md")[0], head::<StuckRow>(false));
+    assert_eq!(sample("docs/listeners.md")[0], head::<ListenerRow>(false));
     // The page explains every column.
     for (page, head) in [
         ("docs/connections.md", head::<ConnectionRow>(false)),
         ("docs/transitions.md", head::<TransitionRow>(false)),
+        ("docs/listeners.md", head::<ListenerRow>(false)),
     ] {
         let explained = names(&table(&read(page), "column"));
         let explained: Vec<&str> =

@@ -7,7 +7,7 @@ use std::{
 
 use crate::markdown::code;
 
-pub(crate) const DOCUMENTS: [&str; 26] = [
+pub(crate) const DOCUMENTS: [&str; 27] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -21,6 +21,7 @@ pub(crate) const DOCUMENTS: [&str; 26] = [
     "docs/handshakes.md",
     "docs/index.md",
     "docs/limitations.md",
+    "docs/listeners.md",
     "docs/metrics.md",
     "docs/modes.md",
     "docs/operating.md",

@@ -6,5 +6,6 @@ mod attempts;
 mod diagram;
 mod events;
 mod handshakes;
+mod listeners;
 mod stories;
 mod top;

@@ -1,8 +1,10 @@
 //! Decides which transitions and connections are shown. The lifecycle core sees all of them.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 use tracer_core::{
-    analysis::{HandshakeAttempt, HandshakeOutcome},
+    analysis::{HandshakeAttempt, HandshakeOutcome, ListenerReport, ListenerSnapshot},
     event::{Endpoint, Nanos, Netns, Process, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition},
     lifecycle::{ClosedConnection, Connection, EndedTimewait, Observation, Role, StuckConnection},
 };
@@ -251,6 +253,15 @@ impl Filter {
             && self.netns.is_none_or(|netns| stuck.netns == Some(netns))
             && (self.states.is_empty() || self.states.contains(&stuck.state))
             && self.shows_duration(Some(stuck.age.lower_bound()))
+    }
+
+    /// Returns whether a listener matches, apart from its cgroup. It has neither a peer, a role nor a duration.
+    pub fn shows_listener(&self, listener: &ListenerReport) -> bool {
+        let ListenerSnapshot { local, netns, .. } = listener.socket;
+        let nobody = Endpoint { address: Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+        self.shows_endpoints(local, nobody)
+            && self.shows_owner(listener.process.as_ref(), None)
+            && self.netns.is_none_or(|wanted| netns == Some(wanted))
     }
 
     fn shows_endpoints(&self, local: Endpoint, remote: Endpoint) -> bool {

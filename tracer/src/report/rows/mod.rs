@@ -5,6 +5,8 @@ pub(super) mod diagram_edge;
 pub(super) mod diagram_state;
 pub(super) mod handshake_bucket;
 pub(super) mod handshake_group;
+pub(super) mod listener;
+pub(super) mod listener_drops;
 pub(super) mod segment_drop;
 pub(super) mod slow_handshake;
 pub(super) mod state_span;

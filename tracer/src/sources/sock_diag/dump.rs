@@ -79,7 +79,7 @@ impl Channel {
     pub fn into_namespace(namespace: impl AsFd) -> Result<Self, SockDiagError> {
         let namespace = namespace.as_fd();
         let netns = namespace.try_clone_to_owned().ok().and_then(|fd| inode(&File::from(fd)));
-        Ok(Self { socket: connect_in(namespace)?, netns })
+        Ok(Self { socket: in_namespace(namespace, connect)?, netns })
     }
 
     /// Returns the inode of the network namespace.
@@ -138,8 +138,14 @@ fn connect() -> Result<OwnedFd, SockDiagError> {
     open().map_err(|errno: Errno| SockDiagError::Open(errno.into()))
 }
 
-/// Opens a diagnostics socket in `namespace`, on a temporary thread.
-fn connect_in(namespace: BorrowedFd<'_>) -> Result<OwnedFd, SockDiagError> {
+/// Runs `work` in the network namespace `namespace`, on a temporary thread.
+///
+/// # Errors
+/// When the namespace cannot be entered, and the errors of `work`.
+pub(super) fn in_namespace<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, SockDiagError> + Send,
+) -> Result<T, SockDiagError> {
     let enter = || {
         move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).map_err(
             |errno| match errno {
@@ -148,7 +154,7 @@ fn connect_in(namespace: BorrowedFd<'_>) -> Result<OwnedFd, SockDiagError> {
                 other => SockDiagError::Enter(other.into()),
             },
         )?;
-        connect()
+        work()
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()

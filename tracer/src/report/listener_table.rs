@@ -1,0 +1,45 @@
+//! The report of `listeners` as text.
+
+use std::fmt;
+
+use crate::report::{
+    row::Row as _,
+    rows::{listener::ListenerRow, listener_drops::ListenerDropsRow},
+    text::{table::append_line, wall_time::TimeStyle},
+};
+
+/// The listeners, the worst first, and the causes of the drops in each network namespace.
+#[derive(Clone, Debug)]
+pub struct ListenerTable<'a> {
+    /// The listeners to show.
+    pub listeners: Vec<ListenerRow<'a>>,
+    /// How many more listeners there are.
+    pub more: usize,
+    /// The network namespaces of the listeners.
+    pub drops: Vec<ListenerDropsRow>,
+    /// Adds the network namespace of each listener.
+    pub wide: bool,
+}
+
+impl ListenerTable<'_> {
+    /// Writes the report.
+    ///
+    /// # Errors
+    ///
+    /// None: writing to a string does not fail.
+    pub fn write(&self, text: &mut String) -> fmt::Result {
+        append_line(text, |line| ListenerRow::header(line, self.wide, TimeStyle::None))?;
+        for row in &self.listeners {
+            append_line(text, |line| row.line(line, self.wide, TimeStyle::None))?;
+        }
+        if self.more > 0 {
+            append_line(text, |line| fmt::Write::write_fmt(line, format_args!("and {} more", self.more)))?;
+        }
+        let mut gap = "\n";
+        for row in self.drops.iter().filter(|row| row.has_causes()) {
+            text.push_str(std::mem::take(&mut gap));
+            append_line(text, |line| row.line(line, self.wide, TimeStyle::None))?;
+        }
+        Ok(())
+    }
+}
