@@ -123,7 +123,7 @@ fields! { ListenerRow<'_>, |row| {
     cgroup: Option<EscapedText<'_>> = row.cgroup.map(|cgroup| EscapedText(cgroup.path.as_bytes()));
     /// Id of the container
     container_id: Option<&str> = row.container().map(|container| container.id.as_str());
-    /// Container runtime, as in [`connection`](#connection)
+    /// Container runtime, as in `connection`
     container_runtime: Option<&'static str> = row.container().map(|container| container.runtime.name());
     /// Uid of the Kubernetes pod (`metadata.uid`)
     pod_uid: Option<&str> = row.cgroup.and_then(|cgroup| cgroup.owner.pod_uid.as_deref());
