@@ -9,7 +9,7 @@ use tcptrace_tests::speed;
 
 /// Maximum instructions processed by the verifier, counting each branch as often as it is walked: half as
 /// much again as on 6.18, because kernels prune differently.
-const LIMITS: [(&str, u32); 7] = [
+const LIMITS: [(&str, u32); 12] = [
     ("transition_btf", 18_000),
     ("transition_btf_twin", 18_000),
     ("transition_tracepoint", 32_000),
@@ -17,6 +17,11 @@ const LIMITS: [(&str, u32); 7] = [
     ("syn_ack_retransmit", 1_100),
     ("first_read", 2_100),
     ("time_wait_end", 1_000),
+    ("accepted", 2_100),
+    ("reset_sent", 2_800),
+    ("reset_received", 800),
+    ("segment_dropped", 3_200),
+    ("accept_queue_full", 2_800),
 ];
 
 #[test]

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use crate::{
     event::{ConnKey, Endpoint, HandshakeSegment, KernelName, Nanos, SegmentDropped, SocketId, Timestamp},
-    lifecycle::Role,
+    lifecycle::{Connection, Role},
 };
 
 /// Most kinds of drops of one handshake.
@@ -114,7 +114,10 @@ struct Handshake {
 /// without their network namespace.
 #[derive(Debug, Default)]
 pub(super) struct DroppedSegments {
-    observed: ObservedDrops,
+    /// No drops, of this source.
+    none: SegmentDrops,
+    /// The drops of the connection that was asked for last.
+    last: SegmentDrops,
     handshakes: HashMap<Ends, Handshake, foldhash::fast::RandomState>,
     /// The handshakes in the order of their first drop.
     order: VecDeque<(Timestamp, Ends)>,
@@ -124,11 +127,7 @@ pub(super) struct DroppedSegments {
 impl DroppedSegments {
     /// Creates an empty table. `observed`: which drops the source observes.
     pub(super) fn new(observed: ObservedDrops) -> Self {
-        Self { observed, ..Self::default() }
-    }
-
-    fn none(&self) -> SegmentDrops {
-        SegmentDrops { observed: self.observed, ..SegmentDrops::NONE }
+        Self { none: SegmentDrops { observed, ..SegmentDrops::NONE }, ..Self::default() }
     }
 
     /// Adds a dropped segment.
@@ -138,7 +137,7 @@ impl DroppedSegments {
         if let Some(handshake) = self.handshakes.get_mut(&ends) {
             // The client's side ends first. After it the server's may still lose an ACK, and a SYN begins another handshake.
             if handshake.server || (handshake.client && event.segment == HandshakeSegment::Syn) {
-                handshake.drops = SegmentDrops::NONE;
+                handshake.drops = self.none;
                 (handshake.client, handshake.server) = (false, false);
             }
             handshake.drops.add(event);
@@ -150,7 +149,7 @@ impl DroppedSegments {
         {
             self.handshakes.remove(&oldest);
         }
-        let mut drops = SegmentDrops::NONE;
+        let mut drops = self.none;
         drops.add(event);
         self.handshakes.insert(ends, Handshake { drops, last: event.time, client: false, server: false });
         self.order.push_back((event.time, ends));
@@ -174,35 +173,54 @@ impl DroppedSegments {
     }
 
     /// Returns the drops of the handshake that ends now on the side of `role`, each only once to each side.
-    pub(super) fn of_handshake(&mut self, key: &ConnKey, role: Role, now: Timestamp) -> SegmentDrops {
-        let (none, observed) = (self.none(), self.observed);
+    // By reference: most handshakes have none, and the list is long.
+    pub(super) fn of_handshake(&mut self, key: &ConnKey, role: Role, now: Timestamp) -> &SegmentDrops {
         if self.handshakes.is_empty() {
-            return none;
+            return &self.none;
         }
         let Some(handshake) = self.handshakes.get_mut(&ends(key.local, key.remote)) else {
-            return none;
+            return &self.none;
         };
         let taken = if role == Role::Server { &mut handshake.server } else { &mut handshake.client };
         if *taken || now.since(handshake.last) > LIFETIME {
-            return none;
+            return &self.none;
         }
         *taken = true;
-        SegmentDrops { observed, ..handshake.drops }
+        &handshake.drops
     }
 
-    /// Keeps the drops of an established connection until it closes.
-    pub(super) fn keep(&mut self, socket: SocketId, drops: SegmentDrops) {
-        if !drops.is_empty() && self.connections.len() < MAX_CONNECTIONS {
-            self.connections.insert(socket, drops);
+    /// Returns the drops of the handshake that `connection` has completed, and keeps them until it closes.
+    pub(super) fn established(
+        &mut self,
+        socket: SocketId,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> &SegmentDrops {
+        if self.handshakes.is_empty() {
+            return &self.none;
         }
+        self.last = *self.of_handshake(&connection.key(), connection.role, now);
+        if !self.last.is_empty() && self.connections.len() < MAX_CONNECTIONS {
+            self.connections.insert(socket, self.last);
+        }
+        &self.last
     }
 
-    /// Removes and returns the drops of a connection that leaves the table.
-    pub(super) fn take(&mut self, socket: SocketId) -> SegmentDrops {
+    /// Returns the drops of the handshake of a connection that leaves the table, and forgets them.
+    pub(super) fn closed(
+        &mut self,
+        socket: SocketId,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> &SegmentDrops {
+        if connection.never_established() {
+            return self.of_handshake(&connection.key(), connection.role, now);
+        }
         if self.connections.is_empty() {
-            return SegmentDrops::NONE;
+            return &self.none;
         }
-        self.connections.remove(&socket).unwrap_or_default()
+        self.last = self.connections.remove(&socket).unwrap_or(self.none);
+        &self.last
     }
 }
 
@@ -246,9 +264,9 @@ mod tests {
         let now = Timestamp(4_000_000_000);
         let expected =
             vec![("syn", "netfilter_drop".to_owned(), 2), ("syn_ack", "neigh_failed".to_owned(), 1)];
-        assert_eq!(counts(&table.of_handshake(&key(1000), Role::Client, now)), expected);
+        assert_eq!(counts(table.of_handshake(&key(1000), Role::Client, now)), expected);
         let server = |client| ConnKey { netns: None, local: endpoint(80), remote: endpoint(client) };
-        assert_eq!(counts(&table.of_handshake(&server(1000), Role::Server, now)), expected);
+        assert_eq!(counts(table.of_handshake(&server(1000), Role::Server, now)), expected);
         assert!(table.of_handshake(&key(1000), Role::Client, now).is_empty());
         assert!(table.of_handshake(&key(1001), Role::Client, now).is_empty());
         // An ACK that is lost after the client's side has ended is the server's.
@@ -259,7 +277,7 @@ mod tests {
         // The next handshake of the same endpoints starts afresh.
         table.add(&dropped(5, 1000, HandshakeSegment::Ack, "tcp_listen_overflow"));
         let next = table.of_handshake(&server(1000), Role::Server, Timestamp(6_000_000_000));
-        assert_eq!(counts(&next), [("ack", "tcp_listen_overflow".to_owned(), 1)]);
+        assert_eq!(counts(next), [("ack", "tcp_listen_overflow".to_owned(), 1)]);
     }
 
     #[test]

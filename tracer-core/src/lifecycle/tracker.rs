@@ -443,7 +443,7 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.update(transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
-        let mut drops = SegmentDrops::NONE;
+        let mut drops = &SegmentDrops::NONE;
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
@@ -462,8 +462,7 @@ impl Tracker {
                 let half_open = self.complete_half_open(&key, transition, report);
                 let connection = &mut self.entries[slot].connection;
                 connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
-                drops = self.dropped_segments.of_handshake(&key, connection.role, transition.time);
-                self.dropped_segments.keep(transition.socket, drops);
+                drops = self.dropped_segments.established(transition.socket, connection, transition.time);
                 if self.time_wait_table.reuse(&key) {
                     self.counts.time_wait_reused += 1;
                     connection.reused_time_wait = true;
@@ -474,7 +473,7 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition);
-        report(Observation::Transition { transition, duration, connection: Some(connection), drops: &drops });
+        report(Observation::Transition { transition, duration, connection: Some(connection), drops });
     }
 
     /// Removes the half-open handshake that the transition to ESTABLISHED completes. One that a dead request left
@@ -497,7 +496,7 @@ impl Tracker {
         self.counts.abandoned_handshakes += 1;
         self.abandoned.count(&half_open);
         let drops = self.dropped_segments.of_handshake(&half_open.key(), Role::Server, self.now);
-        report(Observation::Abandoned { half_open, drops: &drops });
+        report(Observation::Abandoned { half_open, drops });
     }
 
     fn close(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
@@ -526,16 +525,8 @@ impl Tracker {
         });
         self.counts.closed += 1;
         let reset = self.resets.take(transition.socket);
-        if let Some((entry, drops)) = self.remove_with_drops(transition.socket) {
-            let drops = if entry.connection.never_established() {
-                self.dropped_segments.of_handshake(
-                    &entry.connection.key(),
-                    entry.connection.role,
-                    transition.time,
-                )
-            } else {
-                drops
-            };
+        if let Some(entry) = self.remove(transition.socket) {
+            let drops = self.dropped_segments.closed(transition.socket, &entry.connection, transition.time);
             if !self.dumped.is_empty() && !sent_nothing(transition) {
                 // A dumped connection whose placeholder is its real socket id, as in a continued recording.
                 self.dumped.remove(&entry.connection.key());
@@ -551,7 +542,7 @@ impl Tracker {
                 .info
                 .filter(|_| transition.from == TcpState::SynSent)
                 .map(|info| TcpInfo { srtt: None, min_rtt: None, ..info });
-            let info = without_samples.or(transition.info);
+            let info = without_samples.as_ref().or(transition.info.as_ref());
             let accepted = was_accepted(&entry.connection, transition);
             if self.options.resets && reset.is_none() && self.resets.is_expected(close_cause) {
                 self.resets.hold(HeldClose {
@@ -560,8 +551,8 @@ impl Tracker {
                     closed: transition.time,
                     close_cause,
                     after,
-                    info,
-                    drops,
+                    info: info.copied(),
+                    drops: *drops,
                     reset,
                     accepted,
                 });
@@ -573,9 +564,9 @@ impl Tracker {
                 close_seen: true,
                 close_cause,
                 after,
-                info: info.as_ref(),
+                info,
                 reset,
-                drops: &drops,
+                drops,
                 accepted,
             }));
         }
@@ -635,12 +626,6 @@ impl Tracker {
         });
     }
 
-    /// Removes an entry and the drops of its handshake.
-    fn remove_with_drops(&mut self, socket: SocketId) -> Option<(Entry, SegmentDrops)> {
-        let drops = self.dropped_segments.take(socket);
-        self.remove(socket).map(|entry| (entry, drops))
-    }
-
     fn remove(&mut self, socket: SocketId) -> Option<Entry> {
         let hash = self.hash(socket);
         let entries = &self.entries;
@@ -666,8 +651,9 @@ impl Tracker {
             }
         }
         if let Some((socket, _)) = least_recent
-            && let Some((entry, _)) = self.remove_with_drops(socket)
+            && let Some(entry) = self.remove(socket)
         {
+            self.dropped_segments.closed(socket, &entry.connection, entry.last_event);
             self.resets.take(socket);
             self.dumped.remove(&entry.connection.key());
             self.counts.evicted += 1;
@@ -686,7 +672,7 @@ impl Tracker {
             after: None,
             info: None,
             reset: self.resets.take(entry.socket),
-            drops: &self.dropped_segments.take(entry.socket),
+            drops: self.dropped_segments.closed(entry.socket, &entry.connection, entry.last_event),
             accepted: entry.connection.accept_wait().map(|_| true),
         }));
     }
