@@ -97,7 +97,9 @@ impl Reference {
         }
         // The tables do not list the values of `mode` and `kernel`.
         let known = self.values.get(label);
-        let closed = !TARGET.contains(&label) && label != "label";
+        // The kernel names the reasons for refused and dropped segments.
+        let by_kernel = label == "reason" && series != "tcptrace_connections_closed_total";
+        let closed = !TARGET.contains(&label) && label != "label" && !by_kernel;
         known.is_none_or(|values| values.contains(value)) || !closed
     }
 }

@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
-use tracer_core::{event::TcpState, lifecycle::CloseReason};
+use tracer_core::{
+    event::{HandshakeSegment, TcpState},
+    lifecycle::CloseReason,
+};
 
 use crate::{
     agent::metrics::{
         CATALOG, Label, MetricKind,
         histogram::{HANDSHAKE_BOUNDS, LIFETIME_BOUNDS, seconds},
-        names::{EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
+        names::{ACCEPT_WAITS, EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
     },
     sources::Coverage,
 };
@@ -80,11 +83,13 @@ pub fn markdown() -> String {
     let states = |without: &[TcpState]| {
         TcpState::ALL.into_iter().filter(|state| !without.contains(state)).map(TcpState::name).collect()
     };
-    let rows: [(&str, Vec<&str>); 10] = [
+    let rows: [(&str, Vec<&str>); 12] = [
         ("`role`", ROLES.iter().map(|role| role.name()).collect()),
         ("`network_type`", NETWORK_TYPES.to_vec()),
         ("`result`", OutcomeLabel::ALL.iter().map(|outcome| outcome.name()).collect()),
         ("`reason`", CloseReason::ALL.iter().map(|reason| reason.name()).collect()),
+        ("`segment`", HandshakeSegment::ALL.iter().map(|segment| segment.name()).collect()),
+        ("`until`", ACCEPT_WAITS.to_vec()),
         ("`state`", states(&[TcpState::Closed])),
         ("`from`, `to`", states(&[])),
         ("`where`", Lost::ALL.iter().map(|lost| lost.name()).collect()),
@@ -97,7 +102,8 @@ pub fn markdown() -> String {
         let _ = writeln!(text, "| {label} | {} |", values.join(", "));
     }
     text.push_str(
-        "\nHandshakes never have the role `unknown`. `port` is a listening port, `mode` is `btf` or `tracepoint`.\n\n",
+        "\nThe reasons above are those of `tcptrace_connections_closed_total`. Those of refused SYNs and of dropped segments are the \
+         kernel's names in lower case. Handshakes never have the role `unknown`. `port` is a listening port, `mode` is `btf` or `tracepoint`.\n\n",
     );
     text.push_str(LABELS);
     text.push_str("## Bucket bounds\n\nUpper bounds of the classic buckets, seconds.\n\n");

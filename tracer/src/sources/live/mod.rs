@@ -226,8 +226,7 @@ impl KernelSource {
 
     /// Returns whether retransmitted SYN-ACKs are traced, and with them abandoned handshakes.
     pub fn traces_syn_ack_retransmits(&self) -> bool {
-        let is_refused = self.refused_hooks().iter().any(|refused| refused.hook == Hook::SynAckRetransmit);
-        self.mode == Mode::Btf && !is_refused
+        self.stream.loaded().attached.contains(&Hook::SynAckRetransmit)
     }
 
     /// Returns why no twin program is attached; none when it is, or when the options exclude it.
