@@ -3,8 +3,8 @@
 use tcptrace_bpf::report::story;
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
-    event::{Endpoint, Nanos},
-    lifecycle::{CloseReason, DurationSource, HandshakeCaveat},
+    event::{Endpoint, HandshakeSegment, KernelName, Nanos, SegmentDropped, Timestamp},
+    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, ObservedDrops, SegmentDrops},
 };
 
 use crate::attempts::{MS, SECOND, client, end, failed, lossy, served};
@@ -97,4 +97,48 @@ fn failures_have_their_reason() {
         ..served(80, to(), 3 * SECOND)
     };
     assert_eq!(story(&abandoned), "abandoned by the client: 3 SYN-ACKs, no final ACK in more than 3 s");
+}
+
+#[test]
+fn a_story_ends_with_where_segments_were_lost() {
+    let dropped = |segment, times| {
+        let mut drops = SegmentDrops { observed: ObservedDrops::All, ..SegmentDrops::NONE };
+        for _ in 0..times {
+            drops.add(&SegmentDropped {
+                time: Timestamp(0),
+                socket: None,
+                source: to(),
+                destination: to(),
+                netns: None,
+                segment,
+                reason: KernelName::new(b"netfilter_drop"),
+                function: Some(KernelName::new(b"nft_do_chain")),
+            });
+        }
+        drops
+    };
+    let timed_out =
+        HandshakeAttempt { retransmits: Some(1), ..failed(to(), CloseReason::TimedOut, 3 * SECOND) };
+    let with = |drops| story(&HandshakeAttempt { drops, ..timed_out });
+    let bare = "timed out after 2 SYNs: no answer in 3 s";
+    assert_eq!(
+        with(dropped(HandshakeSegment::Syn, 2)),
+        format!("{bare}; dropped here: 2 SYNs, netfilter_drop in nft_do_chain")
+    );
+    assert_eq!(with(dropped(HandshakeSegment::Syn, 0)), format!("{bare}; it left this host, not answered"));
+    let without_queues = SegmentDrops { observed: ObservedDrops::ExceptFullQueues, ..SegmentDrops::NONE };
+    assert_eq!(with(without_queues), format!("{bare}; no drop seen in this host"));
+    assert_eq!(with(SegmentDrops::NONE), bare);
+    // A completed handshake, with and without a loss.
+    let lossy =
+        HandshakeAttempt { drops: dropped(HandshakeSegment::SynAck, 1), ..lossy(to(), 20 * MS, 1, SECOND) };
+    assert_eq!(
+        story(&lossy),
+        "1.02 s = 1 SYN lost (1 s) + 20 ms network; dropped here: 1 SYN-ACK, netfilter_drop in nft_do_chain"
+    );
+    let fine = HandshakeAttempt { drops: dropped(HandshakeSegment::Syn, 0), ..client(to(), 20 * MS) };
+    assert_eq!(story(&fine), "20 ms, all network");
+    let refused = HandshakeAttempt { unserved: true, duration: None, ..served(80, to(), 0) };
+    let refused = HandshakeAttempt { outcome: HandshakeOutcome::Failed(CloseReason::Refused), ..refused };
+    assert_eq!(story(&refused), "refused: nobody listens");
 }

@@ -117,16 +117,17 @@ fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
     if !lost {
         return None;
     }
-    match attempt.drops.observed {
-        ObservedDrops::None => None,
-        // The peer may be on this host, too.
-        ObservedDrops::ExceptFullQueues if attempt.role != Role::Server => {
-            Some("it left this host, or a full accept queue of this host dropped it".to_owned())
+    let established = attempt.outcome == HandshakeOutcome::Established;
+    let left = match (attempt.drops.observed, established) {
+        (ObservedDrops::None, _) => return None,
+        // A server's SYN-ACK meets no accept queue. A SYN may: the peer may be on this host, too.
+        (ObservedDrops::ExceptFullQueues, _) if attempt.role != Role::Server => {
+            return (!established).then(|| "no drop seen in this host".to_owned());
         }
-        ObservedDrops::ExceptFullQueues | ObservedDrops::All => {
-            Some("it left this host, not answered".to_owned())
-        }
-    }
+        (_, true) => "it left this host",
+        (_, false) => "it left this host, not answered",
+    };
+    Some(left.to_owned())
 }
 
 /// Describes dropped segments: `2 SYNs by netfilter_drop in nft_do_chain`.
