@@ -17,7 +17,8 @@ pub enum OwnerSource {
     /// The process that closed or shut down the socket. `ss -K` and a worker that performs a delayed close
     /// also appear here.
     Closer,
-    /// The process whose `accept()` returned the socket.
+    /// The process whose `accept()` returned the socket. Another process that reads from the connection or closes it takes its
+    /// place.
     Accept,
     /// A process that held a descriptor of the socket when `/proc` was read. Another process may share the
     /// descriptor.

@@ -291,7 +291,7 @@ impl Tracker {
     fn first_read(&mut self, event: &FirstRead, report: &mut dyn FnMut(Observation<'_>)) {
         let Some(slot) = self.find(event.socket) else { return };
         let connection = &mut self.entries[slot].connection;
-        if matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
+        if gives_way_to(&connection.owner, event.process) {
             connection.owner =
                 Owner::from_process(Some(event.process), OwnerSource::Reader).with_thread(event.thread);
         }
@@ -305,7 +305,6 @@ impl Tracker {
     fn accepted(&mut self, event: &Accepted, report: &mut dyn FnMut(Observation<'_>)) {
         let Some(slot) = self.find(event.socket) else { return };
         let connection = &mut self.entries[slot].connection;
-        // The process that reads may be another one: the acceptor may have passed the descriptor on.
         if matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
             connection.owner =
                 Owner::from_process(Some(event.process), OwnerSource::Accept).with_thread(event.thread);
@@ -696,13 +695,24 @@ fn was_accepted(connection: &Connection, last: &Transition) -> Option<bool> {
     }
 }
 
-/// Makes the closing process the owner if the owner was unknown or derived from the listener.
+/// Returns whether a process that reads from an accepted connection or closes it is its owner instead of the known one.
+///
+/// The process that accepts may pass the descriptor on, to a worker for each connection.
+fn gives_way_to(owner: &Owner, process: Process) -> bool {
+    match owner.source {
+        OwnerSource::Listener | OwnerSource::Unknown => true,
+        OwnerSource::Accept => owner.process.is_none_or(|acceptor| acceptor.pid != process.pid),
+        _ => false,
+    }
+}
+
+/// Makes the closing process the owner if the owner was unknown, derived from the listener, or accepted the connection for
+/// another process.
 ///
 /// A client keeps the process that connected. Kernel workers own no connections.
 fn correct_owner(connection: &mut Connection, transition: &Transition) {
     let Some(process) = transition.process else { return };
-    let replaceable = matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown);
-    if replaceable && !process.name().starts_with(b"kworker/") {
+    if gives_way_to(&connection.owner, process) && !process.name().starts_with(b"kworker/") {
         connection.owner =
             Owner::from_process(Some(process), OwnerSource::Closer).with_thread(transition.thread);
     }

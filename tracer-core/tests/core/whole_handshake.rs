@@ -9,6 +9,7 @@ use tracer_core::{
     lifecycle::{
         AcceptWait, CloseReason, ClosedBy, Observation, ObservedDrops, Reset, Tracker, TrackerOptions,
     },
+    owner::OwnerSource,
 };
 
 const MS: u64 = 1_000_000;
@@ -149,10 +150,48 @@ fn accept_ends_the_wait_and_a_read_is_only_an_upper_bound() {
     });
     let events = [accepted_connection(), vec![accept, read]].concat();
     let observed = AcceptWait::Observed(Nanos::from_millis(3));
+    // The connection counts once, although another process reads later.
     assert_eq!(run(resets(), &events).waits, [(observed, 1)]);
     let events = [accepted_connection(), vec![read]].concat();
     let at_most = AcceptWait::AtMost(Nanos::from_millis(8));
     assert_eq!(run(resets(), &events).waits, [(at_most, 2)]);
+}
+
+/// A server may accept in one process and serve in another.
+#[test]
+fn the_acceptor_owns_a_connection_until_another_process_uses_it() {
+    let accept = Event::Accepted(Accepted {
+        time: Timestamp(4 * MS),
+        socket: SOCKET,
+        process: process(1),
+        thread: None,
+    });
+    let read = |pid| {
+        Event::FirstRead(FirstRead {
+            time: Timestamp(9 * MS),
+            socket: SOCKET,
+            process: process(pid),
+            thread: None,
+        })
+    };
+    let close = |pid| {
+        Event::Transition(Transition {
+            process: Some(process(pid)),
+            ..step(20 * MS, TcpState::Established, TcpState::FinWait1)
+        })
+    };
+    let owner = |later: &[Event]| {
+        let mut tracker = Tracker::new(TrackerOptions::default());
+        for event in [accepted_connection(), vec![accept], later.to_vec()].concat() {
+            tracker.observe(&event, &mut |_| ());
+        }
+        let (_, connection) = tracker.connections().next().expect("it is open");
+        (connection.owner.process.map(|process| process.pid), connection.owner.source)
+    };
+    assert_eq!(owner(&[]), (Some(1), OwnerSource::Accept));
+    assert_eq!(owner(&[read(1), close(1)]), (Some(1), OwnerSource::Accept));
+    assert_eq!(owner(&[read(2), close(1)]), (Some(2), OwnerSource::Reader));
+    assert_eq!(owner(&[close(3)]), (Some(3), OwnerSource::Closer));
 }
 
 #[test]
