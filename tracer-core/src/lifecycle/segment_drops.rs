@@ -53,7 +53,12 @@ pub enum ObservedDrops {
 
 impl SegmentDrops {
     /// No drops.
-    pub const NONE: Self = Self { kinds: [None; KINDS], observed: ObservedDrops::None };
+    pub const NONE: Self = Self::observed(ObservedDrops::None);
+
+    /// No drops, of a source that observes these.
+    pub const fn observed(observed: ObservedDrops) -> Self {
+        Self { kinds: [None; KINDS], observed }
+    }
 
     /// Iterates over the kinds.
     pub fn iter(&self) -> impl Iterator<Item = &SegmentDrop> + '_ {
@@ -127,7 +132,7 @@ pub(super) struct DroppedSegments {
 impl DroppedSegments {
     /// Creates an empty table. `observed`: which drops the source observes.
     pub(super) fn new(observed: ObservedDrops) -> Self {
-        Self { none: SegmentDrops { observed, ..SegmentDrops::NONE }, ..Self::default() }
+        Self { none: SegmentDrops::observed(observed), ..Self::default() }
     }
 
     /// Adds a dropped segment.

@@ -102,7 +102,7 @@ fn failures_have_their_reason() {
 #[test]
 fn a_story_ends_with_where_segments_were_lost() {
     let dropped = |segment, times| {
-        let mut drops = SegmentDrops { observed: ObservedDrops::All, ..SegmentDrops::NONE };
+        let mut drops = SegmentDrops::observed(ObservedDrops::All);
         for _ in 0..times {
             drops.add(&SegmentDropped {
                 time: Timestamp(0),
@@ -126,7 +126,7 @@ fn a_story_ends_with_where_segments_were_lost() {
         format!("{bare}; dropped here: 2 SYNs, netfilter_drop in nft_do_chain")
     );
     assert_eq!(with(dropped(HandshakeSegment::Syn, 0)), format!("{bare}; it left this host, not answered"));
-    let without_queues = SegmentDrops { observed: ObservedDrops::ExceptFullQueues, ..SegmentDrops::NONE };
+    let without_queues = SegmentDrops::observed(ObservedDrops::ExceptFullQueues);
     assert_eq!(with(without_queues), format!("{bare}; no drop seen in this host"));
     assert_eq!(with(SegmentDrops::NONE), bare);
     // A completed handshake, with and without a loss.
