@@ -59,6 +59,7 @@ pub struct Connection {
     pub reset_by: Option<String>,
     pub reset_reason: Option<String>,
     pub syn_drops: Vec<SegmentDrop>,
+    pub first_write_us: Option<f64>,
 }
 
 /// A segment of a handshake that the host dropped.

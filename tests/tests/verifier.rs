@@ -9,13 +9,15 @@ use tcptrace_tests::speed;
 
 /// Maximum instructions processed by the verifier, counting each branch as often as it is walked: half as
 /// much again as on 6.18, because kernels prune differently.
-const LIMITS: [(&str, u32); 12] = [
+const LIMITS: [(&str, u32); 14] = [
     ("transition_btf", 18_000),
     ("transition_btf_twin", 18_000),
     ("transition_tracepoint", 32_000),
     ("transition_tracepoint_twin", 20_000),
     ("syn_ack_retransmit", 1_100),
     ("first_read", 2_100),
+    ("first_write", 2_300),
+    ("first_write_return", 2_300),
     ("time_wait_end", 1_000),
     ("accepted", 2_100),
     ("reset_sent", 2_800),

@@ -20,12 +20,20 @@ pub struct Config {
     pub only_netns: u32,
     /// 1 where the current task may be read as a typed structure (5.11); 0 to ask the helpers.
     pub typed_task: u32,
-    /// 1 to report which process first reads from an accepted connection; 0 otherwise.
-    pub first_reads: u32,
+    /// The first uses of a connection to report: bits of [`first_use`](crate::first_use).
+    pub first_uses: u32,
     /// 1 where mode btf may generate a socket's cookie (5.12); 0 to read the cookie that the socket has.
     pub socket_cookies: u32,
     /// The number of arguments of the hooks whose arguments differ between kernels.
     pub arguments: ArgumentCounts,
+}
+
+/// First uses of a connection after ESTABLISHED.
+pub mod first_use {
+    /// The first read by a process.
+    pub const READ: u32 = 1;
+    /// The first write by a process.
+    pub const WRITE: u32 = 2;
 }
 
 /// How many arguments hooks have on this kernel, from its BTF; 0 where it has no such hook. 12 bytes.
@@ -289,7 +297,7 @@ impl Config {
         wakeup_bytes: 0,
         only_netns: 0,
         typed_task: 0,
-        first_reads: 0,
+        first_uses: 0,
         socket_cookies: 0,
         arguments: ArgumentCounts::NONE,
     };

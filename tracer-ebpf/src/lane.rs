@@ -42,11 +42,13 @@ pub enum Lane {
     SegmentDropped = 8,
     /// Records of [`RecordKind::SegmentDropped`](crate::RecordKind::SegmentDropped), from `tcp_conn_request`.
     AcceptQueueFull = 9,
+    /// Records of [`RecordKind::FirstWrite`](crate::RecordKind::FirstWrite).
+    FirstWrite = 10,
 }
 
 impl Lane {
     /// Every lane of a CPU, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Transition,
         Self::SynAckRetransmit,
         Self::FirstRead,
@@ -57,11 +59,12 @@ impl Lane {
         Self::ResetReceived,
         Self::SegmentDropped,
         Self::AcceptQueueFull,
+        Self::FirstWrite,
     ];
 }
 
 /// Lanes of each CPU.
-pub const LANES_PER_CPU: u32 = 10;
+pub const LANES_PER_CPU: u32 = 11;
 
 /// The number of a CPU's lane among the lanes of all CPUs.
 pub const fn lane_of(cpu: u32, lane: Lane) -> u32 {

@@ -9,7 +9,7 @@ mod config;
 mod lane;
 mod record;
 
-pub use config::{ABSENT, ArgumentCounts, BitField, BitLayout, Config, CtxLayout, SocketLayout};
+pub use config::{ABSENT, ArgumentCounts, BitField, BitLayout, Config, CtxLayout, SocketLayout, first_use};
 pub use lane::{CHUNK, KnownNetns, LANES_PER_CPU, Lane, LaneHeader, REMEMBERED_NETNS, ROOM, STRIDE, lane_of};
 pub use record::{
     AcceptQueue, Counters, FunctionName, Ipv6Addresses, MAX_RECORD, Parts, Process, Record, RecordKind,

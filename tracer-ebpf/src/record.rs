@@ -7,7 +7,7 @@ pub enum RecordKind {
     /// A SYN-ACK was retransmitted, from `tcp:tcp_retransmit_synack`. `socket` is the listener, the
     /// endpoints are the half-open connection's, `attempts` counts the retransmissions so far.
     SynAckRetransmit = 2,
-    /// The first read of an accepted socket by a process, from `tcp:tcp_rcv_space_adjust`.
+    /// The first read from a connection by a process, from `tcp:tcp_rcv_space_adjust`.
     FirstRead = 3,
     /// A timewait socket (TIME_WAIT or orphaned FIN_WAIT2) was removed, from `inet_twsk_kill`. `socket` is the
     /// timewait socket, not the connection's original socket; `old_state` is its sub-state.
@@ -23,11 +23,13 @@ pub enum RecordKind {
     /// endpoint is the segment's source, the remote endpoint its destination, whichever of them is this host; `socket` is
     /// the sender's, or 0; `attempts` has the flags of the segment's TCP header.
     SegmentDropped = 8,
+    /// The first write to a connection by a process, from `sock:sock_send_length` or the return of `tcp_sendmsg`.
+    FirstWrite = 9,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Transition,
         Self::SynAckRetransmit,
         Self::FirstRead,
@@ -36,6 +38,7 @@ impl RecordKind {
         Self::ResetSent,
         Self::ResetReceived,
         Self::SegmentDropped,
+        Self::FirstWrite,
     ];
 }
 

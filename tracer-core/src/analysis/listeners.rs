@@ -5,12 +5,12 @@
 
 use std::cmp::Reverse;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 use crate::{
     analysis::{DurationSketch, HandshakeAttempt, HandshakeOutcome},
-    event::{AcceptQueue, CgroupId, Endpoint, Nanos, Netns, Process, SocketCookie},
-    lifecycle::{Role, listening_endpoints},
+    event::{AcceptQueue, CgroupId, Endpoint, Event, Nanos, Netns, Process, SocketCookie, TcpState},
+    lifecycle::{Observation, Role, Tracker, listening_endpoints},
 };
 
 /// Local endpoints counted separately; each takes up to 40 KiB.
@@ -228,6 +228,43 @@ impl ListenerActivity {
         self.last = dump;
     }
 
+    /// Adds what an event shows: the process that holds a listener, and an accept queue.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Existing(socket) if socket.state == TcpState::Listen => {
+                if let Some(process) = socket.process {
+                    self.owned(socket.cookie, process);
+                }
+            }
+            Event::Transition(transition) => {
+                if let Some(queue) = transition.accept_queue {
+                    self.queue_seen((transition.netns, transition.local), queue);
+                }
+                if let (TcpState::Listen, Some(cookie), Some(process)) =
+                    (transition.to, transition.cookie, transition.process)
+                {
+                    self.owned(cookie, process);
+                }
+            }
+            Event::SynAckRetransmit(retransmit) => {
+                if let Some(queue) = retransmit.accept_queue {
+                    self.queue_seen((retransmit.netns, retransmit.local), queue);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds the end of a handshake, and of a connection's wait for `accept()`.
+    pub fn observe(&mut self, observation: &Observation<'_>) {
+        if let Observation::Accepted { connection, wait } = observation {
+            self.accept_waited((connection.netns, connection.local), wait.duration());
+        }
+        if let Some(attempt) = HandshakeAttempt::ended_by(observation) {
+            self.handshake(&attempt);
+        }
+    }
+
     /// Adds a finished handshake; only those of servers count.
     pub fn handshake(&mut self, attempt: &HandshakeAttempt) {
         // A port scan must not take the places of listeners.
@@ -273,6 +310,11 @@ impl ListenerActivity {
         self.uncounted
     }
 
+    /// Returns the number of half-open handshakes in the last dump, also of those without a listener.
+    pub fn half_open(&self) -> u64 {
+        self.last.half_open.values().sum()
+    }
+
     fn at(&mut self, address: ListenAddress) -> Option<&mut AddressActivity> {
         if self.by_address.len() >= MAX_ADDRESSES && !self.by_address.contains_key(&address) {
             self.uncounted += 1;
@@ -284,9 +326,8 @@ impl ListenerActivity {
     /// Returns the listeners of the last dump, the worst first.
     ///
     /// The order is by drops since the first dump, the share of the accept queue in use, all drops, abandoned handshakes,
-    /// half-open handshakes, and port. `process_at` returns the process that listens on an address, for a listener whose
-    /// own process is unknown.
-    pub fn report(&self, process_at: impl Fn(ListenAddress) -> Option<Process>) -> Vec<ListenerReport> {
+    /// half-open handshakes, and port. `processes` is for listeners whose own process is unknown.
+    pub fn report(&self, processes: &ListenerProcesses) -> Vec<ListenerReport> {
         let listeners = &self.last.listeners;
         let index = ListenerIndex::new(listeners);
         let mut reports: Vec<ListenerReport> = listeners
@@ -302,7 +343,7 @@ impl ListenerActivity {
                         .owners
                         .get(&socket.cookie)
                         .copied()
-                        .or_else(|| process_at((socket.netns, socket.local))),
+                        .or_else(|| processes.at((socket.netns, socket.local))),
                     accept_queue_peak: known.and_then(|known| known.queue_peak),
                     half_open: (alone && complete).then_some(0),
                     drops_during: known
@@ -330,6 +371,39 @@ impl ListenerActivity {
         }
         reports.sort_by_cached_key(ListenerReport::rank);
         reports
+    }
+}
+
+/// The processes that listen on each address.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerProcesses(HashMap<ListenAddress, Option<Process>, foldhash::fast::RandomState>);
+
+impl ListenerProcesses {
+    /// Returns the processes of the listeners in the tracker's table.
+    pub fn of(tracker: &Tracker) -> Self {
+        let mut processes = Self::default();
+        for (netns, local, process) in tracker.listeners() {
+            processes.add((netns, local), process);
+        }
+        processes
+    }
+
+    fn add(&mut self, address: ListenAddress, process: Option<Process>) {
+        match self.0.entry(address) {
+            Entry::Vacant(entry) => {
+                entry.insert(process);
+            }
+            Entry::Occupied(mut entry) => {
+                let same = |known: &Process| process.is_some_and(|process| process.pid == known.pid);
+                let known = entry.get_mut();
+                *known = known.filter(same);
+            }
+        }
+    }
+
+    /// Returns the process that listens on the address; none where listeners of several processes share it.
+    fn at(&self, address: ListenAddress) -> Option<Process> {
+        self.0.get(&address).copied().flatten()
     }
 }
 
@@ -429,7 +503,7 @@ mod tests {
     }
 
     fn report(activity: &ListenerActivity) -> Vec<ListenerReport> {
-        activity.report(|_| None)
+        activity.report(&ListenerProcesses::default())
     }
 
     fn established(report: &ListenerReport) -> Option<u64> {
@@ -577,7 +651,9 @@ mod tests {
         let mut activity =
             ListenerActivity::new(dump(&[listener(1, "0.0.0.0:80", 0, 0), listener(2, "0.0.0.0:80", 0, 0)]));
         activity.owned(SocketCookie(1), process(11));
-        let reports = activity.report(|_| Some(process(99)));
+        let mut processes = ListenerProcesses::default();
+        processes.add((NETNS, endpoint("0.0.0.0:80")), Some(process(99)));
+        let reports = activity.report(&processes);
         let mut pids: Vec<_> =
             reports.iter().map(|it| (it.socket.cookie.0, it.process.map(|process| process.pid))).collect();
         pids.sort_unstable();

@@ -18,8 +18,8 @@ pub use group_key::{GroupKey, HandshakesBy};
 pub use handshakes::{GroupReport, HandshakeReport, HandshakeStats, Handshakes, HandshakesOptions};
 pub use histogram::{Bucket, Histogram};
 pub use listeners::{
-    AddressCounts, ListenAddress, ListenerActivity, ListenerDump, ListenerHandshakes, ListenerReport,
-    ListenerSnapshot, NetnsSet,
+    AddressCounts, ListenAddress, ListenerActivity, ListenerDump, ListenerHandshakes, ListenerProcesses,
+    ListenerReport, ListenerSnapshot, NetnsSet,
 };
 pub use retransmits::RetransmitSchedule;
 pub use score::{Fault, GroupScore};

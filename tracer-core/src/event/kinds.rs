@@ -157,29 +157,16 @@ impl SynAckRetransmit {
     }
 }
 
-/// The first read of an accepted connection.
+/// A process's call on an established connection, when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstRead {
+pub struct Call {
     /// The time of the event.
     pub time: Timestamp,
     /// The socket of the connection.
     pub socket: SocketId,
-    /// The process that read.
+    /// The process that made the call.
     pub process: Process,
-    /// The thread that read; none when it is the process's main thread.
-    pub thread: Option<ThreadName>,
-}
-
-/// The return of `accept()` with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The time of the event.
-    pub time: Timestamp,
-    /// The socket of the connection.
-    pub socket: SocketId,
-    /// The process that accepted.
-    pub process: Process,
-    /// The thread that accepted; none when it is the process's main thread.
+    /// The thread that made the call; none when it is the process's main thread.
     pub thread: Option<ThreadName>,
 }
 
@@ -345,12 +332,14 @@ pub enum Event {
     },
     /// A SYN-ACK was retransmitted.
     SynAckRetransmit(SynAckRetransmit),
-    /// A process read from an accepted connection for the first time.
-    FirstRead(FirstRead),
+    /// A process read from a connection for the first time.
+    FirstRead(Call),
+    /// A process wrote to a connection for the first time.
+    FirstWrite(Call),
     /// The kernel removed a timewait socket.
     TimewaitEnd(TimewaitEnd),
     /// A process accepted a connection.
-    Accepted(Accepted),
+    Accepted(Call),
     /// This host sent a reset.
     ResetSent(ResetSent),
     /// The peer sent a reset.
@@ -370,9 +359,8 @@ impl Event {
             Self::ExistingTimewait(socket) => socket.time,
             Self::DumpScope { started, .. } | Self::DumpEnd { started, .. } => *started,
             Self::SynAckRetransmit(event) => event.time,
-            Self::FirstRead(event) => event.time,
+            Self::Accepted(call) | Self::FirstRead(call) | Self::FirstWrite(call) => call.time,
             Self::TimewaitEnd(event) => event.time,
-            Self::Accepted(event) => event.time,
             Self::ResetSent(event) => event.time,
             Self::ResetReceived(event) => event.time,
             Self::SegmentDropped(event) => event.time,

@@ -13,7 +13,7 @@ pub use counts::SourceCounts;
 pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
 pub use kernel_name::KernelName;
 pub use kinds::{
-    Accepted, Event, ExistingSocket, ExistingTimewait, FirstRead, HandshakeSegment, ResetReceived, ResetSent,
+    Call, Event, ExistingSocket, ExistingTimewait, HandshakeSegment, ResetReceived, ResetSent,
     SegmentDropped, SynAckRetransmit, TimewaitEnd, Transition,
 };
 pub use process::{Process, ThreadName};

@@ -36,14 +36,14 @@ impl Role {
     }
 }
 
-/// A count of received segments that a later transition compares with its own.
+/// What a count of received segments covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReceivedSegments {
+enum Received {
     Unknown,
     /// All segments until ESTABLISHED.
-    AtEstablished(u32),
+    UntilEstablished,
     /// Segments with payload until the application closed or shut down both directions.
-    WithDataAtClose(u32),
+    WithDataUntilClose,
 }
 
 /// A time from ESTABLISHED to a later event, in 4 bytes: microseconds up to 71 minutes. A longer one is unknown.
@@ -92,12 +92,16 @@ pub struct Connection {
     pub role: Role,
     /// The listener has `TCP_DEFER_ACCEPT`.
     pub(super) defer_accept: bool,
-    /// Segments received until an earlier transition.
-    received: ReceivedSegments,
+    /// What `received_segments` covers; apart from it, because together they would take 8 bytes.
+    received: Received,
+    /// Segments received until an earlier transition, for comparison with a later one.
+    received_segments: u32,
     /// The time from ESTABLISHED to `accept()`.
     accepted: Wait,
     /// The time from ESTABLISHED to the first read.
     first_read: Wait,
+    /// The time from ESTABLISHED to the first write.
+    first_write: Wait,
     /// The start of the connection was not seen.
     pub incomplete: bool,
     /// At least one transition was missed.
@@ -125,9 +129,11 @@ impl Connection {
             interface: transition.interface.and_then(NonZeroU32::new),
             role,
             defer_accept: transition.defer_accept,
-            received: ReceivedSegments::Unknown,
+            received: Received::Unknown,
+            received_segments: 0,
             accepted: Wait::UNKNOWN,
             first_read: Wait::UNKNOWN,
+            first_write: Wait::UNKNOWN,
             incomplete: false,
             gap: false,
             reused_time_wait: false,
@@ -158,9 +164,11 @@ impl Connection {
             interface: socket.interface.and_then(NonZeroU32::new),
             role: Role::Unknown,
             defer_accept: false,
-            received: ReceivedSegments::Unknown,
+            received: Received::Unknown,
+            received_segments: 0,
             accepted: Wait::UNKNOWN,
             first_read: Wait::UNKNOWN,
+            first_write: Wait::UNKNOWN,
             incomplete: true,
             gap: false,
             reused_time_wait: false,
@@ -212,6 +220,11 @@ impl Connection {
         self.first_read = self.wait(time);
     }
 
+    /// Notes the first write.
+    pub(super) fn write(&mut self, time: Timestamp) {
+        self.first_write = self.wait(time);
+    }
+
     fn wait(&self, until: Timestamp) -> Wait {
         let established = self.history.entered(TcpState::Established);
         established.map_or(Wait::UNKNOWN, |since| Wait::new(until.since(since)))
@@ -233,21 +246,21 @@ impl Connection {
         self.first_read.get()
     }
 
+    /// Returns the time from ESTABLISHED until the first write of a process returned, to the microsecond and at most 71
+    /// minutes; none when that was not seen.
+    pub fn first_write(&self) -> Option<Nanos> {
+        self.first_write.get()
+    }
+
     /// Returns the segments with payload received when the application closed or shut down both directions.
     pub(super) fn data_segments_at_close(&self) -> Option<u32> {
-        match self.received {
-            ReceivedSegments::WithDataAtClose(segments) => Some(segments),
-            ReceivedSegments::AtEstablished(_) | ReceivedSegments::Unknown => None,
-        }
+        (self.received == Received::WithDataUntilClose).then_some(self.received_segments)
     }
 
     /// Returns whether the segment that completed the handshake carried the FIN: the peer's FIN arrived with no further
     /// segment.
     pub(super) fn handshake_ended_by_fin(&self, fin: &Transition) -> bool {
-        match (self.received, fin.unaccepted_segments) {
-            (ReceivedSegments::AtEstablished(before), Some(segments)) => segments == before,
-            _ => false,
-        }
+        self.received == Received::UntilEstablished && fin.unaccepted_segments == Some(self.received_segments)
     }
 
     /// Fills in what earlier events did not carry: endpoints, network namespace, cgroup.
@@ -263,9 +276,9 @@ impl Connection {
         self.cgroup_id = transition.cgroup_id.or(self.cgroup_id);
         self.interface = transition.interface.and_then(NonZeroU32::new).or(self.interface);
         if let Some(segments) = transition.data_segments {
-            self.received = ReceivedSegments::WithDataAtClose(segments);
+            (self.received, self.received_segments) = (Received::WithDataUntilClose, segments);
         } else if let (TcpState::Established, Some(info)) = (transition.to, transition.info) {
-            self.received = ReceivedSegments::AtEstablished(info.segments_received);
+            (self.received, self.received_segments) = (Received::UntilEstablished, info.segments_received);
         }
     }
 }

@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::{
     event::{
-        Accepted, ConnKey, Endpoint, Event, ExistingTimewait, FirstRead, Netns, Process, ResetSent, SocketId,
+        Call, ConnKey, Endpoint, Event, ExistingTimewait, Netns, Process, ResetSent, SocketId,
         SynAckRetransmit, TcpInfo, TcpState, Timestamp, Transition,
     },
     lifecycle::{
@@ -231,7 +231,8 @@ impl Tracker {
             Event::ExistingTimewait(socket) => self.existing_timewait(socket),
             Event::DumpEnd { started, timewait } => self.dump_end(*started, *timewait, report),
             Event::SynAckRetransmit(event) => self.syn_ack_retransmitted(event, report),
-            Event::FirstRead(event) => self.first_read(event, report),
+            Event::FirstRead(call) => self.first_read(call, report),
+            Event::FirstWrite(call) => self.first_write(call),
             Event::TimewaitEnd(event) => {
                 self.advance_to(event.time, report);
                 if let Some(end) = self.time_wait_table.end(event) {
@@ -288,28 +289,40 @@ impl Tracker {
         }
     }
 
-    fn first_read(&mut self, event: &FirstRead, report: &mut dyn FnMut(Observation<'_>)) {
-        let Some(slot) = self.find(event.socket) else { return };
+    fn first_read(&mut self, call: &Call, report: &mut dyn FnMut(Observation<'_>)) {
+        let Some(slot) = self.find(call.socket) else { return };
         let connection = &mut self.entries[slot].connection;
-        if gives_way_to(&connection.owner, event.process) {
+        if gives_way_to(&connection.owner, call.process) {
             connection.owner =
-                Owner::from_process(Some(event.process), OwnerSource::Reader).with_thread(event.thread);
+                Owner::from_process(Some(call.process), OwnerSource::Reader).with_thread(call.thread);
         }
-        connection.read(event.time);
+        // Of several processes that read at once, each may be reported.
+        if connection.first_read().is_some() {
+            return;
+        }
+        connection.read(call.time);
         // Without the hook for `accept()`, or if its record is lost.
         if let Some(wait @ AcceptWait::AtMost(_)) = connection.accept_wait() {
             report(Observation::Accepted { connection, wait });
         }
     }
 
-    fn accepted(&mut self, event: &Accepted, report: &mut dyn FnMut(Observation<'_>)) {
-        let Some(slot) = self.find(event.socket) else { return };
+    fn first_write(&mut self, call: &Call) {
+        let Some(slot) = self.find(call.socket) else { return };
+        let connection = &mut self.entries[slot].connection;
+        if connection.first_write().is_none() {
+            connection.write(call.time);
+        }
+    }
+
+    fn accepted(&mut self, call: &Call, report: &mut dyn FnMut(Observation<'_>)) {
+        let Some(slot) = self.find(call.socket) else { return };
         let connection = &mut self.entries[slot].connection;
         if matches!(connection.owner.source, OwnerSource::Listener | OwnerSource::Unknown) {
             connection.owner =
-                Owner::from_process(Some(event.process), OwnerSource::Accept).with_thread(event.thread);
+                Owner::from_process(Some(call.process), OwnerSource::Accept).with_thread(call.thread);
         }
-        connection.accept(event.time);
+        connection.accept(call.time);
         if let Some(wait) = connection.accept_wait() {
             report(Observation::Accepted { connection, wait });
         }

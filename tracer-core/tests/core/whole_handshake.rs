@@ -3,8 +3,8 @@
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
     event::{
-        Accepted, Endpoint, Event, FirstRead, HandshakeSegment, KernelName, Nanos, Process, ResetReceived,
-        ResetSent, SegmentDropped, SocketFlags, SocketId, TcpState, Timestamp, Transition,
+        Call, Endpoint, Event, HandshakeSegment, KernelName, Nanos, Process, ResetReceived, ResetSent,
+        SegmentDropped, SocketFlags, SocketId, TcpState, Timestamp, Transition,
     },
     lifecycle::{
         AcceptWait, CloseReason, ClosedBy, Observation, ObservedDrops, Reset, Tracker, TrackerOptions,
@@ -136,18 +136,10 @@ fn a_reset_before_the_close_names_its_sender() {
 
 #[test]
 fn accept_ends_the_wait_and_a_read_is_only_an_upper_bound() {
-    let read = Event::FirstRead(FirstRead {
-        time: Timestamp(9 * MS),
-        socket: SOCKET,
-        process: process(2),
-        thread: None,
-    });
-    let accept = Event::Accepted(Accepted {
-        time: Timestamp(4 * MS),
-        socket: SOCKET,
-        process: process(1),
-        thread: None,
-    });
+    let read =
+        Event::FirstRead(Call { time: Timestamp(9 * MS), socket: SOCKET, process: process(2), thread: None });
+    let accept =
+        Event::Accepted(Call { time: Timestamp(4 * MS), socket: SOCKET, process: process(1), thread: None });
     let events = [accepted_connection(), vec![accept, read]].concat();
     let observed = AcceptWait::Observed(Nanos::from_millis(3));
     // The connection counts once, although another process reads later.
@@ -157,17 +149,37 @@ fn accept_ends_the_wait_and_a_read_is_only_an_upper_bound() {
     assert_eq!(run(resets(), &events).waits, [(at_most, 2)]);
 }
 
+/// Concurrent calls may each be reported as the first.
+#[test]
+fn only_the_first_read_and_write_count() {
+    let call = |time| Call { time: Timestamp(time * MS), socket: SOCKET, process: process(1), thread: None };
+    let calls = [
+        Event::FirstWrite(call(4)),
+        Event::FirstRead(call(6)),
+        Event::FirstWrite(call(8)),
+        Event::FirstRead(call(9)),
+    ];
+    let events = [accepted_connection(), calls.to_vec()].concat();
+    let mut tracker = Tracker::new(resets());
+    let mut waits = 0;
+    for event in &events {
+        tracker.observe(event, &mut |observation| {
+            waits += usize::from(matches!(observation, Observation::Accepted { .. }));
+        });
+    }
+    let (_, connection) = tracker.connections().next().expect("it is open");
+    assert_eq!(connection.first_write(), Some(Nanos::from_millis(3)));
+    assert_eq!(connection.first_read(), Some(Nanos::from_millis(5)));
+    assert_eq!(waits, 1);
+}
+
 /// A server may accept in one process and serve in another.
 #[test]
 fn the_acceptor_owns_a_connection_until_another_process_uses_it() {
-    let accept = Event::Accepted(Accepted {
-        time: Timestamp(4 * MS),
-        socket: SOCKET,
-        process: process(1),
-        thread: None,
-    });
+    let accept =
+        Event::Accepted(Call { time: Timestamp(4 * MS), socket: SOCKET, process: process(1), thread: None });
     let read = |pid| {
-        Event::FirstRead(FirstRead {
+        Event::FirstRead(Call {
             time: Timestamp(9 * MS),
             socket: SOCKET,
             process: process(pid),

@@ -7,11 +7,11 @@
 mod accept;
 mod drops;
 mod endpoints;
+mod first_use;
 mod memory;
 mod netns;
 mod output;
 mod process;
-mod reader;
 mod receipt;
 mod resets;
 mod segment;
@@ -100,7 +100,23 @@ fn syn_ack_retransmit(ctx: BtfTracePointContext) -> i32 {
 /// `tcp:tcp_rcv_space_adjust` through BTF: `(struct sock *sk)`, after a process has read data.
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 fn first_read(ctx: BtfTracePointContext) -> i32 {
-    reader::read(ctx.arg::<u64>(0));
+    first_use::read(ctx.arg::<u64>(0));
+    0
+}
+
+/// `sock:sock_send_length` through BTF (6.3): `(struct sock *sk, int ret, int flags)`, when a write to a socket of any family
+/// returns.
+#[btf_tracepoint(function = "sock_send_length")]
+fn first_write(ctx: BtfTracePointContext) -> i32 {
+    first_use::written(ctx.arg::<u64>(0), ctx.arg::<i32>(1));
+    0
+}
+
+/// The return of `tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`, unchanged from 4.1 to 7.1; the returned
+/// `int` follows the arguments. For kernels without `sock:sock_send_length`.
+#[fexit(function = "tcp_sendmsg")]
+fn first_write_return(ctx: FExitContext) -> i32 {
+    first_use::written(ctx.arg::<u64>(0), ctx.arg::<i32>(3));
     0
 }
 

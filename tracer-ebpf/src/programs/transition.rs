@@ -11,10 +11,11 @@ use tracer_ebpf::{
 use crate::{
     config,
     endpoints::{self, Endpoints},
+    first_use,
     memory::{Memory, Probed, Typed, nonzero},
     netns,
     output::{Slot, Writer},
-    process, reader, receipt,
+    process, receipt,
 };
 
 /// `SOCK_DONE` and `SOCK_LINGER` of `enum sock_flags`, `include/net/sock.h`, as bits of `skc_flags`.
@@ -57,8 +58,8 @@ pub(crate) fn from_socket(writer: Writer, sk: u64, old: u8, new: u8) {
             port = u16::from_be(Typed::load(tp, config!(socket.inet_sport)));
         }
     }
-    if new == state::ESTABLISHED && old == state::SYN_RECV {
-        reader::expect(sk);
+    if new == state::ESTABLISHED && (old == state::SYN_RECV || old == state::SYN_SENT) {
+        first_use::expect(sk);
     }
     record::<Typed>(slot, Socket { sk, tp }, old, new, Endpoints::of_common::<Typed>(sk, port), netns);
 }

@@ -4,136 +4,46 @@
 //! accept queue between two dumps. On a terminal, the report is redrawn once a second; otherwise it is written once, at the
 //! end.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, SyncSender},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::HashMap;
 use tracer_core::{
-    analysis::{HandshakeAttempt, ListenAddress, ListenerActivity, ListenerReport},
-    event::{Event, Netns, Process, TcpState, Timestamp},
-    lifecycle::{Observation, Tracker},
+    analysis::{ListenerActivity, ListenerProcesses, ListenerReport},
+    event::{Event, Netns, Timestamp},
+    lifecycle::Observation,
 };
 
 use crate::{
     cli::{ListenersArguments, Shared},
-    commands::{
-        input::{Input, Privileges},
-        live_report::LiveReport,
-        trace,
-    },
+    commands::{listener_dumps::ListenerDumps, live_report::LiveReport, trace},
     event_loop::{Consumer, Progress},
-    host::{Cgroup, CgroupResolver, ListenDrops, give_up_priority},
+    host::{Cgroup, CgroupResolver, ListenDrops},
     report::{Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TimeStyle},
-    sources::{
-        Origin,
-        sock_diag::{ListenerWatch, WatchedListeners},
-    },
+    sources::{Origin, sock_diag::WatchedListeners},
 };
 
-/// Shortest time between the starts of two dumps.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// The dumps take at most one part in this many of a processor's time.
-const MAX_SHARE: u32 = 20;
-
 pub(super) fn run(shared: &Shared, arguments: &ListenersArguments) -> anyhow::Result<()> {
-    // Before the privileges are dropped, which other namespaces require.
-    let mut watch = ListenerWatch::open(shared.filter.netns);
-    let mut input = Input::open(shared, Privileges::Dropped)?;
-    // The start may have reported the same namespace already.
-    let news = watch.problems().iter().filter(|&it| !input.announcement.iter().any(|line| line.contains(it)));
-    let news: Vec<String> =
-        news.map(|problem| format!("the list of listeners is incomplete: {problem}")).collect();
-    input.announcement.extend(news);
-    // After the programs are attached and before the start is announced: what follows is in the events and in the next dump.
-    let first = watch.dump();
-    let dumps = DumpThread::start(watch).context(
-        "the thread that dumps the listening sockets could not be started; raise the limit on threads",
-    )?;
+    let (input, first, dumps) = ListenerDumps::beside(shared)?;
     let knows_abandoned = input.traces_syn_ack_retransmits;
     trace::run(shared, input, |origin| {
         Listeners::new(shared, arguments, origin, first, dumps, knows_abandoned)
     })
 }
 
-/// The thread that dumps the listeners. It ends when this handle is dropped.
-struct DumpThread {
-    requests: SyncSender<()>,
-    results: Receiver<WatchedListeners>,
-    /// When the running dump started; none if no dump is running.
-    running: Option<Instant>,
-    next: Instant,
-}
-
-impl DumpThread {
-    fn start(mut watch: ListenerWatch) -> io::Result<Self> {
-        let (requests, requested) = mpsc::sync_channel(1);
-        let (finished, results) = mpsc::sync_channel(1);
-        thread::Builder::new().name("dump".to_owned()).spawn(move || {
-            give_up_priority();
-            while requested.recv().is_ok() {
-                if finished.send(watch.dump()).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Self { requests, results, running: None, next: Instant::now() + INTERVAL })
-    }
-
-    /// Starts a dump when one is due, and returns the result of the last one when it has ended.
-    fn poll(&mut self) -> Option<WatchedListeners> {
-        let Some(started) = self.running else {
-            if Instant::now() >= self.next {
-                self.request();
-            }
-            return None;
-        };
-        let found = self.results.try_recv().ok()?;
-        self.running = None;
-        self.next = started + INTERVAL.max(started.elapsed().saturating_mul(MAX_SHARE));
-        Some(found)
-    }
-
-    /// Dumps now, and waits for the result.
-    fn dump_now(&mut self) -> Option<WatchedListeners> {
-        if self.running.take().is_some() {
-            // It began too early.
-            self.results.recv().ok()?;
-        }
-        self.request();
-        self.running.take()?;
-        self.results.recv().ok()
-    }
-
-    fn request(&mut self) {
-        self.running = self.requests.try_send(()).ok().map(|()| Instant::now());
-    }
-}
-
 /// The drop counters of the watched namespaces.
 type DropsByNetns = HashMap<Option<Netns>, ListenDrops>;
-
-/// The process that listens on each address; none where listeners of several processes share it.
-type Processes = HashMap<ListenAddress, Option<Process>>;
 
 /// A listener to show, with its cgroup.
 type Shown = (ListenerReport, Option<Arc<Cgroup>>);
 
 struct Listeners {
     activity: ListenerActivity,
-    dumps: DumpThread,
+    dumps: ListenerDumps,
     first_drops: DropsByNetns,
     last_drops: DropsByNetns,
     problems: Vec<String>,
     /// At the end of the run.
-    processes: Processes,
+    processes: ListenerProcesses,
     now: Timestamp,
     cgroups: CgroupResolver,
     filter: Filter,
@@ -150,7 +60,7 @@ impl Listeners {
         arguments: &ListenersArguments,
         origin: Origin,
         first: WatchedListeners,
-        dumps: DumpThread,
+        dumps: ListenerDumps,
         knows_abandoned: bool,
     ) -> Self {
         let mut filter = shared.filter();
@@ -162,7 +72,7 @@ impl Listeners {
             last_drops: first_drops.clone(),
             first_drops,
             problems: first.problems,
-            processes: Processes::default(),
+            processes: ListenerProcesses::default(),
             now: Timestamp(0),
             cgroups: origin.resolver,
             filter,
@@ -181,10 +91,10 @@ impl Listeners {
     }
 
     /// Returns the listeners that the filter shows, the worst first.
-    fn shown(&mut self, processes: &Processes, now: Timestamp) -> Vec<Shown> {
+    fn shown(&mut self, processes: &ListenerProcesses, now: Timestamp) -> Vec<Shown> {
         let now = Duration::from_nanos(now.0);
         let mut shown = Vec::new();
-        for report in self.activity.report(|address| processes.get(&address).copied().flatten()) {
+        for report in self.activity.report(processes) {
             if self.filter.shows_listener(&report) {
                 let cgroup = self.cgroups.cgroup(report.socket.cgroup_id, report.process.as_ref(), now);
                 if self.filter.shows_cgroup(cgroup.as_deref()) {
@@ -246,58 +156,14 @@ fn known(drops: Vec<(Option<Netns>, Option<ListenDrops>)>) -> DropsByNetns {
     drops.into_iter().filter_map(|(netns, drops)| Some((netns, drops?))).collect()
 }
 
-fn processes(tracker: &Tracker) -> Processes {
-    let mut processes = Processes::default();
-    for (netns, local, process) in tracker.listeners() {
-        match processes.entry((netns, local)) {
-            Entry::Vacant(entry) => {
-                entry.insert(process);
-            }
-            Entry::Occupied(mut entry) => {
-                let same = |known: &Process| process.is_some_and(|process| process.pid == known.pid);
-                let known = entry.get_mut();
-                *known = known.filter(same);
-            }
-        }
-    }
-    processes
-}
-
 impl Consumer for Listeners {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        match event {
-            Event::Existing(socket) if socket.state == TcpState::Listen => {
-                if let Some(process) = socket.process {
-                    self.activity.owned(socket.cookie, process);
-                }
-            }
-            Event::Transition(transition) => {
-                if let Some(queue) = transition.accept_queue {
-                    self.activity.queue_seen((transition.netns, transition.local), queue);
-                }
-                if let (TcpState::Listen, Some(cookie), Some(process)) =
-                    (transition.to, transition.cookie, transition.process)
-                {
-                    self.activity.owned(cookie, process);
-                }
-            }
-            Event::SynAckRetransmit(retransmit) => {
-                if let Some(queue) = retransmit.accept_queue {
-                    self.activity.queue_seen((retransmit.netns, retransmit.local), queue);
-                }
-            }
-            _ => {}
-        }
+        self.activity.event(event);
         Ok(())
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if let Observation::Accepted { connection, wait } = observation {
-            self.activity.accept_waited((connection.netns, connection.local), wait.duration());
-        }
-        if let Some(attempt) = HandshakeAttempt::ended_by(&observation) {
-            self.activity.handshake(&attempt);
-        }
+        self.activity.observe(&observation);
         Ok(())
     }
 
@@ -306,7 +172,7 @@ impl Consumer for Listeners {
             self.dumped(found);
         }
         if self.live.is_due(progress.now) {
-            let shown = self.shown(&processes(progress.tracker), progress.now);
+            let shown = self.shown(&ListenerProcesses::of(progress.tracker), progress.now);
             let text = self.table(&shown)?;
             self.live.draw(&text, progress.now)?;
         }
@@ -322,7 +188,7 @@ impl Consumer for Listeners {
             Some(found) => self.dumped(found),
             None => self.problems.push("the last dump of the listening sockets failed; try again".to_owned()),
         }
-        self.processes = processes(progress.tracker);
+        self.processes = ListenerProcesses::of(progress.tracker);
         self.now = progress.now;
         Ok(())
     }
@@ -346,37 +212,5 @@ impl Consumer for Listeners {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dumps_run_on_their_thread_one_at_a_time() {
-        let own = crate::sources::sock_diag::Channel::here().unwrap().netns();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mut dumps = DumpThread::start(ListenerWatch::open(own)).unwrap();
-        let has_listener =
-            |found: &WatchedListeners| found.dump.listeners.iter().any(|it| it.local.port == port);
-        assert!(dumps.poll().is_none(), "the first dump is not due yet");
-        assert!(dumps.running.is_none());
-        dumps.next = Instant::now();
-        let end = Instant::now() + Duration::from_secs(60);
-        let found = loop {
-            if let Some(found) = dumps.poll() {
-                break found;
-            }
-            assert!(Instant::now() < end);
-        };
-        assert!(has_listener(&found));
-        assert!(dumps.next > Instant::now(), "the next dump is later");
-        dumps.next = Instant::now();
-        dumps.poll();
-        assert!(dumps.running.is_some());
-        assert!(has_listener(&dumps.dump_now().unwrap()), "after the running dump");
-        assert!(has_listener(&dumps.dump_now().unwrap()));
     }
 }

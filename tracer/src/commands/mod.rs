@@ -14,6 +14,7 @@ mod doctor;
 mod export;
 mod handshakes;
 mod input;
+mod listener_dumps;
 mod listeners;
 mod live_report;
 mod record;

@@ -16,13 +16,14 @@ use std::{
 
 use anyhow::bail;
 use tracer_core::{
-    event::{Nanos, Timestamp},
+    event::{Event, Nanos, Timestamp},
     lifecycle::Observation,
 };
 
 use crate::{
     cli::Shared,
     commands::{
+        listener_dumps::ListenerDumps,
         top::{drawing::Drawing, shared_screen::SharedScreen},
         trace,
     },
@@ -44,11 +45,21 @@ pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         bail!("`top` draws on a terminal, but stdin or stdout is not one: use `connections` instead");
     }
-    trace::trace(shared, |origin| Top::new(shared, origin))
+    if !shared.input.is_empty() {
+        return trace::trace(shared, |origin| Top::new(shared, origin, None));
+    }
+    let (input, first, dumps) = ListenerDumps::beside(shared)?;
+    trace::run(shared, input, |origin| {
+        let mut top = Top::new(shared, origin, Some(dumps));
+        top.model.dumped(first.dump);
+        top
+    })
 }
 
 struct Top {
     model: Model,
+    /// None in a replay.
+    dumps: Option<ListenerDumps>,
     shared_screen: Arc<SharedScreen>,
     last: Option<LastScreen>,
     drawing: Option<Drawing>,
@@ -77,9 +88,9 @@ impl LastScreen {
 }
 
 impl Top {
-    fn new(shared: &Shared, origin: Origin) -> Self {
+    fn new(shared: &Shared, origin: Origin, dumps: Option<ListenerDumps>) -> Self {
         let model = Model::new(shared.filter(), ConnectionCgroups::new(origin.resolver));
-        Self { model, shared_screen: Arc::default(), last: None, drawing: None }
+        Self { model, dumps, shared_screen: Arc::default(), last: None, drawing: None }
     }
 }
 
@@ -89,12 +100,20 @@ impl Consumer for Top {
         Ok(())
     }
 
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.model.event(event);
+        Ok(())
+    }
+
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         self.model.observe(&observation);
         Ok(())
     }
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        if let Some(found) = self.dumps.as_mut().and_then(ListenerDumps::poll) {
+            self.model.dumped(found.dump);
+        }
         let settings = self.shared_screen.lock().settings.clone();
         let due = match &self.last {
             None => true,

@@ -65,7 +65,7 @@ fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
             settings.search.clear();
             settings.state = None;
         }
-        KeyCode::Char(digit @ '1'..='5') => to_tab(settings, Tab::ALL[digit as usize - '1' as usize]),
+        KeyCode::Char(digit @ '1'..='6') => to_tab(settings, Tab::ALL[digit as usize - '1' as usize]),
         KeyCode::Tab | KeyCode::Right => to_tab(settings, settings.tab.moved(1)),
         KeyCode::BackTab | KeyCode::Left => to_tab(settings, settings.tab.moved(Tab::ALL.len() - 1)),
         KeyCode::Enter => settings.detail = true,

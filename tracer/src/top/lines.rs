@@ -2,9 +2,11 @@
 
 use tracer_core::{
     analysis::Edge,
-    event::{Endpoint, Nanos, Netns, Process, SocketId, TcpState, Timestamp},
+    event::{AcceptQueue, Endpoint, Nanos, Netns, Process, SocketId, TcpState, Timestamp},
     lifecycle::{Role, StateSpan},
 };
+
+use crate::top::Tab;
 
 /// Everything on the screen at one moment.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,23 @@ pub struct Screen {
     pub histogram: Vec<String>,
     /// The connections beyond the threshold of their state, longest first.
     pub stuck: Vec<ConnectionLine>,
+    /// The listening sockets, the worst first; none in a replay, which has no queues to look at.
+    pub listeners: Option<Vec<ListenerLine>>,
+    /// Half-open handshakes in the last socket dump, also of filtered listeners.
+    pub half_open: u64,
+}
+
+impl Screen {
+    /// Returns the number of lines of the table in a tab.
+    pub fn lines(&self, tab: Tab) -> usize {
+        match tab {
+            Tab::Diagram | Tab::Connections => self.connections.len(),
+            Tab::Owners => self.owners.len(),
+            Tab::Handshakes => self.handshakes.len(),
+            Tab::Stuck => self.stuck.len(),
+            Tab::Listeners => self.listeners.as_ref().map_or(0, Vec::len),
+        }
+    }
 }
 
 /// A state.
@@ -113,6 +132,31 @@ pub struct HandshakeLine {
     pub why: String,
     /// The group is a worst offender.
     pub is_offender: bool,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerLine {
+    /// The address and port on which it listens.
+    pub local: Endpoint,
+    /// Inode of its network namespace.
+    pub netns: Option<Netns>,
+    /// A process that holds it.
+    pub process: Option<Process>,
+    /// The accept queue.
+    pub queue: Option<AcceptQueue>,
+    /// Half-open handshakes; none if unknown.
+    pub half_open: Option<u64>,
+    /// Drops since the start; none if unknown.
+    pub drops: Option<u32>,
+    /// Completed handshakes since the start; none if other listeners share the address.
+    pub established: Option<u64>,
+    /// Handshakes that clients abandoned, likewise.
+    pub abandoned: Option<u64>,
+    /// 99th percentile of the durations of completed handshakes.
+    pub handshake_p99: Option<Nanos>,
+    /// 99th percentile of the waits for `accept()`.
+    pub accept_wait_p99: Option<Nanos>,
 }
 
 /// A process with its live connections.

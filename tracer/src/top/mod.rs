@@ -13,7 +13,7 @@ mod theme;
 mod view;
 
 pub use input::{Effect, apply};
-pub use lines::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, StateLine};
+pub use lines::{ConnectionLine, EdgeLine, HandshakeLine, ListenerLine, OwnerLine, Screen, StateLine};
 pub use model::Model;
 pub use settings::{Settings, Sort, Tab};
 pub use theme::Theme;

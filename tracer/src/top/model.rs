@@ -7,17 +7,19 @@ use std::{
 
 use tracer_core::{
     analysis::{
-        Edge, GroupReport, HandshakeAttempt, Handshakes, HandshakesBy, HandshakesOptions, LiveCounts,
-        StateGraph,
+        Edge, GroupReport, HandshakeAttempt, Handshakes, HandshakesBy, HandshakesOptions, ListenerActivity,
+        ListenerDump, ListenerHandshakes, ListenerProcesses, ListenerReport, LiveCounts, StateGraph,
     },
     escape::escape,
-    event::{Nanos, SocketId, SourceCounts, TcpState, Timestamp},
+    event::{Event, Nanos, SocketId, SourceCounts, TcpState, Timestamp},
     lifecycle::{Age, Connection, Observation, Thresholds, Tracker},
 };
 
 use crate::{
     report::{ConnectionCgroups, Filter, FirstTransitions, fault_text, group_text, histogram_lines, story},
-    top::{ConnectionLine, EdgeLine, HandshakeLine, OwnerLine, Screen, Settings, Sort, StateLine},
+    top::{
+        ConnectionLine, EdgeLine, HandshakeLine, ListenerLine, OwnerLine, Screen, Settings, Sort, StateLine,
+    },
 };
 
 /// Most lines of a table.
@@ -38,6 +40,8 @@ pub struct Model {
     graph: StateGraph,
     handshakes: Handshakes,
     thresholds: Thresholds,
+    /// From the first dump on.
+    listeners: Option<ListenerActivity>,
     /// The edge counts of at least the last second with their times, oldest first.
     past: VecDeque<(Timestamp, BTreeMap<Edge, u64>)>,
 }
@@ -53,12 +57,31 @@ impl Model {
             graph: StateGraph::default(),
             handshakes: Handshakes::new(options),
             thresholds: Thresholds::default(),
+            listeners: None,
             past: VecDeque::new(),
+        }
+    }
+
+    /// Consumes a dump of the listeners.
+    pub fn dumped(&mut self, dump: ListenerDump) {
+        match &mut self.listeners {
+            None => self.listeners = Some(ListenerActivity::new(dump)),
+            Some(listeners) => listeners.dumped(dump),
+        }
+    }
+
+    /// Consumes an event, before the core's observations of it.
+    pub fn event(&mut self, event: &Event) {
+        if let Some(listeners) = &mut self.listeners {
+            listeners.event(event);
         }
     }
 
     /// Consumes an observation of the core.
     pub fn observe(&mut self, observation: &Observation<'_>) {
+        if let Some(listeners) = &mut self.listeners {
+            listeners.observe(observation);
+        }
         if self.filter.cgroup.is_some() {
             self.cgroups.observe(observation);
         }
@@ -114,7 +137,9 @@ impl Model {
                 connections.push((socket, connection));
             }
         }
+        let half_open = self.listeners.as_ref().map_or(0, ListenerActivity::half_open);
         if self.filter.shows_all() {
+            live.add(TcpState::SynReceived, half_open);
             let (time_wait, fin_wait_2) = tracker.timewait_counts();
             live.add(TcpState::TimeWait, time_wait as u64);
             live.add(TcpState::FinWait2, fin_wait_2 as u64);
@@ -136,7 +161,23 @@ impl Model {
             slowest: report.slowest.iter().map(|(key, attempt)| (group_text(key), story(attempt))).collect(),
             histogram: histogram_lines(report.histogram),
             stuck: sorted(stuck, &Settings::default(), now),
+            listeners: self.listener_lines(tracker, now),
+            half_open,
         }
+    }
+
+    fn listener_lines(&mut self, tracker: &Tracker, now: Timestamp) -> Option<Vec<ListenerLine>> {
+        let reports = self.listeners.as_ref()?.report(&ListenerProcesses::of(tracker));
+        let mut lines = Vec::new();
+        for report in &reports {
+            if lines.len() < MAX_LINES
+                && self.filter.shows_listener(report)
+                && self.filter.shows_cgroup_of_listener(report, &mut self.cgroups, now)
+            {
+                lines.push(listener_line(report));
+            }
+        }
+        Some(lines)
     }
 
     fn states(&self, live: &LiveCounts) -> Vec<StateLine> {
@@ -173,6 +214,22 @@ impl Model {
             self.past.push_back((now, counts));
         }
         edges
+    }
+}
+
+fn listener_line(report: &ListenerReport) -> ListenerLine {
+    let handshakes = report.handshakes.as_ref();
+    ListenerLine {
+        local: report.socket.local,
+        netns: report.socket.netns,
+        process: report.process,
+        queue: report.socket.accept_queue,
+        half_open: report.half_open,
+        drops: report.drops_during,
+        established: handshakes.map(ListenerHandshakes::established),
+        abandoned: handshakes.map(ListenerHandshakes::abandoned),
+        handshake_p99: handshakes.and_then(|handshakes| handshakes.durations().quantile(0.99)),
+        accept_wait_p99: handshakes.and_then(|handshakes| handshakes.accept_waits().quantile(0.99)),
     }
 }
 

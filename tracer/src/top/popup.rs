@@ -13,7 +13,7 @@ use crate::{
 };
 
 const HELP: [&str; 15] = [
-    "1-5, Tab, click   diagram, connections, owners, handshakes, stuck",
+    "1-6, Tab, click   diagram, connections, owners, handshakes, stuck, listeners",
     "Up Down k j       select a line; wheel, PgUp PgDn Home End too",
     "Enter             the selected connection with its timeline",
     "s                 sort by the next column",
@@ -44,7 +44,7 @@ pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: 
         field("Local     ", endpoint_text(connection.local)),
         field("Remote    ", endpoint_text(connection.remote)),
         field("Role      ", connection.role.name().to_owned()),
-        field("Process   ", format!("{}, by {}", process_text(connection), connection.owner_source)),
+        field("Process   ", format!("{}, by {}", process_text(connection.process), connection.owner_source)),
         field("Namespace ", connection.netns.map_or_else(|| "-".to_owned(), |netns| netns.to_string())),
         field(
             "Handshake ",

@@ -18,12 +18,14 @@ pub enum Tab {
     Handshakes,
     /// Connections beyond the threshold of their state.
     Stuck,
+    /// The listening sockets.
+    Listeners,
 }
 
 impl Tab {
     /// Every tab, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Diagram, Self::Connections, Self::Owners, Self::Handshakes, Self::Stuck];
+    pub const ALL: [Self; 6] =
+        [Self::Diagram, Self::Connections, Self::Owners, Self::Handshakes, Self::Stuck, Self::Listeners];
 
     /// Returns the displayed name.
     pub(crate) const fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Tab {
             Self::Owners => "Owners",
             Self::Handshakes => "Handshakes",
             Self::Stuck => "Stuck",
+            Self::Listeners => "Listeners",
         }
     }
 
@@ -115,7 +118,7 @@ impl Settings {
         let lines = match self.tab {
             Tab::Diagram | Tab::Connections => &screen.connections,
             Tab::Stuck => &screen.stuck,
-            Tab::Owners | Tab::Handshakes => return None,
+            Tab::Owners | Tab::Handshakes | Tab::Listeners => return None,
         };
         lines.get(self.selected.min(lines.len().checked_sub(1)?))
     }

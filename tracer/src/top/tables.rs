@@ -7,7 +7,10 @@ use ratatui::{
     text::Line,
     widgets::{Block, Cell, Paragraph, Row, Table, TableState},
 };
-use tracer_core::{escape::escape, event::TcpState};
+use tracer_core::{
+    escape::escape,
+    event::{Process, TcpState},
+};
 
 use crate::{
     report::{duration_text, endpoint_text},
@@ -25,12 +28,7 @@ pub(super) fn draw(
     settings: &Settings,
     theme: Theme,
 ) -> Rect {
-    let count = match tab {
-        Tab::Diagram | Tab::Connections => screen.connections.len(),
-        Tab::Owners => screen.owners.len(),
-        Tab::Handshakes => screen.handshakes.len(),
-        Tab::Stuck => screen.stuck.len(),
-    };
+    let count = screen.lines(tab);
     let selected = (count > 0 && focused).then(|| settings.selected.min(count.saturating_sub(1)));
     let state = &mut TableState::new().with_selected(selected);
     let title = match tab {
@@ -38,6 +36,7 @@ pub(super) fn draw(
         Tab::Owners => format!(" Owners: {} ", screen.owners.len()),
         Tab::Handshakes => " Handshakes ".to_owned(),
         Tab::Stuck => format!(" Stuck: {} beyond their threshold ", screen.stuck.len()),
+        Tab::Listeners => listeners_title(screen),
     };
     let block = Block::bordered().title(title).border_style(theme.dim()).title_style(theme.title());
     let inner = block.inner(area);
@@ -50,6 +49,10 @@ pub(super) fn draw(
         Tab::Handshakes => handshakes(frame, area, block, screen, state, theme),
         Tab::Stuck => {
             let table = connections(area.width, &screen.stuck, theme).block(block);
+            frame.render_stateful_widget(table, area, state);
+        }
+        Tab::Listeners => {
+            let table = listeners(area.width, screen, theme).block(block);
             frame.render_stateful_widget(table, area, state);
         }
     }
@@ -73,7 +76,7 @@ fn connections(width: u16, lines: &[ConnectionLine], theme: Theme) -> Table<'sta
     // A narrow table omits the local address, a very narrow one also the handshake.
     let (local, handshake) = (width >= 96, width >= 74);
     let rows = lines.iter().map(|line| {
-        let mut cells = vec![Cell::from(process_text(line))];
+        let mut cells = vec![Cell::from(process_text(line.process))];
         if local {
             cells.push(Cell::from(endpoint_text(line.local)));
         }
@@ -120,17 +123,58 @@ fn is_suspicious(state: TcpState) -> bool {
     matches!(state, TcpState::CloseWait | TcpState::Closing | TcpState::LastAck | TcpState::SynSent)
 }
 
-pub(super) fn process_text(line: &ConnectionLine) -> String {
-    line.process
-        .map_or_else(|| "-".to_owned(), |process| format!("{} ({})", escape(process.name()), process.pid))
+pub(super) fn process_text(process: Option<Process>) -> String {
+    process.map_or_else(|| "-".to_owned(), |process| format!("{} ({})", escape(process.name()), process.pid))
+}
+
+fn listeners_title(screen: &Screen) -> String {
+    match &screen.listeners {
+        Some(listeners) => {
+            format!(" Listeners: {}, {} half-open handshakes ", listeners.len(), screen.half_open)
+        }
+        None => " Listeners: not in a recording, which has no accept queues ".to_owned(),
+    }
+}
+
+fn listeners(width: u16, screen: &Screen, theme: Theme) -> Table<'static> {
+    let wide = width >= 110;
+    let right = |text: String| Cell::from(Line::from(text).right_aligned());
+    let number = |number: Option<u64>| right(number.map_or_else(|| "-".to_owned(), |it| it.to_string()));
+    let rows = screen.listeners.iter().flatten().map(|line| {
+        let queue =
+            line.queue.map_or_else(|| "-".to_owned(), |queue| format!("{}/{}", queue.length, queue.limit));
+        // Linux admits one connection more than the limit.
+        let is_full = line.queue.is_some_and(|queue| queue.length > queue.limit);
+        let drops = line.drops.map(u64::from);
+        let bad = |is_bad: bool| if is_bad { theme.bad() } else { Style::new() };
+        let mut cells = vec![
+            Cell::from(endpoint_text(line.local)),
+            right(queue).style(bad(is_full)),
+            number(line.half_open),
+            number(drops).style(bad(drops > Some(0))),
+        ];
+        if wide {
+            cells.extend([number(line.established), number(line.abandoned)]);
+            cells.push(right(duration_text(line.handshake_p99)));
+        }
+        cells.extend([right(duration_text(line.accept_wait_p99)), Cell::from(process_text(line.process))]);
+        Row::new(cells)
+    });
+    let mut head = vec!["LISTENER", "    QUEUE", "HALF-OPEN", "DROPPED"];
+    let mut widths =
+        vec![Constraint::Length(23), Constraint::Length(9), Constraint::Length(9), Constraint::Length(7)];
+    if wide {
+        head.extend(["   ESTAB", "ABANDONED", "     P99"]);
+        widths.extend([Constraint::Length(8), Constraint::Length(9), Constraint::Length(8)]);
+    }
+    head.extend(["WAIT-P99", "PROCESS"]);
+    widths.extend([Constraint::Length(8), Constraint::Fill(1)]);
+    table(rows, &widths, head, theme)
 }
 
 fn owners(screen: &Screen, theme: Theme) -> Table<'static> {
     let rows = screen.owners.iter().map(|owner| {
-        let name = owner.process.map_or_else(
-            || "unknown".to_owned(),
-            |process| format!("{} ({})", escape(process.name()), process.pid),
-        );
+        let name = owner.process.map_or_else(|| "unknown".to_owned(), |process| process_text(Some(process)));
         let states: Vec<String> =
             owner.states.iter().map(|(state, count)| format!("{count} {}", state.kernel_name())).collect();
         Row::new([name, owner.count.to_string(), states.join(", ")])

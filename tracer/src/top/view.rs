@@ -99,6 +99,9 @@ fn head(screen: &Screen, settings: &Settings, theme: Theme) -> Line<'static> {
     if !screen.stuck.is_empty() {
         spans.push(Span::styled(format!("  {} stuck", screen.stuck.len()), theme.bad()));
     }
+    if screen.half_open > 0 {
+        spans.push(Span::raw(format!("  {} half-open", screen.half_open)));
+    }
     if settings.paused {
         spans.push(Span::styled("  PAUSED", theme.selected()));
     }

@@ -9,8 +9,8 @@ use tcptrace_bpf::{
 };
 use tracer_core::{
     event::{
-        AcceptQueue, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead,
-        Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
+        AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, Nanos,
+        Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
         TcpState, ThreadName, Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
@@ -58,7 +58,7 @@ fn events(count: u64) -> Vec<Event> {
     ];
     for time in 3..count {
         events.push(match time % 5 {
-            0 => Event::FirstRead(FirstRead {
+            0 => Event::FirstRead(Call {
                 time: Timestamp(time),
                 socket: SocketId(time),
                 process,

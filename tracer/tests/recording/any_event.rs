@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use proptest::{option, prelude::*};
 use tracer_core::event::{
-    AcceptQueue, Accepted, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, FirstRead,
-    HandshakeSegment, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
-    SegmentDropped, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName,
-    Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, Call, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, HandshakeSegment,
+    KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent, SegmentDropped,
+    SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp,
+    TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -171,6 +171,11 @@ fn name() -> impl Strategy<Value = KernelName> {
     any::<Vec<u8>>().prop_map(|bytes| KernelName::new(&bytes))
 }
 
+fn call() -> impl Strategy<Value = Call> {
+    (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName)))
+        .prop_map(|(time, socket, process, thread)| Call { time, socket: SocketId(socket), process, thread })
+}
+
 /// Returns a strategy for any event.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
@@ -184,17 +189,14 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         ),
         1 => (time(), any::<u32>()).prop_map(|(started, netns)| Event::DumpScope { started, netns: Netns(netns) }),
         2 => syn_ack(),
-        1 => (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName))).prop_map(|(time, socket, process, thread)| {
-            Event::FirstRead(FirstRead { time, socket: SocketId(socket), process, thread })
-        }),
+        1 => call().prop_map(Event::FirstRead),
+        1 => call().prop_map(Event::FirstWrite),
+        1 => call().prop_map(Event::Accepted),
         1 => (time(), state(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
             |(time, state, local, remote, netns)| {
                 Event::TimewaitEnd(TimewaitEnd { time, state, local, remote, netns: netns.map(Netns) })
             }
         ),
-        1 => (time(), any::<u64>(), process(), option::of(comm().prop_map(ThreadName))).prop_map(|(time, socket, process, thread)| {
-            Event::Accepted(Accepted { time, socket: SocketId(socket), process, thread })
-        }),
         1 => (time(), any::<Option<u64>>(), option::of(state()), endpoint(), endpoint(), any::<Option<u32>>(), option::of(name())).prop_map(
             |(time, socket, state, local, remote, netns, reason)| {
                 let (socket, netns) = (socket.map(SocketId), netns.map(Netns));

@@ -5,7 +5,10 @@ use tcptrace_bpf::{
     report::{ListenerDropsRow, ListenerRow, ListenerTable},
 };
 use tracer_core::{
-    analysis::{HandshakeAttempt, HandshakeOutcome, ListenerActivity, ListenerDump, ListenerSnapshot},
+    analysis::{
+        HandshakeAttempt, HandshakeOutcome, ListenerActivity, ListenerDump, ListenerProcesses,
+        ListenerSnapshot,
+    },
     event::{AcceptQueue, Endpoint, Nanos, Netns, SocketCookie},
 };
 
@@ -52,7 +55,7 @@ fn table(wide: bool, knows_abandoned: bool) -> String {
     activity.owned(SocketCookie(2), process(4711, "nginx\u{1b}[31m"));
     let path = "/system.slice/nginx.service";
     let cgroup = Cgroup { owner: CgroupOwner::from_path(path), path: path.to_owned() };
-    let reports = activity.report(|_| None);
+    let reports = activity.report(&ListenerProcesses::default());
     let counts = ListenDrops {
         listen_overflows: Some(31),
         listen_drops: Some(31),

@@ -11,7 +11,8 @@ use tcptrace_bpf::{
     top::{EdgeLine, Effect, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
 };
 use tracer_core::{
-    event::{SourceCounts, TcpState, Timestamp},
+    analysis::{ListenerDump, ListenerSnapshot},
+    event::{AcceptQueue, Endpoint, Netns, SocketCookie, SourceCounts, TcpState, Timestamp},
     lifecycle::{Tracker, TrackerOptions},
 };
 
@@ -29,8 +30,29 @@ fn model() -> Model {
     )
 }
 
+/// A busy listener whose accept queue is full, and an idle one.
+fn listeners(drops: u32) -> ListenerDump {
+    let netns = Some(Netns(4_026_531_840));
+    let listener = |port: u16, length, drops| ListenerSnapshot {
+        cookie: SocketCookie(u64::from(port)),
+        netns,
+        local: Endpoint { address: std::net::Ipv4Addr::UNSPECIFIED.into(), port },
+        accept_queue: Some(AcceptQueue { length, limit: 128 }),
+        drops: Some(drops),
+        cgroup_id: None,
+    };
+    ListenerDump {
+        listeners: vec![listener(22, 0, 0), listener(443, 129, drops)],
+        half_open: [((netns, listener(443, 0, 0).local), 7)].into_iter().collect(),
+        complete: [netns].into_iter().collect(),
+        half_open_complete: [netns].into_iter().collect(),
+    }
+}
+
 fn screen_with(settings: &Settings) -> Screen {
     let mut model = model();
+    model.dumped(listeners(100));
+    model.dumped(listeners(112));
     let events = host();
     let tracker = observe(&events, |observation| model.observe(&observation));
     let source = SourceCounts { seen: events.len() as u64, skipped: Some(0), ..SourceCounts::default() };
@@ -59,6 +81,7 @@ fn common_terminal_sizes() {
     insta::assert_snapshot!("120x40", text(120, 40, &Settings::default()));
     insta::assert_snapshot!("200x60", text(200, 60, &Settings::default()));
     insta::assert_snapshot!("200x24", text(200, 24, &on(Tab::Stuck)));
+    insta::assert_snapshot!("listeners_200x24", text(200, 24, &on(Tab::Listeners)));
 }
 
 #[test]
@@ -68,6 +91,7 @@ fn every_tab_at_the_smallest_size() {
         ("owners", Tab::Owners),
         ("handshakes", Tab::Handshakes),
         ("stuck", Tab::Stuck),
+        ("listeners", Tab::Listeners),
     ] {
         insta::assert_snapshot!(name, text(80, 24, &on(tab)));
     }

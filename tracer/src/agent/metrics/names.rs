@@ -125,7 +125,7 @@ pub(super) const NETWORK_TYPES: [&str; 2] = ["ipv4", "ipv6"];
 pub(super) const LISTENER_DUMPS: &str = "listener_dumps";
 
 /// Values of the label `type` of `tcptrace_events_total`, in array order.
-pub(super) const EVENT_TYPES: [&str; 9] = [
+pub(super) const EVENT_TYPES: [&str; 10] = [
     "transition",
     "existing",
     "syn_ack_retransmit",
@@ -135,6 +135,7 @@ pub(super) const EVENT_TYPES: [&str; 9] = [
     "reset_sent",
     "reset_received",
     "segment_dropped",
+    "first_write",
 ];
 
 /// Values of the label `until` of `tcptrace_accept_wait_seconds`, in array order.

@@ -89,6 +89,7 @@ impl Recorder {
             Event::ResetSent(_) => 6,
             Event::ResetReceived(_) => 7,
             Event::SegmentDropped(_) => 8,
+            Event::FirstWrite(_) => 9,
             Event::DumpScope { .. } | Event::DumpEnd { .. } | Event::Time(_) => return,
         };
         self.totals.events[place] += 1;

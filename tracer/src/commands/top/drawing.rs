@@ -20,7 +20,7 @@ use crate::{
         terminal::{OwnTerminal, restore},
     },
     host::give_up_priority,
-    top::{Effect, Regions, Tab, Theme, apply, draw},
+    top::{Effect, Regions, Theme, apply, draw},
 };
 
 /// Longest wait for the drawing thread to end.
@@ -122,12 +122,7 @@ fn run_screen(mut terminal: OwnTerminal, shared: &SharedScreen) -> io::Result<()
             let mut guard = shared.lock();
             let current = &mut *guard;
             let before = current.settings.selected;
-            let lines = match current.settings.tab {
-                Tab::Diagram | Tab::Connections => current.screen.connections.len(),
-                Tab::Owners => current.screen.owners.len(),
-                Tab::Handshakes => current.screen.handshakes.len(),
-                Tab::Stuck => current.screen.stuck.len(),
-            };
+            let lines = current.screen.lines(current.settings.tab);
             if apply(&mut current.settings, &event, regions, lines) == Effect::Redraw {
                 shown = None;
             }

@@ -12,7 +12,7 @@ pub enum Kind {
     SnapshotEnd = 2,
     /// A SYN-ACK was retransmitted.
     SynAckRetransmit = 3,
-    /// The first read of a process from an accepted connection.
+    /// The first read of a process from a connection.
     FirstRead = 4,
     /// A timewait socket ended.
     TimewaitEnd = 5,
@@ -32,11 +32,13 @@ pub enum Kind {
     ResetReceived = 12,
     /// This host dropped a segment of a handshake.
     SegmentDropped = 13,
+    /// The first write of a process to a connection.
+    FirstWrite = 14,
 }
 
 impl Kind {
     /// Every kind, in the order of the column's dictionary.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Transition,
         Self::Existing,
         Self::SnapshotEnd,
@@ -51,6 +53,7 @@ impl Kind {
         Self::ResetSent,
         Self::ResetReceived,
         Self::SegmentDropped,
+        Self::FirstWrite,
     ];
 
     /// Returns the name in the `kind` column, which is part of the contract.
@@ -70,6 +73,7 @@ impl Kind {
             Self::ResetSent => "reset_sent",
             Self::ResetReceived => "reset_received",
             Self::SegmentDropped => "segment_dropped",
+            Self::FirstWrite => "first_write",
         }
     }
 

@@ -12,8 +12,8 @@ use arrow_array::{
 };
 use hashbrown::HashSet;
 use tracer_core::event::{
-    AcceptQueue, Accepted, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
-    FirstRead, HandshakeSegment, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
+    AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
+    HandshakeSegment, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
     SegmentDropped, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
     ThreadName, Timestamp, TimewaitEnd, Transition,
 };
@@ -219,9 +219,10 @@ impl Rows {
                 self.time(row).map(|started| Event::DumpEnd { started, timewait })
             }
             Some(Kind::SynAckRetransmit) => self.syn_ack_retransmit(row).map(Event::SynAckRetransmit),
-            Some(Kind::FirstRead) => self.first_read(row, cgroups).map(Event::FirstRead),
+            Some(Kind::FirstRead) => self.call(row, cgroups).map(Event::FirstRead),
+            Some(Kind::FirstWrite) => self.call(row, cgroups).map(Event::FirstWrite),
             Some(Kind::TimewaitEnd) => self.timewait_end(row).map(Event::TimewaitEnd),
-            Some(Kind::Accepted) => self.accepted(row, cgroups).map(Event::Accepted),
+            Some(Kind::Accepted) => self.call(row, cgroups).map(Event::Accepted),
             Some(Kind::ResetSent) => self.reset_sent(row).map(Event::ResetSent),
             Some(Kind::ResetReceived) => self.reset_received(row).map(Event::ResetReceived),
             Some(Kind::SegmentDropped) => self.segment_dropped(row).map(Event::SegmentDropped),
@@ -363,20 +364,15 @@ impl Rows {
         })
     }
 
-    fn first_read(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<FirstRead> {
+    fn call(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<Call> {
         let process = self.process(row)?;
         self.record_cgroups(row, Some(&process), cgroups);
-        Some(FirstRead {
+        Some(Call {
             time: self.time(row)?,
             socket: SocketId(self.socket.get(row)?),
             process,
             thread: self.thread(row),
         })
-    }
-
-    fn accepted(&mut self, row: usize, cgroups: &RecordedCgroups) -> Option<Accepted> {
-        let FirstRead { time, socket, process, thread } = self.first_read(row, cgroups)?;
-        Some(Accepted { time, socket, process, thread })
     }
 
     fn reset_sent(&self, row: usize) -> Option<ResetSent> {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tracer_core::event::{
-    AcceptQueue, Accepted, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
-    FirstRead, HandshakeSegment, KernelName, Netns, Process, ResetReceived, ResetSent, SegmentDropped,
-    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
+    HandshakeSegment, KernelName, Netns, Process, ResetReceived, ResetSent, SegmentDropped, SocketFlags,
+    SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -142,9 +142,10 @@ impl BatchColumns {
                 }
             }
             Event::SynAckRetransmit(event) => self.syn_ack_retransmit(event),
-            Event::FirstRead(event) => self.first_read(event, resolver),
+            Event::FirstRead(call) => self.call(Kind::FirstRead, call, resolver),
+            Event::FirstWrite(call) => self.call(Kind::FirstWrite, call, resolver),
             Event::TimewaitEnd(event) => self.timewait_end(event),
-            Event::Accepted(event) => self.accepted(event, resolver),
+            Event::Accepted(call) => self.call(Kind::Accepted, call, resolver),
             Event::ResetSent(event) => self.reset_sent(event),
             Event::ResetReceived(event) => self.reset_received(event),
             Event::SegmentDropped(event) => self.segment_dropped(event),
@@ -288,9 +289,9 @@ impl BatchColumns {
         self.acked.1.put(self.rows, *acked);
     }
 
-    fn first_read(&mut self, event: &FirstRead, resolver: &mut CgroupResolver) {
-        let FirstRead { time, socket, process, thread } = event;
-        self.begin(Kind::FirstRead, *time);
+    fn call(&mut self, kind: Kind, call: &Call, resolver: &mut CgroupResolver) {
+        let Call { time, socket, process, thread } = call;
+        self.begin(kind, *time);
         self.socket.put(self.rows, socket.0);
         self.owner(Some(process), None, false, *time, resolver);
         self.thread(*thread);
@@ -301,14 +302,6 @@ impl BatchColumns {
         self.begin(Kind::TimewaitEnd, *time);
         self.from.put(self.rows, state_index(*state));
         self.endpoints(*local, *remote, *netns);
-    }
-
-    fn accepted(&mut self, event: &Accepted, resolver: &mut CgroupResolver) {
-        let Accepted { time, socket, process, thread } = event;
-        self.begin(Kind::Accepted, *time);
-        self.socket.put(self.rows, socket.0);
-        self.owner(Some(process), None, false, *time, resolver);
-        self.thread(*thread);
     }
 
     fn reset_sent(&mut self, event: &ResetSent) {

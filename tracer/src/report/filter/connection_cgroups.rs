@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tracer_core::{
-    analysis::HandshakeAttempt,
+    analysis::{HandshakeAttempt, ListenerReport},
     event::{Timestamp, Transition},
     lifecycle::{ClosedConnection, Connection, Observation},
 };
@@ -42,6 +42,11 @@ impl ConnectionCgroups {
     /// Returns the cgroup of a connection whose handshake ended.
     pub fn of_attempt(&mut self, attempt: &HandshakeAttempt) -> Option<Arc<Cgroup>> {
         self.0.cgroup(attempt.cgroup_id, attempt.process.as_ref(), Duration::from_nanos(attempt.ended.0))
+    }
+
+    /// Returns the cgroup of a listener at the time `now`.
+    pub fn of_listener(&mut self, listener: &ListenerReport, now: Timestamp) -> Option<Arc<Cgroup>> {
+        self.0.cgroup(listener.socket.cgroup_id, listener.process.as_ref(), Duration::from_nanos(now.0))
     }
 
     /// Returns the cgroup of a transition's socket: by the id of the transition, else of the connection.

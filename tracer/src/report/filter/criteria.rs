@@ -96,6 +96,16 @@ impl Filter {
         self.cgroup.is_none() || self.shows_cgroup(cgroups.of_connection(connection, now).as_deref())
     }
 
+    /// Returns whether the cgroup of a listener matches.
+    pub fn shows_cgroup_of_listener(
+        &self,
+        listener: &ListenerReport,
+        cgroups: &mut ConnectionCgroups,
+        now: Timestamp,
+    ) -> bool {
+        self.cgroup.is_none() || self.shows_cgroup(cgroups.of_listener(listener, now).as_deref())
+    }
+
     /// Returns whether the filter needs both ports, which the first transition of a connection may lack.
     pub(super) fn needs_ports(&self) -> bool {
         self.local_ports.is_some() || self.remote_ports.is_some() || !self.remote.is_empty()

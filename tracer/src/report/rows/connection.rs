@@ -212,6 +212,8 @@ fields! { ConnectionRow<'_>, |row| {
     /// Segments of the handshake that this host dropped: see
     /// [handshake-durations.md](handshake-durations.md#dropped-segments). In CSV `syn:netfilter_drop:nft_do_chain:1`
     syn_drops: ArrayVec<SegmentDrop, 3> = drops(row.closed.drops);
+    /// Time from ESTABLISHED until the first write of a process returned. Null if unknown or never
+    first_write_us: Option<f64> ["us"] = row.connection.first_write().map(microseconds);
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {

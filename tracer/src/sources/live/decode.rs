@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_core::event::{
-    AcceptQueue, Accepted, CgroupId, Endpoint, Event, FirstRead, HandshakeSegment, KernelName, Micros,
-    Millis, Netns, Process, ResetReceived, ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId,
-    SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, Call, CgroupId, Endpoint, Event, HandshakeSegment, KernelName, Micros, Millis, Netns,
+    Process, ResetReceived, ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId, SynAckRetransmit,
+    TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
 
@@ -86,12 +86,8 @@ fn of_parts(parts: &Parts, key: AddressKey, reasons: &Reasons) -> Option<Event> 
                 acked: record.flags & flags::ACKED != 0,
             })
         }
-        kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(FirstRead {
-            time: Timestamp(record.time_ns),
-            socket: key.obfuscate(record.socket),
-            process: process(parts)?,
-            thread: thread(parts),
-        }),
+        kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(call(parts, key)?),
+        kind if kind == RecordKind::FirstWrite as u8 => Event::FirstWrite(call(parts, key)?),
         kind if kind == RecordKind::TimeWaitEnd as u8 => {
             let (local, remote) = endpoints(parts)?;
             Event::TimewaitEnd(TimewaitEnd {
@@ -102,12 +98,7 @@ fn of_parts(parts: &Parts, key: AddressKey, reasons: &Reasons) -> Option<Event> 
                 netns: netns(parts),
             })
         }
-        kind if kind == RecordKind::Accepted as u8 => Event::Accepted(Accepted {
-            time: Timestamp(record.time_ns),
-            socket: key.obfuscate(record.socket),
-            process: process(parts)?,
-            thread: thread(parts),
-        }),
+        kind if kind == RecordKind::Accepted as u8 => Event::Accepted(call(parts, key)?),
         kind if kind == RecordKind::ResetSent as u8 => {
             let (local, remote) = endpoints(parts)?;
             Event::ResetSent(ResetSent {
@@ -128,6 +119,15 @@ fn of_parts(parts: &Parts, key: AddressKey, reasons: &Reasons) -> Option<Event> 
             Event::SegmentDropped(segment_dropped(parts, key, reasons)?)
         }
         _ => return None,
+    })
+}
+
+fn call(parts: &Parts, key: AddressKey) -> Option<Call> {
+    Some(Call {
+        time: Timestamp(parts.record.time_ns),
+        socket: key.obfuscate(parts.record.socket),
+        process: process(parts)?,
+        thread: thread(parts),
     })
 }
 

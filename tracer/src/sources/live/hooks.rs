@@ -22,6 +22,8 @@ pub enum Hook {
     Drop,
     /// `tcp_conn_request`
     AcceptQueueFull,
+    /// `sock:sock_send_length`, or the return of `tcp_sendmsg`
+    FirstWrite,
 }
 
 /// How a program attaches to its hook.
@@ -35,9 +37,32 @@ pub(super) enum HookKind {
     Return,
 }
 
+/// A place in the kernel to which the program of a hook attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) program: &'static str,
+    pub(super) kind: HookKind,
+    /// The name of the tracepoint or function.
+    pub(super) target: &'static str,
+}
+
+impl Place {
+    const fn tracepoint(program: &'static str, target: &'static str) -> Self {
+        Self { program, kind: HookKind::Tracepoint, target }
+    }
+
+    const fn entry(program: &'static str, target: &'static str) -> Self {
+        Self { program, kind: HookKind::Entry, target }
+    }
+
+    const fn returned(program: &'static str, target: &'static str) -> Self {
+        Self { program, kind: HookKind::Return, target }
+    }
+}
+
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SynAckRetransmit,
         Self::FirstRead,
         Self::TimeWaitEnd,
@@ -46,6 +71,7 @@ impl Hook {
         Self::ResetReceived,
         Self::Drop,
         Self::AcceptQueueFull,
+        Self::FirstWrite,
     ];
 
     /// Returns the name on the command line and in `doctor`.
@@ -59,6 +85,7 @@ impl Hook {
             Self::ResetReceived => "reset_received",
             Self::Drop => "drop",
             Self::AcceptQueueFull => "accept_queue_full",
+            Self::FirstWrite => "first_write",
         }
     }
 
@@ -67,54 +94,49 @@ impl Hook {
         Self::ALL.into_iter().find(|hook| hook.name() == name)
     }
 
-    /// Returns the name of the tracepoint or function.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::SynAckRetransmit => "tcp_retransmit_synack",
-            Self::FirstRead => "tcp_rcv_space_adjust",
-            Self::TimeWaitEnd => "inet_twsk_kill",
-            Self::Accept => "inet_csk_accept",
-            Self::ResetSent => "tcp_send_reset",
-            Self::ResetReceived => "tcp_receive_reset",
-            Self::Drop => "kfree_skb",
-            Self::AcceptQueueFull => "tcp_conn_request",
-        }
-    }
-
     /// Returns the effect of a missing hook.
     pub const fn cost(self) -> &'static str {
         match self {
             Self::SynAckRetransmit => "abandoned server handshakes are not counted",
-            Self::FirstRead => "an accepted connection keeps its listener's owner until it is closed",
+            Self::FirstRead => {
+                "the time of the first read is unknown, and an accepted connection keeps its listener's or acceptor's owner until it is closed"
+            }
             Self::TimeWaitEnd => "the end of TIME_WAIT is modelled (60 s), not observed",
             Self::Accept => "the wait for accept() has only an upper bound, the first read",
             Self::ResetSent => "resets have no reason, and SYNs that this host refuses are not counted",
             Self::ResetReceived => "the sender of a reset is not confirmed",
             Self::Drop => "segments of handshakes that this host drops are not found",
             Self::AcceptQueueFull => "SYNs that a full accept queue drops are not found",
+            Self::FirstWrite => "the time of the first write is unknown",
         }
     }
 
-    pub(super) const fn program(self) -> &'static str {
-        match self {
-            Self::SynAckRetransmit => "syn_ack_retransmit",
-            Self::FirstRead => "first_read",
-            Self::TimeWaitEnd => "time_wait_end",
-            Self::Accept => "accepted",
-            Self::ResetSent => "reset_sent",
-            Self::ResetReceived => "reset_received",
-            Self::Drop => "segment_dropped",
-            Self::AcceptQueueFull => "accept_queue_full",
-        }
+    /// Returns the names of the tracepoints or functions of which one is enough, in the order in which they are tried.
+    pub fn targets(self) -> impl Iterator<Item = &'static str> {
+        self.places().iter().map(|place| place.target)
     }
 
-    pub(super) const fn kind(self) -> HookKind {
+    /// Returns the places to try, the cheapest first. One is enough.
+    pub(super) const fn places(self) -> &'static [Place] {
         match self {
-            Self::SynAckRetransmit | Self::FirstRead | Self::ResetSent | Self::ResetReceived | Self::Drop => {
-                HookKind::Tracepoint
+            Self::SynAckRetransmit => {
+                const { &[Place::tracepoint("syn_ack_retransmit", "tcp_retransmit_synack")] }
             }
-            Self::TimeWaitEnd | Self::AcceptQueueFull => HookKind::Entry,
-            Self::Accept => HookKind::Return,
+            Self::FirstRead => const { &[Place::tracepoint("first_read", "tcp_rcv_space_adjust")] },
+            Self::TimeWaitEnd => const { &[Place::entry("time_wait_end", "inet_twsk_kill")] },
+            Self::Accept => const { &[Place::returned("accepted", "inet_csk_accept")] },
+            Self::ResetSent => const { &[Place::tracepoint("reset_sent", "tcp_send_reset")] },
+            Self::ResetReceived => const { &[Place::tracepoint("reset_received", "tcp_receive_reset")] },
+            Self::Drop => const { &[Place::tracepoint("segment_dropped", "kfree_skb")] },
+            Self::AcceptQueueFull => const { &[Place::entry("accept_queue_full", "tcp_conn_request")] },
+            Self::FirstWrite => {
+                const {
+                    &[
+                        Place::tracepoint("first_write", "sock_send_length"),
+                        Place::returned("first_write_return", "tcp_sendmsg"),
+                    ]
+                }
+            }
         }
     }
 }

@@ -50,7 +50,9 @@ impl Division {
         let bytes = match kind {
             LaneKind::Transition => self.transitions,
             LaneKind::TimeWaitEnd => self.transitions / 4,
-            LaneKind::FirstRead | LaneKind::Accepted | LaneKind::TransitionTwin => self.transitions / 8,
+            LaneKind::FirstRead | LaneKind::FirstWrite | LaneKind::Accepted | LaneKind::TransitionTwin => {
+                self.transitions / 8
+            }
             LaneKind::SynAckRetransmit | LaneKind::ResetSent | LaneKind::SegmentDropped => {
                 self.transitions / 16
             }

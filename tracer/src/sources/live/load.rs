@@ -12,12 +12,12 @@ use aya::{
     },
 };
 use tracer_core::event::Netns;
-use tracer_ebpf::{ArgumentCounts, BitLayout, Config, CtxLayout, SocketLayout, Wire as _};
+use tracer_ebpf::{ArgumentCounts, BitLayout, Config, CtxLayout, SocketLayout, Wire as _, first_use};
 
 use crate::sources::live::{
     btf::{self, Btf, BtfError},
     counters::{MappedCounters, SkipCounter, tracepoint_skips_are_counted},
-    hooks::{Hook, HookKind, Hooks, RefusedHook},
+    hooks::{Hook, HookKind, Hooks, Place, RefusedHook},
     lanes::{Division, Lanes},
     layout, mapping,
     reading::Reading,
@@ -104,10 +104,10 @@ pub enum LoadError {
         reason: String,
     },
     /// The kernel refused the program of an optional hook.
-    #[error("the kernel refused the program at {target}: {reason}", target = .hook.target())]
+    #[error("the kernel refused the program at {target}: {reason}")]
     Hook {
-        /// The hook.
-        hook: Hook,
+        /// The name of the tracepoint or function.
+        target: &'static str,
         /// The kernel's reason, on one line.
         reason: String,
     },
@@ -134,8 +134,8 @@ pub struct Loaded {
     pub twin: Twin,
     /// The optional hooks that could not be attached.
     pub refused: Vec<RefusedHook>,
-    /// The optional hooks that are attached.
-    pub attached: Vec<Hook>,
+    /// The optional hooks that are attached, each with the name of its tracepoint or function.
+    pub attached: Vec<(Hook, &'static str)>,
     /// The names of the kernel's reasons.
     pub(super) reasons: Reasons,
 }
@@ -256,18 +256,25 @@ fn load_btf_with(config: &Config, options: LoadOptions) -> Result<Loaded, LoadEr
         if !options.hooks.contains(hook) {
             continue;
         }
-        let attached = if hook == Hook::Drop && config.arguments.kfree_skb < 3 {
-            Err(LoadError::Hook { hook, reason: "this kernel gives no reason for a drop (5.17)".to_owned() })
-        } else {
-            attach_hook(&mut loaded.ebpf, hook, &types)
-        };
-        match attached {
-            Ok(link) => {
-                loaded.links.push(link);
-                loaded.attached.push(hook);
+        let mut refused = None;
+        for place in hook.places() {
+            let attached = if hook == Hook::Drop && config.arguments.kfree_skb < 3 {
+                let reason = "this kernel gives no reason for a drop (5.17)".to_owned();
+                Err(LoadError::Hook { target: place.target, reason })
+            } else {
+                attach_hook(&mut loaded.ebpf, place, &types)
+            };
+            match attached {
+                Ok(link) => {
+                    loaded.links.push(link);
+                    loaded.attached.push((hook, place.target));
+                    refused = None;
+                    break;
+                }
+                Err(error) => refused = Some(error),
             }
-            Err(error) => loaded.refused.push(RefusedHook { hook, error }),
         }
+        loaded.refused.extend(refused.map(|error| RefusedHook { hook, error }));
     }
     Ok(loaded)
 }
@@ -331,24 +338,25 @@ fn add_twin(loaded: &mut Loaded, attached: Result<AttachedLink, LoadError>) {
     };
 }
 
-fn attach_hook(ebpf: &mut Ebpf, hook: Hook, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
-    let refused = |error: ProgramError| LoadError::Hook { hook, reason: program_reason(&error) };
-    match hook.kind() {
+fn attach_hook(ebpf: &mut Ebpf, place: &Place, types: &AyaBtf) -> Result<AttachedLink, LoadError> {
+    let &Place { program: name, kind, target } = place;
+    let refused = |error: ProgramError| LoadError::Hook { target, reason: program_reason(&error) };
+    match kind {
         HookKind::Tracepoint => {
-            let program: &mut BtfTracePoint = program(ebpf, hook.program())?;
-            program.load(hook.target(), types).map_err(refused)?;
+            let program: &mut BtfTracePoint = program(ebpf, name)?;
+            program.load(target, types).map_err(refused)?;
             let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
             Ok(AttachedLink::Btf(link))
         }
         HookKind::Entry => {
-            let program: &mut FEntry = program(ebpf, hook.program())?;
-            program.load(hook.target(), types).map_err(refused)?;
+            let program: &mut FEntry = program(ebpf, name)?;
+            program.load(target, types).map_err(refused)?;
             let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
             Ok(AttachedLink::Entry(link))
         }
         HookKind::Return => {
-            let program: &mut FExit = program(ebpf, hook.program())?;
-            program.load(hook.target(), types).map_err(refused)?;
+            let program: &mut FExit = program(ebpf, name)?;
+            program.load(target, types).map_err(refused)?;
             let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
             Ok(AttachedLink::Return(link))
         }
@@ -408,7 +416,8 @@ fn config(layouts: &Layouts, options: LoadOptions) -> Config {
         wakeup_bytes: 0,
         only_netns: options.only_netns.map_or(0, |netns| netns.0),
         typed_task: 0,
-        first_reads: u32::from(options.hooks.contains(Hook::FirstRead)),
+        first_uses: u32::from(options.hooks.contains(Hook::FirstRead)) * first_use::READ
+            + u32::from(options.hooks.contains(Hook::FirstWrite)) * first_use::WRITE,
         socket_cookies: 0,
         arguments,
     }

@@ -226,7 +226,7 @@ impl KernelSource {
 
     /// Returns whether retransmitted SYN-ACKs are traced, and with them abandoned handshakes.
     pub fn traces_syn_ack_retransmits(&self) -> bool {
-        self.stream.loaded().attached.contains(&Hook::SynAckRetransmit)
+        self.stream.loaded().attached.iter().any(|(hook, _)| *hook == Hook::SynAckRetransmit)
     }
 
     /// Returns why no twin program is attached; none when it is, or when the options exclude it.
@@ -336,11 +336,11 @@ impl Source for KernelSource {
 }
 
 /// Reads the properties of this host. Call it before the privileges are dropped.
-fn origin(mode: Mode, hooks: &[Hook]) -> Origin {
+fn origin(mode: Mode, hooks: &[(Hook, &str)]) -> Origin {
     Origin {
         clock: host::clock_offset(),
         time_wait: time_wait_model(),
         resolver: CgroupResolver::new(Duration::ZERO),
-        host: HostNames::this(mode.name(), &hooks.iter().map(|hook| hook.name()).collect::<Vec<_>>()),
+        host: HostNames::this(mode.name(), &hooks.iter().map(|(hook, _)| hook.name()).collect::<Vec<_>>()),
     }
 }

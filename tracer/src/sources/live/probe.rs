@@ -47,12 +47,14 @@ pub(crate) fn all() -> Vec<Check> {
     let options =
         LoadOptions { buffer_bytes: 1 << 16, cpus: 1, only_netns: None, hooks: Hooks::ALL, twin: true };
     let types = load::read_btf();
-    let (skip_count, refused, twin) = match load::load(Mode::Btf, options) {
-        Ok(mut loaded) => (Ok(loaded.skipped.read()), Some(loaded.refused), Some(loaded.twin)),
+    let (skip_count, hooks, twin) = match load::load(Mode::Btf, options) {
+        Ok(mut loaded) => {
+            (Ok(loaded.skipped.read()), Some((loaded.attached, loaded.refused)), Some(loaded.twin))
+        }
         Err(error) => (Err(error), None, None),
     };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
-    let ring_buffer = refused.is_some() || tracepoint_mode.is_ok();
+    let ring_buffer = hooks.is_some() || tracepoint_mode.is_ok();
     let mut checks = vec![
         Check { name: "kernel", finding: Finding::Found(kernel_release()), cost: "" },
         Check {
@@ -119,7 +121,7 @@ pub(crate) fn all() -> Vec<Check> {
         ),
     ];
     checks.extend([reader_priority(), self_test(), existing_sockets(), cgroups()]);
-    checks.extend(Hook::ALL.map(|hook| hook_check(hook, refused.as_deref())));
+    checks.extend(Hook::ALL.map(|hook| hook_check(hook, hooks.as_ref())));
     checks
 }
 
@@ -258,8 +260,11 @@ fn cgroups() -> Check {
     Check { name: "cgroups", finding, cost: "cgroups and containers of some sockets are missing" }
 }
 
-/// Returns the check of an optional hook. `refused` is `None` when mode btf itself does not work.
-fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
+/// The attached hooks, each with its place in the kernel, and the refused ones.
+type TriedHooks = (Vec<(Hook, &'static str)>, Vec<RefusedHook>);
+
+/// Returns the check of an optional hook. `tried` is `None` when mode btf itself does not work.
+fn hook_check(hook: Hook, tried: Option<&TriedHooks>) -> Check {
     Check {
         name: match hook {
             Hook::SynAckRetransmit => "hook syn_ack",
@@ -270,12 +275,18 @@ fn hook_check(hook: Hook, refused: Option<&[RefusedHook]>) -> Check {
             Hook::ResetReceived => "hook reset_received",
             Hook::Drop => "hook drop",
             Hook::AcceptQueueFull => "hook accept_queue_full",
+            Hook::FirstWrite => "hook first_write",
         },
-        finding: match refused {
+        finding: match tried {
             None => Finding::Missing("mode btf does not work".to_owned()),
-            Some(refused) => match refused.iter().find(|refused| refused.hook == hook) {
-                Some(refused) => Finding::Missing(refused.error.to_string()),
-                None => Finding::Found(format!("attaches to {}", hook.target())),
+            Some((attached, refused)) => match attached.iter().find(|(attached, _)| *attached == hook) {
+                Some((_, target)) => Finding::Found(format!("attaches to {target}")),
+                None => Finding::Missing(
+                    refused
+                        .iter()
+                        .find(|refused| refused.hook == hook)
+                        .map_or_else(|| "not attached".to_owned(), |refused| refused.error.to_string()),
+                ),
             },
         },
         cost: hook.cost(),
