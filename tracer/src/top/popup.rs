@@ -13,7 +13,7 @@ use crate::{
 };
 
 const HELP: [&str; 15] = [
-    "1-6, Tab, click   diagram, connections, owners, handshakes, stuck, listeners",
+    "1-6, Tab, click   select a tab",
     "Up Down k j       select a line; wheel, PgUp PgDn Home End too",
     "Enter             the selected connection with its timeline",
     "s                 sort by the next column",

@@ -31,7 +31,7 @@ impl Division {
     /// Divides `total` bytes, a power of two of at least a page, among `cpus` CPUs.
     ///
     /// The lanes of transitions get half of it, rounded down to a power of two per CPU. [`lane`](Self::lane) has the
-    /// sizes of the other lanes. The ring gets a sixteenth. It takes records without a lane: from a CPU that was added
+    /// sizes of the other lanes. The ring gets a thirty-second part. It takes records without a lane: from a CPU that was added
     /// later, from a program that interrupts itself (before 6.1), and what exceeds the lane of the twin.
     pub fn of(total: u32, cpus: u32) -> Self {
         let headers = cpus.max(self::cpus());
@@ -40,7 +40,7 @@ impl Division {
         }
         let share = total / 2 / cpus;
         let transitions = share.checked_ilog2().map_or(0, |bits| 1 << bits).max(CHUNK_BYTES);
-        Self { cpus, headers, transitions, ring: (total / 16).max(page_size()) }
+        Self { cpus, headers, transitions, ring: (total / 32).max(page_size()) }
     }
 
     /// Returns the size of a lane of this kind, bytes.
@@ -50,13 +50,13 @@ impl Division {
         let bytes = match kind {
             LaneKind::Transition => self.transitions,
             LaneKind::TimeWaitEnd => self.transitions / 4,
-            LaneKind::FirstRead | LaneKind::FirstWrite | LaneKind::Accepted | LaneKind::TransitionTwin => {
-                self.transitions / 8
-            }
-            LaneKind::SynAckRetransmit | LaneKind::ResetSent | LaneKind::SegmentDropped => {
+            LaneKind::FirstRead | LaneKind::FirstWrite | LaneKind::Accepted => self.transitions / 8,
+            LaneKind::TransitionTwin | LaneKind::ResetSent | LaneKind::SegmentDropped => {
                 self.transitions / 16
             }
-            LaneKind::ResetReceived | LaneKind::AcceptQueueFull => self.transitions / 32,
+            LaneKind::SynAckRetransmit | LaneKind::ResetReceived | LaneKind::AcceptQueueFull => {
+                self.transitions / 32
+            }
         };
         bytes.max(CHUNK_BYTES)
     }
@@ -296,7 +296,7 @@ mod tests {
         let division = Division::of(4096, 2);
         let headers = cpus().max(2);
         assert_eq!(division, Division { cpus: 2, headers, transitions: 4096, ring: page_size() });
-        assert_eq!((division.lanes(), division.chunks()), (headers * 10, 20));
+        assert_eq!((division.lanes(), division.chunks()), (headers * LANES_PER_CPU, 2 * LANES_PER_CPU));
         assert!(LaneKind::ALL.iter().all(|kind| division.lane(*kind) == 4096));
     }
 
