@@ -339,6 +339,7 @@ impl Tracker {
                     duration,
                     connection: None,
                     drops: &SegmentDrops::NONE,
+                    half_open: None,
                 });
             }
             // `ss -K` on a listener, or MPTCP. A connection in the table means that its close was missed.
@@ -349,6 +350,7 @@ impl Tracker {
                     duration: None,
                     connection: None,
                     drops: &SegmentDrops::NONE,
+                    half_open: None,
                 });
             }
             (TcpState::Closed, TcpState::SynSent) => {
@@ -378,6 +380,7 @@ impl Tracker {
             duration: None,
             connection: None,
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
     }
 
@@ -394,6 +397,7 @@ impl Tracker {
             duration: None,
             connection: Some(&self.entries[slot].connection),
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
     }
 
@@ -434,6 +438,7 @@ impl Tracker {
             duration,
             connection: Some(connection),
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
     }
 
@@ -443,6 +448,7 @@ impl Tracker {
         connection.update(transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
         let mut drops = &SegmentDrops::NONE;
+        let mut half_open = None;
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
@@ -458,7 +464,7 @@ impl Tracker {
             }
             (_, TcpState::Established) => {
                 let key = connection.key();
-                let half_open = self.complete_half_open(&key, transition, report);
+                half_open = self.complete_half_open(&key, transition, report);
                 let connection = &mut self.entries[slot].connection;
                 connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
                 drops = self.dropped_segments.established(transition.socket, connection, transition.time);
@@ -472,7 +478,13 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition);
-        report(Observation::Transition { transition, duration, connection: Some(connection), drops });
+        report(Observation::Transition {
+            transition,
+            duration,
+            connection: Some(connection),
+            drops,
+            half_open: half_open.as_ref(),
+        });
     }
 
     /// Removes the half-open handshake that the transition to ESTABLISHED completes. One that a dead request left
@@ -521,6 +533,7 @@ impl Tracker {
             duration,
             connection: Some(connection),
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
         self.counts.closed += 1;
         let reset = self.resets.take(transition.socket);
@@ -554,6 +567,7 @@ impl Tracker {
                     drops: *drops,
                     reset,
                     accepted,
+                    sequences: transition.sequences,
                 });
                 return;
             }
@@ -567,6 +581,7 @@ impl Tracker {
                 reset,
                 drops,
                 accepted,
+                sequences: transition.sequences,
             }));
         }
     }
@@ -673,6 +688,7 @@ impl Tracker {
             reset: self.resets.take(entry.socket),
             drops: self.dropped_segments.closed(entry.socket, &entry.connection, entry.last_event),
             accepted: entry.connection.accept_wait().map(|_| true),
+            sequences: None,
         }));
     }
 }
