@@ -162,5 +162,6 @@ fn resent(attempt: &HandshakeAttempt, clock: ClockOffset) -> Option<Box<[UtcTime
     };
     let times: Box<[UtcTime]> = half_open.resends.iter().map(|time| UtcTime::new(time, clock)).collect();
     let seen = times.len() + usize::from(half_open.acked_retransmits);
-    (seen == usize::from(half_open.retransmits)).then_some(times)
+    let all = attempt.retransmits.unwrap_or(0).max(half_open.retransmits);
+    (seen == usize::from(all)).then_some(times)
 }

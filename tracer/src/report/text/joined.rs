@@ -124,14 +124,12 @@ pub fn join_summary(counts: &JoinCounts, clock: Option<&ClockEstimate>, hosts: &
     } else {
         (this, other)
     };
-    let mut first = vec![format!(
-        "{} handshakes have both ends, on {this} and on {other}; {} lost a segment",
-        counts.matched(),
-        counts.with_loss
-    )];
+    let mut first =
+        vec![format!("Handshakes with both ends, on {this} and on {other}: {}", counts.matched())];
     if counts.without_trace > 0 {
-        first.push(format!("{} more failed without a trace on the server's host", counts.without_trace));
+        first.push(format!("failed without a trace on the server's host: {}", counts.without_trace));
     }
+    first.push(format!("with a lost segment: {}", counts.with_loss));
     let mut unmatched = vec![format!(
         "Without the other end: {} on {this}, {} on {other}",
         counts.this.unmatched, counts.other.unmatched
