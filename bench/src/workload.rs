@@ -117,6 +117,7 @@ impl Workload {
             defer_accept: false,
             flags: None,
             info: None,
+            sequences: None,
         }
     }
 

@@ -24,6 +24,6 @@ pub mod wait;
 pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::ChildProcess;
-pub use rows::{Connection, Listener, ListenerDrops, Stuck, StuckGroup, Transition};
+pub use rows::{Connection, Join, JoinedHandshake, Listener, ListenerDrops, Stuck, StuckGroup, Transition};
 pub use tcptrace_witness::{Witness, Witnessed};
 pub use tracer::{Mode, Tracer};

@@ -203,6 +203,13 @@ impl Namespace {
 #[derive(Debug)]
 pub struct Inhabitant(Child);
 
+impl Inhabitant {
+    /// Returns the process id, by which `ip` finds the namespace.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Inhabitant {
     fn drop(&mut self) {
         // It may have exited already.

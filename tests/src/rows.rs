@@ -72,6 +72,78 @@ pub struct SegmentDrop {
     pub count: u32,
 }
 
+/// The row of `handshakes --join` about both recordings.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct Join {
+    pub r#type: String,
+    pub this_host: String,
+    pub other_host: String,
+    pub matched: u64,
+    pub by_sequence_numbers: u64,
+    pub by_client_sequence_number: u64,
+    pub by_endpoints: u64,
+    pub without_trace: u64,
+    pub with_loss: u64,
+    pub this_handshakes: u64,
+    pub this_unmatched: u64,
+    pub this_ambiguous: u64,
+    pub this_without_numbers: u64,
+    pub this_beyond_limit: u64,
+    pub other_handshakes: u64,
+    pub other_unmatched: u64,
+    pub other_ambiguous: u64,
+    pub other_without_numbers: u64,
+    pub other_beyond_limit: u64,
+    pub clock_offset_us: Option<f64>,
+    pub clock_offset_uncertainty_us: Option<f64>,
+    pub clock_offset_time: Option<String>,
+    pub clock_offset_first_us: Option<f64>,
+    pub clock_offset_last_us: Option<f64>,
+    pub clock_contradictions: Option<u64>,
+}
+
+/// A row of `handshakes --join` about a handshake.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct JoinedHandshake {
+    pub r#type: String,
+    pub time: String,
+    pub matched_by: Option<String>,
+    pub client_host: String,
+    pub server_host: String,
+    pub client_address: String,
+    pub client_port: Option<u16>,
+    pub server_address: Option<String>,
+    pub server_port: Option<u16>,
+    pub client_address_at_server: Option<String>,
+    pub client_port_at_server: Option<u16>,
+    pub server_address_at_server: Option<String>,
+    pub server_port_at_server: Option<u16>,
+    pub client_outcome: String,
+    pub server_outcome: Option<String>,
+    pub client_us: Option<f64>,
+    pub server_us: Option<f64>,
+    pub syn_retransmits: Option<u8>,
+    pub syn_ack_retransmits: Option<u8>,
+    pub lost_syns: Option<u32>,
+    pub lost_syn_acks: Option<u32>,
+    pub lost_acks: Option<u32>,
+    pub client_drops: Vec<SegmentDrop>,
+    pub server_drops: Vec<SegmentDrop>,
+    pub syn_us: Option<f64>,
+    pub syn_ack_us: Option<f64>,
+    pub ack_us: Option<f64>,
+    pub one_way_uncertainty_us: Option<f64>,
+    pub client_process: Option<String>,
+    pub client_pid: Option<u32>,
+    pub server_process: Option<String>,
+    pub server_pid: Option<u32>,
+    pub client_netns: Option<u32>,
+    pub server_netns: Option<u32>,
+    pub story: String,
+}
+
 /// A state of a connection and the time spent in it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[expect(missing_docs, reason = "docs/output.md describes each field")]

@@ -224,6 +224,7 @@ socket_layout! {
     bytes_sent = "tcp_sock", "bytes_sent";
     bytes_retrans = "tcp_sock", "bytes_retrans";
     bytes_received = "tcp_sock", "bytes_received";
+    bytes_acked = "tcp_sock", "bytes_acked";
     srtt_us = "tcp_sock", "srtt_us";
     /// `struct minmax`: the minimum is the value, the second word, of its first sample.
     rtt_min = "tcp_sock", "rtt_min.s";
@@ -252,6 +253,10 @@ socket_layout! {
     num_retrans = "request_sock", "num_retrans";
     /// When the first SYN-ACK was sent, `CLOCK_MONOTONIC` in microseconds; 0 for a SYN cookie.
     snt_synack = "tcp_request_sock", "snt_synack";
+    /// The client's initial sequence number.
+    rcv_isn = "tcp_request_sock", "rcv_isn";
+    /// This host's initial sequence number.
+    snt_isn = "tcp_request_sock", "snt_isn";
     tw_substate = "inet_timewait_sock", "tw_substate";
     /// Big-endian.
     tw_sport = "inet_timewait_sock", "tw_sport";

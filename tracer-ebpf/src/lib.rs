@@ -17,7 +17,7 @@ pub use record::{
 };
 
 /// Version of the layouts in this crate. A recording's header contains it; every change of layout increments it.
-pub const WIRE_VERSION: u32 = 5;
+pub const WIRE_VERSION: u32 = 6;
 
 /// Address family of IPv4, `AF_INET` in `include/linux/socket.h`.
 pub const AF_INET: u8 = 2;

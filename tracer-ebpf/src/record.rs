@@ -105,6 +105,8 @@ pub mod flags {
     pub const FUNCTION: u32 = 1 << 23;
     /// The SYN was dropped because the listener's accept queue is full.
     pub const ACCEPT_QUEUE_FULL: u32 = 1 << 24;
+    /// `cookie` holds the initial sequence numbers of a half-open connection.
+    pub const SEQUENCES: u32 = 1 << 25;
 }
 
 /// The fields that every event has, as the kernel side writes them. 64 bytes, no padding, native byte order.
@@ -118,7 +120,9 @@ pub struct Record {
     pub time_ns: u64,
     /// Address of the `struct sock`. The kernel may reuse it within a millisecond after it frees the socket.
     pub socket: u64,
-    /// `skc_cookie`; 0 until the kernel has generated one on request.
+    /// `skc_cookie`; 0 until the kernel has generated one on request. For [`RecordKind::SynAckRetransmit`]: the initial
+    /// sequence numbers, the client's (`rcv_isn`) in the low half and this host's (`snt_isn`) in the high one, valid with
+    /// [`flags::SEQUENCES`].
     pub cookie: u64,
     /// Depends on the kind. For [`RecordKind::Transition`]: the id of the socket's cgroup,
     /// `sk_cgrp_data.cgroup->kn->id`, valid with [`flags::CGROUP`]. For [`RecordKind::ResetSent`] and
@@ -204,7 +208,7 @@ pub struct AcceptQueue {
     pub limit: u32,
 }
 
-/// Statistics of a connection from its `struct tcp_sock`, read at ESTABLISHED and at CLOSE. 72 bytes.
+/// Statistics of a connection from its `struct tcp_sock`, read at ESTABLISHED and at CLOSE. 80 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
@@ -242,6 +246,13 @@ pub struct TcpInfo {
     pub packets_out: u32,
     /// Segments with payload received (`data_segs_in`).
     pub data_segments_received: u32,
+    /// Where the socket's own sequence numbers begin: `snd_una - bytes_acked`. For a client its initial sequence number
+    /// (`tcp_connect_init`, 6.18 tcp_output.c), for a server's child the number after it (`tcp_create_openreq_child`, 6.18
+    /// tcp_minisocks.c). Left over from an earlier connection if no segment was sent.
+    pub sent_from: u32,
+    /// Where the peer's sequence numbers begin: `rcv_nxt - bytes_received`, the number after its initial one, once its SYN
+    /// has arrived.
+    pub received_from: u32,
 }
 
 /// The name of a kernel function. 32 bytes.
@@ -404,8 +415,8 @@ const _: () = {
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<ThreadName>() == 16);
     assert!(size_of::<AcceptQueue>() == 8);
-    assert!(size_of::<TcpInfo>() == 72 && align_of::<TcpInfo>() == 8);
+    assert!(size_of::<TcpInfo>() == 80 && align_of::<TcpInfo>() == 8);
     assert!(size_of::<FunctionName>() == 32);
-    assert!(MAX_RECORD == 248);
+    assert!(MAX_RECORD == 256);
     assert!(size_of::<Counters>() == 32);
 };

@@ -15,8 +15,8 @@ use tcptrace_bpf::{
     cli::Cli,
     report::{
         ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, ListenerDropsRow, ListenerRow, SlowHandshakeRow, StuckRow,
-        TransitionRow,
+        HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow, ListenerRow,
+        SlowHandshakeRow, StuckRow, TransitionRow,
     },
 };
 
@@ -103,6 +103,8 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
             ("handshake_group", HandshakeGroupRow::FIELDS),
             ("handshake_slow", SlowHandshakeRow::FIELDS),
             ("handshake_bucket", HandshakeBucketRow::FIELDS),
+            ("join", JoinRow::FIELDS),
+            ("joined_handshake", JoinedHandshakeRow::FIELDS),
         ],
         "diagram" => {
             vec![("diagram_edge", DiagramEdgeRow::FIELDS), ("diagram_state", DiagramStateRow::FIELDS)]

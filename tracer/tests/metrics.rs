@@ -246,6 +246,7 @@ fn half_open_handshakes_accept_queues_and_timewait_sockets() {
         first_sent: None,
         accept_queue: Some(queue),
         acked: false,
+        sequences: None,
     };
     harness.take(&Event::SynAckRetransmit(resent));
     harness.take(&Event::Time(time(10 * SECOND)));
@@ -301,6 +302,7 @@ fn the_queue_of_an_arrival_expires() {
         first_sent: None,
         accept_queue: Some(AcceptQueue { length: 128, limit: 128 }),
         acked: false,
+        sequences: None,
     };
     harness.take(&Event::SynAckRetransmit(resent));
     assert_lines(

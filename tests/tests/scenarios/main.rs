@@ -16,6 +16,7 @@ mod filters;
 mod formats;
 mod handshakes;
 mod investigation;
+mod join;
 mod lifecycle;
 mod listeners;
 mod listeners_command;

@@ -2,7 +2,10 @@
 
 use crate::{
     analysis::retransmits::{RetransmitSchedule, client_schedule, server_schedule},
-    event::{CgroupId, Endpoint, Nanos, Netns, Process, ResetSent, TcpState, ThreadName, Timestamp},
+    event::{
+        CgroupId, Endpoint, InitialSequences, Nanos, Netns, Process, ResetSent, TcpState, ThreadName,
+        Timestamp,
+    },
     lifecycle::{
         CloseReason, ClosedConnection, Connection, DurationSource, HalfOpen, HandshakeCaveat, Observation,
         Role, SegmentDrops,
@@ -71,6 +74,12 @@ pub struct HandshakeAttempt {
     pub drops: SegmentDrops,
     /// Nobody listens on the local port, so this host answered the SYN with a reset.
     pub unserved: bool,
+    /// When the socket entered SYN_SENT, or a server's child socket SYN_RECV; none when not seen.
+    pub entered: Option<Timestamp>,
+    /// The initial sequence numbers; none when unknown, and of a simultaneous open.
+    pub sequences: Option<InitialSequences>,
+    /// The retransmissions of a server's SYN-ACK; none if none was seen.
+    pub half_open: Option<HalfOpen>,
 }
 
 /// The components of a completed handshake's duration. Time of unknown cause is in neither.
@@ -87,10 +96,15 @@ impl HandshakeAttempt {
     /// not seen.
     pub fn ended_by(observation: &Observation<'_>) -> Option<Self> {
         match observation {
-            Observation::Transition { transition, connection: Some(connection), drops, .. }
-                if transition.to == TcpState::Established && transition.from != TcpState::Established =>
-            {
-                Self::completed(connection, transition.time).map(|attempt| Self { drops: **drops, ..attempt })
+            Observation::Transition {
+                transition, connection: Some(connection), drops, half_open, ..
+            } if transition.to == TcpState::Established && transition.from != TcpState::Established => {
+                Self::completed(connection, transition.time).map(|attempt| Self {
+                    drops: **drops,
+                    sequences: transition.sequences.filter(|_| attempt.role != Role::Simultaneous),
+                    half_open: half_open.copied(),
+                    ..attempt
+                })
             }
             Observation::Closed(closed) if closed.close_seen && closed.connection.never_established() => {
                 Some(Self::failed(closed))
@@ -129,11 +143,13 @@ impl HandshakeAttempt {
             lost: connection.handshake.and_then(|handshake| handshake.lost),
             error: closed.close_cause.error,
             drops: *closed.drops,
+            sequences: closed.sequences.filter(|_| connection.role == Role::Client),
             ..Self::of(connection, closed.closed)
         }
     }
 
     fn of(connection: &Connection, ended: Timestamp) -> Self {
+        let state = if connection.role == Role::Server { TcpState::SynReceived } else { TcpState::SynSent };
         Self {
             ended,
             role: connection.role,
@@ -153,6 +169,9 @@ impl HandshakeAttempt {
             error: None,
             drops: SegmentDrops::NONE,
             unserved: false,
+            entered: connection.history.entered(state),
+            sequences: None,
+            half_open: None,
         }
     }
 
@@ -177,10 +196,14 @@ impl HandshakeAttempt {
             error: None,
             drops: SegmentDrops::NONE,
             unserved: true,
+            entered: None,
+            sequences: None,
+            half_open: None,
         }
     }
 
-    fn abandoned(half_open: &HalfOpen) -> Self {
+    /// Returns the attempt of a client that has not completed its handshake: it was abandoned, or is still half-open.
+    pub fn abandoned(half_open: &HalfOpen) -> Self {
         Self {
             ended: half_open.last_sent,
             role: Role::Server,
@@ -205,6 +228,9 @@ impl HandshakeAttempt {
             error: None,
             drops: SegmentDrops::NONE,
             unserved: false,
+            entered: None,
+            sequences: half_open.sequences,
+            half_open: Some(*half_open),
         }
     }
 
@@ -284,6 +310,9 @@ mod tests {
             error: None,
             drops: SegmentDrops::NONE,
             unserved: false,
+            entered: None,
+            sequences: None,
+            half_open: None,
         }
     }
 

@@ -499,6 +499,9 @@ mod tests {
             error: None,
             drops: crate::lifecycle::SegmentDrops::NONE,
             unserved: false,
+            entered: None,
+            sequences: None,
+            half_open: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod attempt;
 mod group_key;
 mod handshakes;
 mod histogram;
+mod join;
 mod listeners;
 mod retransmits;
 mod score;
@@ -17,6 +18,11 @@ pub use attempt::{HandshakeAttempt, HandshakeOutcome, TimeSplit};
 pub use group_key::{GroupKey, HandshakesBy};
 pub use handshakes::{GroupReport, HandshakeReport, HandshakeStats, Handshakes, HandshakesOptions};
 pub use histogram::{Bucket, Histogram};
+pub use join::{
+    ClockBounds, ClockEstimate, HandshakeEnd, HandshakeFate, HandshakeJoin, JoinCounts, JoinReport, JoinSide,
+    JoinSideCounts, JoinedHandshake, MAX_DRIFT, MAX_DROPS, MAX_ENDS, MatchedBy, OneWayTimes, SpanBounds,
+    UtcTime,
+};
 pub use listeners::{
     AddressCounts, ListenAddress, ListenerActivity, ListenerDump, ListenerHandshakes, ListenerProcesses,
     ListenerReport, ListenerSnapshot, NetnsSet,

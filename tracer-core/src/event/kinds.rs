@@ -1,8 +1,8 @@
 //! The kinds of events.
 
 use super::{
-    AcceptQueue, CgroupId, ConnKey, Endpoint, KernelName, Nanos, Netns, Process, SocketCookie, SocketFlags,
-    SocketId, TcpInfo, TcpState, ThreadName, Timestamp,
+    AcceptQueue, CgroupId, ConnKey, Endpoint, InitialSequences, KernelName, Nanos, Netns, Process,
+    SocketCookie, SocketFlags, SocketId, TcpInfo, TcpState, ThreadName, Timestamp,
 };
 
 /// A change of `sk_state`, as reported by the kernel.
@@ -52,6 +52,10 @@ pub struct Transition {
     pub defer_accept: bool,
     /// The thread that caused the transition; none when it is the process's main thread.
     pub thread: Option<ThreadName>,
+    /// The initial sequence numbers, at the end of a handshake: at SYN_SENT→ESTABLISHED, SYN_RECV→ESTABLISHED, and
+    /// SYN_SENT→CLOSE if a SYN was sent. At the ESTABLISHED of a simultaneous open the local one is too low by 1, because the
+    /// transition does not differ from a server's.
+    pub sequences: Option<InitialSequences>,
 }
 
 impl Transition {
@@ -84,6 +88,7 @@ impl Transition {
             transparent: false,
             defer_accept: false,
             thread: None,
+            sequences: None,
         }
     }
 
@@ -148,6 +153,8 @@ pub struct SynAckRetransmit {
     pub accept_queue: Option<AcceptQueue>,
     /// The client's ACK had arrived (`inet_rsk(req)->acked`, `TCP_DEFER_ACCEPT`): the SYN-ACK was not lost.
     pub acked: bool,
+    /// The initial sequence numbers of the handshake.
+    pub sequences: Option<InitialSequences>,
 }
 
 impl SynAckRetransmit {

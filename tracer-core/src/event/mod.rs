@@ -5,6 +5,7 @@ mod identity;
 mod kernel_name;
 mod kinds;
 mod process;
+mod sequences;
 mod state;
 mod tcp_info;
 mod time;
@@ -17,6 +18,7 @@ pub use kinds::{
     SegmentDropped, SynAckRetransmit, TimewaitEnd, Transition,
 };
 pub use process::{Process, ThreadName};
+pub use sequences::InitialSequences;
 pub use state::TcpState;
 pub use tcp_info::{AcceptQueue, SocketFlags, TcpInfo};
 pub use time::{ClockOffset, Micros, Millis, Nanos, Timestamp};

@@ -63,7 +63,7 @@ impl AbandonedHandshakes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Timestamp;
+    use crate::{event::Timestamp, lifecycle::SynAckResends};
 
     fn half_open(address: &str, netns: u32) -> HalfOpen {
         let endpoint = |text: &str| {
@@ -80,6 +80,8 @@ mod tests {
             retransmits: 1,
             acked_retransmits: 0,
             accept_queue: None,
+            sequences: None,
+            resends: SynAckResends::default(),
         }
     }
 

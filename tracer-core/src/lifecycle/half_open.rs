@@ -9,7 +9,9 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use hashbrown::HashMap;
 
-use crate::event::{AcceptQueue, ConnKey, Endpoint, Nanos, Netns, SynAckRetransmit, Timestamp, Transition};
+use crate::event::{
+    AcceptQueue, ConnKey, Endpoint, InitialSequences, Nanos, Netns, SynAckRetransmit, Timestamp, Transition,
+};
 use crate::lifecycle::backoff;
 
 /// Capacity of the table. A SYN flood exceeds it; further handshakes are only counted.
@@ -27,6 +29,29 @@ pub(super) enum Recorded {
     Followed(Option<HalfOpen>),
     /// The table is full.
     Full,
+}
+
+/// When a SYN-ACK was retransmitted before the client's ACK came: the first eight times. By default the kernel stops after
+/// five retransmissions (`net.ipv4.tcp_synack_retries`); its answers to retransmitted SYNs come on top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynAckResends {
+    times: [Timestamp; 8],
+    count: u8,
+}
+
+impl SynAckResends {
+    /// Adds a time. A ninth is left out.
+    fn add(&mut self, time: Timestamp) {
+        if let Some(place) = self.times.get_mut(usize::from(self.count)) {
+            *place = time;
+            self.count += 1;
+        }
+    }
+
+    /// Iterates over the times, the earliest first.
+    pub fn iter(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        self.times.iter().take(usize::from(self.count)).copied()
+    }
 }
 
 /// A handshake that this host answered and the client has not completed.
@@ -50,6 +75,10 @@ pub struct HalfOpen {
     pub acked_retransmits: u8,
     /// The listener's accept queue at the last retransmission.
     pub accept_queue: Option<AcceptQueue>,
+    /// The initial sequence numbers; none when unknown.
+    pub sequences: Option<InitialSequences>,
+    /// When the SYN-ACK was retransmitted.
+    pub resends: SynAckResends,
 }
 
 impl HalfOpen {
@@ -113,6 +142,10 @@ impl HalfOpens {
         let known = same.map(|same| (same.answered, same.answered_exactly));
         let elapsed = backoff::offset(event.attempts.max(1));
         let derived = event.time.saturating_sub(elapsed);
+        let mut resends = same.map(|same| same.resends).unwrap_or_default();
+        if !event.acked {
+            resends.add(event.time);
+        }
         let reported = event.first_sent.map(|first_sent| (first_sent, true));
         let (answered, answered_exactly) = reported.or(known).unwrap_or((derived, false));
         let half_open = HalfOpen {
@@ -127,6 +160,8 @@ impl HalfOpens {
                 .map_or(0, |same| same.acked_retransmits)
                 .saturating_add(u8::from(event.acked)),
             accept_queue: event.accept_queue,
+            sequences: event.sequences,
+            resends,
         };
         self.entries.insert(key, half_open);
         if self.deadlines.len() < 2 * MAX_ENTRIES {
@@ -179,6 +214,7 @@ mod tests {
             first_sent: None,
             accept_queue: None,
             acked: false,
+            sequences: None,
         }
     }
 
@@ -192,6 +228,18 @@ mod tests {
         assert_eq!(abandoned.answered, Timestamp(100 * SECOND));
         assert_eq!((abandoned.retransmits, abandoned.remote.port), (2, 1));
         assert_eq!(half_opens.pop_overdue(Timestamp(1000 * SECOND)), None);
+    }
+
+    #[test]
+    fn the_times_of_retransmissions_are_kept_until_an_ack_comes() {
+        let mut half_opens = HalfOpens::default();
+        for attempts in 1..=12 {
+            let mut event = retransmit(1, u64::from(attempts), attempts);
+            event.acked = attempts == 2;
+            half_opens.retransmitted(&event);
+        }
+        let resends: Vec<u64> = half_opens.iter().next().unwrap().resends.iter().map(|time| time.0).collect();
+        assert_eq!(resends, [1, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

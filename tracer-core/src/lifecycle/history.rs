@@ -68,7 +68,7 @@ impl History {
     }
 
     /// Returns when `state` was first entered, if that was seen.
-    pub(super) fn entered(&self, state: TcpState) -> Option<Timestamp> {
+    pub(crate) fn entered(&self, state: TcpState) -> Option<Timestamp> {
         let index = self.states[..usize::from(self.length)].iter().position(|&seen| seen == state)?;
         known(self.entered_at[index])
     }

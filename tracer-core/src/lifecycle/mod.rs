@@ -23,7 +23,7 @@ pub use abandoned::{AbandonedAt, AbandonedHandshakes};
 pub use backoff::half_open_age_at_least;
 pub use close_reason::{CloseCause, CloseReason, ClosedBy};
 pub use connection::{Connection, Role};
-pub use half_open::HalfOpen;
+pub use half_open::{HalfOpen, SynAckResends};
 pub use handshake::{Handshake, HandshakeCaveat};
 pub use history::{History, StateSpan};
 pub(crate) use listeners::listening_endpoints;

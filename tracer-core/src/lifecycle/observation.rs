@@ -1,7 +1,10 @@
 //! The reports of the tracker.
 
 use crate::{
-    event::{Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState, Timestamp, TimewaitEnd, Transition},
+    event::{
+        InitialSequences, Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState, Timestamp, TimewaitEnd,
+        Transition,
+    },
     lifecycle::{
         AfterClose, CloseCause, Connection, EndedTimewait, HalfOpen, Reset, SegmentDrops, StateSpan,
     },
@@ -31,6 +34,8 @@ pub struct ClosedConnection<'a> {
     pub drops: &'a SegmentDrops,
     /// Whether a process accepted the connection; none for a client, and when unknown.
     pub accepted: Option<bool>,
+    /// The initial sequence numbers of a client whose handshake failed, if a SYN was sent.
+    pub sequences: Option<InitialSequences>,
 }
 
 /// How long a connection waited for `accept()`.
@@ -133,6 +138,8 @@ pub enum Observation<'a> {
         connection: Option<&'a Connection>,
         /// At ESTABLISHED: the segments of the handshake that this host dropped.
         drops: &'a SegmentDrops,
+        /// At a server's ESTABLISHED: the half-open handshake before it, if a retransmission of its SYN-ACK was seen.
+        half_open: Option<&'a HalfOpen>,
     },
     /// A process accepted a connection, or read from it first where `accept()` is not observed.
     Accepted {

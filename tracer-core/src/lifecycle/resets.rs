@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use crate::{
-    event::{KernelName, Nanos, ResetReceived, ResetSent, SocketId, TcpInfo, Timestamp},
+    event::{InitialSequences, KernelName, Nanos, ResetReceived, ResetSent, SocketId, TcpInfo, Timestamp},
     lifecycle::{AfterClose, CloseCause, CloseReason, ClosedBy, ClosedConnection, Connection, SegmentDrops},
 };
 
@@ -37,6 +37,7 @@ pub(super) struct HeldClose {
     pub(super) drops: SegmentDrops,
     pub(super) reset: Option<Reset>,
     pub(super) accepted: Option<bool>,
+    pub(super) sequences: Option<InitialSequences>,
 }
 
 impl HeldClose {
@@ -51,6 +52,7 @@ impl HeldClose {
             reset: self.reset,
             drops: &self.drops,
             accepted: self.accepted,
+            sequences: self.sequences,
         }
     }
 }

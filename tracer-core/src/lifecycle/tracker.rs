@@ -352,6 +352,7 @@ impl Tracker {
                     duration,
                     connection: None,
                     drops: &SegmentDrops::NONE,
+                    half_open: None,
                 });
             }
             // `ss -K` on a listener, or MPTCP. A connection in the table means that its close was missed.
@@ -362,6 +363,7 @@ impl Tracker {
                     duration: None,
                     connection: None,
                     drops: &SegmentDrops::NONE,
+                    half_open: None,
                 });
             }
             (TcpState::Closed, TcpState::SynSent) => {
@@ -391,6 +393,7 @@ impl Tracker {
             duration: None,
             connection: None,
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
     }
 
@@ -407,6 +410,7 @@ impl Tracker {
             duration: None,
             connection: Some(&self.entries[slot].connection),
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
     }
 
@@ -447,6 +451,7 @@ impl Tracker {
             duration,
             connection: Some(connection),
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
     }
 
@@ -456,6 +461,7 @@ impl Tracker {
         connection.update(transition);
         let duration = connection.history.since().map(|since| transition.time.since(since));
         let mut drops = &SegmentDrops::NONE;
+        let mut half_open = None;
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
@@ -471,7 +477,7 @@ impl Tracker {
             }
             (_, TcpState::Established) => {
                 let key = connection.key();
-                let half_open = self.complete_half_open(&key, transition, report);
+                half_open = self.complete_half_open(&key, transition, report);
                 let connection = &mut self.entries[slot].connection;
                 connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
                 drops = self.dropped_segments.established(transition.socket, connection, transition.time);
@@ -485,7 +491,13 @@ impl Tracker {
         let connection = &mut self.entries[slot].connection;
         connection.history.push(transition.to, Some(transition.time));
         correct_owner(connection, transition);
-        report(Observation::Transition { transition, duration, connection: Some(connection), drops });
+        report(Observation::Transition {
+            transition,
+            duration,
+            connection: Some(connection),
+            drops,
+            half_open: half_open.as_ref(),
+        });
     }
 
     /// Removes the half-open handshake that the transition to ESTABLISHED completes. One that a dead request left
@@ -534,6 +546,7 @@ impl Tracker {
             duration,
             connection: Some(connection),
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
         self.counts.closed += 1;
         let reset = self.resets.take(transition.socket);
@@ -567,6 +580,7 @@ impl Tracker {
                     drops: *drops,
                     reset,
                     accepted,
+                    sequences: transition.sequences,
                 });
                 return;
             }
@@ -580,6 +594,7 @@ impl Tracker {
                 reset,
                 drops,
                 accepted,
+                sequences: transition.sequences,
             }));
         }
     }
@@ -686,6 +701,7 @@ impl Tracker {
             reset: self.resets.take(entry.socket),
             drops: self.dropped_segments.closed(entry.socket, &entry.connection, entry.last_event),
             accepted: entry.connection.accept_wait().map(|_| true),
+            sequences: None,
         }));
     }
 }

@@ -69,6 +69,7 @@ fn an_ack_before_the_retransmission_is_counted_gives_no_round_trip_time() {
         first_sent: Some(time(0)),
         accept_queue: None,
         acked: false,
+        sequences: None,
     });
     let closed = run(&[vec![retransmit], socket.events()].concat()).only_closed().clone();
     let caveat = Some(HandshakeCaveat::SynAckRetransmitted);
@@ -94,6 +95,7 @@ fn a_retry_from_the_same_port_does_not_complete_the_abandoned_handshake() {
         first_sent: Some(time(0)),
         accept_queue: None,
         acked: false,
+        sequences: None,
     });
     let record = run(&[vec![retransmit], socket.events()].concat());
     assert_eq!(record.only_closed().handshake_parts(), (Some(17), Measured, None, Some(0), Some(17)));
@@ -148,6 +150,7 @@ fn retransmit(at: u64, attempts: u8, acked: bool) -> Event {
         first_sent: Some(time(0)),
         accept_queue: None,
         acked,
+        sequences: None,
     })
 }
 

@@ -8,6 +8,7 @@ mod close_reasons;
 mod eviction;
 mod handshakes;
 mod identity;
+mod join;
 mod lifecycles;
 mod observed;
 mod owners;

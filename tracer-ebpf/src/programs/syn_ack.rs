@@ -36,6 +36,12 @@ pub(crate) fn resent(sk: u64, req: u64) {
             // Outside the type that the verifier knows for the argument.
             (*record).value = Probed::load::<u64>(req, config!(socket.snt_synack)) * 1000;
         }
+        if config!(socket.rcv_isn) != ABSENT && config!(socket.snt_isn) != ABSENT {
+            let client = Probed::load::<u32>(req, config!(socket.rcv_isn));
+            let server = Probed::load::<u32>(req, config!(socket.snt_isn));
+            (*record).cookie = u64::from(server) << 32 | u64::from(client);
+            (*record).flags |= flags::SEQUENCES;
+        }
         if config!(socket.rskq_defer_accept) != ABSENT {
             // A full accept queue ignores the ACK too, and sets the same bit.
             let defers = nonzero(u32::from(Probed::load::<u8>(sk, config!(socket.rskq_defer_accept))));

@@ -393,8 +393,13 @@ unsafe fn write_info<M: Memory>(info: *mut TcpInfo, socket: Socket) {
         (*info).retransmits = load!(total_retrans: u32);
         (*info).mss = load!(mss_cache: u32);
         (*info).user_timeout_ms = load!(icsk_user_timeout: u32);
-        (*info).unacked = load!(write_seq: u32).wrapping_sub(load!(snd_una: u32));
-        (*info).unread = load!(rcv_nxt: u32).wrapping_sub(load!(copied_seq: u32));
+        let (snd_una, rcv_nxt) = (load!(snd_una: u32), load!(rcv_nxt: u32));
+        (*info).unacked = load!(write_seq: u32).wrapping_sub(snd_una);
+        (*info).unread = rcv_nxt.wrapping_sub(load!(copied_seq: u32));
+        // Both counts advance with their sequence number (`tcp_snd_una_update` and `tcp_rcv_nxt_update`, 6.18 tcp_input.c),
+        // also by the data of Fast Open (`tcp_fastopen_add_skb`, 6.18 tcp_fastopen.c).
+        (*info).sent_from = snd_una.wrapping_sub(load!(bytes_acked: u64) as u32);
+        (*info).received_from = rcv_nxt.wrapping_sub(load!(bytes_received: u64) as u32);
         (*info).soft_error = M::load::<u32>(socket.sk, config!(socket.sk_err_soft)) as u16;
         (*info).pending_retransmits = load!(icsk_retransmits: u8);
         (*info).probes = load!(icsk_probes_out: u8);

@@ -211,20 +211,23 @@ pub(super) fn refusal(cli: &Cli, matches: &ArgMatches) -> Option<String> {
             if rule.commands.contains(&name) { with_others(cli, rule, option)? } else { rule.otherwise };
         Some((option, why))
     });
-    let refused = refused.or_else(|| own_with_others(cli).filter(|(option, _)| is_given(option)));
+    let refused = refused.or_else(|| own_with_others(cli).into_iter().find(|(option, _)| is_given(option)));
     refused.map(|(option, why)| format!("`{name}` has no use for --{option}: {why}"))
 }
 
-/// Returns the option of the command's own that a shared option makes useless, and why.
-fn own_with_others(cli: &Cli) -> Option<(&'static str, &'static str)> {
+/// Returns the options of the command's own that another option makes useless, and why.
+fn own_with_others(cli: &Cli) -> Vec<(&'static str, &'static str)> {
     let is_csv = cli.shared.output == Format::Csv;
-    match cli.command.as_ref()? {
-        Command::Stuck(_) if is_csv => Some(("limit", "CSV lists every connection")),
-        Command::Handshakes(_) if is_csv => Some(("slowest", "CSV has only the groups")),
-        Command::Serve(_) if cli.shared.quiet || cli.shared.verbose => {
-            Some(("log-level", "--quiet and --verbose set the level"))
+    match &cli.command {
+        Some(Command::Stuck(_)) if is_csv => vec![("limit", "CSV lists every connection")],
+        Some(Command::Handshakes(arguments)) if arguments.joins() => {
+            ["by", "max-groups"].map(|option| (option, "with --join it makes no groups")).to_vec()
         }
-        _ => None,
+        Some(Command::Handshakes(_)) if is_csv => vec![("slowest", "CSV has only the groups")],
+        Some(Command::Serve(_)) if cli.shared.quiet || cli.shared.verbose => {
+            vec![("log-level", "--quiet and --verbose set the level")]
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -240,6 +243,9 @@ fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
         }
         _ if is_look && (rule.live || matches!(option, "verbose" | "max-connections")) => {
             Some("it traces only with --duration")
+        }
+        "count" if matches!(&cli.command, Some(Command::Handshakes(arguments)) if arguments.joins()) => {
+            Some("with --join it makes no groups; --slowest sets the number of handshakes")
         }
         "failed" => match &cli.command {
             Some(Command::Export(arguments)) if arguments.exports_transitions() => {
@@ -368,6 +374,15 @@ mod tests {
             ),
             (&["stuck", "-o", "csv", "--limit", "3"], "--limit: CSV lists every connection"),
             (&["handshakes", "-o", "csv", "--slowest", "3"], "--slowest: CSV has only the groups"),
+            (
+                &["handshakes", "-i", "a", "--join", "b", "--by", "role"],
+                "--by: with --join it makes no groups",
+            ),
+            (&["handshakes", "-i", "a", "--join", "b", "--max-groups", "3"], "--max-groups: with --join"),
+            (
+                &["handshakes", "-i", "a", "--join", "b", "-n", "3"],
+                "--count: with --join it makes no groups; --slowest",
+            ),
             (&["serve", "-q", "--log-level", "debug"], "--log-level: --quiet and --verbose"),
         ] {
             let error = read(line).unwrap_err();
@@ -379,6 +394,7 @@ mod tests {
             &["stuck", "-i", "a.arrows", "--max-connections", "5"],
             &["stuck", "-o", "csv"],
             &["handshakes", "-o", "json", "--slowest", "3"],
+            &["handshakes", "-i", "a", "--join", "b", "-o", "csv", "--slowest", "3", "--failed"],
         ] {
             assert!(read(line).is_ok(), "{line:?}");
         }

@@ -1,5 +1,7 @@
 //! The options of `handshakes`.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, ValueEnum};
 use tracer_core::analysis::HandshakesBy;
 
@@ -15,6 +17,29 @@ pub(crate) struct HandshakesArguments {
     /// Maximum groups; handshakes of further groups are counted together
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_groups: u32,
+    /// Join the handshakes of --input with this recording of the other host: which of SYN, SYN-ACK and ACK was lost. Repeat
+    /// for further files of one run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join: Vec<PathBuf>,
+}
+
+impl HandshakesArguments {
+    /// Returns whether two recordings are joined.
+    pub(crate) fn joins(&self) -> bool {
+        !self.join.is_empty()
+    }
+
+    /// Returns the error of options that contradict each other. `input` is the shared option.
+    pub(super) fn conflict(&self, input: &[PathBuf]) -> Option<&'static str> {
+        let is_stdin = |paths: &[PathBuf]| paths.iter().any(|path| path == Path::new("-"));
+        if self.joins() && input.is_empty() {
+            Some("--join takes the recording of the other host; add --input with the recording of this one")
+        } else if is_stdin(&self.join) && is_stdin(input) {
+            Some("--join and --input both read stdin; pass a file to one of them")
+        } else {
+            None
+        }
+    }
 }
 
 /// What handshakes are grouped by.

@@ -74,11 +74,12 @@ impl Cli {
     /// Returns whether the command writes nothing to stdout before its end.
     fn is_silent_while_running(&self) -> bool {
         let draws = matches!(self.shared.output, Format::Table | Format::Wide);
-        match self.command {
+        match &self.command {
             None | Some(Command::Connections | Command::Transitions | Command::Top | Command::Serve(_)) => {
                 false
             }
-            Some(Command::Handshakes(_) | Command::Listeners(_)) => !draws,
+            Some(Command::Handshakes(arguments)) => !draws || arguments.joins(),
+            Some(Command::Listeners(_)) => !draws,
             Some(
                 Command::Stuck(_)
                 | Command::Diagram(_)
@@ -97,6 +98,9 @@ impl Cli {
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
             Some(Command::Export(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
+            Some(Command::Handshakes(arguments)) => {
+                arguments.conflict(&self.shared.input).map_or(Ok(()), |it| Err(conflict(it)))
+            }
             _ => Ok(()),
         }
     }
@@ -137,7 +141,9 @@ mod tests {
     #[test]
     fn contradictory_options_are_wrong_usage() {
         for (arguments, part) in [
-            (&["export", "a", "--to", "b.csv"][..], "--what connections"),
+            (&["handshakes", "--join", "b"][..], "add --input"),
+            (&["handshakes", "--join", "-", "-i", "-"], "both read stdin"),
+            (&["export", "a", "--to", "b.csv"], "--what connections"),
             (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
             (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),
         ] {

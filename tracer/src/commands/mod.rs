@@ -14,6 +14,7 @@ mod doctor;
 mod export;
 mod handshakes;
 mod input;
+mod joined;
 mod listener_dumps;
 mod listeners;
 mod live_report;
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Transitions => {
             trace::trace(&cli.shared, |origin| transitions::Transitions::new(&cli.shared, origin))
         }
+        Command::Handshakes(arguments) if arguments.joins() => joined::run(&cli.shared, arguments),
         Command::Handshakes(arguments) => {
             trace::trace(&cli.shared, |origin| handshakes::Handshakes::new(&cli.shared, arguments, origin))
         }

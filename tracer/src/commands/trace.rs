@@ -57,9 +57,18 @@ pub(super) fn trace_creating_files<C: Consumer>(
 /// Like [`trace`], with an open input.
 pub(super) fn run<C: Consumer>(
     shared: &Shared,
-    mut input: Input,
+    input: Input,
     consumer: impl FnOnce(Origin) -> C,
 ) -> anyhow::Result<()> {
+    run_to_end(shared, input, consumer).map(|_| ())
+}
+
+/// Like [`run`]. Returns false if a signal ended the run.
+pub(super) fn run_to_end<C: Consumer>(
+    shared: &Shared,
+    mut input: Input,
+    consumer: impl FnOnce(Origin) -> C,
+) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -85,7 +94,7 @@ pub(super) fn run<C: Consumer>(
         .context("the thread that reads events could not be started")?;
     // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
-    runtime.block_on(async {
+    let undisturbed = runtime.block_on(async {
         let duration = async {
             // A recording applies the duration to its own time.
             match shared.duration.filter(|_| !input.recorded) {
@@ -94,9 +103,9 @@ pub(super) fn run<C: Consumer>(
             }
         };
         tokio::select! {
-            () = any_of(&mut signals) => {}
-            () = duration => {}
-            () = event_loop.ended() => {}
+            () = any_of(&mut signals) => false,
+            () = duration => true,
+            () = event_loop.ended() => true,
         }
     });
     let Finished { lines, result } = event_loop.finish();
@@ -105,7 +114,7 @@ pub(super) fn run<C: Consumer>(
             stderr_line!("{line}");
         }
     }
-    conclude(result, input.recorded)
+    conclude(result, input.recorded).map(|()| undisturbed)
 }
 
 /// Returns a run's result. A closed stdout is success.

@@ -7,6 +7,7 @@ pub mod export;
 mod fields;
 mod filter;
 mod handshake_table;
+mod join_table;
 mod json;
 mod listener_table;
 mod row;
@@ -25,19 +26,21 @@ pub use filter::{
     ConnectionCgroups, Filter, FirstTransitions, PortSet, Released, parse_network, parse_state,
 };
 pub use handshake_table::{HandshakeTable, histogram_lines};
+pub use join_table::JoinTable;
 pub use listener_table::ListenerTable;
 pub use row::Row;
 pub use rows::{
     connection::ConnectionRow, diagram_edge::DiagramEdgeRow, diagram_state::DiagramStateRow,
-    handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow, listener::ListenerRow,
-    listener_drops::ListenerDropsRow, slow_handshake::SlowHandshakeRow, stuck::StuckRow,
-    stuck_group::GroupRow, transition::TransitionRow,
+    handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow, join::JoinRow,
+    joined_handshake::JoinedHandshakeRow, listener::ListenerRow, listener_drops::ListenerDropsRow,
+    slow_handshake::SlowHandshakeRow, stuck::StuckRow, stuck_group::GroupRow, transition::TransitionRow,
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, Summary};
 pub use text::{
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},
+    joined::{JoinHosts, join_summary, joined_story},
     quantity::duration_text,
     wall_time::{Rfc3339, TimeStyle, rfc3339, utc},
 };

@@ -6,8 +6,8 @@ use tcptrace_bpf::{
     host::Runtime,
     report::{
         ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, Format, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, ListenerDropsRow, ListenerRow, Row, Sink, SlowHandshakeRow,
-        StuckRow, Summary, TimeStyle, TransitionRow,
+        HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow, ListenerRow,
+        Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
     },
 };
 use tracer_core::{
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Sections of docs/output.md and the fields of their tables.
-fn field_tables() -> [(&'static str, &'static [Field]); 12] {
+fn field_tables() -> [(&'static str, &'static [Field]); 14] {
     let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
         FieldKind::List(fields) => Some(fields),
         _ => None,
@@ -33,6 +33,8 @@ fn field_tables() -> [(&'static str, &'static [Field]); 12] {
         ("`handshake_group`", HandshakeGroupRow::FIELDS),
         ("`handshake_slow`", SlowHandshakeRow::FIELDS),
         ("`handshake_bucket`", HandshakeBucketRow::FIELDS),
+        ("`join`", JoinRow::FIELDS),
+        ("`joined_handshake`", JoinedHandshakeRow::FIELDS),
         ("`diagram_edge`", DiagramEdgeRow::FIELDS),
         ("`diagram_state`", DiagramStateRow::FIELDS),
         ("`listener`", ListenerRow::FIELDS),

@@ -9,9 +9,9 @@ use tcptrace_bpf::{
 };
 use tracer_core::{
     event::{
-        AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait, Nanos,
-        Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
-        TcpState, ThreadName, Timestamp, Transition,
+        AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
+        InitialSequences, Nanos, Netns, Process, SocketCookie, SocketFlags, SocketId, SourceCounts,
+        SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, Transition,
     },
     lifecycle::TimeWaitModel,
 };
@@ -74,6 +74,7 @@ fn events(count: u64) -> Vec<Event> {
                 first_sent: Some(Timestamp(time - 1)),
                 accept_queue: Some(AcceptQueue { length: 1, limit: 2 }),
                 acked: true,
+                sequences: Some(InitialSequences { local: 7, remote: None }),
             }),
             _ => Event::Transition(Transition {
                 time: Timestamp(time),
@@ -93,6 +94,7 @@ fn events(count: u64) -> Vec<Event> {
                 interface: Some(2),
                 transparent: false,
                 defer_accept: false,
+                sequences: Some(InitialSequences { local: 1, remote: Some(2) }),
                 flags: Some(SocketFlags::default()),
                 info: Some(TcpInfo { bytes_sent: time, ..TcpInfo::default() }),
             }),

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use proptest::{option, prelude::*};
 use tracer_core::event::{
     AcceptQueue, Call, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, HandshakeSegment,
-    KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent, SegmentDropped,
-    SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp,
-    TimewaitEnd, Transition,
+    InitialSequences, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
+    SegmentDropped, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName,
+    Timestamp, TimewaitEnd, Transition,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -84,6 +84,10 @@ fn info() -> impl Strategy<Value = TcpInfo> {
     })
 }
 
+fn sequences(isns: Option<(u32, Option<u32>)>) -> Option<InitialSequences> {
+    isns.map(|(local, remote)| InitialSequences { local, remote })
+}
+
 fn transition() -> impl Strategy<Value = Event> {
     let who = (time(), any::<u64>(), any::<Option<u64>>(), state(), state());
     let what = (endpoint(), endpoint(), option::of(process()), any::<Option<u32>>(), any::<Option<u64>>());
@@ -93,13 +97,13 @@ fn transition() -> impl Strategy<Value = Event> {
         option::of(info()),
         option::of(comm().prop_map(ThreadName)),
     );
-    let evidence = any::<([Option<u32>; 3], bool, bool)>();
+    let evidence = any::<([Option<u32>; 3], bool, bool, Option<(u32, Option<u32>)>)>();
     (who, what, more, evidence).prop_map(
         |(
             (time, socket, cookie, from, to),
             (local, remote, process, netns, cgroup_id),
             (accept_queue, flags, info, thread),
-            ([data_segments, unaccepted_segments, interface], transparent, defer_accept),
+            ([data_segments, unaccepted_segments, interface], transparent, defer_accept, isns),
         )| {
             Event::Transition(Transition {
                 time,
@@ -121,6 +125,7 @@ fn transition() -> impl Strategy<Value = Event> {
                 defer_accept,
                 flags,
                 info,
+                sequences: sequences(isns),
             })
         },
     )
@@ -150,8 +155,9 @@ fn existing() -> impl Strategy<Value = Event> {
 
 fn syn_ack() -> impl Strategy<Value = Event> {
     let who = (time(), any::<u64>(), endpoint(), endpoint(), any::<Option<u32>>());
-    (who, any::<u8>(), option::of(time()), option::of(queue()), any::<bool>()).prop_map(
-        |((time, listener, local, remote, netns), attempts, first_sent, accept_queue, acked)| {
+    let isns = any::<Option<(u32, Option<u32>)>>();
+    (who, any::<u8>(), option::of(time()), option::of(queue()), any::<bool>(), isns).prop_map(
+        |((time, listener, local, remote, netns), attempts, first_sent, accept_queue, acked, isns)| {
             Event::SynAckRetransmit(SynAckRetransmit {
                 time,
                 listener: SocketId(listener),
@@ -162,6 +168,7 @@ fn syn_ack() -> impl Strategy<Value = Event> {
                 first_sent,
                 accept_queue,
                 acked,
+                sequences: sequences(isns),
             })
         },
     )

@@ -42,6 +42,7 @@ pub(crate) fn connect(time: Timestamp) -> Transition {
         interface: None,
         transparent: false,
         defer_accept: false,
+        sequences: None,
         flags: None,
         info: None,
     }

@@ -41,6 +41,9 @@ pub(crate) fn client(to: Endpoint, duration: u64) -> HandshakeAttempt {
         error: None,
         drops: SegmentDrops::NONE,
         unserved: false,
+        entered: None,
+        sequences: None,
+        half_open: None,
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn socket_events(
             interface: None,
             transparent: false,
             defer_accept: false,
+            sequences: None,
             flags: (to == Closed && from != Listen).then(|| flags(error)),
             info: (to == Established || (to == Closed && from != Listen)).then_some(info),
         }));

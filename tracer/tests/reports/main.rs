@@ -6,6 +6,7 @@ mod attempts;
 mod diagram;
 mod events;
 mod handshakes;
+mod joined;
 mod listeners;
 mod stories;
 mod top;

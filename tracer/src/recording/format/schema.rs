@@ -94,6 +94,8 @@ impl Column {
                 | "reason"
                 | "function"
                 | "segment"
+                | "local_isn"
+                | "remote_isn"
         )
     }
 }
@@ -103,7 +105,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 68] = {
+pub const COLUMNS: [Column; 70] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -204,6 +206,8 @@ pub const COLUMNS: [Column; 68] = {
         column("reason", Text, "", "the kernel's reason for a reset or a drop"),
         column("function", Text, "", "kernel function that dropped a segment"),
         column("segment", Name, "", "dropped segment of a handshake: syn, syn_ack or ack"),
+        column("local_isn", U32, "", "initial sequence number of this host, at the end of a handshake"),
+        column("remote_isn", U32, "", "initial sequence number of the peer, at the end of a handshake"),
     ]
 };
 

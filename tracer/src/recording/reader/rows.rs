@@ -13,9 +13,9 @@ use arrow_array::{
 use hashbrown::HashSet;
 use tracer_core::event::{
     AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
-    HandshakeSegment, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
-    SegmentDropped, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo, TcpState,
-    ThreadName, Timestamp, TimewaitEnd, Transition,
+    HandshakeSegment, InitialSequences, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived,
+    ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
+    TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
 
 /// The decoded content of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always an event")]
 pub enum RowContent {
     /// An event.
     Event(Event),
@@ -137,6 +138,7 @@ pub struct Rows {
     reason: Values<Int32Type, KernelName>,
     function: Values<Int32Type, KernelName>,
     segment: Values<Int8Type, HandshakeSegment>,
+    isns: [Numbers<UInt32Type>; 2],
 }
 
 impl Rows {
@@ -192,6 +194,7 @@ impl Rows {
             reason: columns.values(kernel_name)?,
             function: columns.values(kernel_name)?,
             segment: columns.values(segment)?,
+            isns: columns.several(RowColumns::numbers)?,
             recorded: HashSet::default(),
         })
     }
@@ -315,6 +318,7 @@ impl Rows {
             defer_accept: is_true(&self.defer_accept, row),
             flags: self.flags(row),
             info: self.info(row),
+            sequences: self.sequences(row),
         })
     }
 
@@ -361,6 +365,7 @@ impl Rows {
             first_sent: self.first_sent.get(row).map(|utc| from_utc(utc, self.clock)),
             accept_queue: self.accept_queue(row),
             acked: is_true(&self.acked, row),
+            sequences: self.sequences(row),
         })
     }
 
@@ -416,6 +421,11 @@ impl Rows {
             remote,
             netns: self.netns.get(row).map(Netns),
         })
+    }
+
+    fn sequences(&self, row: usize) -> Option<InitialSequences> {
+        let [local, remote] = &self.isns;
+        Some(InitialSequences { local: local.get(row)?, remote: remote.get(row) })
     }
 
     fn accept_queue(&self, row: usize) -> Option<AcceptQueue> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tracer_core::event::{
     AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
-    HandshakeSegment, KernelName, Netns, Process, ResetReceived, ResetSent, SegmentDropped, SocketFlags,
-    SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    HandshakeSegment, InitialSequences, KernelName, Netns, Process, ResetReceived, ResetSent, SegmentDropped,
+    SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 
 use crate::{
@@ -69,6 +69,7 @@ pub(super) struct BatchColumns {
     functions: Interner<KernelName>,
     segment: Sparse<i8>,
     segments: Names,
+    isns: [Sparse<u32>; 2],
 }
 
 impl BatchColumns {
@@ -117,6 +118,7 @@ impl BatchColumns {
             functions: Interner::default(),
             segment: Sparse::default(),
             segments: Names::new(HandshakeSegment::ALL.map(HandshakeSegment::name)),
+            isns: Default::default(),
         }
     }
 
@@ -201,6 +203,7 @@ impl BatchColumns {
             defer_accept,
             flags,
             info,
+            sequences,
         } = transition;
         let row = self.rows;
         self.begin(Kind::Transition, *time);
@@ -230,6 +233,7 @@ impl BatchColumns {
         if let Some(info) = info {
             self.info.put(row, info);
         }
+        self.isns(*sequences);
     }
 
     fn existing(&mut self, socket: &ExistingSocket, resolver: &mut CgroupResolver) {
@@ -278,6 +282,7 @@ impl BatchColumns {
             first_sent,
             accept_queue,
             acked,
+            sequences,
         } = event;
         self.begin(Kind::SynAckRetransmit, *time);
         self.socket.put(self.rows, listener.0);
@@ -287,6 +292,7 @@ impl BatchColumns {
         self.accept_queue(*accept_queue);
         self.acked.0.put(self.rows);
         self.acked.1.put(self.rows, *acked);
+        self.isns(*sequences);
     }
 
     fn call(&mut self, kind: Kind, call: &Call, resolver: &mut CgroupResolver) {
@@ -379,6 +385,14 @@ impl BatchColumns {
     fn thread(&mut self, name: Option<ThreadName>) {
         if let Some(name) = name {
             self.owners.put_thread(self.rows, name);
+        }
+    }
+
+    fn isns(&mut self, sequences: Option<InitialSequences>) {
+        if let Some(InitialSequences { local, remote }) = sequences {
+            let [locals, remotes] = &mut self.isns;
+            locals.put(self.rows, local);
+            remotes.put_optional(self.rows, remote);
         }
     }
 
@@ -481,6 +495,9 @@ impl BatchColumns {
         self.reason.write(to);
         self.function.write(to);
         self.segment.write(to);
+        for column in &mut self.isns {
+            column.write(to);
+        }
     }
 }
 

@@ -31,6 +31,7 @@ impl Released {
             duration: None,
             connection,
             drops: &SegmentDrops::NONE,
+            half_open: None,
         });
         held.into_iter().chain(self.shows_observation.then_some(observation))
     }
@@ -120,6 +121,7 @@ mod tests {
             defer_accept: false,
             flags: None,
             info: None,
+            sequences: None,
         }
     }
 

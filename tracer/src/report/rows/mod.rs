@@ -5,6 +5,8 @@ pub(super) mod diagram_edge;
 pub(super) mod diagram_state;
 pub(super) mod handshake_bucket;
 pub(super) mod handshake_group;
+pub(super) mod join;
+pub(super) mod joined_handshake;
 pub(super) mod listener;
 pub(super) mod listener_drops;
 pub(super) mod segment_drop;

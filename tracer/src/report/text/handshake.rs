@@ -73,7 +73,7 @@ pub fn fault_text(fault: &Fault) -> String {
 }
 
 /// Describes an outcome, to follow a number of handshakes.
-fn outcome_words(outcome: HandshakeOutcome) -> &'static str {
+pub(in crate::report) fn outcome_words(outcome: HandshakeOutcome) -> &'static str {
     match outcome {
         HandshakeOutcome::Established => "established",
         HandshakeOutcome::Failed(CloseReason::TimedOut) => "timed out",
@@ -132,14 +132,19 @@ fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
 
 /// Describes dropped segments: `2 SYNs by netfilter_drop in nft_do_chain`.
 fn drop_text(drop: &SegmentDrop) -> String {
-    let segment = match drop.segment {
-        HandshakeSegment::Syn => "SYN",
-        HandshakeSegment::SynAck => "SYN-ACK",
-        HandshakeSegment::Ack => "ACK",
-    };
+    let segment = segment_name(drop.segment);
     let plural = if drop.count == 1 { "" } else { "s" };
     let function = drop.function.map(|function| format!(" in {function}")).unwrap_or_default();
     format!("{} {segment}{plural}, {}{function}", drop.count, drop.reason)
+}
+
+/// Returns the name of a segment for people.
+pub(in crate::report) fn segment_name(segment: HandshakeSegment) -> &'static str {
+    match segment {
+        HandshakeSegment::Syn => "SYN",
+        HandshakeSegment::SynAck => "SYN-ACK",
+        HandshakeSegment::Ack => "ACK",
+    }
 }
 
 fn established(attempt: &HandshakeAttempt) -> String {

@@ -3,6 +3,7 @@
 pub(super) mod endpoint;
 pub(super) mod errno;
 pub(super) mod handshake;
+pub(super) mod joined;
 pub(super) mod name;
 pub(super) mod quantity;
 pub(super) mod table;

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_core::event::{
-    AcceptQueue, Call, CgroupId, Endpoint, Event, HandshakeSegment, KernelName, Micros, Millis, Netns,
-    Process, ResetReceived, ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId, SynAckRetransmit,
-    TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    AcceptQueue, Call, CgroupId, Endpoint, Event, HandshakeSegment, InitialSequences, KernelName, Micros,
+    Millis, Netns, Process, ResetReceived, ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId,
+    SynAckRetransmit, TcpInfo, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
 };
 use tracer_ebpf::{AF_INET, AF_INET6, Parts, Record, RecordKind, TcpInfo as WireInfo, flags};
 
@@ -84,6 +84,7 @@ fn of_parts(parts: &Parts, key: AddressKey, reasons: &Reasons) -> Option<Event> 
                 first_sent: (record.value != 0).then_some(Timestamp(record.value)),
                 accept_queue: accept_queue(parts),
                 acked: record.flags & flags::ACKED != 0,
+                sequences: (record.flags & flags::SEQUENCES != 0).then(|| of_request(record.cookie)),
             })
         }
         kind if kind == RecordKind::FirstRead as u8 => Event::FirstRead(call(parts, key)?),
@@ -232,7 +233,37 @@ fn transition(parts: &Parts, key: AddressKey) -> Option<Transition> {
             fast_open_deferred: has(flags::FAST_OPEN_DEFERRED),
         }),
         info: parts.info.as_ref().map(|info| tcp_info(info, has(flags::PEER_FIN))),
+        sequences: parts
+            .info
+            .as_ref()
+            .filter(|_| !has(flags::REPAIR))
+            .and_then(|info| initial_sequences(info, from, to)),
     })
+}
+
+/// Returns the initial sequence numbers of a request socket: this host's in the high half, the client's in the low one.
+fn of_request(numbers: u64) -> InitialSequences {
+    let half = |shift: u32| u32::try_from(numbers >> shift & u64::from(u32::MAX)).unwrap_or_default();
+    InitialSequences { local: half(32), remote: Some(half(0)) }
+}
+
+/// Returns the initial sequence numbers of a handshake that ends with this transition.
+#[inline]
+fn initial_sequences(info: &WireInfo, from: TcpState, to: TcpState) -> Option<InitialSequences> {
+    let remote = Some(info.received_from.wrapping_sub(1));
+    match (from, to) {
+        (TcpState::SynSent, TcpState::Established) => {
+            Some(InitialSequences { local: info.sent_from, remote })
+        }
+        (TcpState::SynReceived, TcpState::Established) => {
+            Some(InitialSequences { local: info.sent_from.wrapping_sub(1), remote })
+        }
+        // Without a segment the number is an earlier connection's.
+        (TcpState::SynSent, TcpState::Closed) if info.segments_sent > 0 => {
+            Some(InitialSequences { local: info.sent_from, remote: None })
+        }
+        _ => None,
+    }
 }
 
 /// Decodes the counters. With `peer_fin`, one byte is subtracted: a FIN takes a sequence number and is not data.
@@ -451,6 +482,41 @@ mod tests {
         assert_eq!(with(flags::REPAIR), SocketFlags { repair: true, ..none });
         assert_eq!(with(flags::LINGER2_NEGATIVE), SocketFlags { linger2_negative: true, ..none });
         assert_eq!(with(flags::FAST_OPEN_DEFERRED), SocketFlags { fast_open_deferred: true, ..none });
+    }
+
+    #[test]
+    fn a_handshake_has_its_initial_sequence_numbers() {
+        let with = |old_state, new_state, flags, segments_sent| {
+            let record = Record {
+                old_state,
+                new_state,
+                flags: flags::INFO | flags::SOCKET_FIELDS | flags,
+                ..parts().record
+            };
+            let info = WireInfo { sent_from: 0, received_from: 8, segments_sent, ..WireInfo::default() };
+            decoded(&Parts { record, process: None, info: Some(info), ..parts() }).sequences
+        };
+        let numbers = |local, remote| Some(InitialSequences { local, remote });
+        assert_eq!(with(tcp_state::SYN_SENT, tcp_state::ESTABLISHED, 0, 2), numbers(0, Some(7)));
+        assert_eq!(with(tcp_state::SYN_RECV, tcp_state::ESTABLISHED, 0, 0), numbers(u32::MAX, Some(7)));
+        assert_eq!(with(tcp_state::SYN_SENT, tcp_state::CLOSE, 0, 1), numbers(0, None));
+        assert_eq!(with(tcp_state::SYN_SENT, tcp_state::CLOSE, 0, 0), None);
+        assert_eq!(with(tcp_state::SYN_SENT, tcp_state::ESTABLISHED, flags::REPAIR, 2), None);
+        assert_eq!(with(tcp_state::LAST_ACK, tcp_state::CLOSE, 0, 9), None);
+    }
+
+    #[test]
+    fn a_half_open_handshake_has_both_numbers() {
+        let numbers = |flags| {
+            let kind = RecordKind::SynAckRetransmit as u8;
+            let record = Record { kind, flags, cookie: 5 << 32 | 9, ..parts().record };
+            match decode(&bytes(&Parts { record, process: None, ..parts() }), AddressKey(7)).0 {
+                Some(Event::SynAckRetransmit(event)) => event.sequences,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(numbers(flags::SEQUENCES), Some(InitialSequences { local: 5, remote: Some(9) }));
+        assert_eq!(numbers(0), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tracer_ebpf::{ABSENT, ArgumentCounts, BitField, BitLayout, SocketLayout};
 use crate::sources::live::btf::Btf;
 
 /// Optional fields. All others are required.
-const OPTIONAL: [&str; 25] = [
+const OPTIONAL: [&str; 27] = [
     "skc_bound_dev_if",
     "sk_shutdown",
     "sk_lock.owned",
@@ -24,6 +24,8 @@ const OPTIONAL: [&str; 25] = [
     "hash_mix",
     "num_retrans",
     "snt_synack",
+    "rcv_isn",
+    "snt_isn",
     "tw_substate",
     "tw_sport",
     "skc_state",

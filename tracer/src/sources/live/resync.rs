@@ -231,6 +231,7 @@ mod tests {
             defer_accept: false,
             flags: None,
             info: None,
+            sequences: None,
         })
     }
 

@@ -111,6 +111,7 @@ mod tests {
             defer_accept: false,
             flags: None,
             info: None,
+            sequences: None,
         }
     }
 

@@ -154,6 +154,7 @@ mod tests {
             defer_accept: false,
             flags: None,
             info: None,
+            sequences: None,
         })
     }
 
