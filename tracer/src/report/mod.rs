@@ -34,7 +34,7 @@ pub use rows::{
     stuck_group::GroupRow, transition::TransitionRow,
 };
 pub use sink::{Format, Sink};
-pub use summary::{AbandonedSummary, Summary};
+pub use summary::{AbandonedSummary, DropSummary, Summary};
 pub use text::{
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},
