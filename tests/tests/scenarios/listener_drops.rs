@@ -5,24 +5,25 @@ use tcptrace_tests::{Daemon, Mode, Namespace, sockets, wait};
 
 use crate::support::{drops_by_ss, overflow, overflows};
 
-/// The value of a counter that must stay on the page and never decrease.
+/// A counter that must stay on the page and never decrease.
 struct Counter<'a> {
     daemon: &'a Daemon,
     series: String,
-    last: f64,
+    last: u64,
 }
 
 impl Counter<'_> {
-    fn value(&mut self) -> f64 {
-        let value = self.daemon.value(&self.series).unwrap_or_else(|| panic!("{} is missing", self.series));
+    fn value(&mut self) -> u64 {
+        let page = self.daemon.page();
+        let found =
+            page.lines().find_map(|line| line.strip_prefix(&*self.series)?.strip_prefix(' ')?.parse().ok());
+        let value = found.unwrap_or_else(|| panic!("{} is missing", self.series));
         assert!(value >= self.last, "{} went from {} to {value}", self.series, self.last);
         self.last = value;
         value
     }
 
     fn wait_for(&mut self, expected: u64) {
-        #[expect(clippy::cast_precision_loss, reason = "some hundred")]
-        let expected = expected as f64;
         wait::until(&format!("{} {expected}", self.series), || {
             let value = self.value();
             assert!(value <= expected, "{} is {value}, more than {expected}", self.series);
@@ -44,7 +45,7 @@ fn drops_of_a_port_are_counted_across_its_listeners(#[values(Mode::Btf, Mode::Tr
     assert!(before > 0);
 
     let daemon = Daemon::start(&namespace, &["--mode", mode.name()]);
-    let counter = |series: String| Counter { daemon: &daemon, series, last: 0.0 };
+    let counter = |series: String| Counter { daemon: &daemon, series, last: 0 };
     let mut drops = counter(format!("tcptrace_listener_drops_total{{port=\"{port}\"}}"));
     let mut causes = counter("tcptrace_listen_overflows_total".to_owned());
     drops.wait_for(0);
