@@ -25,5 +25,5 @@ pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::ChildProcess;
 pub use rows::{Connection, Join, JoinedHandshake, Listener, ListenerDrops, Stuck, StuckGroup, Transition};
-pub use tcptrace_witness::{Witness, Witnessed};
+pub use tcptrace_witness::{ResetWitness, Witness, Witnessed, WitnessedResets};
 pub use tracer::{Mode, Tracer};

@@ -6,15 +6,17 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 
 use tcptrace_bpf::{
     agent::metrics::{
-        Agent, CATALOG, Figures, Label, LabelLimits, LabelSources, LiveQueues, MetricKind, Networks,
-        PageFormat, ProcessFigures, Recorder, RecorderOptions, Services, markdown, render,
+        Agent, CATALOG, Figures, Label, LabelLimits, LabelSources, ListenerFigures, LiveQueues, MetricKind,
+        Networks, PageFormat, PortDropCounter, ProcessFigures, Recorder, RecorderOptions, Services, markdown,
+        render,
     },
+    host::ListenDrops,
     sources::Coverage,
 };
 use tracer_core::{
     event::{
-        AcceptQueue, Event, Micros, Nanos, Netns, SocketFlags, SourceCounts, SynAckRetransmit, TcpInfo,
-        TcpState, Timestamp, TimewaitEnd,
+        AcceptQueue, Event, Micros, Nanos, Netns, SocketCookie, SocketFlags, SourceCounts, SynAckRetransmit,
+        TcpInfo, TcpState, Timestamp, TimewaitEnd,
     },
     lifecycle::{Tracker, TrackerOptions},
 };
@@ -22,12 +24,13 @@ use tracer_core_testing::script::{
     BOUND, SECOND, ScriptedSocket, at, error, fins, open, process, shut, time, transition,
 };
 
-/// The core, the recorder, and the listener queues.
+/// The core, the recorder, and the listener dumps.
 struct Harness {
     tracker: Tracker,
     recorder: Recorder,
     now: Timestamp,
     queues: LiveQueues,
+    drops: PortDropCounter,
 }
 
 impl Harness {
@@ -37,6 +40,7 @@ impl Harness {
             recorder: Recorder::new(options),
             now: time(0),
             queues: LiveQueues::default(),
+            drops: PortDropCounter::default(),
         }
     }
 
@@ -71,7 +75,17 @@ impl Harness {
                 max_fds: Some(1024),
                 start_seconds: Some(1.75e9),
             },
-            queues: self.queues.clone(),
+            listeners: ListenerFigures {
+                queues: self.queues.clone(),
+                drops: self.drops.copy(),
+                causes: ListenDrops {
+                    listen_overflows: Some(20),
+                    listen_drops: Some(21),
+                    syn_queue_full_drops: Some(0),
+                    syn_cookies_sent: Some(22),
+                    ..ListenDrops::default()
+                },
+            },
             counts_age: Some(Duration::from_millis(250)),
         };
         render(Arc::new(snapshot), &agent, figures, format).unwrap()
@@ -328,6 +342,46 @@ fn the_queue_of_an_arrival_expires() {
             r#"tcptrace_listener_accept_queue{port="443"} 5"#,
             r#"tcptrace_listener_accept_queue_limit{port="443"} 4"#,
             r#"tcptrace_listener_accept_queue_peak{port="443"} 0"#,
+        ],
+    );
+}
+
+/// The drops of a port outlast its listener; the causes belong to the network namespace.
+#[test]
+fn listener_drops_are_counted_by_port() {
+    let mut harness = Harness::new(RecorderOptions::default());
+    for (cookie, drops) in [(1, 500), (1, 503), (2, 0), (2, 4)] {
+        harness.drops.begin();
+        harness.drops.see(SocketCookie(cookie), 8443, drops);
+        harness.drops.see(SocketCookie(9), 22, 0);
+        harness.drops.end(true);
+    }
+    assert_lines(
+        &harness.text(),
+        &[
+            r#"tcptrace_listener_drops_total{port="22"} 0"#,
+            r#"tcptrace_listener_drops_total{port="8443"} 7"#,
+            "tcptrace_listen_drops_total 21",
+            "tcptrace_listen_overflows_total 20",
+            "tcptrace_syn_queue_full_drops_total 0",
+            "tcptrace_syn_cookies_sent_total 22",
+            r#"tcptrace_label_overflow_total{label="port"} 0"#,
+        ],
+    );
+    harness.drops.begin();
+    for port in 1..=110 {
+        harness.drops.see(SocketCookie(u64::from(port) + 1000), port, u32::from(port));
+    }
+    harness.drops.end(true);
+    let page = harness.text();
+    assert_eq!(page.lines().filter(|line| line.starts_with("tcptrace_listener_drops_total{")).count(), 100);
+    // 8443 has drops, but no listener any more.
+    assert_lines(
+        &page,
+        &[
+            r#"tcptrace_label_overflow_total{label="port"} 11"#,
+            r#"tcptrace_listener_drops_total{port="11"} 11"#,
+            r#"tcptrace_listener_drops_total{port="110"} 110"#,
         ],
     );
 }

@@ -1,7 +1,5 @@
 //! `listeners`: queues, drops and handshakes of listening sockets.
 
-use std::process::Command;
-
 use rstest::rstest;
 use serde_json::Value;
 use tcptrace_tests::{
@@ -11,8 +9,7 @@ use tcptrace_tests::{
     wait,
 };
 
-/// SYN_SENT in a mask for `Namespace::sockets_in`.
-const SYN_SENT: u32 = 1 << 2;
+use crate::support::{drops_by_ss, overflow, overflows};
 
 fn rows(ended: &TracerOutput) -> (Vec<Listener>, Vec<ListenerDrops>) {
     let (mut listeners, mut drops) = (Vec::new(), Vec::new());
@@ -25,32 +22,6 @@ fn rows(ended: &TracerOutput) -> (Vec<Listener>, Vec<ListenerDrops>) {
         }
     }
     (listeners, drops)
-}
-
-/// Returns the drops of the listener on a port: `d` of `skmem` in the output of `ss`.
-fn drops_by_ss(namespace: &Namespace, port: u16) -> u32 {
-    let filter = format!("sport = :{port}");
-    let output = namespace.run("ss", || Command::new("ss").args(["-H", "-ltmn", &filter]).output().unwrap());
-    let text = String::from_utf8(output.stdout).unwrap();
-    let drops = text.rsplit_once(",d").and_then(|(_, rest)| rest.split_once(')')).map(|(drops, _)| drops);
-    drops.and_then(|drops| drops.parse().ok()).unwrap_or_else(|| panic!("no drops in {text}"))
-}
-
-fn overflows(namespace: &Namespace) -> u64 {
-    namespace.counter("netstat", "TcpExt", "ListenOverflows")
-}
-
-/// Connects `count` clients to a listener whose accept queue stays full, and closes them after further drops.
-fn overflow(namespace: &Namespace, to: std::net::SocketAddr, count: usize) {
-    let before = overflows(namespace);
-    namespace.run("client", || {
-        let clients: Vec<_> = (0..count).map(|_| sockets::begin_connect(to)).collect();
-        wait::until("the overflow", || (overflows(namespace) >= before + count as u64 - 2).then_some(()));
-        drop(clients);
-    });
-    // No client sends another SYN.
-    let pending = SYN_SENT | sockets::SYN_RECEIVED;
-    wait::until("the end of the clients", || (namespace.sockets_in(pending) == 0).then_some(()));
 }
 
 #[rstest]

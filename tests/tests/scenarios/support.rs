@@ -1,12 +1,12 @@
 //! Shared traffic and assertions of the scenarios.
 
-use std::{net::SocketAddr, ops::RangeBounds, time::Duration};
+use std::{net::SocketAddr, ops::RangeBounds, process::Command, time::Duration};
 
 use socket2::Socket;
 use tcptrace_tests::{
     Connection, Namespace, Transition,
     sockets::{self, Pair},
-    speed,
+    speed, wait,
 };
 
 /// The states of a client that closes first.
@@ -100,4 +100,32 @@ pub(crate) fn kernel_is_at_least(major: u32, minor: u32) -> bool {
         (Some(Ok(its_major)), Some(Ok(its_minor))) => (its_major, its_minor) >= (major, minor),
         _ => panic!("no version in {release}"),
     }
+}
+
+/// Returns the drops of the listener on a port: `d` of `skmem` in the output of `ss`.
+pub(crate) fn drops_by_ss(namespace: &Namespace, port: u16) -> u32 {
+    let filter = format!("sport = :{port}");
+    let output = namespace.run("ss", || Command::new("ss").args(["-H", "-ltmn", &filter]).output().unwrap());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let drops = text.rsplit_once(",d").and_then(|(_, rest)| rest.split_once(')')).map(|(drops, _)| drops);
+    drops.and_then(|drops| drops.parse().ok()).unwrap_or_else(|| panic!("no drops in {text}"))
+}
+
+/// Returns how many segments the namespace's full accept queues dropped.
+pub(crate) fn overflows(namespace: &Namespace) -> u64 {
+    namespace.counter("netstat", "TcpExt", "ListenOverflows")
+}
+
+/// Connects `count` clients to a listener whose accept queue stays full, and closes them after further drops.
+pub(crate) fn overflow(namespace: &Namespace, to: SocketAddr, count: usize) {
+    let before = overflows(namespace);
+    namespace.run("client", || {
+        let clients: Vec<_> = (0..count).map(|_| sockets::begin_connect(to)).collect();
+        wait::until("the overflow", || (overflows(namespace) >= before + count as u64 - 2).then_some(()));
+        drop(clients);
+    });
+    // No client sends another SYN.
+    // SYN_SENT has the number 2.
+    let pending = 1 << 2 | sockets::SYN_RECEIVED;
+    wait::until("the end of the clients", || (namespace.sockets_in(pending) == 0).then_some(()));
 }

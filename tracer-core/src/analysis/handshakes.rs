@@ -35,6 +35,7 @@ pub struct HandshakeStats {
     established: u64,
     failed: [u64; CloseReason::ALL.len()],
     abandoned: u64,
+    unserved: u64,
     durations: DurationSketch,
     retransmitted: u64,
     known_retransmits: u64,
@@ -54,7 +55,9 @@ impl HandshakeStats {
             HandshakeOutcome::Abandoned => self.abandoned += 1,
         }
         // A client that asks for nothing this host offers costs it nothing.
-        if !attempt.unserved {
+        if attempt.unserved {
+            self.unserved += 1;
+        } else {
             self.lost_time_ns += u128::from(failure_cost(attempt.outcome, attempt.duration).0);
         }
     }
@@ -84,6 +87,7 @@ impl HandshakeStats {
             *own += other;
         }
         self.abandoned += other.abandoned;
+        self.unserved += other.unserved;
         self.durations.merge(&other.durations);
         self.retransmitted += other.retransmitted;
         self.known_retransmits += other.known_retransmits;
@@ -106,6 +110,11 @@ impl HandshakeStats {
     /// Returns the number of failed or abandoned attempts.
     pub fn not_completed(&self) -> u64 {
         self.count - self.established
+    }
+
+    /// Returns the number of SYNs that this host refused because nobody listens. They are failed attempts, too.
+    pub fn unserved(&self) -> u64 {
+        self.unserved
     }
 
     /// Iterates over the failed and abandoned attempts by outcome; outcomes without attempts are omitted.

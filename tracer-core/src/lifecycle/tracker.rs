@@ -15,6 +15,7 @@ use crate::{
         Observation, ObservedDrops, Role, SegmentDrops, TimeWaitModel, TimewaitSocket,
         abandoned::AbandonedHandshakes,
         close_reason::sent_nothing,
+        drop_places::DropPlaces,
         half_open::{HalfOpens, Recorded},
         listeners::Listeners,
         resets::{HeldClose, Resets},
@@ -109,6 +110,7 @@ pub struct Tracker {
     listeners: Listeners,
     half_opens: HalfOpens,
     abandoned: AbandonedHandshakes,
+    drop_places: DropPlaces,
     time_wait_table: TimeWaitTable,
     resets: Resets,
     dropped_segments: DroppedSegments,
@@ -140,6 +142,7 @@ impl Tracker {
             listeners: Listeners::default(),
             half_opens: HalfOpens::default(),
             abandoned: AbandonedHandshakes::default(),
+            drop_places: DropPlaces::default(),
             time_wait_table: TimeWaitTable::default(),
             resets: Resets::default(),
             dropped_segments: DroppedSegments::new(options.drops),
@@ -192,6 +195,11 @@ impl Tracker {
     /// Returns the number of timewait sockets in TIME_WAIT and in FIN_WAIT2.
     pub fn timewait_counts(&self) -> (usize, usize) {
         self.time_wait_table.counts()
+    }
+
+    /// Returns the counts of dropped handshake segments by service and cause.
+    pub fn drop_places(&self) -> &DropPlaces {
+        &self.drop_places
     }
 
     /// Returns the counts of abandoned handshakes by listener.
@@ -249,6 +257,7 @@ impl Tracker {
             Event::SegmentDropped(event) => {
                 if event.is_loss() {
                     self.counts.segments_dropped += 1;
+                    self.drop_places.count(event);
                     self.dropped_segments.add(event);
                     report(Observation::SegmentDropped(event));
                 }

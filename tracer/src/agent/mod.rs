@@ -2,9 +2,9 @@
 
 pub(crate) mod http;
 pub(crate) mod label_lists;
+pub(crate) mod listener_scan;
 pub(crate) mod logging;
 pub mod metrics;
 pub(crate) mod process_figures;
 pub(crate) mod publisher;
-pub(crate) mod queue_scan;
 pub(crate) mod systemd;

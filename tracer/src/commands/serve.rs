@@ -23,10 +23,10 @@ use crate::{
     agent::{
         http::{clients::Clients, listen::Bound, pages::Site, web_config::Web},
         label_lists,
+        listener_scan::ListenerScan,
         logging::{self, LogLevel},
         metrics::{Agent, LabelLimits, Recorder, RecorderOptions},
         publisher::{MetricsConsumer, channel},
-        queue_scan::QueueScan,
         systemd,
     },
     cli::{ServeArguments, Shared},
@@ -69,8 +69,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     logging::start(level, arguments.log_format);
     // Bound before the privileges are dropped, which ports below 1024 require, and before the programs are loaded.
     let bound = arguments.listen.iter().map(Bound::new).collect::<anyhow::Result<Vec<_>>>()?;
-    let queue_scan =
-        if shared.input.is_empty() { QueueScan::open(shared.filter.netns) } else { QueueScan::default() };
+    let listener_scan = if shared.input.is_empty() {
+        ListenerScan::open(shared.filter.netns)
+    } else {
+        ListenerScan::default()
+    };
     let mut input = Input::open(shared, Privileges::Dropped)?;
     if let Some(path) = &arguments.web_config
         && let Err(error) = reread(path)
@@ -112,7 +115,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
     let agent = Agent { mode: input.mode, kernel: origin.host.kernel };
-    let site = Site::new(snapshots, agent, started, queue_scan);
+    let site = Site::new(snapshots, agent, started, listener_scan);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, signals, &mut event_loop));
     systemd::stopping();
     let Finished { lines, result } = event_loop.finish();

@@ -21,7 +21,7 @@ use tracer_core::{
 };
 
 use crate::{
-    report::{AbandonedSummary, Summary},
+    report::{AbandonedSummary, DropSummary, Summary},
     sources::{Polled, Source, live::StopHandle},
 };
 
@@ -123,7 +123,8 @@ fn run(
         result = consumer.end(&summary).map_err(RunError::Output);
     }
     let abandoned = AbandonedSummary::new(tracker.abandoned()).map(|line| line.to_string());
-    let lines = [Some(summary.to_string()), abandoned, source.coverage().summary()];
+    let drops = DropSummary::new(tracker.drop_places()).map(|line| line.to_string());
+    let lines = [Some(summary.to_string()), abandoned, drops, source.coverage().summary()];
     Finished { lines: lines.into_iter().flatten().collect(), result }
 }
 

@@ -116,8 +116,12 @@ fn headline(report: &HandshakeReport<'_>) -> String {
         .host_median
         .map(|host| format!(", host's median {}", spaced_duration(host)))
         .unwrap_or_default();
+    let unserved = match total.unserved() {
+        0 => String::new(),
+        count => format!(" ({count} refused because nobody listens)"),
+    };
     format!(
-        "Nothing stands out: {} handshakes, {} failed, {} resent a SYN{median}",
+        "Nothing stands out: {} handshakes, {} failed{unserved}, {} resent a SYN{median}",
         total.count(),
         total.not_completed(),
         total.retransmitted().0

@@ -32,6 +32,9 @@ impl ListenerTable<'_> {
         for row in &self.listeners {
             append_line(text, |line| row.line(line, self.wide, TimeStyle::None))?;
         }
+        if self.listeners.is_empty() && self.more == 0 {
+            text.push_str("no listening sockets\n");
+        }
         if self.more > 0 {
             append_line(text, |line| fmt::Write::write_fmt(line, format_args!("and {} more", self.more)))?;
         }

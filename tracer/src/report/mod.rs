@@ -36,7 +36,7 @@ pub use rows::{
     slow_handshake::SlowHandshakeRow, stuck::StuckRow, stuck_group::GroupRow, transition::TransitionRow,
 };
 pub use sink::{Format, Sink};
-pub use summary::{AbandonedSummary, Summary};
+pub use summary::{AbandonedSummary, DropSummary, Summary};
 pub use text::{
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},

@@ -4,10 +4,10 @@ use std::fmt;
 
 use tracer_core::{
     event::SourceCounts,
-    lifecycle::{AbandonedAt, AbandonedHandshakes, TrackerCounts},
+    lifecycle::{AbandonedAt, AbandonedHandshakes, DropPlace, DropPlaces, TrackerCounts},
 };
 
-use crate::report::text::endpoint::EndpointText;
+use crate::report::text::{endpoint::EndpointText, handshake::place_text};
 
 /// Counts of the transitions that were seen, and of those that were missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl fmt::Display for Summary {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbandonedSummary(String);
 
-/// Listeners that are named.
+/// Listeners, or places of drops, that are named.
 const NAMED: usize = 5;
 
 impl AbandonedSummary {
@@ -103,9 +103,38 @@ impl fmt::Display for AbandonedSummary {
     }
 }
 
+/// The line that counts the handshake segments that this host dropped, by service and cause: the five places with the most,
+/// and the sum of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropSummary(String);
+
+impl DropSummary {
+    /// Returns the line, unless no segment was dropped.
+    pub fn new(drops: &DropPlaces) -> Option<Self> {
+        Self::of_places(&drops.by_place(), drops.overflow())
+    }
+
+    /// Names the first places and adds the others to `overflow`.
+    fn of_places(places: &[(DropPlace, u64)], overflow: u64) -> Option<Self> {
+        let (named, unnamed) = places.split_at(places.len().min(NAMED));
+        let mut parts: Vec<String> = named.iter().map(|(place, count)| place_text(place, *count)).collect();
+        let others = unnamed.iter().map(|(_, count)| count).sum::<u64>() + overflow;
+        if others != 0 {
+            parts.push(format!("others {others}"));
+        }
+        (!parts.is_empty()).then(|| Self(format!("dropped by this host: {}", parts.join("; "))))
+    }
+}
+
+impl fmt::Display for DropSummary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use tracer_core::event::{Endpoint, Netns};
+    use tracer_core::event::{Endpoint, HandshakeSegment, KernelName, Netns};
 
     use super::*;
 
@@ -146,5 +175,28 @@ mod tests {
     fn namespaces_are_named_if_there_are_several() {
         let text = abandoned(&[("10.0.0.1", 80, 8, 2), ("10.0.0.1", 80, 7, 1)], 0).unwrap();
         assert!(text.ends_with(": 10.0.0.1:80 in netns 8 2, 10.0.0.1:80 in netns 7 1"), "{text}");
+    }
+
+    #[test]
+    fn the_five_worst_places_of_drops_are_named() {
+        let place = |segment, port, function: Option<&[u8]>| DropPlace {
+            service: Endpoint { address: "192.0.2.20".parse().unwrap(), port },
+            segment,
+            reason: KernelName::new(b"netfilter_drop"),
+            function: function.map(KernelName::new),
+        };
+        assert_eq!(DropSummary::of_places(&[], 0), None);
+        let few = [
+            (place(HandshakeSegment::Syn, 5432, Some(b"nft_do_chain")), 18),
+            (place(HandshakeSegment::SynAck, 80, None), 1),
+        ];
+        assert_eq!(
+            DropSummary::of_places(&few, 0).unwrap().to_string(),
+            "dropped by this host: 18 SYNs to 192.0.2.20:5432, netfilter_drop in nft_do_chain; \
+             1 SYN-ACK from 192.0.2.20:80, netfilter_drop"
+        );
+        let many: Vec<_> = (1..=7).map(|port| (place(HandshakeSegment::Ack, port, None), 2)).collect();
+        let text = DropSummary::of_places(&many, 3).unwrap().to_string();
+        assert!(text.ends_with("2 ACKs to 192.0.2.20:5, netfilter_drop; others 7"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::markdown::code;
 
-pub(crate) const DOCUMENTS: [&str; 27] = [
+pub(crate) const DOCUMENTS: [&str; 28] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -22,6 +22,7 @@ pub(crate) const DOCUMENTS: [&str; 27] = [
     "docs/index.md",
     "docs/limitations.md",
     "docs/listeners.md",
+    "docs/lost-handshakes.md",
     "docs/metrics.md",
     "docs/modes.md",
     "docs/operating.md",

@@ -30,7 +30,7 @@ fn network_time_and_waits_are_separated() {
     let no_sample = HandshakeAttempt { rtt: None, ..lossy(to(), 20 * MS, 2, 3 * SECOND) };
     assert_eq!(story(&no_sample), "3.02 s = 2 SYNs lost (1 s + 2 s) + 20 ms network");
     let busy = HandshakeAttempt { rtt: Some(Nanos(2 * MS)), ..client(to(), 12 * MS) };
-    assert_eq!(story(&busy), "12 ms = 2 ms network + 10 ms in this host");
+    assert_eq!(story(&busy), "12 ms = 2 ms network + 10 ms on this host");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_story_ends_with_where_segments_were_lost() {
     );
     assert_eq!(with(dropped(HandshakeSegment::Syn, 0)), format!("{bare}; it left this host, not answered"));
     let without_queues = SegmentDrops::observed(ObservedDrops::ExceptFullQueues);
-    assert_eq!(with(without_queues), format!("{bare}; no drop seen in this host"));
+    assert_eq!(with(without_queues), format!("{bare}; no drop seen on this host"));
     assert_eq!(with(SegmentDrops::NONE), bare);
     // A completed handshake, with and without a loss.
     let lossy =

@@ -18,10 +18,10 @@ use tokio::sync::{Mutex, watch};
 
 use crate::agent::{
     http::{auth::Admission, web_config::Web},
+    listener_scan::ListenerScan,
     metrics::{Agent, Figures, PageFormat, render},
     process_figures,
     publisher::SnapshotHandle,
-    queue_scan::QueueScan,
 };
 
 const INDEX: &str = include_str!("index.html");
@@ -39,7 +39,7 @@ struct Inner {
     snapshots: Arc<SnapshotHandle>,
     agent: Agent,
     started: SystemTime,
-    queue_scan: QueueScan,
+    listener_scan: ListenerScan,
     /// The pages being sent. At the limit, further clients share a recent page.
     pages: Mutex<Vec<Sent>>,
 }
@@ -68,9 +68,9 @@ impl Site {
         snapshots: Arc<SnapshotHandle>,
         agent: Agent,
         started: SystemTime,
-        queue_scan: QueueScan,
+        listener_scan: ListenerScan,
     ) -> Self {
-        Self(Arc::new(Inner { snapshots, agent, started, queue_scan, pages: Mutex::default() }))
+        Self(Arc::new(Inner { snapshots, agent, started, listener_scan, pages: Mutex::default() }))
     }
 
     pub(crate) fn snapshots(&self) -> Arc<SnapshotHandle> {
@@ -103,12 +103,12 @@ impl Site {
                 .ok_or_else(|| "too many clients are reading slowly: try again in some seconds".to_owned());
         }
         let counts = self.0.snapshots.counts().await.ok_or("tracing has not started yet")?;
-        let (queue_scan, live) = (self.0.queue_scan.clone(), self.is_live());
+        let (listener_scan, live) = (self.0.listener_scan.clone(), self.is_live());
         // The dump may block.
-        let queues = tokio::task::spawn_blocking(move || live.then(|| queue_scan.queues())).await;
+        let listeners = tokio::task::spawn_blocking(move || live.then(|| listener_scan.figures())).await;
         let figures = Figures {
             process: process_figures::read(self.0.started),
-            queues: queues.ok().flatten().unwrap_or_default(),
+            listeners: listeners.ok().flatten().unwrap_or_default(),
             counts_age: live.then(|| counts.made_at.elapsed()),
         };
         let page =
@@ -188,7 +188,7 @@ mod tests {
     async fn before_tracing_starts_pages_are_unavailable() {
         let (snapshots, _publisher) = channel();
         let agent = Agent { mode: None, kernel: String::new() };
-        let site = Site::new(snapshots, agent, SystemTime::now(), QueueScan::default());
+        let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default());
         assert_eq!(ready(State(site.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
         let response = metrics(State(site), HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -205,7 +205,7 @@ mod tests {
         // After the end of the input, snapshots are available at once.
         consumer.finish(progress).unwrap();
         let agent = Agent { mode: None, kernel: String::new() };
-        let site = Site::new(snapshots, agent, SystemTime::now(), QueueScan::default());
+        let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default());
         let mut held = Vec::new();
         for _ in 0..MAX_PAGES {
             held.push(site.page(PageFormat::Text).await.ok().unwrap());

@@ -234,6 +234,54 @@ pub(super) const ACCEPT_QUEUE_PEAK: Description = Description {
         "Longest accept queue seen by an arriving connection.",
     )
 };
+pub(super) const LISTENER_DROPS: Description = Description {
+    labels: &["port"],
+    note: "The kernel's count of each listener (`sk_drops`, the `d` of `ss -ltm`): mostly SYNs and final ACKs that a full \
+           accept queue drops. The kernel counts a dropped final ACK twice (`tcp_listendrop` and `tcp_v4_rcv`, 6.18). Read at the \
+           scrape, at most once a second, and summed over the listeners of a port. A port \
+           keeps its count when its listener closes; what it drops between the last scrape and its end is missing. Only this \
+           network namespace, or that of `--netns`; `tcptrace_handshake_segment_drops_total` covers the others, without the \
+           port. Limited to 100 ports, those with drops first.",
+    ..metric(
+        "tcptrace_listener_drops",
+        None,
+        MetricKind::Counter,
+        "Segments dropped by the listeners of a port.",
+    )
+};
+pub(super) const LISTEN_DROPS: Description = Description {
+    note: "`ListenDrops` in `/proc/net/netstat`, for the network namespace of `tcptrace_listener_drops_total`. Its causes: \
+           `tcptrace_listen_overflows_total`, `tcptrace_syn_queue_full_drops_total`, and for the rest mostly memory.",
+    ..metric(
+        "tcptrace_listen_drops",
+        None,
+        MetricKind::Counter,
+        "SYNs and final ACKs dropped by listeners for any cause.",
+    )
+};
+pub(super) const LISTEN_OVERFLOWS: Description = Description {
+    note: "`ListenOverflows` in `/proc/net/netstat`. The application accepts too slowly, or its backlog is too small.",
+    ..metric(
+        "tcptrace_listen_overflows",
+        None,
+        MetricKind::Counter,
+        "SYNs and final ACKs dropped because an accept queue was full.",
+    )
+};
+pub(super) const SYN_QUEUE_FULL_DROPS: Description = Description {
+    note: "`TCPReqQFullDrop` in `/proc/net/netstat`. 0 with SYN cookies (`net.ipv4.tcp_syncookies=1`, the default).",
+    ..metric(
+        "tcptrace_syn_queue_full_drops",
+        None,
+        MetricKind::Counter,
+        "SYNs dropped because too many handshakes were half-open and SYN cookies are off.",
+    )
+};
+pub(super) const SYN_COOKIES_SENT: Description = Description {
+    note: "`SyncookiesSent` in `/proc/net/netstat`. Not drops: the kernel answers so when too many handshakes are half-open, as \
+           in a SYN flood.",
+    ..metric("tcptrace_syn_cookies_sent", None, MetricKind::Counter, "SYNs answered with a SYN cookie.")
+};
 pub(super) const EVENTS: Description = Description {
     labels: &["type"],
     ..metric("tcptrace_events", None, MetricKind::Counter, "Events received by the tracer.")
@@ -255,7 +303,7 @@ pub(super) const COVERAGE_GAPS: Description = Description {
            131,072 processes. `namespaces_without_resync`: namespaces beyond 256. `undecoded_sockets`: existing sockets in \
            messages that could not be decoded. `unresolved_cgroups`: lookups of a cgroup id without a path. \
            `evicted_cgroups`: cgroups dropped from a full cache. `truncated_cgroup_walks`: walks of the cgroup tree that \
-           stopped at 32,768 cgroups. `listener_dumps`: dumps of the accept queues that failed or were incomplete.",
+           stopped at 32,768 cgroups. `listener_dumps`: dumps of the listening sockets that failed or were incomplete.",
     ..metric(
         "tcptrace_coverage_gaps",
         None,
@@ -324,8 +372,8 @@ pub(super) const TIME_WAIT_REUSED: Description = metric(
 );
 pub(super) const LABEL_OVERFLOW: Description = Description {
     labels: &["label"],
-    note: "`series`: label combinations beyond the limit of the page. `port`: ports beyond the limit of \
-           `tcptrace_listener_accept_queue`.",
+    note: "`series`: label combinations beyond the limit of the page. `port`: ports beyond the limits of \
+           `tcptrace_listener_accept_queue` and `tcptrace_listener_drops_total`.",
     ..metric(
         "tcptrace_label_overflow",
         None,
@@ -388,6 +436,11 @@ pub const CATALOG: &[Description] = &[
     ACCEPT_QUEUE,
     ACCEPT_QUEUE_LIMIT,
     ACCEPT_QUEUE_PEAK,
+    LISTENER_DROPS,
+    LISTEN_DROPS,
+    LISTEN_OVERFLOWS,
+    SYN_QUEUE_FULL_DROPS,
+    SYN_COOKIES_SENT,
     EVENTS,
     EVENTS_LOST,
     COVERAGE_GAPS,

@@ -15,7 +15,7 @@ use tracer_core::{event::TcpState, lifecycle::CloseReason};
 
 use crate::{
     agent::metrics::{
-        LiveQueues, MetricKind, MetricsSnapshot, PageError, PageFormat,
+        LiveQueues, MetricKind, MetricsSnapshot, PageError, PageFormat, PortDrops,
         catalog::{self, Description},
         histogram::{HANDSHAKE_BOUNDS, Histogram, SCHEMA, ZERO_THRESHOLD, seconds},
         names::{ACCEPT_WAITS, EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
@@ -23,6 +23,7 @@ use crate::{
         snapshot::OwnerCounts,
         tally::HANDSHAKE_ROLES,
     },
+    host::ListenDrops,
     sources::Coverage,
 };
 
@@ -40,10 +41,21 @@ pub struct Agent {
 pub struct Figures {
     /// Resource usage of this process.
     pub process: ProcessFigures,
-    /// The accept queues from the last listener dump.
-    pub queues: LiveQueues,
+    /// The listening sockets at the last dump.
+    pub listeners: ListenerFigures,
     /// The age of the counts; `None` for a recording.
     pub counts_age: Option<Duration>,
+}
+
+/// What the last listener dump found, and what the kernel has counted since the agent started.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerFigures {
+    /// The accept queues.
+    pub queues: LiveQueues,
+    /// The drops of each listening port.
+    pub drops: PortDrops,
+    /// The causes of drops in the dumped network namespace.
+    pub causes: ListenDrops,
 }
 
 /// Resource usage of this process; a field is `None` where `/proc` does not provide it.
@@ -372,7 +384,7 @@ impl Page {
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let queues = join(&self.figures.queues, &self.snapshot.queues);
+        let queues = join(&self.figures.listeners.queues, &self.snapshot.queues);
         let mut each = |description, value: fn(&PortQueue) -> Option<u32>| {
             family(encoder, description, |family| {
                 for queue in &queues {
@@ -385,7 +397,30 @@ impl Page {
         };
         each(&catalog::ACCEPT_QUEUE, |queue| queue.length)?;
         each(&catalog::ACCEPT_QUEUE_LIMIT, |queue| Some(queue.limit))?;
-        each(&catalog::ACCEPT_QUEUE_PEAK, |queue| queue.peak)
+        each(&catalog::ACCEPT_QUEUE_PEAK, |queue| queue.peak)?;
+        self.listener_drops(encoder)
+    }
+
+    fn listener_drops(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ListenerFigures { drops, causes, .. } = &self.figures.listeners;
+        family(encoder, &catalog::LISTENER_DROPS, |family| {
+            let mut text = itoa::Buffer::new();
+            drops.ports.iter().try_for_each(|&(port, count)| family.counter(&[text.format(port)], count))
+        })?;
+        // The received cookies have no metric: they say nothing about drops.
+        let ListenDrops { listen_overflows, listen_drops, syn_queue_full_drops, syn_cookies_sent, .. } =
+            *causes;
+        for (description, count) in [
+            (&catalog::LISTEN_DROPS, listen_drops),
+            (&catalog::LISTEN_OVERFLOWS, listen_overflows),
+            (&catalog::SYN_QUEUE_FULL_DROPS, syn_queue_full_drops),
+            (&catalog::SYN_COOKIES_SENT, syn_cookies_sent),
+        ] {
+            if let Some(count) = count {
+                family(encoder, description, |family| family.counter(&[], count))?;
+            }
+        }
+        Ok(())
     }
 
     fn tracer(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -414,7 +449,7 @@ impl Page {
             for (name, count) in Coverage::NAMES.into_iter().zip(self.snapshot.coverage.counts()) {
                 family.gauge(&[name], count)?;
             }
-            family.gauge(&[LISTENER_DUMPS], self.figures.queues.failures())
+            family.gauge(&[LISTENER_DUMPS], self.figures.listeners.queues.failures())
         })?;
         for (description, count) in
             [(&catalog::EVENTS_RECOVERED, source.recovered), (&catalog::EVENTS_DUPLICATE, source.duplicates)]
@@ -435,7 +470,8 @@ impl Page {
         family(encoder, &catalog::LABEL_OVERFLOW, |family| {
             let overflows = &self.snapshot.overflows;
             overflows.iter().try_for_each(|&(label, count)| {
-                let live = if label == "port" { self.figures.queues.overflow() } else { 0 };
+                let ListenerFigures { queues, drops, .. } = &self.figures.listeners;
+                let live = if label == "port" { queues.overflow() + drops.overflow } else { 0 };
                 family.counter(&[label], count + live)
             })
         })?;

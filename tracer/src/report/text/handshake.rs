@@ -3,8 +3,8 @@
 use tracer_core::{
     analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
     escape::escape,
-    event::{HandshakeSegment, Nanos},
-    lifecycle::{CloseReason, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop},
+    event::{HandshakeSegment, KernelName, Nanos},
+    lifecycle::{CloseReason, DropPlace, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop},
 };
 
 use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_duration};
@@ -14,9 +14,10 @@ const FEW: u64 = 20;
 /// Retransmission waits that are listed one by one; more are shown as their sum.
 const LISTED_WAITS: u8 = 5;
 
-/// Returns the name of a group for people, with container ids cut to the usual 12 digits.
+/// Returns the name of a group for people: container ids are cut to the usual 12 digits, and every port fits its column.
 pub fn group_text(key: &GroupKey) -> String {
     match key {
+        GroupKey::Unserved(port) => format!("port {port} here, closed"),
         GroupKey::Container(Some(id)) => escape(id.chars().take(12).collect::<String>().as_bytes()),
         other => group_name(other),
     }
@@ -122,7 +123,7 @@ fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
         (ObservedDrops::None, _) => return None,
         // A server's SYN-ACK meets no accept queue. A SYN may: the peer may be on this host, too.
         (ObservedDrops::ExceptFullQueues, _) if attempt.role != Role::Server => {
-            return (!established).then(|| "no drop seen in this host".to_owned());
+            return (!established).then(|| "no drop seen on this host".to_owned());
         }
         (_, true) => "it left this host",
         (_, false) => "it left this host, not answered",
@@ -130,12 +131,34 @@ fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
     Some(left.to_owned())
 }
 
-/// Describes dropped segments: `2 SYNs by netfilter_drop in nft_do_chain`.
+/// Describes dropped segments: `2 SYNs, netfilter_drop in nft_do_chain`.
 fn drop_text(drop: &SegmentDrop) -> String {
-    let segment = segment_name(drop.segment);
-    let plural = if drop.count == 1 { "" } else { "s" };
-    let function = drop.function.map(|function| format!(" in {function}")).unwrap_or_default();
-    format!("{} {segment}{plural}, {}{function}", drop.count, drop.reason)
+    let count = segments_text(drop.count.into(), drop.segment);
+    format!("{count}, {}", cause_text(drop.reason, drop.function))
+}
+
+/// Describes a number of segments: `2 SYNs`.
+fn segments_text(count: u64, segment: HandshakeSegment) -> String {
+    let segment = segment_name(segment);
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {segment}{plural}")
+}
+
+/// Describes the cause of a drop: `netfilter_drop in nft_do_chain`.
+fn cause_text(reason: KernelName, function: Option<KernelName>) -> String {
+    let function = function.map(|function| format!(" in {function}")).unwrap_or_default();
+    format!("{reason}{function}")
+}
+
+/// Describes the dropped segments of a service: `2 SYNs to 192.0.2.1:80, netfilter_drop in nft_do_chain`.
+pub(in crate::report) fn place_text(place: &DropPlace, count: u64) -> String {
+    let way = if place.segment == HandshakeSegment::SynAck { "from" } else { "to" };
+    format!(
+        "{} {way} {}, {}",
+        segments_text(count, place.segment),
+        EndpointText(place.service),
+        cause_text(place.reason, place.function)
+    )
 }
 
 /// Returns the name of a segment for people.
@@ -213,7 +236,7 @@ fn parts(attempt: &HandshakeAttempt, duration: Nanos) -> Parts {
         }
         parts.push(format!("{} network", spaced_duration(network)));
         if matters {
-            parts.push(format!("{} in this host", spaced_duration(rest)));
+            parts.push(format!("{} on this host", spaced_duration(rest)));
         }
     } else if !parts.is_empty() && wait > Nanos::ZERO {
         let rest = duration.saturating_sub(wait);
@@ -286,6 +309,11 @@ fn abandoned(attempt: &HandshakeAttempt) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_port_fits_the_column() {
+        assert_eq!(group_text(&GroupKey::Unserved(65_535)).len(), 23);
+    }
 
     #[test]
     fn container_ids_are_full_for_machines_and_short_for_people() {

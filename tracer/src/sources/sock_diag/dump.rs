@@ -142,7 +142,7 @@ fn connect() -> Result<OwnedFd, SockDiagError> {
 ///
 /// # Errors
 /// When the namespace cannot be entered, and the errors of `work`.
-pub(super) fn in_namespace<T: Send>(
+pub(crate) fn in_namespace<T: Send>(
     namespace: BorrowedFd<'_>,
     work: impl FnOnce() -> Result<T, SockDiagError> + Send,
 ) -> Result<T, SockDiagError> {

@@ -22,6 +22,7 @@ mod tcp_info;
 mod tests;
 
 pub use decode::sockets_in;
+pub(crate) use dump::in_namespace;
 pub use dump::{Channel, DumpReport};
 pub use error::SockDiagError;
 pub(crate) use existing::{Existing, ResyncDump, existing, resync_dump};
