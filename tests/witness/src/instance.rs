@@ -24,7 +24,7 @@ const EVENT_BYTES: u64 = 128;
 pub(crate) struct Instance {
     instances: OwnedFd,
     name: String,
-    instance: OwnedFd,
+    folder: OwnedFd,
     /// The folder of the event, such as `events/sock/inet_sock_set_state`.
     event: &'static str,
 }
@@ -43,14 +43,14 @@ impl Instance {
             scope.spawn(instances).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         mkdirat(&instances, &name, Mode::RWXU)?;
-        let instance = match openat(&instances, &name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
-            Ok(instance) => instance,
+        let folder = match openat(&instances, &name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+            Ok(folder) => folder,
             Err(error) => {
                 let _ = unlinkat(&instances, &name, AtFlags::REMOVEDIR);
                 return Err(error.into());
             }
         };
-        let instance = Self { instances, name, instance, event };
+        let instance = Self { instances, name, folder, event };
         instance.write("buffer_size_kb", &(most * EVENT_BYTES / 1024 + 64).to_string())?;
         instance.enable("1")?;
         Ok(instance)
@@ -79,12 +79,12 @@ impl Instance {
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
-        let file = openat(&self.instance, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = openat(&self.folder, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         File::from(file).write_all(text.as_bytes())
     }
 
     fn open(&self, file: &str) -> io::Result<BufReader<File>> {
-        let file = openat(&self.instance, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = openat(&self.folder, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(BufReader::new(File::from(file)))
     }
 }

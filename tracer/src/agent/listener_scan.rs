@@ -144,11 +144,13 @@ fn dump(
 
 /// Logs an error and returns `None`.
 fn warned_netstat(opened: io::Result<NetstatFile>) -> Option<NetstatFile> {
-    opened
-        .inspect_err(|error| {
-            tracing::warn!("the causes of drops by listeners are unknown: /proc/net/netstat: {error}")
-        })
-        .ok()
+    match opened {
+        Ok(file) => Some(file),
+        Err(error) => {
+            tracing::warn!("the causes of drops by listeners are unknown: /proc/net/netstat: {error}");
+            None
+        }
+    }
 }
 
 /// Opens a channel into another namespace. Logs an error and returns `None`.
