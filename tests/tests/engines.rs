@@ -115,6 +115,7 @@ fn write_recording(path: &Path) {
                 accept_queue: None,
                 data_segments: None,
                 unaccepted_segments: None,
+                sequences: None,
                 interface: None,
                 transparent: false,
                 defer_accept: false,

@@ -54,8 +54,8 @@ impl Hosts {
     fn new() -> Self {
         let router = Namespace::new();
         let (client, server) = (router.beside(), router.beside());
-        let _inhabitants = [client.inhabit(), router.inhabit(), server.inhabit()];
-        let [client_pid, _, server_pid] = _inhabitants.each_ref().map(Inhabitant::id);
+        let inhabitants = [client.inhabit(), router.inhabit(), server.inhabit()];
+        let [client_pid, _, server_pid] = inhabitants.each_ref().map(Inhabitant::id);
         router.sysctl("net.ipv4.ip_forward", "1");
         for (host, network, pid) in [(&client, 1, client_pid), (&server, 2, server_pid)] {
             router.ip(&format!("link add net{network} type veth peer name eth0 netns {pid}"));
@@ -78,7 +78,7 @@ impl Hosts {
                add rule ip translation after ct status dnat masquerade"],
         );
         server.filter("input", "tcp dport 5006 limit rate 1/hour burst 1 packets drop");
-        Self { client, router, server, _inhabitants }
+        Self { client, router, server, _inhabitants: inhabitants }
     }
 
     fn listen(&self, port: u16) -> Socket {
@@ -108,8 +108,8 @@ fn only(namespace: &Namespace, name: &str, from: &Path, to: &Path, ahead_ns: i12
     let mut reader = Reader::new(BufReader::new(File::open(from).unwrap())).unwrap();
     let clock = reader.header().clock;
     let mut header = reader.header().clone();
-    header.host.name = name.to_owned();
-    header.run = name.to_owned();
+    name.clone_into(&mut header.host.name);
+    name.clone_into(&mut header.run);
     header.clock.to_utc_ns += ahead_ns;
     let (cgroups, mut counts) = (RecordedCgroups::default(), SourceCounts::default());
     let mut resolver = CgroupResolver::recorded(cgroups.clone());
