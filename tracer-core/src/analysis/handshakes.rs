@@ -10,7 +10,7 @@ use crate::{
         score::failure_cost, sketch::saturate,
     },
     event::Nanos,
-    lifecycle::CloseReason,
+    lifecycle::{CloseReason, SegmentDrops},
 };
 
 /// Most groups that begin with a SYN to a port on which nobody listens: a port scan must not take the places of services.
@@ -43,12 +43,14 @@ pub struct HandshakeStats {
     network_ns: u128,
     retransmit_wait_ns: u128,
     lost_time_ns: u128,
+    drops: SegmentDrops,
 }
 
 impl HandshakeStats {
     /// Adds a finished attempt.
     fn add(&mut self, attempt: &HandshakeAttempt) {
         self.count += 1;
+        self.drops.merge(&attempt.drops);
         match attempt.outcome {
             HandshakeOutcome::Established => self.add_established(attempt),
             HandshakeOutcome::Failed(reason) => self.failed[reason as usize] += 1,
@@ -95,6 +97,12 @@ impl HandshakeStats {
         self.network_ns += other.network_ns;
         self.retransmit_wait_ns += other.retransmit_wait_ns;
         self.lost_time_ns += other.lost_time_ns;
+        self.drops.merge(&other.drops);
+    }
+
+    /// Returns the segments of the handshakes that this host dropped.
+    pub fn drops(&self) -> &SegmentDrops {
+        &self.drops
     }
 
     /// Returns the number of attempts.

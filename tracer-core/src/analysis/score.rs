@@ -3,6 +3,7 @@
 use crate::{
     analysis::{HandshakeOutcome, HandshakeStats, sketch::saturate},
     event::Nanos,
+    lifecycle::SegmentDrop,
 };
 
 /// The minimum cost of a failure: 10 s.
@@ -37,6 +38,11 @@ pub enum Fault {
         of: u64,
         /// The mean wait for the retransmissions; none when unknown.
         mean_wait: Option<Nanos>,
+    },
+    /// This host dropped segments of some handshakes.
+    Dropping {
+        /// The most frequent drop.
+        drop: SegmentDrop,
     },
     /// The median is far above the host's median.
     Slow {
@@ -75,6 +81,10 @@ impl GroupScore {
         let (lost, known) = stats.retransmitted();
         if lost > 0 {
             faults.push(Fault::Resending { count: lost, of: known, mean_wait: stats.mean_retransmit_wait() });
+        }
+        // Of equally frequent ones, the earliest.
+        if let Some(drop) = stats.drops().iter().rev().max_by_key(|drop| drop.count) {
+            faults.push(Fault::Dropping { drop: *drop });
         }
         if let (Some(p50), Some(host_median)) = (stats.durations().quantile(0.5), host_median) {
             let excess = p50.saturating_sub(host_median);

@@ -40,7 +40,7 @@ pub struct SegmentDrops {
 }
 
 /// Which drops of a handshake's segments a source observes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObservedDrops {
     /// None.
     #[default]
@@ -61,7 +61,7 @@ impl SegmentDrops {
     }
 
     /// Iterates over the kinds.
-    pub fn iter(&self) -> impl Iterator<Item = &SegmentDrop> + '_ {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &SegmentDrop> + '_ {
         self.kinds.iter().flatten()
     }
 
@@ -77,12 +77,27 @@ impl SegmentDrops {
 
     /// Adds a dropped segment. A fourth kind is not added.
     pub fn add(&mut self, event: &SegmentDropped) {
-        let new =
-            SegmentDrop { segment: event.segment, reason: event.reason, function: event.function, count: 1 };
+        self.add_kind(SegmentDrop {
+            segment: event.segment,
+            reason: event.reason,
+            function: event.function,
+            count: 1,
+        });
+    }
+
+    /// Adds the drops of another handshake. Kinds beyond three are not added.
+    pub fn merge(&mut self, other: &Self) {
+        for drop in other.iter() {
+            self.add_kind(*drop);
+        }
+        self.observed = self.observed.max(other.observed);
+    }
+
+    fn add_kind(&mut self, new: SegmentDrop) {
         for place in &mut self.kinds {
             match place {
-                Some(drop) if SegmentDrop { count: 1, ..*drop } == new => {
-                    drop.count = drop.count.saturating_add(1);
+                Some(drop) if SegmentDrop { count: new.count, ..*drop } == new => {
+                    drop.count = drop.count.saturating_add(new.count);
                     return;
                 }
                 Some(_) => {}

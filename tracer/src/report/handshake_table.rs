@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use tracer_core::{
-    analysis::{HandshakeReport, Histogram},
+    analysis::{Fault, HandshakeReport, Histogram},
     event::ClockOffset,
 };
 
@@ -101,8 +101,12 @@ fn headline(report: &HandshakeReport<'_>) -> String {
         .filter(|group| group.score.is_offender())
         .take(NAMED)
         .map(|group| {
-            let why = group.score.faults.first().map(fault_text).unwrap_or_default();
-            format!("{} ({why})", group_text(group.key))
+            let (first, more) =
+                group.score.faults.split_first().map_or((None, &[][..]), |(it, more)| (Some(it), more));
+            // The most serious kind, and what this host itself contributes.
+            let own = more.iter().find(|fault| matches!(fault, Fault::Dropping { .. }));
+            let why: Vec<String> = first.into_iter().chain(own).map(fault_text).collect();
+            format!("{} ({})", group_text(group.key), why.join("; "))
         })
         .collect();
     if !offenders.is_empty() {

@@ -2,8 +2,8 @@
 
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
-    event::{Endpoint, Nanos, Netns, Process, Timestamp},
-    lifecycle::{CloseReason, DurationSource, Role, SegmentDrops},
+    event::{Endpoint, HandshakeSegment, KernelName, Nanos, Netns, Process, SegmentDropped, Timestamp},
+    lifecycle::{CloseReason, DurationSource, ObservedDrops, Role, SegmentDrops},
 };
 
 pub(crate) const US: u64 = 1_000;
@@ -71,4 +71,23 @@ pub(crate) fn served(port: u16, from: Endpoint, duration: u64) -> HandshakeAttem
         source: DurationSource::Measured,
         ..client(from, duration)
     }
+}
+
+/// Returns the drops of a handshake of which this host dropped one kind of segment, by a rule of nftables.
+pub(crate) fn dropped(segment: HandshakeSegment, count: u32) -> SegmentDrops {
+    let mut drops = SegmentDrops::observed(ObservedDrops::All);
+    let ends = end("192.0.2.1", 443);
+    for _ in 0..count {
+        drops.add(&SegmentDropped {
+            time: Timestamp(0),
+            socket: None,
+            source: ends,
+            destination: ends,
+            netns: None,
+            segment,
+            reason: KernelName::new(b"netfilter_drop"),
+            function: Some(KernelName::new(b"nft_do_chain")),
+        });
+    }
+    drops
 }

@@ -8,11 +8,11 @@ use tracer_core::{
     analysis::{
         Fault, GroupKey, HandshakeAttempt, HandshakeOutcome, Handshakes, HandshakesBy, HandshakesOptions,
     },
-    event::{ClockOffset, Nanos},
+    event::{ClockOffset, HandshakeSegment, Nanos},
     lifecycle::CloseReason,
 };
 
-use crate::attempts::{MS, SECOND, US, client, end, failed, lossy, process, served};
+use crate::attempts::{MS, SECOND, US, client, dropped, end, failed, lossy, process, served};
 
 fn by(by: HandshakesBy) -> HandshakesOptions {
     HandshakesOptions { by, slowest: 5, max_groups: 10_000 }
@@ -203,4 +203,25 @@ fn the_documented_sample_has_the_current_headers() {
     let columns = |text: &str| refusing(text).len();
     assert_eq!(columns(sample), columns(&drawn));
     assert_eq!(refusing(sample)[3..], refusing(&drawn)[3..]);
+}
+
+#[test]
+fn a_group_says_what_this_host_dropped() {
+    let mut handshakes = Handshakes::new(by(HandshakesBy::Service));
+    let to = end("10.0.1.9", 8080);
+    for index in 0..6 {
+        let drops = dropped(HandshakeSegment::Syn, 1 + index % 2);
+        let attempt = failed(to, CloseReason::TimedOut, 3 * SECOND);
+        handshakes.add(&HandshakeAttempt { drops, ..attempt }, None);
+    }
+    handshakes.add(&client(end("10.0.1.1", 8080), 200 * US), None);
+    let report = handshakes.report();
+    let counts = |position: usize| report.groups[position].stats.drops().iter().map(|drop| drop.count);
+    assert_eq!(counts(0).collect::<Vec<_>>(), [9]);
+    assert_eq!(counts(1).count(), 0);
+    assert_eq!(report.total.drops().count(), 9);
+    let text = table(&handshakes, 20);
+    let why = "6 of 6 timed out; dropped here: 9 SYNs, netfilter_drop in nft_do_chain";
+    assert!(text.starts_with(&format!("Worst offenders: 10.0.1.9:8080 ({why})\n")), "{text}");
+    assert!(text.lines().nth(2).unwrap().ends_with(&format!("  {why}")), "{text}");
 }

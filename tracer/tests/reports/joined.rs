@@ -3,14 +3,11 @@
 use tcptrace_bpf::report::{JoinHosts, JoinTable, TimeStyle, joined_story};
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeEnd, HandshakeJoin, HandshakeOutcome, JoinSide},
-    event::{
-        ClockOffset, Endpoint, HandshakeSegment, InitialSequences, KernelName, Nanos, SegmentDropped,
-        Timestamp,
-    },
+    event::{ClockOffset, Endpoint, HandshakeSegment, InitialSequences, Nanos, Timestamp},
     lifecycle::{CloseReason, ObservedDrops, SegmentDrops},
 };
 
-use crate::attempts::{MS, SECOND, US, client, end, failed, lossy, served};
+use crate::attempts::{MS, SECOND, US, client, dropped, end, failed, lossy, served};
 
 const CLOCK: ClockOffset = ClockOffset { to_utc_ns: 1_795_000_000_000_000_000 };
 /// When the clients begin.
@@ -61,23 +58,6 @@ fn stories(join: &HandshakeJoin) -> Vec<String> {
     join.report().handshakes.iter().map(joined_story).collect()
 }
 
-fn dropped(count: u32) -> SegmentDrops {
-    let mut drops = SegmentDrops::observed(ObservedDrops::All);
-    for _ in 0..count {
-        drops.add(&SegmentDropped {
-            time: Timestamp(0),
-            socket: None,
-            source: server(),
-            destination: server(),
-            netns: None,
-            segment: HandshakeSegment::Syn,
-            reason: KernelName::new(b"netfilter_drop"),
-            function: Some(KernelName::new(b"nft_do_chain")),
-        });
-    }
-    drops
-}
-
 #[test]
 fn a_story_says_where_segments_were_lost() {
     let ((fast, fast_served), (slow, slow_served)) = (both(1, 0), both(2, 2));
@@ -96,15 +76,15 @@ fn a_story_says_where_segments_were_lost() {
     };
     let reason = "(netfilter_drop in nft_do_chain)";
     assert_eq!(
-        with(dropped(2), dropped(0)),
+        with(dropped(HandshakeSegment::Syn, 2), dropped(HandshakeSegment::Syn, 0)),
         format!("2 s; 2 SYNs lost, dropped by the client's host {reason}")
     );
     assert_eq!(
-        with(dropped(0), dropped(1)),
+        with(dropped(HandshakeSegment::Syn, 0), dropped(HandshakeSegment::Syn, 1)),
         format!("2 s; 2 SYNs lost, 1 dropped by the server's host {reason}")
     );
     // Where drops are not observed, the place is unknown.
-    assert_eq!(with(SegmentDrops::NONE, dropped(0)), "2 s; 2 SYNs lost");
+    assert_eq!(with(SegmentDrops::NONE, dropped(HandshakeSegment::Syn, 0)), "2 s; 2 SYNs lost");
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use tcptrace_bpf::report::story;
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
-    event::{Endpoint, HandshakeSegment, KernelName, Nanos, SegmentDropped, Timestamp},
+    event::{Endpoint, HandshakeSegment, Nanos, Timestamp},
     lifecycle::{CloseReason, DurationSource, HandshakeCaveat, ObservedDrops, SegmentDrops},
 };
 
-use crate::attempts::{MS, SECOND, client, end, failed, lossy, served};
+use crate::attempts::{MS, SECOND, client, dropped, end, failed, lossy, served};
 
 fn to() -> Endpoint {
     end("192.0.2.7", 80)
@@ -101,22 +101,6 @@ fn failures_have_their_reason() {
 
 #[test]
 fn a_story_ends_with_where_segments_were_lost() {
-    let dropped = |segment, times| {
-        let mut drops = SegmentDrops::observed(ObservedDrops::All);
-        for _ in 0..times {
-            drops.add(&SegmentDropped {
-                time: Timestamp(0),
-                socket: None,
-                source: to(),
-                destination: to(),
-                netns: None,
-                segment,
-                reason: KernelName::new(b"netfilter_drop"),
-                function: Some(KernelName::new(b"nft_do_chain")),
-            });
-        }
-        drops
-    };
     let timed_out =
         HandshakeAttempt { retransmits: Some(1), ..failed(to(), CloseReason::TimedOut, 3 * SECOND) };
     let with = |drops| story(&HandshakeAttempt { drops, ..timed_out });

@@ -2,13 +2,16 @@
 
 use std::fmt;
 
+use arrayvec::ArrayVec;
 use tracer_core::{
     analysis::{GroupReport, HandshakeOutcome},
     event::Nanos,
+    lifecycle::SegmentDrop,
 };
 
 use crate::report::{
     fields::fields,
+    rows::segment_drop::drops,
     text::{
         OrDash, Text,
         handshake::{fault_text, group_name, group_text},
@@ -108,6 +111,8 @@ fields! { HandshakeGroupRow<'_>, |row| {
     cost_us: f64 ["us"] = microseconds(row.group.score.cost);
     /// The group's problem, in words that may change; null if there is none
     why: Option<&str> = row.faults.as_deref();
+    /// Segments of the group's handshakes that this host dropped, at most three kinds, as in `connection`
+    syn_drops: ArrayVec<SegmentDrop, 3> = drops(row.group.stats.drops());
 }}
 
 table! { HandshakeGroupRow<'_>, |row, wide| {

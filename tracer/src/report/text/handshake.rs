@@ -66,6 +66,7 @@ pub fn fault_text(fault: &Fault) -> String {
             Some(wait) => format!("{} resent a SYN, each waits {}", share(count, of), spaced_duration(wait)),
             None => format!("{} resent a SYN", share(count, of)),
         },
+        Fault::Dropping { drop } => format!("dropped here: {}", drop_text(&drop)),
         Fault::Slow { p50, host_median, by_network } => {
             let what = if by_network { "slow network" } else { "slow" };
             format!("{what}: p50 {}, host's median {}", spaced_duration(p50), spaced_duration(host_median))
