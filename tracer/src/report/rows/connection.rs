@@ -20,6 +20,7 @@ use crate::{
             OrDash,
             endpoint::{ZonedEndpoint, known_address, known_port, network_type},
             errno,
+            handshake::drops_text,
             name::{EscapedText, ProcessName},
             quantity::{bytes, duration, microseconds},
             table::table,
@@ -68,6 +69,13 @@ impl<'a> ConnectionRow<'a> {
     /// Returns when the connection closed, if that was seen.
     pub(in crate::report) fn closed(&self) -> Option<Rfc3339> {
         self.closed.close_seen.then(|| self.last_seen())
+    }
+
+    /// Says what the reason and the times do not: why it was reset, and what this host dropped of its handshake.
+    fn why(&self) -> String {
+        let reset = self.closed.reset.and_then(|reset| reset.reason).map(|reason| reason.to_string());
+        let parts: Vec<String> = reset.into_iter().chain(drops_text(self.closed.drops)).collect();
+        if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
     }
 
     fn states(&self) -> ArrayVec<StateSpan, 8> {
@@ -231,5 +239,9 @@ table! { ConnectionRow<'_>, |row, wide| {
     left 7 "BY" = row.closed.close_cause.closed_by.map_or("-", ClosedBy::name), if wide;
     right 4 "RETR" = OrDash(row.info.map(|info| info.retransmits)), if wide;
     right 8 "RTT" = duration(row.info.and_then(|info| info.srtt).map(Nanos::from)), if wide;
+    right 8 "ACCEPT" = duration(row.accept_wait().map(AcceptWait::duration)), if wide;
+    right 8 "WRITE" = duration(row.connection.first_write()), if wide;
+    right 8 "READ" = duration(row.connection.first_read()), if wide;
+    left 30 "WHY" = row.why().as_str(), if wide;
     left 0 "STATES" = StatesText(&row.states()), if wide;
 }}

@@ -4,7 +4,7 @@ use tracer_core::{
     analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
     escape::escape,
     event::{HandshakeSegment, KernelName, Nanos},
-    lifecycle::{CloseReason, DropPlace, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop},
+    lifecycle::{CloseReason, DropPlace, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop, SegmentDrops},
 };
 
 use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_duration};
@@ -104,9 +104,8 @@ pub fn story(attempt: &HandshakeAttempt) -> String {
 
 /// Says where the lost segments of a handshake were lost; none if no segment was lost, or without an answer.
 fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
-    let dropped: Vec<String> = attempt.drops.iter().map(drop_text).collect();
-    if !dropped.is_empty() {
-        return Some(format!("dropped here: {}", dropped.join(", ")));
+    if let Some(dropped) = drops_text(&attempt.drops) {
+        return Some(dropped);
     }
     let resent = attempt.retransmits.is_some_and(|count| count > 0);
     let lost = match attempt.outcome {
@@ -130,6 +129,12 @@ fn where_lost(attempt: &HandshakeAttempt) -> Option<String> {
         (_, false) => "it left this host, not answered",
     };
     Some(left.to_owned())
+}
+
+/// Describes what this host dropped of a handshake: `dropped here: 2 SYNs, netfilter_drop in nft_do_chain`; none if nothing.
+pub(in crate::report) fn drops_text(drops: &SegmentDrops) -> Option<String> {
+    let dropped: Vec<String> = drops.iter().map(drop_text).collect();
+    (!dropped.is_empty()).then(|| format!("dropped here: {}", dropped.join(", ")))
 }
 
 /// Describes dropped segments: `2 SYNs, netfilter_drop in nft_do_chain`.
