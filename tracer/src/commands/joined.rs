@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeEnd, HandshakeJoin, JoinSide, UtcTime},
     event::{ClockOffset, HandshakeSegment, Timestamp},
-    lifecycle::Observation,
+    lifecycle::{Observation, ObservedDrops, SegmentDrops},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     report::{
         ConnectionCgroups, Filter, Format, JoinHosts, JoinRow, JoinTable, JoinedHandshakeRow, Sink, Summary,
     },
-    sources::{Origin, recording::RecordingSource},
+    sources::{Origin, observed_drops, recording::RecordingSource},
 };
 
 pub(super) fn run(shared: &Shared, arguments: &HandshakesArguments) -> anyhow::Result<()> {
@@ -56,6 +56,7 @@ fn collect(
         started,
         filter,
         clock: origin.clock,
+        observed: observed_drops(&origin.host),
         cgroups: ConnectionCgroups::new(origin.resolver),
         sender,
     };
@@ -83,6 +84,7 @@ struct Collector {
     started: Timestamp,
     filter: Option<Filter>,
     clock: ClockOffset,
+    observed: ObservedDrops,
     cgroups: ConnectionCgroups,
     sender: Sender<JoinSide>,
 }
@@ -137,7 +139,8 @@ impl Consumer for Collector {
 
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         for half_open in progress.tracker.half_opens() {
-            self.add(&HandshakeAttempt::abandoned(half_open));
+            let drops = SegmentDrops::observed(self.observed);
+            self.add(&HandshakeAttempt { drops, ..HandshakeAttempt::abandoned(half_open) });
         }
         let wall = |time| UtcTime::new(time, self.clock);
         self.side.covers(wall(self.started), wall(progress.now));

@@ -17,7 +17,8 @@ use tcptrace_bpf::{
     sources::recording::{Missing, Reader},
 };
 use tracer_core::event::{
-    Endpoint, Event, Netns, SocketFlags, SocketId, SourceCounts, TcpState, ThreadName, Timestamp, Transition,
+    Endpoint, Event, InitialSequences, Netns, SocketFlags, SocketId, SourceCounts, TcpState, ThreadName,
+    Timestamp, Transition,
 };
 
 use super::support::{Content, header, read, recorded};
@@ -58,6 +59,7 @@ fn a_recording_without_the_optional_columns_reads() {
         interface: Some(2),
         transparent: true,
         defer_accept: true,
+        sequences: Some(InitialSequences { local: 1, remote: Some(2) }),
         flags: Some(SocketFlags { error: 104, repair: true, ..SocketFlags::default() }),
         ..connect(Timestamp(5))
     };
@@ -74,7 +76,7 @@ fn a_recording_without_the_optional_columns_reads() {
 
     (event.thread, event.data_segments) = (None, None);
     (event.unaccepted_segments, event.interface) = (None, None);
-    (event.transparent, event.defer_accept) = (false, false);
+    (event.transparent, event.defer_accept, event.sequences) = (false, false, None);
     event.flags = Some(SocketFlags { error: 104, ..SocketFlags::default() });
     assert_eq!(content.events, [Event::Transition(event)]);
     assert_eq!(content.counts, SourceCounts { recovered: 0, duplicates: 0, ..COUNTS });

@@ -153,7 +153,11 @@ fn clock_line(clock: Option<&ClockEstimate>, this: &str, other: &str) -> String 
         return "Clock offset: unknown, because no completed handshake has both ends".to_owned();
     };
     let bounds = clock.bounds;
-    let absolute = |nanoseconds: i64| spaced_duration(Nanos(nanoseconds.unsigned_abs()));
+    // A large offset is as exact as a small one.
+    let absolute = |nanoseconds: i64| match nanoseconds.unsigned_abs() {
+        short @ ..1_000_000_000 => spaced_duration(Nanos(short)),
+        long => format!("{}.{:06} s", long / 1_000_000_000, long % 1_000_000_000 / 1_000),
+    };
     let side = if bounds.middle() < 0 { "behind" } else { "ahead of" };
     let mut parts = vec![format!(
         "Clock offset: {other} is {} ± {} {side} {this}",
