@@ -4,7 +4,10 @@ use tracer_core::{
     analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
     escape::escape,
     event::{HandshakeSegment, KernelName, Nanos},
-    lifecycle::{CloseReason, DropPlace, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop, SegmentDrops},
+    lifecycle::{
+        CloseReason, DropPlace, DurationSource, HandshakeCaveat, ObservedDrops, Role, SegmentDrop,
+        SegmentDrops,
+    },
 };
 
 use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_duration};
