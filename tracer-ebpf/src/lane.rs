@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn lane_numbers_are_distinct_and_without_gaps() {
-        let mut lanes = [false; 30];
+        let mut lanes = [false; 3 * LANES_PER_CPU as usize];
         for cpu in 0..3 {
             for lane in Lane::ALL {
                 let used = &mut lanes[lane_of(cpu, lane) as usize];
@@ -141,6 +141,6 @@ mod tests {
                 *used = true;
             }
         }
-        assert_eq!(lanes, [true; 30]);
+        assert!(lanes.iter().all(|used| *used));
     }
 }

@@ -84,7 +84,7 @@ fn comparable(ended: &TracerOutput) -> Vec<String> {
             for field in ["socket", "time", "opened", "closed"] {
                 row.remove(field);
             }
-            for field in ["duration_us", "accept_wait_us", "first_read_us"] {
+            for field in ["duration_us", "accept_wait_us", "first_read_us", "first_write_us"] {
                 row.remove(field);
             }
             if row.get("handshake_source").is_some_and(|source| source == "observed") {
