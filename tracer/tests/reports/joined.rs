@@ -128,7 +128,7 @@ fn a_table_begins_with_how_the_recordings_fit() {
     assert_eq!(
         text,
         "Handshakes with both ends, on web-1 and on db-1\\x1b: 1; with a lost segment: 0\n\
-         Clock offset: db-1\\x1b is 1.25 ms ± 33 µs ahead of web-1\n\
+         Clock offset: db-1\\x1b is 1.25 ms ± 32.5 µs ahead of web-1\n\
          Without the other end: 1 on web-1, 1 on db-1\\x1b; 1 on db-1\\x1b without initial sequence numbers\n\n\
          CLIENT                  SERVER                  AT CLIENT AT SERVER  STORY\n\
          10.0.0.1:40001          192.0.2.7:80               62.0us    62.0us  62 µs; nothing lost\n"
