@@ -14,7 +14,7 @@ const LIMITS: [(&str, u32); 12] = [
     ("transition_btf_twin", 18_000),
     ("transition_tracepoint", 32_000),
     ("transition_tracepoint_twin", 20_000),
-    ("syn_ack_retransmit", 1_100),
+    ("syn_ack_retransmit", 1_550),
     ("first_read", 2_100),
     ("time_wait_end", 1_000),
     ("accepted", 2_100),
