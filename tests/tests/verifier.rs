@@ -14,7 +14,7 @@ const LIMITS: [(&str, u32); 14] = [
     ("transition_btf_twin", 18_000),
     ("transition_tracepoint", 32_000),
     ("transition_tracepoint_twin", 20_000),
-    ("syn_ack_retransmit", 1_100),
+    ("syn_ack_retransmit", 1_550),
     ("first_read", 2_100),
     ("first_write", 2_300),
     ("first_write_return", 2_300),

@@ -217,7 +217,6 @@ fn lost(row: &JoinedHandshake) -> (Option<u32>, Option<u32>, Option<u32>) {
 #[test]
 fn join_names_the_lost_segment() {
     let recordings = recordings(0);
-    eprintln!("{}", recordings.join("client", "server", &["--time", "none", "--slowest", "20"]).text());
     let output = recordings.join("client", "server", &["-o", "json", "--slowest", "20"]);
     let (join, rows) = rows(&output);
     assert_eq!((join.this_host.as_str(), join.other_host.as_str()), ("client-host", "server-host"));
