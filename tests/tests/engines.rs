@@ -119,7 +119,6 @@ fn write_recording(path: &Path) {
                 interface: None,
                 transparent: false,
                 defer_accept: false,
-                sequences: None,
                 flags: (to == TcpState::Closed).then_some(SocketFlags { error, ..SocketFlags::default() }),
                 info: bytes.map(|bytes_sent| TcpInfo { bytes_sent, segments_sent: 1, ..TcpInfo::default() }),
             };

@@ -64,7 +64,6 @@ fn step(time: u64, socket: u64, from: TcpState, to: TcpState, ports: (u16, u16),
         interface: None,
         transparent: false,
         defer_accept: false,
-        sequences: None,
         flags: closed.then_some(SocketFlags { error, ..SocketFlags::default() }),
         info: (closed || to == TcpState::Established)
             .then(|| TcpInfo { segments_sent: 1, ..TcpInfo::default() }),

@@ -176,6 +176,17 @@ pub enum Observation<'a> {
 }
 
 impl<'a> Observation<'a> {
+    /// Returns the observation of a listener's transition, which has no connection.
+    pub(super) const fn without_connection(transition: &'a Transition, duration: Option<Nanos>) -> Self {
+        Self::Transition {
+            transition,
+            duration,
+            connection: None,
+            drops: &SegmentDrops::NONE,
+            half_open: None,
+        }
+    }
+
     /// Returns the transition that starts a connection, with the connection; none for any other observation.
     pub fn started(&self) -> Option<(&'a Transition, &'a Connection)> {
         match *self {

@@ -356,24 +356,12 @@ impl Tracker {
                 let since = self.listeners.close(transition);
                 let duration = since.map(|since| transition.time.since(since));
                 self.close_previous_connection(transition, report);
-                report(Observation::Transition {
-                    transition,
-                    duration,
-                    connection: None,
-                    drops: &SegmentDrops::NONE,
-                    half_open: None,
-                });
+                report(Observation::without_connection(transition, duration));
             }
             // `ss -K` on a listener, or MPTCP. A connection in the table means that its close was missed.
             (TcpState::Closed, TcpState::Closed) => {
                 self.close_previous_connection(transition, report);
-                report(Observation::Transition {
-                    transition,
-                    duration: None,
-                    connection: None,
-                    drops: &SegmentDrops::NONE,
-                    half_open: None,
-                });
+                report(Observation::without_connection(transition, None));
             }
             (TcpState::Closed, TcpState::SynSent) => {
                 let owner = Owner::from_process(transition.process, OwnerSource::Connect);
@@ -397,13 +385,7 @@ impl Tracker {
     fn listen(&mut self, transition: &Transition, report: &mut dyn FnMut(Observation<'_>)) {
         self.close_previous_connection(transition, report);
         self.counts.unfollowed += u64::from(!self.listeners.insert(transition));
-        report(Observation::Transition {
-            transition,
-            duration: None,
-            connection: None,
-            drops: &SegmentDrops::NONE,
-            half_open: None,
-        });
+        report(Observation::without_connection(transition, None));
     }
 
     fn begin(

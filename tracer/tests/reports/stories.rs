@@ -3,7 +3,7 @@
 use tcptrace_bpf::report::story;
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeOutcome},
-    event::{Endpoint, HandshakeSegment, Nanos, Timestamp},
+    event::{Endpoint, HandshakeSegment, Nanos},
     lifecycle::{CloseReason, DurationSource, HandshakeCaveat, ObservedDrops, SegmentDrops},
 };
 
