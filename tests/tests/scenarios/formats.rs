@@ -73,7 +73,10 @@ fn connections_wide_table_has_time_and_states(#[values(Mode::Btf, Mode::Tracepoi
     let header: Vec<_> = lines.next().unwrap().split_whitespace().collect();
     assert_eq!(header[0], "CLOSED");
     assert_eq!(header[1..=CONNECTIONS.len()], CONNECTIONS);
-    assert_eq!(header[CONNECTIONS.len() + 1..], ["BY", "RETR", "RTT", "STATES"]);
+    assert_eq!(
+        header[CONNECTIONS.len() + 1..],
+        ["BY", "RETR", "RTT", "ACCEPT", "WRITE", "READ", "WHY", "STATES"]
+    );
     for line in lines {
         let (time, _) = line.split_once(' ').unwrap();
         assert!(time.parse::<jiff::civil::Time>().is_ok(), "{line}");

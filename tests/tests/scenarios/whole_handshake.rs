@@ -1,12 +1,16 @@
 //! Where a handshake was lost, who would not take it, and how long it waited for `accept()`.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use rstest::rstest;
 use tcptrace_tests::{
-    Mode, Namespace, Tracer,
+    Mode, Namespace, Tracer, program,
     rows::Connection,
     sockets::{self, Pair},
+    wait,
 };
 
 use crate::support::assert_close;
@@ -115,6 +119,34 @@ fn a_missing_neighbour_is_named() {
     assert!(matches!(dropped[..], [("syn", "neigh_failed", 1..)]), "{dropped:?}");
 }
 
+/// A listener whose accept queue is full drops SYNs, which the kernel does not report as drops.
+#[test]
+fn a_full_accept_queue_is_named_where_its_hook_attaches() {
+    let namespace = Namespace::new();
+    namespace.sysctl("net.ipv4.tcp_syn_retries", "1");
+    let tracer = Tracer::connections(&namespace, Mode::Btf);
+    // One more than the backlog fits into the queue.
+    let listener = namespace.run("late", || sockets::listen_with("127.0.0.1:5000", 0, |_| {}));
+    let first = namespace.run("client", || sockets::connect(sockets::local(&listener)));
+    let is_queued = || (namespace.sockets_in(sockets::ESTABLISHED) == 2).then_some(());
+    wait::until("the connection in the accept queue", is_queued);
+    let error = namespace
+        .run("client", || sockets::try_connect(sockets::local(&listener)))
+        .err()
+        .expect("it is full");
+    assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+    let [refused] = tracer.finish(1).try_into().unwrap();
+    assert_close(&refused, "timed_out", Some("local"), Some("ETIMEDOUT"));
+    if program::finds("hook accept_queue_full") {
+        let sent = u32::from(refused.syn_retransmits.unwrap()) + 1;
+        assert_eq!(drops(&refused), [("syn", "accept_queue_full", sent)]);
+        assert_eq!(refused.syn_drops[0].location.as_deref(), Some("tcp_conn_request"));
+    } else {
+        assert_eq!(drops(&refused), []);
+    }
+    drop((first, listener));
+}
+
 /// A SYN to a port without a listener makes no socket. It is refused, not dropped.
 #[test]
 fn a_refused_syn_is_an_attempt_at_this_host() {
@@ -186,9 +218,15 @@ fn a_late_accept_is_the_wait_of_the_connection() {
     let namespace = Namespace::new();
     let tracer = Tracer::connections(&namespace, Mode::Btf);
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:5000"));
+    let began = Instant::now();
     let client = namespace.run("client", || sockets::connect(sockets::local(&listener)));
+    let both_established = || (namespace.sockets_in(sockets::ESTABLISHED) == 2).then_some(());
+    wait::until("the connection in the accept queue", both_established);
+    let established = Instant::now();
     std::thread::sleep(LATE);
+    let accepting = Instant::now();
     let server = namespace.run("late", || sockets::accept(&listener));
+    let accepted = Instant::now();
     std::thread::sleep(LATE);
     sockets::send(&client, b"request");
     namespace.run("reader", || sockets::receive(&server, 7));
@@ -203,6 +241,7 @@ fn a_late_accept_is_the_wait_of_the_connection() {
     assert!(read >= 2 * LATE && wait >= LATE && wait <= read, "{wait:?} {read:?}");
     match server.accept_wait_source.as_deref() {
         Some("accept") => {
+            assert!(wait >= accepting - established && wait <= accepted - began, "{wait:?}");
             assert!(wait + LATE <= read, "{wait:?} {read:?}");
             assert_eq!(server.owner_source, "accept");
         }

@@ -9,10 +9,13 @@ use tcptrace_bpf::{
     report::{ConnectionRow, Fields, Format, Rfc3339, Row, Sink, TimeStyle, TransitionRow, ValueWriter},
 };
 use tracer_core::{
-    event::{ClockOffset, Event},
-    lifecycle::{Observation, Tracker, TrackerOptions},
+    event::{ClockOffset, Event, HandshakeSegment, KernelName, SegmentDropped, TcpState, Timestamp},
+    lifecycle::{ClosedBy, ClosedConnection, Observation, Reset, SegmentDrops, Tracker, TrackerOptions},
 };
-use tracer_core_testing::generated::{arbitrary_transitions, lifecycle};
+use tracer_core_testing::{
+    generated::{arbitrary_transitions, lifecycle},
+    script::{ScriptedSocket, at, error},
+};
 
 /// Collects the fields of a row as a JSON object.
 #[derive(Default)]
@@ -138,6 +141,54 @@ proptest! {
         prop_assert_eq!(
             String::from_utf8_lossy(&outputs.csv),
             String::from_utf8_lossy(&outputs.expected_csv)
+        );
+    }
+}
+
+#[test]
+fn the_wide_table_says_why_a_connection_was_reset_and_what_was_dropped() {
+    let clock = ClockOffset { to_utc_ns: 0 };
+    let reset = Some(Reset { by: ClosedBy::Remote, reason: Some(KernelName::new(b"tcp_state")) });
+    let end = at("192.0.2.1", 80);
+    let mut drops = SegmentDrops::NONE;
+    drops.add(&SegmentDropped {
+        time: Timestamp(0),
+        socket: None,
+        source: end,
+        destination: end,
+        netns: None,
+        segment: HandshakeSegment::Syn,
+        reason: KernelName::new(b"netfilter_drop"),
+        function: None,
+    });
+    let refused = ScriptedSocket::client(1).step(0, TcpState::SynSent).step(40, TcpState::Closed);
+    let mut tables = Vec::new();
+    for event in refused.flags(error(111)).events() {
+        Tracker::new(TrackerOptions::default()).observe(&event, &mut |observation| {
+            let Observation::Closed(closed) = observation else { return };
+            for closed in [
+                closed,
+                ClosedConnection { reset, ..closed },
+                ClosedConnection { drops: &drops, ..closed },
+                ClosedConnection { reset, drops: &drops, ..closed },
+            ] {
+                let mut table = Vec::new();
+                let row = ConnectionRow::new(&closed, None, clock);
+                Sink::new(&mut table, Format::Wide, TimeStyle::None)
+                    .write(&row)
+                    .expect("a vector takes every row");
+                tables.push(String::from_utf8(table).expect("rows are UTF-8"));
+            }
+        });
+    }
+    let dropped = "dropped here: 1 SYN, netfilter_drop";
+    let whys = ["-", "tcp_state", dropped, &format!("tcp_state; {dropped}")];
+    assert_eq!(tables.len(), whys.len());
+    for (table, why) in tables.iter().zip(whys) {
+        let before_states = table.rsplit_once(why).map(|(_, rest)| rest.trim_start());
+        assert!(
+            before_states.is_some_and(|states| states.starts_with("CLOSE") || states.starts_with("SYN_SENT")),
+            "{table}"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! A closed connection.
 
-use std::{borrow::Cow, net::IpAddr, num::NonZeroU32};
+use std::{borrow::Cow, fmt, net::IpAddr, num::NonZeroU32};
 
 use arrayvec::ArrayVec;
 use tracer_core::{
@@ -17,7 +17,7 @@ use crate::{
         fields::fields,
         rows::{segment_drop::drops, state_span::StatesText},
         text::{
-            OrDash,
+            OrDash, Text,
             endpoint::{ZonedEndpoint, known_address, known_port, network_type},
             errno,
             handshake::drops_text,
@@ -69,13 +69,6 @@ impl<'a> ConnectionRow<'a> {
     /// Returns when the connection closed, if that was seen.
     pub(in crate::report) fn closed(&self) -> Option<Rfc3339> {
         self.closed.close_seen.then(|| self.last_seen())
-    }
-
-    /// Says what the reason and the times do not: why it was reset, and what this host dropped of its handshake.
-    fn why(&self) -> String {
-        let reset = self.closed.reset.and_then(|reset| reset.reason).map(|reason| reason.to_string());
-        let parts: Vec<String> = reset.into_iter().chain(drops_text(self.closed.drops)).collect();
-        if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
     }
 
     fn states(&self) -> ArrayVec<StateSpan, 8> {
@@ -242,6 +235,27 @@ table! { ConnectionRow<'_>, |row, wide| {
     right 8 "ACCEPT" = duration(row.accept_wait().map(AcceptWait::duration)), if wide;
     right 8 "WRITE" = duration(row.connection.first_write()), if wide;
     right 8 "READ" = duration(row.connection.first_read()), if wide;
-    left 30 "WHY" = row.why().as_str(), if wide;
+    left 30 "WHY" = WhyText(row.closed), if wide;
     left 0 "STATES" = StatesText(&row.states()), if wide;
 }}
+
+/// What the close reason and the times do not say: the kernel's reason for a reset, and what this host dropped of the
+/// handshake; `-` if there is neither.
+#[derive(Clone, Copy, Debug)]
+struct WhyText<'a>(&'a ClosedConnection<'a>);
+
+impl Text for WhyText<'_> {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        let reset = self.0.reset.and_then(|reset| reset.reason);
+        let dropped = drops_text(self.0.drops);
+        if let Some(reason) = reset {
+            write!(text, "{reason}")?;
+        }
+        match (reset, dropped) {
+            (None, None) => text.write_char('-'),
+            (_, None) => Ok(()),
+            (None, Some(dropped)) => text.write_str(&dropped),
+            (Some(_), Some(dropped)) => write!(text, "; {dropped}"),
+        }
+    }
+}
