@@ -162,9 +162,10 @@ fn the_wide_table_says_why_a_connection_was_reset_and_what_was_dropped() {
         function: None,
     });
     let refused = ScriptedSocket::client(1).step(0, TcpState::SynSent).step(40, TcpState::Closed);
+    let mut tracker = Tracker::new(TrackerOptions::default());
     let mut tables = Vec::new();
     for event in refused.flags(error(111)).events() {
-        Tracker::new(TrackerOptions::default()).observe(&event, &mut |observation| {
+        tracker.observe(&event, &mut |observation| {
             let Observation::Closed(closed) = observation else { return };
             for closed in [
                 closed,
