@@ -51,12 +51,11 @@ impl Division {
             LaneKind::Transition => self.transitions,
             LaneKind::TimeWaitEnd => self.transitions / 4,
             LaneKind::FirstRead | LaneKind::FirstWrite | LaneKind::Accepted => self.transitions / 8,
-            LaneKind::TransitionTwin | LaneKind::ResetSent | LaneKind::SegmentDropped => {
-                self.transitions / 16
-            }
-            LaneKind::SynAckRetransmit | LaneKind::ResetReceived | LaneKind::AcceptQueueFull => {
-                self.transitions / 32
-            }
+            LaneKind::TransitionTwin
+            | LaneKind::SynAckRetransmit
+            | LaneKind::ResetSent
+            | LaneKind::SegmentDropped => self.transitions / 16,
+            LaneKind::ResetReceived | LaneKind::AcceptQueueFull => self.transitions / 32,
         };
         bytes.max(CHUNK_BYTES)
     }
