@@ -130,10 +130,8 @@ fn a_full_accept_queue_is_named_where_its_hook_attaches() {
     let first = namespace.run("client", || sockets::connect(sockets::local(&listener)));
     let is_queued = || (namespace.sockets_in(sockets::ESTABLISHED) == 2).then_some(());
     wait::until("the connection in the accept queue", is_queued);
-    let error = namespace
-        .run("client", || sockets::try_connect(sockets::local(&listener)))
-        .err()
-        .expect("it is full");
+    let error =
+        namespace.run("client", || sockets::try_connect(sockets::local(&listener))).expect_err("it is full");
     assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
     let [refused] = tracer.finish(1).try_into().unwrap();
     assert_close(&refused, "timed_out", Some("local"), Some("ETIMEDOUT"));
