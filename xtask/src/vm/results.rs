@@ -10,9 +10,16 @@ use super::{
     protocol::{GuestMessage, TestOutcome},
 };
 
-/// Checks of `doctor` that may fail on a supported kernel. Any other missing feature means that the kernel
-/// rejected a program that it should accept.
-const OPTIONAL_CHECKS: [&str; 2] = ["skip counter", "skip counter tracepoint"];
+/// Checks of `doctor` that fail on kernels before a version. Any other missing feature means that the kernel rejected a
+/// program that it should accept.
+const LATER_CHECKS: [(&str, (u32, u32)); 3] =
+    [("skip counter", (5, 12)), ("hook drop", (5, 17)), ("skip counter tracepoint", (6, 7))];
+
+/// Returns the major and minor version of a kernel release such as `6.1.0-40-cloud-amd64`.
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
 
 /// Results of one kernel.
 pub(crate) struct TestedKernel {
@@ -97,7 +104,7 @@ impl TestedKernel {
         Self { release, failure, checks, tests, version: booted, notes, took }
     }
 
-    /// Returns whether the machine finished, no test failed, and only optional features are missing.
+    /// Returns whether the machine finished, no test failed, and only features of later kernels are missing.
     pub(crate) fn passed(&self) -> bool {
         self.failure.is_none()
             && self.count(|_| true).failed == 0
@@ -105,7 +112,13 @@ impl TestedKernel {
     }
 
     fn unexpectedly_missing(&self) -> impl Iterator<Item = &DoctorCheck> {
-        self.checks.iter().filter(|check| !check.found && !OPTIONAL_CHECKS.contains(&check.name.as_str()))
+        let version = version_of(&self.release);
+        let is_later = move |check: &DoctorCheck| {
+            LATER_CHECKS
+                .iter()
+                .any(|(name, since)| check.name == *name && version.is_some_and(|it| it < *since))
+        };
+        self.checks.iter().filter(move |check| !check.found && !is_later(check))
     }
 
     /// Counts the tests that `filter` selects.
@@ -213,9 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn only_optional_features_may_be_missing() {
-        assert!(tested(vec![check("skip counter", false), check("mode btf", true)]).passed());
-        assert!(!tested(vec![check("mode btf", false)]).passed());
+    fn only_features_of_later_kernels_may_be_missing() {
+        assert!(tested(vec![check("skip counter tracepoint", false), check("mode btf", true)]).passed());
+        for name in ["mode btf", "skip counter", "hook drop"] {
+            assert!(!tested(vec![check(name, false)]).passed(), "{name}");
+        }
+        assert_eq!(version_of("5.10.0-46-cloud-amd64"), Some((5, 10)));
+        assert_eq!(version_of("7.3.4+deb13-cloud-amd64"), Some((7, 3)));
+        assert_eq!(version_of("next"), None);
     }
 
     #[test]
