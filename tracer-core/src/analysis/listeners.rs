@@ -3,159 +3,28 @@
 //! Socket dumps list the listeners, and events supply what happens between two dumps. An event names the local endpoint of a
 //! connection, not its listener, so it counts for the listener on the exact address, else on a wildcard address.
 
-use std::cmp::Reverse;
+mod dump;
+mod index;
+mod processes;
+mod report;
 
-use hashbrown::{HashMap, HashSet, hash_map::Entry};
+use hashbrown::HashMap;
+
+pub use dump::{AddressCounts, ListenAddress, ListenerDump, ListenerSnapshot, NetnsSet};
+use index::ListenerIndex;
+pub use processes::ListenerProcesses;
+pub use report::{ListenerHandshakes, ListenerReport};
 
 use crate::{
-    analysis::{DurationSketch, HandshakeAttempt, HandshakeOutcome},
-    event::{AcceptQueue, CgroupId, Endpoint, Event, Nanos, Netns, Process, SocketCookie, TcpState},
-    lifecycle::{Observation, Role, Tracker, listening_endpoints},
+    analysis::{HandshakeAttempt, HandshakeOutcome},
+    event::{AcceptQueue, Event, Nanos, Netns, Process, SocketCookie, TcpState},
+    lifecycle::{Observation, Role},
 };
 
 /// Local endpoints counted separately; each takes up to 40 KiB.
 const MAX_ADDRESSES: usize = 10_000;
 /// Listeners whose owner is kept.
 const MAX_OWNERS: usize = 65_536;
-
-/// A network namespace, and an address and port in it.
-pub type ListenAddress = (Option<Netns>, Endpoint);
-
-/// Counts by address.
-pub type AddressCounts = HashMap<ListenAddress, u64, foldhash::fast::RandomState>;
-
-/// A set of network namespaces.
-pub type NetnsSet = HashSet<Option<Netns>, foldhash::fast::RandomState>;
-
-/// A listening socket in a socket dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerSnapshot {
-    /// The kernel's socket cookie.
-    pub cookie: SocketCookie,
-    /// The network namespace.
-    pub netns: Option<Netns>,
-    /// The address and port it listens on.
-    pub local: Endpoint,
-    /// The accept queue.
-    pub accept_queue: Option<AcceptQueue>,
-    /// The kernel's count of drops since the socket was created (`sk_drops`). It wraps.
-    pub drops: Option<u32>,
-    /// The cgroup that the socket was created in.
-    pub cgroup_id: Option<CgroupId>,
-}
-
-/// A dump of the listeners and of the half-open handshakes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenerDump {
-    /// The listeners.
-    pub listeners: Vec<ListenerSnapshot>,
-    /// The request sockets by their local endpoint; endpoints without request sockets are omitted.
-    pub half_open: AddressCounts,
-    /// The namespaces whose listeners are complete.
-    pub complete: NetnsSet,
-    /// The namespaces whose request sockets are complete.
-    pub half_open_complete: NetnsSet,
-}
-
-/// The handshakes at one listener.
-#[derive(Clone, Debug, Default)]
-pub struct ListenerHandshakes {
-    established: u64,
-    abandoned: u64,
-    durations: DurationSketch,
-    accept_waits: DurationSketch,
-}
-
-impl ListenerHandshakes {
-    /// Returns the number of completed handshakes.
-    pub fn established(&self) -> u64 {
-        self.established
-    }
-
-    /// Returns the number of handshakes that this host answered and the client never completed.
-    pub fn abandoned(&self) -> u64 {
-        self.abandoned
-    }
-
-    /// Returns the known durations of completed handshakes.
-    pub fn durations(&self) -> &DurationSketch {
-        &self.durations
-    }
-
-    /// Returns the known waits of connections in the accept queue.
-    pub fn accept_waits(&self) -> &DurationSketch {
-        &self.accept_waits
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.established += other.established;
-        self.abandoned += other.abandoned;
-        self.durations.merge(&other.durations);
-        self.accept_waits.merge(&other.accept_waits);
-    }
-}
-
-/// A listening socket at the time of the last dump, with its activity since the first.
-#[derive(Clone, Debug)]
-pub struct ListenerReport {
-    /// The listener in the last dump.
-    pub socket: ListenerSnapshot,
-    /// A process that holds the listener.
-    pub process: Option<Process>,
-    /// The longest accept queue in a dump or event.
-    pub accept_queue_peak: Option<u32>,
-    /// Half-open handshakes. None if the dump is incomplete, or other listeners share the address.
-    pub half_open: Option<u64>,
-    /// Drops since the first dump. None if the listener may be older and no earlier dump contained it.
-    pub drops_during: Option<u32>,
-    /// The handshakes since the first dump. None if other listeners share the address.
-    pub handshakes: Option<ListenerHandshakes>,
-}
-
-impl ListenerReport {
-    /// Returns the order of the reports: the worst listener first.
-    fn rank(&self) -> impl Ord + use<> {
-        let ListenerSnapshot { drops, local, netns, cookie, .. } = self.socket;
-        let abandoned = self.handshakes.as_ref().map(ListenerHandshakes::abandoned);
-        (
-            Reverse(self.drops_during),
-            Reverse(Fullness(self.socket.accept_queue.unwrap_or(AcceptQueue { length: 0, limit: 0 }))),
-            Reverse(drops),
-            Reverse(abandoned),
-            Reverse(self.half_open),
-            local.port,
-            local.address,
-            netns,
-            cookie.0,
-        )
-    }
-}
-
-/// An accept queue, ordered by the used share of its capacity. Linux admits one connection more than the limit.
-#[derive(Clone, Copy, Debug)]
-struct Fullness(AcceptQueue);
-
-impl Ord for Fullness {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let capacity = |queue: AcceptQueue| u64::from(queue.limit) + 1;
-        let own = u64::from(self.0.length).saturating_mul(capacity(other.0));
-        own.cmp(&u64::from(other.0.length).saturating_mul(capacity(self.0)))
-    }
-}
-
-impl PartialOrd for Fullness {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Fullness {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Fullness {}
 
 /// The events at one local endpoint.
 #[derive(Clone, Debug, Default)]
@@ -255,13 +124,14 @@ impl ListenerActivity {
         }
     }
 
-    /// Adds the end of a handshake, and of a connection's wait for `accept()`.
-    pub fn observe(&mut self, observation: &Observation<'_>) {
+    /// Adds the end of a handshake, and of a connection's wait for `accept()`. `attempt` is the handshake that the
+    /// observation ends ([`HandshakeAttempt::ended_by`]).
+    pub fn observe(&mut self, observation: &Observation<'_>, attempt: Option<&HandshakeAttempt>) {
         if let Observation::Accepted { connection, wait } = observation {
             self.accept_waited((connection.netns, connection.local), wait.duration());
         }
-        if let Some(attempt) = HandshakeAttempt::ended_by(observation) {
-            self.handshake(&attempt);
+        if let Some(attempt) = attempt {
+            self.handshake(attempt);
         }
     }
 
@@ -374,81 +244,11 @@ impl ListenerActivity {
     }
 }
 
-/// The processes that listen on each address.
-#[derive(Clone, Debug, Default)]
-pub struct ListenerProcesses(HashMap<ListenAddress, Option<Process>, foldhash::fast::RandomState>);
-
-impl ListenerProcesses {
-    /// Returns the processes of the listeners in the tracker's table.
-    pub fn of(tracker: &Tracker) -> Self {
-        let mut processes = Self::default();
-        for (netns, local, process) in tracker.listeners() {
-            processes.add((netns, local), process);
-        }
-        processes
-    }
-
-    fn add(&mut self, address: ListenAddress, process: Option<Process>) {
-        match self.0.entry(address) {
-            Entry::Vacant(entry) => {
-                entry.insert(process);
-            }
-            Entry::Occupied(mut entry) => {
-                let same = |known: &Process| process.is_some_and(|process| process.pid == known.pid);
-                let known = entry.get_mut();
-                *known = known.filter(same);
-            }
-        }
-    }
-
-    /// Returns the process that listens on the address; none where listeners of several processes share it.
-    fn at(&self, address: ListenAddress) -> Option<Process> {
-        self.0.get(&address).copied().flatten()
-    }
-}
-
-/// The listeners of a dump by the address they listen on.
-struct ListenerIndex(HashMap<ListenAddress, ListenersAt, foldhash::fast::RandomState>);
-
-/// The listeners on one address.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ListenersAt {
-    /// One, by its position in the dump.
-    One(usize),
-    /// Several (`SO_REUSEPORT`): the kernel distributes the connections among them.
-    Several,
-}
-
-impl ListenerIndex {
-    fn new(listeners: &[ListenerSnapshot]) -> Self {
-        let mut by_address = HashMap::<_, _, foldhash::fast::RandomState>::default();
-        for (position, listener) in listeners.iter().enumerate() {
-            by_address
-                .entry((listener.netns, listener.local))
-                .and_modify(|at| *at = ListenersAt::Several)
-                .or_insert(ListenersAt::One(position));
-        }
-        Self(by_address)
-    }
-
-    fn is_alone(&self, position: usize, listener: &ListenerSnapshot) -> bool {
-        self.0.get(&(listener.netns, listener.local)) == Some(&ListenersAt::One(position))
-    }
-
-    /// Returns the position of the listener of a connection's local endpoint, if there is just one.
-    fn only_at(&self, (netns, local): ListenAddress) -> Option<usize> {
-        match listening_endpoints(local).find_map(|endpoint| self.0.get(&(netns, endpoint)))? {
-            ListenersAt::One(position) => Some(*position),
-            ListenersAt::Several => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        event::Timestamp,
+        event::{Endpoint, Timestamp},
         lifecycle::{CloseReason, DurationSource},
     };
 

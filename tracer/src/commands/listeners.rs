@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use tracer_core::{
-    analysis::{ListenerActivity, ListenerProcesses, ListenerReport},
+    analysis::{HandshakeAttempt, ListenerActivity, ListenerProcesses, ListenerReport},
     event::{Event, Netns, Timestamp},
     lifecycle::Observation,
 };
@@ -163,7 +163,7 @@ impl Consumer for Listeners {
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        self.activity.observe(&observation);
+        self.activity.observe(&observation, HandshakeAttempt::ended_by(&observation).as_ref());
         Ok(())
     }
 

@@ -79,8 +79,9 @@ impl Model {
 
     /// Consumes an observation of the core.
     pub fn observe(&mut self, observation: &Observation<'_>) {
+        let attempt = HandshakeAttempt::ended_by(observation);
         if let Some(listeners) = &mut self.listeners {
-            listeners.observe(observation);
+            listeners.observe(observation, attempt.as_ref());
         }
         if self.filter.cgroup.is_some() {
             self.cgroups.observe(observation);
@@ -89,7 +90,7 @@ impl Model {
         for observation in released.then(*observation) {
             self.take(&observation);
         }
-        if let Some(attempt) = HandshakeAttempt::ended_by(observation)
+        if let Some(attempt) = attempt
             && self.filter.shows_attempt(&attempt)
             && self.filter.shows_cgroup_of_attempt(&attempt, &mut self.cgroups)
         {
