@@ -100,9 +100,12 @@ impl GroupScore {
         Self { cost: saturate(cost), faults }
     }
 
-    /// Returns whether the group is an offender: it has a fault and costs at least 1 ms per handshake.
+    /// Returns whether the group is an offender: it has a fault and costs at least 1 ms per handshake, or this host
+    /// dropped segments. What a drop costs is often unknown here: the client of a dropped final ACK sees no delay until
+    /// it reads.
     pub fn is_offender(&self) -> bool {
-        self.cost >= MIN_OFFENDER_COST && !self.faults.is_empty()
+        let drops = self.faults.iter().any(|fault| matches!(fault, Fault::Dropping { .. }));
+        drops || (self.cost >= MIN_OFFENDER_COST && !self.faults.is_empty())
     }
 }
 

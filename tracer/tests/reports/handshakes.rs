@@ -225,3 +225,15 @@ fn a_group_says_what_this_host_dropped() {
     assert!(text.starts_with(&format!("Worst offenders: 10.0.1.9:8080 ({why})\n")), "{text}");
     assert!(text.lines().nth(2).unwrap().ends_with(&format!("  {why}")), "{text}");
 }
+
+#[test]
+fn a_server_that_drops_acks_stands_out_without_a_delay() {
+    let mut handshakes = Handshakes::new(by(HandshakesBy::Service));
+    for index in 0..20 {
+        let drops = dropped(HandshakeSegment::Ack, u32::from(index == 0));
+        handshakes.add(&HandshakeAttempt { drops, ..served(80, end("10.0.1.9", 40_000), 200 * US) }, None);
+    }
+    let text = table(&handshakes, 20);
+    let why = "dropped here: 1 ACK, netfilter_drop in nft_do_chain";
+    assert!(text.starts_with(&format!("Worst offenders: port 80 here ({why})\n")), "{text}");
+}

@@ -55,6 +55,12 @@ fn caveats_are_reported() {
     assert_eq!(story(&cookie), "242 ms, all network, up to 64 ms too long (SYN cookie)");
     let data = HandshakeAttempt { caveat: Some(HandshakeCaveat::FirstData), ..server(300) };
     assert_eq!(story(&data), "300 ms until the client's first data, which it may have waited for");
+    let dropped_ack = HandshakeAttempt { drops: dropped(HandshakeSegment::Ack, 4), ..data };
+    assert_eq!(
+        story(&dropped_ack),
+        "300 ms until the client's first data, because the final ACK was dropped; dropped here: 4 ACKs, netfilter_drop in \
+         nft_do_chain"
+    );
     let resent = HandshakeAttempt {
         retransmits: Some(1),
         lost: Some(true),

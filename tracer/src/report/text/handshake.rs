@@ -205,8 +205,14 @@ fn established(attempt: &HandshakeAttempt) -> String {
     let mut story = format!("{about}{}{made_of}", spaced_duration(duration));
     match attempt.caveat {
         Some(HandshakeCaveat::SynCookie) => story.push_str(", up to 64 ms too long (SYN cookie)"),
+        // The final ACK did not arrive. It is known why if this host dropped it; else the client may have had nothing to
+        // send for a while.
         Some(HandshakeCaveat::FirstData) => {
-            story.push_str(" until the client's first data, which it may have waited for");
+            story.push_str(if attempt.drops.iter().any(|drop| drop.segment == HandshakeSegment::Ack) {
+                " until the client's first data, because the final ACK was dropped"
+            } else {
+                " until the client's first data, which it may have waited for"
+            })
         }
         Some(HandshakeCaveat::FastOpenDeferred) => story.push_str(", from the SYN that the first write sent"),
         Some(HandshakeCaveat::SynAckRetransmitted | HandshakeCaveat::RetransmitSchedule) | None => {}
