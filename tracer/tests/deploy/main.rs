@@ -5,6 +5,7 @@
 #![cfg(not(target_feature = "crt-static"))]
 
 mod dashboard;
+mod kubernetes;
 #[path = "../shared/markdown.rs"]
 mod markdown;
 mod promql;

@@ -7,11 +7,14 @@ use std::{
 
 use crate::markdown::code;
 
-pub(crate) const DOCUMENTS: [&str; 28] = [
+pub(crate) const DOCUMENTS: [&str; 32] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
+    "deploy/helm/tcptrace-bpf/README.md",
+    "deploy/kubernetes/README.md",
     "docs/accuracy.md",
     "docs/close-reasons.md",
     "docs/connections.md",
@@ -20,6 +23,7 @@ pub(crate) const DOCUMENTS: [&str; 28] = [
     "docs/handshake-durations.md",
     "docs/handshakes.md",
     "docs/index.md",
+    "docs/install.md",
     "docs/limitations.md",
     "docs/listeners.md",
     "docs/lost-handshakes.md",
