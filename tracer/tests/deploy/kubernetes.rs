@@ -20,7 +20,7 @@ const KUBERNETES: &str = "deploy/kubernetes";
 const BASE: &str = "deploy/kubernetes/base";
 const CHART: &str = "deploy/helm/tcptrace-bpf";
 const DAEMON_SET: &str = "deploy/kubernetes/base/daemon-set.yaml";
-const COMPONENTS: [&str; 4] = ["critical-pods-quota", "other-namespaces", "pod-monitor", "rules"];
+const COMPONENTS: [&str; 4] = ["critical-pods-quota", "other-namespaces", "service-monitor", "rules"];
 const RULES: [&str; 2] = ["alerting", "recording"];
 
 /// Parses a YAML file of one document.
@@ -293,17 +293,17 @@ fn helm_renders_the_pod_of_the_base() {
     pod["containers"][0]["image"] = expected["containers"][0]["image"].clone();
     assert_eq!(pod, expected);
 
-    let settings = "otherNamespaces=true,podMonitor.enabled=true,prometheusRule.enabled=true,\
+    let settings = "otherNamespaces=true,serviceMonitor.enabled=true,prometheusRule.enabled=true,\
                     criticalPodsQuota.enabled=true";
     let text = tool("helm", ".", "helm", &["template", "tcptrace-bpf", CHART, "--set", settings]);
     let rendered = documents(&text);
     let pod = &of_kind(&rendered, "DaemonSet")["spec"]["template"]["spec"];
     let added = texts(&pod["containers"][0]["securityContext"]["capabilities"]["add"]);
     assert_eq!(added.last(), Some(&"SYS_ADMIN"));
-    let monitor = yaml(&format!("{KUBERNETES}/components/pod-monitor/pod-monitor.yaml"));
+    let monitor = yaml(&format!("{KUBERNETES}/components/service-monitor/service-monitor.yaml"));
     assert_eq!(
-        of_kind(&rendered, "PodMonitor")["spec"]["podMetricsEndpoints"],
-        monitor["spec"]["podMetricsEndpoints"]
+        of_kind(&rendered, "ServiceMonitor")["spec"]["endpoints"],
+        monitor["spec"]["endpoints"]
     );
     for kind in RULES {
         let name = format!("tcptrace-bpf-{kind}");
@@ -329,7 +329,7 @@ fn kubectl_renders_the_base_with_every_component() {
     let text = tool("kubernetes-client", ".", "kubectl", &["kustomize", path.to_str().unwrap()]);
     let rendered = documents(&text);
     let kinds: Vec<_> = rendered.iter().filter_map(|it| it["kind"].as_str()).collect();
-    for kind in ["Namespace", "ServiceAccount", "ConfigMap", "Service", "ResourceQuota", "PodMonitor"] {
+    for kind in ["Namespace", "ServiceAccount", "ConfigMap", "Service", "ResourceQuota", "ServiceMonitor"] {
         let object = of_kind(&rendered, kind);
         assert!(kind == "Namespace" || object["metadata"]["namespace"] == "tcptrace-bpf", "{object:#}");
     }

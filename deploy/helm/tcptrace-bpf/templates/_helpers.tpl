@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The labels that select the pods. The PodMonitor makes the first one the job, which the alerts expect. */}}
+{{/* The labels that select the pods and the service. The ServiceMonitor makes the first one the job, which the alerts expect. */}}
 {{- define "tcptrace-bpf.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
