@@ -4,12 +4,22 @@
 //! `tracer_core::analysis` aggregates them, and [`report`], [`agent`], [`top`] or [`recording`] outputs them.
 //! ARCHITECTURE.md has the code map.
 
+//!
+//! Without the feature `program`, which is on by default, the crate is a library: [`sources`], [`host`] and
+//! [`recording`], and no dependency of the commands or the daemon.
+
+#[cfg(feature = "program")]
 pub mod agent;
+#[cfg(feature = "program")]
 pub mod cli;
+#[cfg(feature = "program")]
 pub mod commands;
+#[cfg(feature = "program")]
 mod event_loop;
 pub mod host;
 pub mod recording;
+#[cfg(feature = "program")]
 pub mod report;
 pub mod sources;
+#[cfg(feature = "program")]
 pub mod top;

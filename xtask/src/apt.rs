@@ -13,9 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::process;
+use crate::{architecture::Architecture, process};
 
-/// Suites of the main archive with kernels, oldest first. Suites that are no longer on the mirror are
+/// Suites of the main archive, oldest first. Suites that are no longer on the mirror are
 /// skipped.
 const SUITES: [&str; 6] =
     ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky"];
@@ -42,23 +42,25 @@ pub(crate) struct Mirror {
     security_mirror: Option<String>,
 }
 
-/// apt with a separate state.
+/// apt with a separate state, for the packages of one architecture.
 pub(crate) struct Apt {
     folder: PathBuf,
+    architecture: Architecture,
 }
 
 impl Apt {
-    /// Prepares the state in `folder`, and downloads the package lists if they are older than a day.
+    /// Prepares the state below `folder`, and downloads the package lists if they are older than a day.
     ///
     /// # Errors
     /// If apt has no Debian mirror and none is given, or no package list can be downloaded.
-    pub(crate) fn new(folder: PathBuf, mirror: &Mirror) -> Result<Self> {
+    pub(crate) fn new(folder: &Path, architecture: Architecture, mirror: &Mirror) -> Result<Self> {
+        let folder = folder.join(architecture.debian());
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))
                 .with_context(|| format!("could not create {}", folder.join(part).display()))?;
         }
-        let apt = Self { folder };
-        let sources = sources(mirror)?;
+        let apt = Self { folder, architecture };
+        let sources = sources(architecture, mirror)?;
         let unchanged = fs::read_to_string(apt.sources()).is_ok_and(|old| old == sources);
         if !(unchanged && apt.is_fresh()) {
             fs::write(apt.sources(), sources)?;
@@ -105,6 +107,16 @@ impl Apt {
         process::run(self.command("apt-get").current_dir(folder).args(["--quiet", "download"]).args(packages))
     }
 
+    /// Downloads packages and all their dependencies into `folder`.
+    pub(crate) fn download_with_dependencies(&self, packages: &[&str], folder: &Path) -> Result<()> {
+        process::run(
+            self.command("apt-get")
+                .arg(format!("-oDir::Cache::archives={}", folder.display()))
+                .args(["--quiet", "--yes", "--download-only", "--no-install-recommends", "install"])
+                .args(packages),
+        )
+    }
+
     /// Returns an apt command that reads and writes only below the folder.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -116,6 +128,8 @@ impl Apt {
             ("Dir::Cache", self.folder.join("cache")),
             // As root, apt would download as another user, who may lack access to this folder.
             ("APT::Sandbox::User", "root".into()),
+            ("APT::Architecture", self.architecture.debian().into()),
+            ("APT::Architectures", self.architecture.debian().into()),
             ("Acquire::Languages", "none".into()),
             ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
         ] {
@@ -123,6 +137,20 @@ impl Apt {
         }
         command
     }
+}
+
+/// Extracts all packages in `folder` to `root`, removes them, and returns their number.
+pub(crate) fn extract_all(folder: &Path, root: &Path) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))? {
+        let package = entry?.path();
+        if package.extension().is_some_and(|extension| extension == "deb") {
+            process::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(root))?;
+            fs::remove_file(package)?;
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// A package record.
@@ -154,34 +182,45 @@ impl PackageRecord {
     }
 }
 
-/// Returns a sources.list with every suite that may have a kernel.
-fn sources(mirror: &Mirror) -> Result<String> {
-    let known = |label: &str| -> Result<BTreeSet<String>> {
-        let targets = process::probe(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-            "Created-By: Packages",
-        ]))?
-        .context("apt-get is not installed; the kernels are Debian packages")?;
-        let prefix = format!("Debian|{label}|");
-        Ok(targets.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect())
-    };
+/// Returns the URI of Debian's archive.
+///
+/// # Errors
+/// If apt has no Debian mirror and none is given.
+pub(crate) fn archive(mirror: &Mirror) -> Result<String> {
     let archive = match &mirror.mirror {
         Some(uri) => Some(uri.clone()),
         None => known("Debian")?.pop_first(),
     };
-    let archive = archive.context(
+    archive.context(
         "apt on this machine has no Debian archive: run `apt-get update` if it is Debian, or name one with \
          `--mirror URI`",
-    )?;
+    )
+}
+
+/// Returns the URIs of the archives with a label in this machine's apt configuration.
+fn known(label: &str) -> Result<BTreeSet<String>> {
+    let targets = process::probe(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+        "Created-By: Packages",
+    ]))?
+    .context("apt-get is not installed, but the files are Debian packages")?;
+    let prefix = format!("Debian|{label}|");
+    Ok(targets.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect())
+}
+
+/// Returns a sources.list with every suite that may have a kernel.
+fn sources(architecture: Architecture, mirror: &Mirror) -> Result<String> {
+    let archive = archive(mirror)?;
     let security = match &mirror.security_mirror {
         Some(uri) => Some(uri.clone()),
         None => known("Debian-Security")?.pop_first(),
     };
     let keys = KEYRINGS.iter().find(|path| Path::new(path).exists());
     let keys = keys.map(|path| format!(" signed-by={path}")).unwrap_or_default();
-    let line = |uri: &str, suite: &str| format!("deb [arch=amd64{keys}] {uri} {suite} main\n");
+    let architecture = architecture.debian();
+    let line = |uri: &str, suite: &str| format!("deb [arch={architecture}{keys}] {uri} {suite} main\n");
     let mut text: String = SUITES.iter().map(|suite| line(&archive, suite)).collect();
     if let Some(uri) = security {
         text.extend(SECURITY_SUITES.iter().map(|suite| line(&uri, suite)));

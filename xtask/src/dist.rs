@@ -1,92 +1,99 @@
-//! `cargo xtask dist`: packs the release archive reproducibly.
+//! `cargo xtask dist`: makes all files of a release, reproducibly.
 
 mod archive;
+mod check;
+mod image;
+mod package;
+mod sbom;
+mod staged;
 
-use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{process, workspace::Workspace};
+use self::staged::Staged;
+use crate::{apt::Mirror, architecture::Architecture, cross::StaticCargo, workspace::Workspace};
 
-/// Packs the program with man pages, completions, documentation and deploy/ for a release.
+/// Makes all files of a release in target/dist: for each architecture an archive, a Debian and an RPM package, all
+/// with a static program; a container image for both; a bill of materials, and SHA256SUMS.
 ///
-/// Writes target/dist/tcptrace-bpf-VERSION-ARCHITECTURE.tar.gz and SHA256SUMS. The archive's top folder has
-/// the layout of /usr/local: unpack it there with --strip-components=1 to install.
+/// The files depend only on the commit and on the compiler: times are those of the commit, or SOURCE_DATE_EPOCH.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Pack this program instead of building one
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    /// Only these architectures
+    #[arg(long, value_name = "ARCHITECTURE", value_delimiter = ',', default_values_t = Architecture::ALL)]
+    architecture: Vec<Architecture>,
 
-    /// Architecture in the archive's name, if --binary is for another one
-    #[arg(long, value_name = "NAME", default_value = env::consts::ARCH)]
-    architecture: String,
+    /// Afterwards install, run and remove the files in clean systems. Requires Debian and root
+    #[arg(long)]
+    check: bool,
+
+    /// Make nothing, and only check the files in target/dist
+    #[arg(long, requires = "check")]
+    made: bool,
+
+    #[command(flatten)]
+    mirror: Mirror,
 }
 
-/// Folder of the documents. Subfolders are those of the repository, so that links work.
-const DOCUMENTS: &str = "share/doc/tcptrace-bpf";
-
-/// Files and folders that are copied from the repository to [`DOCUMENTS`].
-const COPIED: [&str; 9] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "LICENSE-APACHE",
-    "LICENSE-MIT",
-    "tracer-ebpf/LICENSE",
-    "docs",
-    "deploy",
-];
+/// What the files of a release have in common.
+struct Release<'a> {
+    workspace: &'a Workspace,
+    /// The version in Cargo.toml.
+    version: String,
+    /// The time in all files, in seconds since the epoch.
+    timestamp: u64,
+    /// The folder of the finished files.
+    folder: PathBuf,
+}
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
-    let name = format!("tcptrace-bpf-{}-{}", version(&workspace)?, arguments.architecture);
-    let folder = workspace.root().join("target/dist");
-    // Files of an earlier run would be packed or summed as well.
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("could not empty {}", folder.display()))?;
-    }
-    let staged = folder.join(&name);
-    fs::create_dir_all(&staged).with_context(|| format!("could not create {}", staged.display()))?;
-
-    let (binary, profile) = match &arguments.binary {
-        Some(file) => (file.clone(), "dev"),
-        None => (build(&workspace)?, "release"),
+    let release = Release {
+        version: version(&workspace)?,
+        timestamp: archive::timestamp(workspace.root())?,
+        folder: workspace.root().join("target/dist"),
+        workspace: &workspace,
     };
-    copy(&binary, &staged.join("bin/tcptrace-bpf"))?;
-    fs::set_permissions(staged.join("bin/tcptrace-bpf"), fs::Permissions::from_mode(0o755))?;
-    // Uses the profile of the program, so that dependencies are built once.
-    process::run(
-        workspace
-            .cargo()
-            .args([
-                "run",
-                "--quiet",
-                "--locked",
-                "--package",
-                "tcptrace-bpf",
-                "--example",
-                "manual",
-                "--profile",
-            ])
-            .args([profile, "--"])
-            .arg(&staged),
-    )?;
-    for place in COPIED {
-        copy(&workspace.root().join(place), &staged.join(DOCUMENTS).join(place))?;
+    if !arguments.made {
+        make(&release, arguments)?;
     }
+    if arguments.check {
+        check::run(&release, &arguments.architecture, &arguments.mirror)?;
+    }
+    Ok(())
+}
 
-    let packed = archive::pack(&staged, archive::timestamp(workspace.root())?)?;
-    let sums = archive::write_sums(&folder, &[&packed])?;
-    fs::remove_dir_all(&staged).with_context(|| format!("could not remove {}", staged.display()))?;
-    eprintln!("{}\n{}", packed.display(), sums.display());
+fn make(release: &Release<'_>, arguments: &Arguments) -> Result<()> {
+    // Files of an earlier run would be summed as well.
+    if release.folder.exists() {
+        fs::remove_dir_all(&release.folder)
+            .with_context(|| format!("could not empty {}", release.folder.display()))?;
+    }
+    fs::create_dir_all(&release.folder)
+        .with_context(|| format!("could not create {}", release.folder.display()))?;
+    let host = StaticCargo::new(release.workspace, Architecture::host()?, &arguments.mirror)?;
+    let manual = staged::manual(release, &host)?;
+    let mut files = Vec::new();
+    let mut programs = Vec::new();
+    for &architecture in &arguments.architecture {
+        let cargo = StaticCargo::new(release.workspace, architecture, &arguments.mirror)?;
+        let program = cargo.build("tcptrace-bpf", "tcptrace-bpf", "release")?;
+        let staged = Staged::new(release, &manual, &program)?;
+        let name = format!("tcptrace-bpf-{}-{architecture}", release.version);
+        files.push(archive::pack(&staged.tree(), &name, release.timestamp, &release.folder)?);
+        files.push(package::deb(release, architecture)?);
+        files.push(package::rpm(release, architecture)?);
+        programs.push((architecture, program));
+    }
+    files.push(image::write(release, &programs)?);
+    files.push(sbom::write(release)?);
+    files.push(archive::write_sums(&release.folder, &files)?);
+    for file in files {
+        eprintln!("{}", file.display());
+    }
     Ok(())
 }
 
@@ -101,37 +108,4 @@ fn version(workspace: &Workspace) -> Result<String> {
         .and_then(|workspace| workspace.get("package")?.get("version")?.as_str())
         .context("Cargo.toml of the workspace has no workspace.package.version")?;
     Ok(version.to_owned())
-}
-
-/// Builds the release program and returns its path.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
-    process::run(workspace.cargo().args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "tcptrace-bpf",
-        "--bin",
-        "tcptrace-bpf",
-    ]))?;
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.root().join("target"), PathBuf::from);
-    Ok(target.join("release/tcptrace-bpf"))
-}
-
-/// Copies a file or a folder recursively. Copies are readable by everyone and writable by their owner.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    if from.is_dir() {
-        for entry in fs::read_dir(from).with_context(|| format!("could not list {}", from.display()))? {
-            let entry = entry?;
-            copy(&entry.path(), &to.join(entry.file_name()))?;
-        }
-        return Ok(());
-    }
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-    }
-    fs::copy(from, to).with_context(|| format!("could not copy {} to {}", from.display(), to.display()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o644))
-        .with_context(|| format!("could not set the permissions of {}", to.display()))
 }

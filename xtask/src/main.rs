@@ -1,11 +1,15 @@
 //! `cargo xtask`: the workspace's build, test and release tasks. One file per subcommand.
 
+mod apt;
+mod architecture;
 mod bench;
+mod cross;
 mod dist;
 mod ebpf;
 mod packages;
 mod process;
 mod test;
+mod tools;
 mod vm;
 mod workspace;
 

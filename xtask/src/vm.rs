@@ -3,9 +3,9 @@
 //! Boots Debian's kernels in qemu, each with an initramfs that holds everything. This requires neither KVM
 //! nor root. The guest's init process is `src/bin/vm-init`.
 
-mod apt;
 mod compatibility;
 mod cpio;
+mod foreign_tools;
 mod initramfs;
 mod kernel;
 mod machine;
@@ -15,17 +15,27 @@ mod protocol;
 mod results;
 mod stored;
 
-use std::{env, fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use self::{apt::Apt, kernel::Series, machine::Options, results::TestedKernel, stored::Stored};
-use crate::{packages, workspace::Workspace};
+use self::{
+    kernel::Series,
+    machine::Options,
+    programs::GuestBuild,
+    results::TestedKernel,
+    stored::{Extent, Stored},
+};
+use crate::{
+    apt::{self, Apt},
+    architecture::Architecture,
+    packages, process,
+    workspace::Workspace,
+};
 
 /// Required Debian packages, and their use.
 const PACKAGES: &[(&str, &str)] = &[
-    ("qemu-system-x86", "emulates the machine"),
     ("binutils", "strips the programs for the guest"),
     ("xz-utils", "unpacks modules"),
     ("zstd", "unpacks modules"),
@@ -38,7 +48,12 @@ const PACKAGES: &[(&str, &str)] = &[
 /// Boots Debian's kernels in virtual machines and tests the program on each
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Kernel series, each in its newest version, such as 5.10,6.12,newest. Default: all
+    /// Architecture of the machines. Default: this machine's
+    #[arg(long, value_name = "ARCHITECTURE")]
+    arch: Option<Architecture>,
+
+    /// Kernel series, each in its newest version, such as 5.10,6.12,newest. Default: those in
+    /// docs/compatibility.md
     #[arg(long, value_name = "SERIES", value_delimiter = ',', conflicts_with = "oldest_newest")]
     kernel: Vec<Series>,
 
@@ -50,9 +65,9 @@ pub(crate) struct Arguments {
     #[arg(long)]
     smoke: bool,
 
-    /// Write docs/compatibility.md from the results of this and earlier runs. Every series must have been
-    /// tested with the same program
-    #[arg(long, conflicts_with_all = ["smoke", "tests"])]
+    /// Write docs/compatibility.md from the results of this and earlier runs of both architectures, all at the same
+    /// commit. With --smoke, write only the features of each kernel and keep the results of the tests
+    #[arg(long, conflicts_with = "tests")]
     write_compatibility: bool,
 
     /// Boot nothing, and use the stored results
@@ -81,23 +96,32 @@ pub(crate) struct Arguments {
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let host = Architecture::host()?;
+    let architecture = arguments.arch.unwrap_or(host);
     ensure!(
-        env::consts::ARCH == "x86_64",
-        "the virtual machines run programs built on this host, which is not x86_64"
+        !arguments.kvm || architecture == host,
+        "KVM runs machines of this machine's architecture, {host}: leave out --kvm or --arch"
     );
     let workspace = Workspace::find()?;
     let folder = workspace.root().join("target/vm");
     let results_folder = folder.join("results");
     let page = workspace.root().join("docs/compatibility.md");
+    let write_compatibility = || -> Result<()> {
+        let features = Stored::read_all(&results_folder, Extent::Smoke)?;
+        let tests =
+            (!arguments.smoke).then(|| Stored::read_all(&results_folder, Extent::Complete)).transpose()?;
+        compatibility::write(&page, &features, tests.as_ref())
+    };
     if arguments.stored {
-        return compatibility::write(&page, &Stored::read_all(&results_folder)?);
+        return write_compatibility();
     }
-    let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
-    packages::ensure(&names)?;
-    let apt = Apt::new(folder.join("apt"), &arguments.mirror)?;
-    let programs = programs::build(&workspace, !arguments.smoke)?;
-    let tools = programs::tools(&programs)?;
-    let options = Options { kvm: arguments.kvm, limit: Duration::from_secs(arguments.limit) };
+    let names = PACKAGES.iter().map(|(name, _)| *name).chain([machine::package(architecture)]);
+    packages::ensure(&names.collect::<Vec<_>>())?;
+    let apt = Apt::new(&workspace.root().join("target/apt"), architecture, &arguments.mirror)?;
+    let build = GuestBuild::new(&workspace, architecture, &arguments.mirror)?;
+    let programs = build.programs(!arguments.smoke)?;
+    let tools = build.tools(&programs, &apt)?;
+    let options = Options { architecture, kvm: arguments.kvm, limit: Duration::from_secs(arguments.limit) };
 
     let test_options = initramfs::TestOptions {
         filters: arguments.tests.clone(),
@@ -105,18 +129,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         emulated: !arguments.kvm,
     };
 
+    let commit = commit(&workspace)?;
     let complete = !arguments.smoke && arguments.tests.is_empty();
+    let extents = if complete { &[Extent::Smoke, Extent::Complete][..] } else { &[Extent::Smoke] };
     let mut tested = Vec::new();
-    for series in series(arguments) {
-        let kernel = kernel::obtain(&apt, series, &folder.join("kernels"))?;
+    for series in series(arguments, architecture) {
+        let kernel = kernel::obtain(&apt, architecture, series, &folder.join("kernels"))?;
         let place = folder.join(&kernel.release);
         fs::create_dir_all(&place).with_context(|| format!("could not create {}", place.display()))?;
         let initramfs = place.join("initramfs.cpio");
         initramfs::write(&initramfs, &kernel, &programs, &tools, &test_options)?;
         eprintln!("booting {}", kernel.release);
         let run = machine::run(&kernel, &initramfs, &place, &options)?;
-        if complete {
-            Stored::new(&kernel.release, &programs.tracer, &run)?.write(&results_folder, series)?;
+        let stored = Stored::new(&kernel.release, &commit, &programs.tracer, &run)?;
+        for extent in extents {
+            stored.write(&results_folder, *extent, architecture, series)?;
         }
         let kernel = TestedKernel::new(kernel.release, run);
         kernel.print_problems();
@@ -124,7 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     results::print(&tested)?;
     if arguments.write_compatibility {
-        compatibility::write(&page, &Stored::read_all(&results_folder)?)?;
+        write_compatibility()?;
     }
     let failed: Vec<_> =
         tested.iter().filter(|kernel| !kernel.passed()).map(|kernel| kernel.release.as_str()).collect();
@@ -132,11 +159,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn series(arguments: &Arguments) -> Vec<Series> {
-    let [oldest, .., newest] = kernel::SERIES;
+/// Returns the commit of the checkout, marked if it has changes.
+fn commit(workspace: &Workspace) -> Result<String> {
+    let described = process::probe(Command::new("git").current_dir(workspace.root()).args([
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]))?;
+    Ok(described.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned()))
+}
+
+fn series(arguments: &Arguments, architecture: Architecture) -> Vec<Series> {
+    let documented = kernel::documented(architecture);
     match arguments {
-        Arguments { oldest_newest: true, .. } => vec![oldest, newest],
-        Arguments { kernel, .. } if kernel.is_empty() => kernel::SERIES.to_vec(),
+        Arguments { oldest_newest: true, .. } => {
+            let [oldest, .., newest] = kernel::SERIES;
+            vec![oldest, newest]
+        }
+        Arguments { kernel, .. } if kernel.is_empty() => documented.to_vec(),
         Arguments { kernel, .. } => kernel.clone(),
     }
 }

@@ -177,8 +177,8 @@ impl Slot {
         if self.in_lane {
             let Self { header, head, .. } = self;
             let length = self.end as u64 - self.at as u64;
-            // SAFETY: the pointer is to a live map value. The record must be written before the position moves: the empty
-            // assembly is a barrier for the compiler, and lanes are used only where the processor keeps the order of stores.
+            // SAFETY: the pointer is to a live map value. The empty assembly keeps the compiler's order, the record before the
+            // position. Where the processor does not keep the order of stores, the reader waits until both are visible.
             let step = unsafe {
                 core::arch::asm!("", options(nostack, preserves_flags));
                 (&raw mut (*header).head).write_volatile(head + length);

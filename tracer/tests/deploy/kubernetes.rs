@@ -301,10 +301,7 @@ fn helm_renders_the_pod_of_the_base() {
     let added = texts(&pod["containers"][0]["securityContext"]["capabilities"]["add"]);
     assert_eq!(added.last(), Some(&"SYS_ADMIN"));
     let monitor = yaml(&format!("{KUBERNETES}/components/service-monitor/service-monitor.yaml"));
-    assert_eq!(
-        of_kind(&rendered, "ServiceMonitor")["spec"]["endpoints"],
-        monitor["spec"]["endpoints"]
-    );
+    assert_eq!(of_kind(&rendered, "ServiceMonitor")["spec"]["endpoints"], monitor["spec"]["endpoints"]);
     for kind in RULES {
         let name = format!("tcptrace-bpf-{kind}");
         let rules = rendered.iter().find(|it| it["metadata"]["name"] == name.as_str()).unwrap();

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::process;
+use crate::{ebpf::sidecar::hex, process};
 
 /// Returns the modification time of every file in the archive, in seconds since the epoch:
 /// `SOURCE_DATE_EPOCH`, or the time of the last commit, or 0.
@@ -30,32 +30,37 @@ pub(super) fn timestamp(root: &Path) -> Result<u64> {
     Ok(committed.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
-/// Packs a folder into a .tar.gz next to it, with sorted names, one time, one owner, and permissions
-/// independent of the umask.
+/// Packs a folder into NAME.tar.gz in `to`; its top folder there is NAME, which must not contain `,`, `&` or a backslash.
 ///
 /// # Errors
 ///
 /// If GNU tar or gzip is missing or fails.
-pub(super) fn pack(folder: &Path, timestamp: u64) -> Result<PathBuf> {
-    let parent = folder.parent().context("the folder to pack has no parent")?;
-    let name = folder.file_name().context("the folder to pack has no name")?;
-    let mut packed = name.to_owned();
-    packed.push(".tar.gz");
-    let packed = parent.join(packed);
+pub(super) fn pack(folder: &Path, name: &str, timestamp: u64, to: &Path) -> Result<PathBuf> {
+    let packed = to.join(format!("{name}.tar.gz"));
     process::run(
-        Command::new("tar")
-            // Sorts names by bytes, independently of the locale.
-            .env("LC_ALL", "C")
-            .args(["--create", "--format=gnu", "--sort=name", "--numeric-owner", "--owner=0", "--group=0"])
-            .args(["--mode=u=rwX,go=rX", "--use-compress-program=gzip --best --no-name"])
-            .arg(format!("--mtime=@{timestamp}"))
-            .arg("--directory")
-            .arg(parent)
+        tar(folder, timestamp)
+            .arg("--use-compress-program=gzip --best --no-name")
+            // Names of files only, not the targets of links.
+            .arg(format!("--transform=flags=rh;s,^[.],{name},"))
             .arg("--file")
             .arg(&packed)
-            .arg(name),
+            .arg("."),
     )?;
     Ok(packed)
+}
+
+/// Returns GNU tar, about to pack files below `folder` with sorted names, one time, one owner, and permissions
+/// independent of the umask.
+pub(super) fn tar(folder: &Path, timestamp: u64) -> Command {
+    let mut tar = Command::new("tar");
+    // Sorts names by bytes, independently of the locale.
+    tar.env("LC_ALL", "C")
+        .args(["--create", "--format=gnu", "--sort=name", "--numeric-owner", "--owner=0", "--group=0"])
+        .arg("--mode=u=rwX,go=rX")
+        .arg(format!("--mtime=@{timestamp}"))
+        .arg("--directory")
+        .arg(folder);
+    tar
 }
 
 /// Writes SHA256SUMS into a folder, for `sha256sum --check`.
@@ -63,15 +68,12 @@ pub(super) fn pack(folder: &Path, timestamp: u64) -> Result<PathBuf> {
 /// # Errors
 ///
 /// If a file cannot be read or the checksums cannot be written.
-pub(super) fn write_sums(folder: &Path, files: &[&Path]) -> Result<PathBuf> {
+pub(super) fn write_sums(folder: &Path, files: &[PathBuf]) -> Result<PathBuf> {
     let mut text = String::new();
     for file in files {
         let bytes = fs::read(file).with_context(|| format!("could not read {}", file.display()))?;
         let name = file.file_name().context("a file to sum has no name")?.to_string_lossy();
-        for byte in Sha256::digest(bytes) {
-            write!(text, "{byte:02x}")?;
-        }
-        writeln!(text, "  {name}")?;
+        writeln!(text, "{}  {name}", hex(Sha256::new_with_prefix(bytes)))?;
     }
     let sums = folder.join("SHA256SUMS");
     fs::write(&sums, text).with_context(|| format!("could not write {}", sums.display()))?;
@@ -87,11 +89,12 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
+    const NAME: &str = "tool-1.0";
     const FILES: [&str; 4] = ["bin/tool", "share/man/man1/tool.1", "a", "Z"];
 
     /// Creates the same files; `reversed` changes their order, times and modes.
     fn folder(root: &Path, reversed: bool) -> PathBuf {
-        let folder = root.join("tool-1.0");
+        let folder = root.join("tree");
         let mut files = FILES;
         if reversed {
             files.reverse();
@@ -119,20 +122,20 @@ mod tests {
     fn archive_depends_only_on_names_and_contents() {
         let roots = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let [first, second] = [(&roots[0], false), (&roots[1], true)].map(|(root, reversed)| {
-            fs::read(pack(&folder(root.path(), reversed), 1_700_000_000).unwrap()).unwrap()
+            fs::read(pack(&folder(root.path(), reversed), NAME, 1_700_000_000, root.path()).unwrap()).unwrap()
         });
         assert!(first == second, "{} and {} bytes differ", first.len(), second.len());
 
         let root = tempfile::tempdir().unwrap();
         let other = folder(root.path(), false);
         fs::write(other.join("a"), "this is another\n").unwrap();
-        assert!(fs::read(pack(&other, 1_700_000_000).unwrap()).unwrap() != first);
+        assert!(fs::read(pack(&other, NAME, 1_700_000_000, root.path()).unwrap()).unwrap() != first);
     }
 
     #[test]
     fn archive_has_fixed_order_owner_time_and_modes() {
         let root = tempfile::tempdir().unwrap();
-        let packed = pack(&folder(root.path(), true), 1_700_000_000).unwrap();
+        let packed = pack(&folder(root.path(), true), NAME, 1_700_000_000, root.path()).unwrap();
         let listed = output(
             Command::new("tar")
                 .env("TZ", "UTC")
@@ -165,8 +168,8 @@ mod tests {
     #[test]
     fn sha256sum_accepts_the_checksums() {
         let root = tempfile::tempdir().unwrap();
-        let packed = pack(&folder(root.path(), false), 0).unwrap();
-        write_sums(root.path(), &[&packed]).unwrap();
+        let packed = pack(&folder(root.path(), false), NAME, 0, root.path()).unwrap();
+        write_sums(root.path(), &[packed]).unwrap();
         let checked = output(Command::new("sha256sum").current_dir(root.path()).args([
             "--check",
             "--strict",

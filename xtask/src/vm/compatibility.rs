@@ -14,60 +14,123 @@ const HEAD: &str = "\
 # Kernels
 
 `cargo xtask vm` boots each of these Debian kernels in a virtual machine, runs `tcptrace-bpf doctor` and the kernel
-tests there, and reports the results below. The program probes each kernel feature at start and never derives it from
+tests there, and reports the results below. Kernels of x86-64 end in `amd64`, those of 64-bit Arm in `arm64`. The program probes each kernel feature at start and never derives it from
 the version, so it supports kernels between these and kernels of other distributions. Run `tcptrace-bpf doctor` to
 check your kernel.
 
 The processor is emulated. Scenarios therefore open fewer connections, have longer limits, and allow larger differences
 between reported and measured durations: 20 ms or 5 % instead of 2 ms or 2 %, and 20 or 30 ms instead of 2 or 3 ms
 beyond the bounds of a client's round-trip sample and of a SYN cookie's time. Four tests run in parallel. A failed test
-runs again alone; if it passes then, it counts as passed and is listed under \"Exceptions\".
+runs again alone; if it passes then, it counts as passed and is listed below the table.
 ";
 
 /// Name of the test program with the scenarios.
 const SCENARIOS: &str = "scenarios";
 
-/// Writes the page.
-pub(crate) fn write(path: &Path, tested: &[TestedKernel]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-    }
-    fs::write(path, page(tested)?).with_context(|| format!("could not write {}", path.display()))
+/// Headings of the parts that are written separately.
+const FEATURES: &str = "\n## Features by kernel\n\n";
+const TESTS: &str = "\n## Tests by kernel\n\n";
+
+/// Kernels tested with one commit.
+pub(crate) struct TestedCommit {
+    /// The commit.
+    pub(crate) commit: String,
+    /// The kernels in the order of the page.
+    pub(crate) kernels: Vec<TestedKernel>,
 }
 
-fn page(tested: &[TestedKernel]) -> Result<String> {
-    let mut page = HEAD.to_owned();
-    page += "\n## Features by kernel\n\n";
-    row(&mut page, "", tested.iter().map(|kernel| format!("`{}`", kernel.release)))?;
-    row(&mut page, "---", tested.iter().map(|_| "---".to_owned()))?;
-    row(&mut page, "build", tested.iter().map(|kernel| build(&kernel.version)))?;
-    for name in features(tested) {
-        let cells = tested.iter().map(|kernel| match kernel.check(name) {
+/// Writes the page. Without `tests`, which take an hour for each architecture, the page keeps its part about them.
+///
+/// # Errors
+/// If the page cannot be read or written, or has no part about the tests and gets none.
+pub(crate) fn write(path: &Path, features: &TestedCommit, tests: Option<&TestedCommit>) -> Result<()> {
+    let tests = match tests {
+        Some(tests) => tests_part(tests)?,
+        None => {
+            let page =
+                fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
+            let (_, part) = page.split_once(TESTS).with_context(|| {
+                format!(
+                    "{} has no test results to keep: run `cargo xtask vm` without --smoke",
+                    path.display()
+                )
+            })?;
+            part.to_owned()
+        }
+    };
+    let page = [HEAD, FEATURES, &features_part(features)?, TESTS, &tests].concat();
+    fs::write(path, page).with_context(|| format!("could not write {}", path.display()))
+}
+
+/// Returns what `doctor` found on each kernel.
+fn features_part(tested: &TestedCommit) -> Result<String> {
+    let mut part = format!("At commit {}.\n\n", tested.commit);
+    head(&mut part, &tested.kernels)?;
+    for name in features(&tested.kernels) {
+        let cells = tested.kernels.iter().map(|kernel| match kernel.check(name) {
             Some(check) if check.found => "yes".to_owned(),
             Some(_) => "**no**".to_owned(),
             None => "unknown".to_owned(),
         });
-        row(&mut page, name, cells)?;
+        row(&mut part, name, cells)?;
     }
     row(
-        &mut page,
+        &mut part,
         "program checks, both modes",
-        tested.iter().map(|kernel| kernel.count(is_init_test).to_string()),
+        tested.kernels.iter().map(|kernel| kernel.count(is_init_test).to_string()),
     )?;
+    let mut missing = Reasons::default();
+    for kernel in &tested.kernels {
+        for check in kernel.checks.iter().filter(|check| !check.found) {
+            missing.add(&check.name, format!("missing: {}", check.detail), &kernel.release);
+        }
+    }
+    missing.list(&mut part)?;
+    Ok(part)
+}
+
+/// Returns how many tests passed on each kernel, and why others did not.
+fn tests_part(tested: &TestedCommit) -> Result<String> {
+    let mut part = format!("At commit {}.\n\n", tested.commit);
+    head(&mut part, &tested.kernels)?;
     row(
-        &mut page,
+        &mut part,
         "tracer tests",
         tested
+            .kernels
             .iter()
             .map(|kernel| kernel.count(|test| !is_init_test(test) && test.suite != SCENARIOS).to_string()),
     )?;
     row(
-        &mut page,
+        &mut part,
         "scenarios",
-        tested.iter().map(|kernel| kernel.count(|test| test.suite == SCENARIOS).to_string()),
+        tested.kernels.iter().map(|kernel| kernel.count(|test| test.suite == SCENARIOS).to_string()),
     )?;
-    reasons(&mut page, tested)?;
-    Ok(page)
+    let mut reasons = Reasons::default();
+    for kernel in &tested.kernels {
+        for test in &kernel.tests {
+            let reason = match &test.outcome {
+                TestOutcome::Passed => continue,
+                TestOutcome::PassedOnRetry { .. } => "passed on retry".to_owned(),
+                TestOutcome::NotPossible { reason } => format!("not possible: {reason}"),
+                // The failure message is only useful to developers.
+                TestOutcome::Failed { .. } => "**failed**".to_owned(),
+            };
+            reasons.add(&test.name, reason, &kernel.release);
+        }
+        if let Some(failure) = &kernel.failure {
+            reasons.add("the machine", failure.clone(), &kernel.release);
+        }
+    }
+    reasons.list(&mut part)?;
+    Ok(part)
+}
+
+/// Begins a table with a column per kernel.
+fn head(part: &mut String, kernels: &[TestedKernel]) -> Result<()> {
+    row(part, "", kernels.iter().map(|kernel| format!("`{}`", kernel.release)))?;
+    row(part, "---", kernels.iter().map(|_| "---".to_owned()))?;
+    row(part, "build", kernels.iter().map(|kernel| build(&kernel.version)))
 }
 
 fn row(page: &mut String, head: &str, cells: impl Iterator<Item = String>) -> Result<()> {
@@ -97,35 +160,24 @@ fn features(tested: &[TestedKernel]) -> Vec<&str> {
     names
 }
 
-/// Lists missing features and tests that failed, were not possible or passed on retry, with reasons and
-/// kernels.
-fn reasons(page: &mut String, tested: &[TestedKernel]) -> Result<()> {
-    let mut reasons: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for kernel in tested {
-        let missing = kernel.checks.iter().filter(|check| !check.found);
-        let missing = missing.map(|check| (check.name.as_str(), format!("missing: {}", check.detail)));
-        let tests = kernel.tests.iter().filter_map(|test| match &test.outcome {
-            TestOutcome::Passed => None,
-            TestOutcome::PassedOnRetry { .. } => Some((test.name.as_str(), "passed on retry".to_owned())),
-            TestOutcome::NotPossible { reason } => {
-                Some((test.name.as_str(), format!("not possible: {reason}")))
-            }
-            // The failure message is only useful to developers.
-            TestOutcome::Failed { .. } => Some((test.name.as_str(), "**failed**".to_owned())),
-        });
-        let failure = kernel.failure.iter().map(|failure| ("the machine", failure.clone()));
-        for reason in missing.chain(tests).chain(failure) {
-            reasons.entry(reason).or_default().push(&kernel.release);
+/// Why something is missing or did not pass: name, reason, kernels.
+#[derive(Default)]
+struct Reasons<'a>(BTreeMap<(&'a str, String), Vec<&'a str>>);
+
+impl<'a> Reasons<'a> {
+    fn add(&mut self, name: &'a str, reason: String, kernel: &'a str) {
+        self.0.entry((name, reason)).or_default().push(kernel);
+    }
+
+    fn list(self, part: &mut String) -> Result<()> {
+        if !self.0.is_empty() {
+            part.push('\n');
         }
+        for ((name, reason), kernels) in self.0 {
+            writeln!(part, "- {name}, on {}: {reason}", kernels.join(", "))?;
+        }
+        Ok(())
     }
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    page.push_str("\n## Exceptions\n\n");
-    for ((name, reason), kernels) in reasons {
-        writeln!(page, "- {name}, on {}: {reason}", kernels.join(", "))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -156,15 +208,30 @@ mod tests {
 
     #[test]
     fn page_has_a_column_per_kernel_and_reasons() {
-        let page = page(&[tested("5.10", false), tested("6.1", true), tested("6.12", false)]).unwrap();
+        let kernels = vec![tested("5.10", false), tested("6.1", true), tested("6.12", false)];
+        let all = TestedCommit { commit: "abc".to_owned(), kernels };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write(file.path(), &all, Some(&all)).unwrap();
+        let page = || fs::read_to_string(file.path()).unwrap();
         for part in [
-            "|  | `5.10` | `6.1` | `6.12` |\n| --- | --- | --- | --- |\n| build | 1.2.3-4 | 1.2.3-4 | 1.2.3-4 |\n",
+            "At commit abc.\n\n|  | `5.10` | `6.1` | `6.12` |\n| --- | --- | --- | --- |\n| build | 1.2.3-4 | 1.2.3-4 | 1.2.3-4 |\n",
             "| fentry | **no** | yes | **no** |",
-            "- fentry, on 5.10, 6.12: missing: refused\n",
+            "\n- fentry, on 5.10, 6.12: missing: refused\n\n## Tests by kernel\n",
+            "| scenarios | 0 passed | 0 passed | 0 passed |",
         ] {
-            assert!(page.contains(part), "{part} not in:\n{page}");
+            assert!(page().contains(part), "{part} not in:\n{}", page());
         }
-        assert!(!page.contains("| kernel |"));
+        assert!(!page().contains("| kernel |"));
+
+        // New features keep the results of the tests.
+        let newer = TestedCommit { commit: "def".to_owned(), kernels: vec![tested("7.1", true)] };
+        write(file.path(), &newer, None).unwrap();
+        let commits: Vec<_> =
+            page().lines().filter(|line| line.starts_with("At ")).map(str::to_owned).collect();
+        assert_eq!(commits, ["At commit def.", "At commit abc."]);
+        fs::write(file.path(), "").unwrap();
+        let error = write(file.path(), &newer, None).unwrap_err().to_string();
+        assert!(error.contains("no test results to keep"), "{error}");
     }
 
     #[test]

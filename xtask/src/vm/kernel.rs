@@ -3,19 +3,29 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     str::FromStr,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::apt::{Apt, PackageRecord};
-use crate::process;
+use crate::{
+    apt::{self, Apt, PackageRecord},
+    architecture::Architecture,
+};
 
-/// The series tested by default: each long-term series from the oldest supported one on, the series used for
+/// The series of x86-64: each long-term series from the oldest supported one on, the series used for
 /// development, and the newest kernel.
 pub(crate) const SERIES: [Series; 5] =
     [Series::Of(5, 10), Series::Of(6, 1), Series::Of(6, 12), Series::Of(6, 18), Series::Newest];
+
+/// Series that an architecture must pass, and that docs/compatibility.md lists. What depends on the kernel's version is
+/// the same on all architectures; a second one needs a kernel with every feature.
+pub(crate) const fn documented(architecture: Architecture) -> &'static [Series] {
+    match architecture {
+        Architecture::X86_64 => &SERIES,
+        Architecture::Aarch64 => &[Series::Of(6, 12)],
+    }
+}
 
 /// A kernel series; the newest kernel of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +72,9 @@ pub(crate) struct Kernel {
 ///
 /// # Errors
 /// If the mirror has no such kernel, or the packages lack a file.
-pub(crate) fn obtain(apt: &Apt, series: Series, folder: &Path) -> Result<Kernel> {
-    let record = newest(apt.search("^linux-image-[0-9.]*[0-9].*-cloud-amd64$")?, series)
+pub(crate) fn obtain(apt: &Apt, architecture: Architecture, series: Series, folder: &Path) -> Result<Kernel> {
+    let pattern = format!("^linux-image-[0-9.]*[0-9].*-cloud-{}$", architecture.debian());
+    let record = newest(apt.search(&pattern)?, series)
         .with_context(|| format!("the mirror's suites have no kernel {series}"))?;
     let release = record.name.trim_start_matches("linux-image-").to_owned();
     // The folder name includes the package version, because a rebuilt kernel can keep its release.
@@ -114,15 +125,7 @@ fn unpack(apt: &Apt, record: &PackageRecord, folder: &Path, place: &Path) -> Res
     let mut packages = vec![record.name.clone()];
     packages.extend(record.depends.iter().filter(parts).cloned());
     apt.download(&packages, &partial)?;
-    let mut unpacked = 0;
-    for entry in fs::read_dir(&partial)? {
-        let archive = entry?.path();
-        if archive.extension().is_some_and(|extension| extension == "deb") {
-            process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&partial))?;
-            fs::remove_file(archive)?;
-            unpacked += 1;
-        }
-    }
+    let unpacked = apt::extract_all(&partial, &partial)?;
     ensure!(unpacked == packages.len(), "apt downloaded {unpacked} packages, not {}", packages.len());
     fs::rename(&partial, place)?;
     Ok(())

@@ -12,7 +12,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{kernel::Kernel, protocol::GuestMessage};
+use super::{
+    kernel::Kernel,
+    protocol::{GuestMessage, REPORT_PORT},
+};
+use crate::architecture::Architecture;
 
 /// Result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,10 +31,50 @@ pub(crate) struct MachineRun {
 
 /// Options of a virtual machine.
 pub(crate) struct Options {
+    /// Architecture of the machine.
+    pub(crate) architecture: Architecture,
     /// Use KVM instead of emulation.
     pub(crate) kvm: bool,
     /// Time after which the machine is killed.
     pub(crate) limit: Duration,
+}
+
+/// Returns the Debian package with the emulator.
+pub(crate) const fn package(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "qemu-system-x86",
+        Architecture::Aarch64 => "qemu-system-arm",
+    }
+}
+
+/// Hardware of a machine.
+struct Hardware {
+    /// Arguments of qemu.
+    arguments: &'static [&'static str],
+    /// The guest's device of the first serial port, the console.
+    console: &'static str,
+    /// The guest's device of the second serial port, which carries init's report.
+    report: &'static str,
+    /// Arguments of qemu for the second serial port, with the host's side `report`.
+    report_port: &'static [&'static str],
+}
+
+const fn hardware(architecture: Architecture) -> Hardware {
+    match architecture {
+        Architecture::X86_64 => Hardware {
+            arguments: &[],
+            console: "ttyS0",
+            report: "/dev/ttyS1",
+            report_port: &["-serial", "chardev:report"],
+        },
+        // The board has a single serial port, so the second one is a PCI card.
+        Architecture::Aarch64 => Hardware {
+            arguments: &["-machine", "virt"],
+            console: "ttyAMA0",
+            report: "/dev/ttyS0",
+            report_port: &["-device", "pci-serial,chardev=report"],
+        },
+    }
 }
 
 /// Boots a kernel with an initramfs. Writes the console log, init's report and qemu's messages to `folder`.
@@ -47,24 +91,31 @@ pub(crate) fn run(kernel: &Kernel, initramfs: &Path, folder: &Path, options: &Op
         &["-accel", "tcg,thread=multi", "-cpu", "max"]
     };
     let start = Instant::now();
-    let mut qemu = Command::new("qemu-system-x86_64")
+    let hardware = hardware(options.architecture);
+    let program = format!("qemu-system-{}", options.architecture);
+    let mut qemu = Command::new(&program)
         .args(accelerator)
+        .args(hardware.arguments)
         .args(["-m", "2048", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"])
-        // The first serial port is the console, the second carries init's report.
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
-        .arg("-serial")
-        .arg(format!("file:{}", report.display()))
+        .arg("-chardev")
+        .arg(format!("file,id=report,path={}", report.display()))
+        .args(hardware.report_port)
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", "console=ttyS0 panic=-1 quiet rdinit=/init"])
+        .arg("-append")
+        .arg(format!(
+            "console={} panic=-1 quiet rdinit=/init {REPORT_PORT}={}",
+            hardware.console, hardware.report
+        ))
         .stdin(Stdio::null())
         .stdout(File::create(&qemu_log)?)
         .stderr(File::options().append(true).open(&qemu_log)?)
         .spawn()
-        .context("could not start qemu-system-x86_64")?;
+        .with_context(|| format!("could not start {program}"))?;
     let status = loop {
         if let Some(status) = qemu.try_wait()? {
             break Some(status);

@@ -10,7 +10,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use crate::{process, workspace::Workspace};
+use super::foreign_tools;
+use crate::{
+    apt::{Apt, Mirror},
+    architecture::Architecture,
+    cross::StaticCargo,
+    process,
+    workspace::Workspace,
+};
 
 /// Workspace packages whose tests run in the guest.
 const PACKAGES: &[&str] = &["tcptrace-bpf", "tracer-core", "tcptrace-tests"];
@@ -25,8 +32,8 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
     "needs Prometheus, which exceeds the machine's memory; its input is the same on every kernel",
 )];
 
-/// GuestPrograms of the host that the tests start.
-const TOOLS: &[&str] =
+/// Programs that the tests start.
+pub(super) const TOOLS: &[&str] =
     &["bash", "curl", "ip", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
 
 /// The workspace's programs for the guest.
@@ -39,47 +46,106 @@ pub(crate) struct GuestPrograms {
     pub(crate) suites: Vec<(String, PathBuf)>,
 }
 
-/// Builds the workspace's programs for the guest.
-///
-/// Without the test suites, the build uses profile `dev`, which a test run has already built. With them it
-/// uses the optimized profile `vm`, because the emulated processor is slow.
-pub(crate) fn build(workspace: &Workspace, with_suites: bool) -> Result<GuestPrograms> {
-    let profile = if with_suites { "vm" } else { "dev" };
-    let programs =
-        ["build", "-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"];
-    let built = cargo(workspace, profile, &programs)?;
-    let program = |name: &str| {
-        let found = built.iter().find(|artifact| artifact.target.name == name);
-        let executable = found.and_then(|artifact| artifact.executable.clone());
-        let executable = executable.with_context(|| format!("cargo did not report the path of {name}"))?;
-        stripped(workspace, &executable)
-    };
-    let (init, tracer) = (program("vm-init")?, program("tcptrace-bpf")?);
-    if !with_suites {
-        return Ok(GuestPrograms { init, tracer, suites: Vec::new() });
-    }
-    let mut test = vec!["test", "--no-run"];
-    test.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
-    test.extend(TESTS.iter().flat_map(|name| ["--test", name]));
-    test.push("--lib");
-    let suites = cargo(workspace, profile, &test)?
-        .into_iter()
-        .filter(|artifact| artifact.profile.test)
-        .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
-        .map(|(name, executable)| Ok((name, stripped(workspace, &executable)?)))
-        .collect::<Result<_>>()?;
-    Ok(GuestPrograms { init, tracer, suites })
+/// How the guest's programs are built: for this machine's architecture with shared libraries, like any other build of
+/// the workspace; for another one static, because its libraries are not installed here.
+pub(crate) struct GuestBuild<'a> {
+    workspace: &'a Workspace,
+    architecture: Architecture,
+    foreign: Option<StaticCargo>,
 }
 
-/// Copies a program without its debug information, which would exceed the guest's memory.
-fn stripped(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
-    let folder = workspace.root().join("target/vm/programs");
-    fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
-    let name = program.file_name().context("cargo named a program without a file name")?;
-    let copy = folder.join(name);
-    let mut strip = Command::new("strip");
-    process::run(strip.arg("--strip-debug").arg("-o").arg(&copy).arg(program))?;
-    Ok(copy)
+impl<'a> GuestBuild<'a> {
+    /// Prepares the build, and installs what another architecture needs.
+    pub(crate) fn new(workspace: &'a Workspace, architecture: Architecture, mirror: &Mirror) -> Result<Self> {
+        let is_foreign = architecture != Architecture::host()?;
+        let foreign = is_foreign.then(|| StaticCargo::new(workspace, architecture, mirror)).transpose()?;
+        Ok(Self { workspace, architecture, foreign })
+    }
+
+    /// Builds the workspace's programs for the guest.
+    ///
+    /// Without the test suites, the build uses profile `dev`, which a test run has already built; for another architecture
+    /// `release`, which makes the program that is released. With the suites it uses the optimized profile `vm`, because the
+    /// emulated processor is slow.
+    pub(crate) fn programs(&self, with_suites: bool) -> Result<GuestPrograms> {
+        let profile = match (with_suites, &self.foreign) {
+            (true, _) => "vm",
+            (false, None) => "dev",
+            (false, Some(_)) => "release",
+        };
+        let programs = ["-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"];
+        let built = self.cargo("build", profile, &programs)?;
+        let program = |name: &str| {
+            let found = built.iter().find(|artifact| artifact.target.name == name);
+            let executable = found.and_then(|artifact| artifact.executable.clone());
+            let executable =
+                executable.with_context(|| format!("cargo did not report the path of {name}"))?;
+            self.stripped(&executable)
+        };
+        let (init, tracer) = (program("vm-init")?, program("tcptrace-bpf")?);
+        if !with_suites {
+            return Ok(GuestPrograms { init, tracer, suites: Vec::new() });
+        }
+        let mut test = vec!["--no-run"];
+        test.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
+        test.extend(TESTS.iter().flat_map(|name| ["--test", name]));
+        test.push("--lib");
+        let suites = self
+            .cargo("test", profile, &test)?
+            .into_iter()
+            .filter(|artifact| artifact.profile.test)
+            .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
+            .map(|(name, executable)| Ok((name, self.stripped(&executable)?)))
+            .collect::<Result<_>>()?;
+        Ok(GuestPrograms { init, tracer, suites })
+    }
+
+    /// Returns the tools and all shared libraries, as pairs of guest path and host path.
+    ///
+    /// # Errors
+    /// If a tool is missing.
+    pub(crate) fn tools(&self, programs: &GuestPrograms, apt: &Apt) -> Result<Vec<(String, PathBuf)>> {
+        if self.foreign.is_some() {
+            return foreign_tools::tools(self.workspace, self.architecture, apt);
+        }
+        installed_tools(programs)
+    }
+
+    /// Copies a program without its debug information, which would exceed the guest's memory.
+    fn stripped(&self, program: &Path) -> Result<PathBuf> {
+        let folder = self.workspace.root().join("target/vm/programs").join(self.architecture.name());
+        fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
+        let name = program.file_name().context("cargo named a program without a file name")?;
+        let copy = folder.join(name);
+        let strip = match self.foreign {
+            Some(_) => format!("{}-strip", self.architecture.gnu()),
+            None => "strip".to_owned(),
+        };
+        process::run(Command::new(strip).arg("--strip-debug").arg("-o").arg(&copy).arg(program))?;
+        Ok(copy)
+    }
+
+    fn cargo(&self, subcommand: &str, profile: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
+        let mut cargo = match &self.foreign {
+            Some(cargo) => cargo.command(subcommand),
+            None => {
+                let mut cargo = self.workspace.cargo();
+                cargo.arg(subcommand);
+                cargo
+            }
+        };
+        cargo
+            .args(arguments)
+            .args(["--profile", profile, "--message-format=json-render-diagnostics"])
+            .stderr(Stdio::inherit());
+        let output = cargo.output().context("could not start cargo")?;
+        ensure!(output.status.success(), "cargo could not build the guest's programs; its message is above");
+        // Skips cargo's other messages, which have other fields.
+        Ok(serde_json::Deserializer::from_slice(&output.stdout)
+            .into_iter::<serde_json::Value>()
+            .filter_map(|message| serde_json::from_value(message.ok()?).ok())
+            .collect())
+    }
 }
 
 /// A compiler artifact in cargo's JSON messages.
@@ -100,26 +166,7 @@ struct Profile {
     test: bool,
 }
 
-fn cargo(workspace: &Workspace, profile: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
-    let mut cargo = workspace.cargo();
-    cargo
-        .args(arguments)
-        .args(["--profile", profile, "--message-format=json-render-diagnostics"])
-        .stderr(Stdio::inherit());
-    let output = cargo.output().context("could not start cargo")?;
-    ensure!(output.status.success(), "cargo could not build the guest's programs; its message is above");
-    // Skips cargo's other messages, which have other fields.
-    Ok(serde_json::Deserializer::from_slice(&output.stdout)
-        .into_iter::<serde_json::Value>()
-        .filter_map(|message| serde_json::from_value(message.ok()?).ok())
-        .collect())
-}
-
-/// Returns the host's tools and all shared libraries, as pairs of guest path and host path.
-///
-/// # Errors
-/// If a tool is missing.
-pub(crate) fn tools(programs: &GuestPrograms) -> Result<Vec<(String, PathBuf)>> {
+fn installed_tools(programs: &GuestPrograms) -> Result<Vec<(String, PathBuf)>> {
     let mut files = Vec::new();
     let mut libraries = BTreeSet::new();
     let suites = programs.suites.iter().map(|(_, path)| path);

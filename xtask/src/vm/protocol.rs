@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Path of the [`Plan`] in the initramfs.
 pub(crate) const PLAN: &str = "/plan.json";
 
+/// Parameter of the kernel's command line with the device of the serial port for messages.
+pub(crate) const REPORT_PORT: &str = "tcptrace.report";
+
 /// The host's instructions to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {

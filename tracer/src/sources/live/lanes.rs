@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::Ebpf;
+use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
 use tracer_ebpf::{
     CHUNK, KnownNetns, LANES_PER_CPU, Lane as LaneKind, LaneHeader, REMEMBERED_NETNS, STRIDE, lane_of,
 };
@@ -35,7 +36,7 @@ impl Division {
     /// later, from a program that interrupts itself (before 6.1), and what exceeds the lane of the twin.
     pub fn of(total: u32, cpus: u32) -> Self {
         let headers = cpus.max(self::cpus());
-        if !LANES_WORK || cpus == 0 {
+        if Visibility::of_this_machine().is_none() || cpus == 0 {
             return Self { cpus: 0, headers, transitions: 0, ring: total };
         }
         let share = total / 2 / cpus;
@@ -75,9 +76,29 @@ impl Division {
 const CHUNK_BYTES: u32 = 4096;
 const _: () = assert!(CHUNK_BYTES as usize == CHUNK);
 
-/// Whether lanes work on this architecture. The head of a lane may become visible only after the records before it.
-/// Architectures with weaker ordering than x86-64 need a barrier, and programs have none before 6.15.
-const LANES_WORK: bool = cfg!(target_arch = "x86_64");
+/// How the reader makes sure that it sees a record whose position it has read.
+///
+/// A program writes a record and then moves the lane's head. It has no barrier in between: programs have none before 6.15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visibility {
+    /// The processor makes stores visible in program order.
+    Ordered,
+    /// The reader lets every CPU pass a memory barrier after it has read the heads. The barrier is a grace period of RCU
+    /// (`kernel/sched/membarrier.c`), within which each CPU executes a full barrier. So what a CPU stored before a head that
+    /// the reader has read is visible afterwards.
+    Barrier,
+}
+
+impl Visibility {
+    /// Returns the way of this machine; `None` if it has none, and lanes cannot be used: kernels with CPUs in `nohz_full`
+    /// have no such barrier.
+    fn of_this_machine() -> Option<Self> {
+        if cfg!(target_arch = "x86_64") {
+            return Some(Self::Ordered);
+        }
+        membarrier_query().contains_command(MembarrierCommand::Global).then_some(Self::Barrier)
+    }
+}
 
 /// Distance of the prefetch from the next record, bytes.
 const AHEAD: usize = 256;
@@ -104,6 +125,7 @@ pub struct Lanes {
     headers: Mapping,
     chunks: Mapping,
     each: Vec<Lane>,
+    visibility: Visibility,
 }
 
 /// A lane and its read position.
@@ -167,7 +189,9 @@ impl Lanes {
                 first_chunk += size / CHUNK_BYTES;
             }
         }
-        Ok(Self { headers, chunks, each })
+        // Without a way, there are no lanes to read.
+        let visibility = Visibility::of_this_machine().unwrap_or(Visibility::Ordered);
+        Ok(Self { headers, chunks, each, visibility })
     }
 
     /// Reads the write position of each lane. Calls `pending` with each lane that has a record and the time of the
@@ -175,8 +199,24 @@ impl Lanes {
     pub fn refresh(&mut self, mut pending: impl FnMut(usize, u64)) {
         for number in 0..self.each.len() {
             self.each[number].head = self.written(number);
+        }
+        if self.visibility == Visibility::Barrier && self.each.iter().any(|lane| lane.head != lane.tail) {
+            self.wait_until_visible();
+        }
+        for number in 0..self.each.len() {
             if let Some(time) = self.time(number) {
                 pending(number, time);
+            }
+        }
+    }
+
+    /// Waits until every record before a known head is visible.
+    fn wait_until_visible(&mut self) {
+        // The query has answered that the kernel supports the command, which then does not fail
+        // (`SYSCALL_DEFINE3(membarrier)`). If it does, nothing is read: a later pass tries again.
+        if membarrier(MembarrierCommand::Global).is_err() {
+            for lane in &mut self.each {
+                lane.head = lane.tail;
             }
         }
     }
@@ -246,7 +286,7 @@ impl Lanes {
         }
     }
 
-    /// Does nothing: other architectures have no lanes.
+    /// Does nothing: there is no stable intrinsic for other architectures.
     #[cfg(not(target_arch = "x86_64"))]
     fn prefetch(&self, _number: usize) {}
 

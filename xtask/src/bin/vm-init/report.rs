@@ -2,7 +2,7 @@
 //! interfere.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     time::Duration,
 };
@@ -10,33 +10,39 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::protocol::{GuestMessage, TestOutcome};
-
-const PORT: &str = "/dev/ttyS1";
+use crate::protocol::{GuestMessage, REPORT_PORT, TestOutcome};
 
 /// Sends messages to the host.
 pub(crate) struct Report {
     port: File,
+    /// The device, for messages.
+    name: String,
 }
 
 impl Report {
     pub(crate) fn open() -> Result<Self> {
+        let parameters = fs::read_to_string("/proc/cmdline").context("could not read /proc/cmdline")?;
+        let name = parameters
+            .split_whitespace()
+            .find_map(|parameter| parameter.strip_prefix(REPORT_PORT)?.strip_prefix('='))
+            .with_context(|| format!("the kernel's command line has no {REPORT_PORT}"))?
+            .to_owned();
         let port = OpenOptions::new()
             .write(true)
             .read(true)
-            .open(PORT)
-            .with_context(|| format!("could not open {PORT}"))?;
-        let mut settings = tcgetattr(&port).with_context(|| format!("{PORT} is not a serial port"))?;
+            .open(&name)
+            .with_context(|| format!("could not open {name}"))?;
+        let mut settings = tcgetattr(&port).with_context(|| format!("{name} is not a serial port"))?;
         settings.make_raw();
         tcsetattr(&port, OptionalActions::Now, &settings)
-            .with_context(|| format!("could not configure {PORT}"))?;
-        Ok(Self { port })
+            .with_context(|| format!("could not configure {name}"))?;
+        Ok(Self { port, name })
     }
 
     pub(crate) fn send(&mut self, message: &GuestMessage) -> Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.port.write_all(&line).with_context(|| format!("could not write to {PORT}"))
+        self.port.write_all(&line).with_context(|| format!("could not write to {}", self.name))
     }
 
     pub(crate) fn booted(&mut self) -> Result<()> {
@@ -64,6 +70,6 @@ impl Report {
 
     pub(crate) fn done(&mut self) -> Result<()> {
         self.send(&GuestMessage::Done)?;
-        rustix::termios::tcdrain(&self.port).with_context(|| format!("could not drain {PORT}"))
+        rustix::termios::tcdrain(&self.port).with_context(|| format!("could not drain {}", self.name))
     }
 }

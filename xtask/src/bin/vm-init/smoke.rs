@@ -4,6 +4,7 @@ mod expect;
 mod traffic;
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
@@ -25,7 +26,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Both tracing modes.
 const MODES: [&str; 2] = ["btf", "tracepoint"];
 
-/// Traces the same connections in both modes.
+/// Connections whose rows are counted.
+const MANY: usize = 3_000;
+
+/// Traces the same connections in both modes, and counts the rows of many.
 pub(crate) fn run(program: &Path, report: &mut Report) -> Result<()> {
     for mode in MODES {
         let start = Instant::now();
@@ -44,8 +48,50 @@ pub(crate) fn run(program: &Path, report: &mut Report) -> Result<()> {
                 report.test(&group, "trace", TestOutcome::Failed { reason }, start.elapsed())?;
             }
         }
+        let start = Instant::now();
+        let outcome = counted(program, mode)
+            .unwrap_or_else(|error| TestOutcome::Failed { reason: format!("{error:#}") });
+        report.test(&group, &format!("{MANY} connections"), outcome, start.elapsed())?;
     }
     Ok(())
+}
+
+/// Opens many connections, and checks that each of their sockets has exactly one row, and that nothing is lost.
+fn counted(program: &Path, mode: &str) -> Result<TestOutcome> {
+    let mut tracer = SmokeTracer::start(program, mode)?;
+    tracer.wait_until_tracing(mode)?;
+    let (port, clients) = traffic::many(MANY)?;
+    // Both sockets of a connection, by the client's port, which a later connection may have again.
+    let mut rows: BTreeMap<(&str, u64), usize> = BTreeMap::new();
+    let mut expected = rows.clone();
+    for client in &clients {
+        for role in ["client", "server"] {
+            *expected.entry((role, u64::from(*client))).or_default() += 1;
+        }
+    }
+    let end = Instant::now() + LIMIT;
+    while rows.values().sum::<usize>() < 2 * clients.len() {
+        let Ok(line) = tracer.stdout.recv_timeout(end.saturating_duration_since(Instant::now())) else {
+            break;
+        };
+        let row: Value = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+        if row["remote_port"] == port {
+            *rows.entry(("client", row["local_port"].as_u64().unwrap_or(0))).or_default() += 1;
+        } else if row["local_port"] == port {
+            *rows.entry(("server", row["remote_port"].as_u64().unwrap_or(0))).or_default() += 1;
+        }
+    }
+    let stderr = tracer.stop()?;
+    if rows == expected {
+        return Ok(summary(&stderr));
+    }
+    let wrong = rows.iter().filter(|row| expected.get(row.0) != Some(row.1)).count();
+    let reason = format!(
+        "{} rows of {} sockets, {wrong} ports are wrong; on stderr: {stderr}",
+        rows.values().sum::<usize>(),
+        2 * clients.len()
+    );
+    Ok(TestOutcome::Failed { reason })
 }
 
 /// Expected and actual rows of a run.

@@ -33,6 +33,24 @@ pub(crate) fn all() -> Result<Vec<Expected>> {
     Ok(all)
 }
 
+/// Opens connections one after the other, each of which the client resets. Returns the listener's port and those of the
+/// clients.
+pub(crate) fn many(count: usize) -> Result<(u16, Vec<u16>)> {
+    let listener = TcpListener::bind((V4, 0))?;
+    let port = listener.local_addr()?.port();
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let client = TcpStream::connect((V4, port))?;
+        let server = listener.accept()?.0;
+        clients.push(client.local_addr()?.port());
+        // Without TIME_WAIT, which would end a minute later.
+        set_socket_linger(&client, Some(Duration::ZERO))?;
+        drop(client);
+        drop(server);
+    }
+    Ok((port, clients))
+}
+
 /// The client sends a request, the server responds, the client closes its half, then the server.
 fn orderly(name: &str, listen: IpAddr, address: IpAddr) -> Result<[Expected; 2]> {
     let (mut client, mut server, addresses) = pair(listen, address)?;

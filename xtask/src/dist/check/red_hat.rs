@@ -1,0 +1,43 @@
+//! Checks the RPM package.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{debian, root::Root};
+use crate::{architecture::Architecture, process};
+
+/// Checks the architecture that a package names, and that it requires nothing but a shell for its scripts.
+pub(super) fn check_architecture(package: &Path, architecture: Architecture) -> Result<()> {
+    let query = |query: &[&str]| -> Result<String> {
+        process::probe(Command::new("rpm").args(["--query", "--package"]).args(query).arg(package))?
+            .with_context(|| format!("rpm cannot read {}", package.display()))
+    };
+    let named = query(&["--queryformat", "%{ARCH}"])?;
+    ensure!(named == architecture.name(), "{} is for {named}", package.display());
+    let required = query(&["--requires"])?;
+    let foreign: Vec<&str> =
+        required.lines().filter(|line| !line.starts_with("rpmlib(") && *line != "/bin/sh").collect();
+    ensure!(foreign.is_empty(), "{} requires {foreign:?}", package.display());
+    Ok(())
+}
+
+/// Installs a package, checks what it installs, and removes it.
+pub(super) fn check(root: &Root, package: &Path) -> Result<()> {
+    let before = root.files()?;
+    process::run(rpm(root).arg("--install").arg(package))?;
+    debian::installed(root)?;
+    process::run(rpm(root).args(["--verify", "tcptrace-bpf"]))?;
+    process::run(rpm(root).args(["--erase", "tcptrace-bpf"]))?;
+    let after = root.files()?;
+    let left: Vec<_> = after.difference(&before).collect();
+    ensure!(left.is_empty(), "the removal left {left:?}");
+    Ok(())
+}
+
+fn rpm(root: &Root) -> Command {
+    let mut rpm = Command::new("rpm");
+    // Debian's rpm refuses to install without the second option.
+    rpm.arg("--root").arg(root.folder()).arg("--force-debian");
+    rpm
+}
