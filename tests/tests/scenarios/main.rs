@@ -36,4 +36,5 @@ mod stuck;
 mod support;
 mod time_wait;
 mod top;
+mod visibility;
 mod whole_handshake;

@@ -27,7 +27,7 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
 
 /// GuestPrograms of the host that the tests start.
 const TOOLS: &[&str] =
-    &["bash", "curl", "ip", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
+    &["bash", "curl", "ip", "mount", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
 
 /// The workspace's programs for the guest.
 pub(crate) struct GuestPrograms {

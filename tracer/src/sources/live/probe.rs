@@ -3,13 +3,16 @@
 use std::{
     env, fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use tracer_core::event::Event;
 
 use crate::{
-    host::{CgroupLimits, CgroupPaths, DEFAULT_NICE, Priority},
+    host::{
+        CgroupLimits, CgroupPaths, DEFAULT_NICE, NamespaceFacts, Priority, Sight, Visibility,
+    },
     sources::{
         Source as _,
         live::{
@@ -55,6 +58,7 @@ pub(crate) fn all() -> Vec<Check> {
     };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
     let ring_buffer = hooks.is_some() || tracepoint_mode.is_ok();
+    let visibility = Visibility::of(&NamespaceFacts::read(Path::new("/proc")));
     let mut checks = vec![
         Check { name: "kernel", finding: Finding::Found(kernel_release()), cost: "" },
         Check {
@@ -65,6 +69,9 @@ pub(crate) fn all() -> Vec<Check> {
             },
             cost: "nothing can be traced",
         },
+    ];
+    checks.extend(namespaces(&visibility));
+    checks.extend([
         Check {
             name: "kernel BTF",
             finding: match &types {
@@ -119,10 +126,26 @@ pub(crate) fn all() -> Vec<Check> {
             tracepoint_mode.is_ok(),
             tracepoint_mode.ok().and_then(|mut loaded| loaded.skipped.read()),
         ),
-    ];
-    checks.extend([reader_priority(), self_test(), existing_sockets(), cgroups()]);
+        reader_priority(),
+        self_test(),
+        existing_sockets(&visibility),
+        cgroups(),
+    ]);
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, hooks.as_ref())));
     checks
+}
+
+/// Returns a check for each namespace of this process.
+fn namespaces(visibility: &Visibility) -> impl Iterator<Item = Check> {
+    visibility.namespaces().into_iter().map(|namespace| Check {
+        name: namespace.check,
+        finding: match &namespace.sight {
+            Sight::Whole(reason) => Finding::Found(reason.clone()),
+            Sight::Part(reason) => Finding::Missing(reason.clone()),
+            Sight::Unknown(reason) => Finding::Missing(format!("unknown: {reason}")),
+        },
+        cost: namespace.cost,
+    })
 }
 
 /// Returns the check of a twin program of this type.
@@ -233,8 +256,11 @@ fn connect_on_loopback() -> std::io::Result<u16> {
 }
 
 /// Dumps the existing sockets of all network namespaces, and searches their processes.
-fn existing_sockets() -> Check {
-    let found = existing();
+fn existing_sockets(visibility: &Visibility) -> Check {
+    let mut found = existing();
+    if visibility.hides_sockets() {
+        found.problems.push("other network namespaces and processes are hidden from this process".to_owned());
+    }
     let sockets = found.sockets.len() + found.minisocks.len();
     let dumped = format!("{sockets} in {} network namespaces", found.namespaces);
     Check {
