@@ -8,6 +8,7 @@
 mod abandoned;
 mod accounting;
 mod after_close;
+mod backends;
 mod closing;
 mod connection_setup;
 mod deferred;

@@ -10,11 +10,9 @@ use std::{
 use tracer_core::event::Event;
 
 use crate::{
-    host::{
-        CgroupLimits, CgroupPaths, DEFAULT_NICE, NamespaceFacts, Priority, Sight, Visibility,
-    },
+    host::{CgroupLimits, CgroupPaths, DEFAULT_NICE, NamespaceFacts, Priority, Sight, Visibility},
     sources::{
-        Source as _,
+        Source as _, conntrack,
         live::{
             KernelOptions, KernelSource, btf,
             hooks::{Hook, Hooks, RefusedHook},
@@ -130,6 +128,7 @@ pub(crate) fn all() -> Vec<Check> {
         self_test(),
         existing_sockets(&visibility),
         cgroups(),
+        conntrack_check(),
     ]);
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, hooks.as_ref())));
     checks
@@ -284,6 +283,18 @@ fn cgroups() -> Check {
         Err(error) => Finding::Missing(error.to_string()),
     };
     Check { name: "cgroups", finding, cost: "cgroups and containers of some sockets are missing" }
+}
+
+/// Asks for the number of entries in the conntrack table of this network namespace.
+fn conntrack_check() -> Check {
+    Check {
+        name: "conntrack",
+        finding: match conntrack::probe() {
+            Ok(entries) => Finding::Found(format!("{entries} entries in this network namespace")),
+            Err(error) => Finding::Missing(error.to_string()),
+        },
+        cost: "`--backends` does not work",
+    }
 }
 
 /// The attached hooks, each with its place in the kernel, and the refused ones.
