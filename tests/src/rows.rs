@@ -60,6 +60,8 @@ pub struct Connection {
     pub reset_reason: Option<String>,
     pub syn_drops: Vec<SegmentDrop>,
     pub first_write_us: Option<f64>,
+    pub backend_address: Option<String>,
+    pub backend_port: Option<u16>,
 }
 
 /// A segment of a handshake that the host dropped.

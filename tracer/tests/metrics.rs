@@ -65,7 +65,11 @@ impl Harness {
             self.recorder.snapshot(&self.tracker, source, Some(Nanos::from_millis(1_500)), self.now);
         let coverage = Coverage { omitted_processes: 7, truncated_cgroup_walks: 8, ..Coverage::default() };
         let snapshot = snapshot.with_coverage(coverage);
-        let agent = Agent { mode: Some("btf"), kernel: "6.18.0 \"x\"".to_owned() };
+        let agent = Agent {
+            mode: Some("btf"),
+            kernel: "6.18.0 \"x\"".to_owned(),
+            sees: vec![("pid", false), ("network", true)],
+        };
         let figures = Figures {
             process: ProcessFigures {
                 cpu_seconds: Some(1.5),
@@ -497,6 +501,17 @@ fn coverage_gaps_are_counted_by_kind() {
             r#"tcptrace_coverage_gaps{gap="listener_dumps"} 1"#,
         ],
     );
+}
+
+#[test]
+fn the_namespaces_that_hide_a_part_of_the_host_are_named() {
+    let mut harness = Harness::new(RecorderOptions::default());
+    let page = harness.text();
+    assert_lines(
+        &page,
+        &[r#"tcptrace_host_visible{namespace="pid"} 0"#, r#"tcptrace_host_visible{namespace="network"} 1"#],
+    );
+    assert!(!page.contains(r#"namespace="cgroup""#), "it is unknown");
 }
 
 /// The page has exactly the declared metrics.

@@ -8,6 +8,7 @@
 mod abandoned;
 mod accounting;
 mod after_close;
+mod backends;
 mod closing;
 mod connection_setup;
 mod deferred;
@@ -36,4 +37,5 @@ mod stuck;
 mod support;
 mod time_wait;
 mod top;
+mod visibility;
 mod whole_handshake;

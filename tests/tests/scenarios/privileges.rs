@@ -13,7 +13,7 @@ const RAISED: i32 = -10;
 
 /// Returns the permitted, effective, inheritable and ambient capabilities of a thread, from its `status` file. None if the
 /// thread has ended.
-fn capabilities(status: &Path) -> Option<[u64; 4]> {
+pub(crate) fn capabilities(status: &Path) -> Option<[u64; 4]> {
     let text = fs::read_to_string(status).ok()?;
     let capabilities = ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"].map(|field| {
         let value = text.lines().find_map(|line| line.strip_prefix(field));

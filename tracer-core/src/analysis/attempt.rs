@@ -80,6 +80,8 @@ pub struct HandshakeAttempt {
     pub sequences: Option<InitialSequences>,
     /// The retransmissions of a server's SYN-ACK; none if none was seen.
     pub half_open: Option<HalfOpen>,
+    /// The backend behind the remote address of a client, if this host translated it and the source reports that.
+    pub backend: Option<Endpoint>,
 }
 
 /// The components of a completed handshake's duration. Time of unknown cause is in neither.
@@ -97,12 +99,18 @@ impl HandshakeAttempt {
     pub fn ended_by(observation: &Observation<'_>) -> Option<Self> {
         match observation {
             Observation::Transition {
-                transition, connection: Some(connection), drops, half_open, ..
+                transition,
+                connection: Some(connection),
+                drops,
+                half_open,
+                backend,
+                ..
             } if transition.to == TcpState::Established && transition.from != TcpState::Established => {
                 Self::completed(connection, transition.time).map(|attempt| Self {
                     drops: **drops,
                     sequences: transition.sequences.filter(|_| attempt.role != Role::Simultaneous),
                     half_open: half_open.copied(),
+                    backend: *backend,
                     ..attempt
                 })
             }
@@ -110,7 +118,7 @@ impl HandshakeAttempt {
                 Some(Self::failed(closed))
             }
             Observation::Closed(closed) if closed.close_seen && closed.connection.completed_unseen() => {
-                Some(Self::of(closed.connection, closed.closed))
+                Some(Self { backend: closed.backend, ..Self::of(closed.connection, closed.closed) })
             }
             Observation::Abandoned { half_open, drops } => {
                 Some(Self { drops: **drops, ..Self::abandoned(half_open) })
@@ -144,6 +152,7 @@ impl HandshakeAttempt {
             error: closed.close_cause.error,
             drops: *closed.drops,
             sequences: closed.sequences.filter(|_| connection.role == Role::Client),
+            backend: closed.backend,
             ..Self::of(connection, closed.closed)
         }
     }
@@ -172,6 +181,7 @@ impl HandshakeAttempt {
             entered: connection.history.entered(state),
             sequences: None,
             half_open: None,
+            backend: None,
         }
     }
 
@@ -199,6 +209,7 @@ impl HandshakeAttempt {
             entered: None,
             sequences: None,
             half_open: None,
+            backend: None,
         }
     }
 
@@ -231,6 +242,7 @@ impl HandshakeAttempt {
             entered: None,
             sequences: half_open.sequences,
             half_open: Some(*half_open),
+            backend: None,
         }
     }
 
@@ -313,6 +325,7 @@ mod tests {
             entered: None,
             sequences: None,
             half_open: None,
+            backend: None,
         }
     }
 

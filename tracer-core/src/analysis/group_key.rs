@@ -10,6 +10,8 @@ pub enum HandshakesBy {
     /// The service: the remote address and port of a client, the local port of a server.
     #[default]
     Service,
+    /// The service, with the backend instead of the remote address and port of a client where it is known.
+    Backend,
     /// The remote address.
     Remote,
     /// The remote port.
@@ -57,9 +59,14 @@ impl GroupKey {
     /// Returns the group key of an attempt; `container` is the container of its socket.
     pub fn of(attempt: &HandshakeAttempt, by: HandshakesBy, container: Option<Arc<str>>) -> Self {
         match by {
-            HandshakesBy::Service if attempt.unserved => Self::Unserved(attempt.local.port),
-            HandshakesBy::Service if attempt.role == Role::Server => Self::Served(attempt.local.port),
+            HandshakesBy::Service | HandshakesBy::Backend if attempt.unserved => {
+                Self::Unserved(attempt.local.port)
+            }
+            HandshakesBy::Service | HandshakesBy::Backend if attempt.role == Role::Server => {
+                Self::Served(attempt.local.port)
+            }
             HandshakesBy::Service => Self::Service(attempt.remote),
+            HandshakesBy::Backend => Self::Service(attempt.backend.unwrap_or(attempt.remote)),
             HandshakesBy::Remote => Self::Remote(attempt.remote.address),
             HandshakesBy::RemotePort => Self::RemotePort(attempt.remote.port),
             HandshakesBy::LocalPort => Self::LocalPort(attempt.local.port),

@@ -312,6 +312,21 @@ impl ExistingTimewait {
     }
 }
 
+/// A translation of a client's connection by this host (conntrack): the address that it dialled stands for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translated {
+    /// When the source learned of it, which is before the end of the handshake.
+    pub time: Timestamp,
+    /// The client's endpoint, that of its socket.
+    pub client: Endpoint,
+    /// The endpoint that it dialled.
+    pub service: Endpoint,
+    /// The endpoint that its segments go to.
+    pub backend: Endpoint,
+    /// The network namespace that translates; that of the socket may be another one.
+    pub netns: Option<Netns>,
+}
+
 /// An event of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -353,6 +368,8 @@ pub enum Event {
     ResetReceived(ResetReceived),
     /// This host dropped a segment of a handshake.
     SegmentDropped(SegmentDropped),
+    /// This host translates a connection.
+    Translated(Translated),
     /// The time has advanced. No earlier events follow, except delayed ones.
     Time(Timestamp),
 }
@@ -371,6 +388,7 @@ impl Event {
             Self::ResetSent(event) => event.time,
             Self::ResetReceived(event) => event.time,
             Self::SegmentDropped(event) => event.time,
+            Self::Translated(event) => event.time,
             Self::Time(time) => *time,
         }
     }

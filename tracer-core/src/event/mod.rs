@@ -15,7 +15,7 @@ pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
 pub use kernel_name::KernelName;
 pub use kinds::{
     Call, Event, ExistingSocket, ExistingTimewait, HandshakeSegment, ResetReceived, ResetSent,
-    SegmentDropped, SynAckRetransmit, TimewaitEnd, Transition,
+    SegmentDropped, SynAckRetransmit, TimewaitEnd, Transition, Translated,
 };
 pub use process::{Process, ThreadName};
 pub use sequences::InitialSequences;

@@ -4,6 +4,7 @@
 //! reads no clock: time comes from the events, so a replay of the same events gives the same observations.
 
 mod abandoned;
+mod backends;
 mod backoff;
 mod close_reason;
 mod connection;

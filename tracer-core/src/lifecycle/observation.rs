@@ -2,8 +2,8 @@
 
 use crate::{
     event::{
-        InitialSequences, Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState, Timestamp, TimewaitEnd,
-        Transition,
+        Endpoint, InitialSequences, Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState, Timestamp,
+        TimewaitEnd, Transition,
     },
     lifecycle::{
         AfterClose, CloseCause, Connection, EndedTimewait, HalfOpen, Reset, SegmentDrops, StateSpan,
@@ -36,6 +36,8 @@ pub struct ClosedConnection<'a> {
     pub accepted: Option<bool>,
     /// The initial sequence numbers of a client whose handshake failed, if a SYN was sent.
     pub sequences: Option<InitialSequences>,
+    /// The backend behind the remote address of a client, if this host translated it and the source reports that.
+    pub backend: Option<Endpoint>,
 }
 
 /// How long a connection waited for `accept()`.
@@ -140,6 +142,8 @@ pub enum Observation<'a> {
         drops: &'a SegmentDrops,
         /// At a server's ESTABLISHED: the half-open handshake before it, if a retransmission of its SYN-ACK was seen.
         half_open: Option<&'a HalfOpen>,
+        /// At a client's ESTABLISHED: the backend behind the remote address, as in [`ClosedConnection`].
+        backend: Option<Endpoint>,
     },
     /// A process accepted a connection, or read from it first where `accept()` is not observed.
     Accepted {
@@ -184,6 +188,7 @@ impl<'a> Observation<'a> {
             connection: None,
             drops: &SegmentDrops::NONE,
             half_open: None,
+            backend: None,
         }
     }
 

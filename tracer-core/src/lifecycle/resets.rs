@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use crate::{
-    event::{InitialSequences, KernelName, Nanos, ResetReceived, ResetSent, SocketId, TcpInfo, Timestamp},
+    event::{
+        Endpoint, InitialSequences, KernelName, Nanos, ResetReceived, ResetSent, SocketId, TcpInfo, Timestamp,
+    },
     lifecycle::{AfterClose, CloseCause, CloseReason, ClosedBy, ClosedConnection, Connection, SegmentDrops},
 };
 
@@ -38,6 +40,7 @@ pub(super) struct HeldClose {
     pub(super) reset: Option<Reset>,
     pub(super) accepted: Option<bool>,
     pub(super) sequences: Option<InitialSequences>,
+    pub(super) backend: Option<Endpoint>,
 }
 
 impl HeldClose {
@@ -53,6 +56,7 @@ impl HeldClose {
             drops: &self.drops,
             accepted: self.accepted,
             sequences: self.sequences,
+            backend: self.backend,
         }
     }
 }

@@ -9,12 +9,13 @@ use slab::Slab;
 use crate::{
     event::{
         ConnKey, Endpoint, Event, ExistingTimewait, Netns, Process, ResetSent, SocketId, SynAckRetransmit,
-        TcpInfo, TcpState, Timestamp, Transition,
+        TcpInfo, TcpState, Timestamp, Transition, Translated,
     },
     lifecycle::{
         Age, CloseCause, CloseReason, ClosedConnection, Connection, HalfOpen, Handshake, Observation,
         ObservedDrops, Role, SegmentDrops, TimeWaitModel, TimewaitSocket,
         abandoned::AbandonedHandshakes,
+        backends::Backends,
         close_reason::sent_nothing,
         drop_places::DropPlaces,
         half_open::{HalfOpens, Recorded},
@@ -116,6 +117,7 @@ pub struct Tracker {
     time_wait_table: TimeWaitTable,
     resets: Resets,
     dropped_segments: DroppedSegments,
+    backends: Backends,
     /// Connections from a socket dump, whose socket id is unknown until their next transition.
     dumped: HashMap<ConnKey, SocketId, foldhash::fast::FixedState>,
     /// During a socket dump: the connections that the dump has not confirmed yet.
@@ -148,6 +150,7 @@ impl Tracker {
             time_wait_table: TimeWaitTable::default(),
             resets: Resets::default(),
             dropped_segments: DroppedSegments::new(options.drops),
+            backends: Backends::default(),
             dumped: HashMap::default(),
             unconfirmed: None,
             scope: HashSet::default(),
@@ -224,6 +227,11 @@ impl Tracker {
         socket.age(self.options.time_wait, now)
     }
 
+    /// Iterates over the translations of open connections, in no particular order.
+    pub fn translations(&self) -> impl Iterator<Item = Translated> + '_ {
+        self.backends.held()
+    }
+
     /// Iterates over the half-open handshakes whose SYN-ACK was retransmitted, in no particular order.
     pub fn half_opens(&self) -> impl Iterator<Item = &HalfOpen> + '_ {
         self.half_opens.iter()
@@ -256,6 +264,7 @@ impl Tracker {
                 self.reset_sent(event, report);
             }
             Event::ResetReceived(event) => self.resets.received(event),
+            Event::Translated(event) => self.counts.unfollowed += u64::from(!self.backends.add(event)),
             Event::SegmentDropped(event) => {
                 if event.is_loss() {
                     self.counts.segments_dropped += 1;
@@ -365,6 +374,7 @@ impl Tracker {
             connection: Some(&self.entries[slot].connection),
             drops: &SegmentDrops::NONE,
             half_open: None,
+            backend: None,
         });
     }
 
@@ -406,6 +416,7 @@ impl Tracker {
             connection: Some(connection),
             drops: &SegmentDrops::NONE,
             half_open: None,
+            backend: None,
         });
     }
 
@@ -416,6 +427,7 @@ impl Tracker {
         let duration = connection.history.since().map(|since| transition.time.since(since));
         let mut drops = &SegmentDrops::NONE;
         let mut half_open = None;
+        let mut backend = None;
         match (transition.from, transition.to) {
             (TcpState::SynSent, TcpState::SynReceived) if connection.role == Role::Client => {
                 connection.role = Role::Simultaneous;
@@ -435,6 +447,7 @@ impl Tracker {
                 let connection = &mut self.entries[slot].connection;
                 connection.handshake = Handshake::completed(connection, transition, half_open.as_ref());
                 drops = self.dropped_segments.established(transition.socket, connection, transition.time);
+                backend = self.backends.opened(&key, connection.role);
                 if self.time_wait_table.reuse(&key) {
                     self.counts.time_wait_reused += 1;
                     connection.reused_time_wait = true;
@@ -451,6 +464,7 @@ impl Tracker {
             connection: Some(connection),
             drops,
             half_open: half_open.as_ref(),
+            backend,
         });
     }
 
@@ -501,11 +515,13 @@ impl Tracker {
             connection: Some(connection),
             drops: &SegmentDrops::NONE,
             half_open: None,
+            backend: None,
         });
         self.counts.closed += 1;
         let reset = self.resets.take(transition.socket);
         if let Some(entry) = self.remove(transition.socket) {
             let drops = self.dropped_segments.closed(transition.socket, &entry.connection, transition.time);
+            let backend = self.backends.closed(&entry.connection);
             if !self.dumped.is_empty() && !sent_nothing(transition) {
                 // A dumped connection whose placeholder is its real socket id, as in a continued recording.
                 self.dumped.remove(&entry.connection.key());
@@ -535,6 +551,7 @@ impl Tracker {
                     reset,
                     accepted,
                     sequences: transition.sequences,
+                    backend,
                 });
                 return;
             }
@@ -549,6 +566,7 @@ impl Tracker {
                 drops,
                 accepted,
                 sequences: transition.sequences,
+                backend,
             }));
         }
     }
@@ -635,6 +653,7 @@ impl Tracker {
             && let Some(entry) = self.remove(socket)
         {
             self.dropped_segments.closed(socket, &entry.connection, entry.last_event);
+            self.backends.closed(&entry.connection);
             self.resets.take(socket);
             self.dumped.remove(&entry.connection.key());
             self.counts.evicted += 1;
@@ -656,6 +675,7 @@ impl Tracker {
             drops: self.dropped_segments.closed(entry.socket, &entry.connection, entry.last_event),
             accepted: entry.connection.accept_wait().map(|_| true),
             sequences: None,
+            backend: self.backends.closed(&entry.connection),
         }));
     }
 }

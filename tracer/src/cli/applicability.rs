@@ -86,6 +86,12 @@ const RULES: &[Rule] = &[
         otherwise: "it reads no events from the kernel, or lists the sockets that exist",
     },
     Rule {
+        options: &["backends"],
+        commands: &["connections", "handshakes", "record"],
+        live: true,
+        otherwise: "it shows no backends; use `connections` or `handshakes`, or `record` them for these",
+    },
+    Rule {
         options: &["max-connections"],
         commands: &[
             "connections",

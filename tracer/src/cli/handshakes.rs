@@ -48,6 +48,8 @@ pub(crate) enum HandshakesByArgument {
     /// Service: remote address and port for clients, local port for servers
     #[default]
     Service,
+    /// Service, with the backend for clients where it is known (--backends)
+    Backend,
     /// Remote address
     Remote,
     /// Remote port
@@ -68,6 +70,7 @@ impl From<HandshakesByArgument> for HandshakesBy {
     fn from(by: HandshakesByArgument) -> Self {
         match by {
             HandshakesByArgument::Service => Self::Service,
+            HandshakesByArgument::Backend => Self::Backend,
             HandshakesByArgument::Remote => Self::Remote,
             HandshakesByArgument::RemotePort => Self::RemotePort,
             HandshakesByArgument::LocalPort => Self::LocalPort,

@@ -55,6 +55,9 @@ pub(crate) struct Shared {
     /// Skip the connections that exist at the start
     #[arg(long, global = true)]
     pub(crate) no_snapshot: bool,
+    /// Name the backend behind a translated address, as of a Kubernetes service; from conntrack, needs CAP_NET_ADMIN
+    #[arg(long, global = true)]
+    pub(crate) backends: bool,
     /// Do not attach this optional hook; `doctor` lists the hooks
     #[arg(long, value_name = "HOOK", value_delimiter = ',', value_parser = parse_hook, global = true)]
     pub(crate) no_hook: Vec<Hook>,
@@ -103,6 +106,7 @@ impl Shared {
             hooks: self.no_hook.iter().fold(Hooks::ALL, |hooks, hook| hooks.without(*hook)),
             snapshot: !self.no_snapshot,
             twin: !self.no_twin,
+            backends: self.backends,
         }
     }
 

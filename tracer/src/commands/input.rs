@@ -1,12 +1,14 @@
 //! Opens the source of a command: the live kernel or a recording.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use caps::Capability;
 
 use crate::{
     cli::Shared,
     commands::replay::Replay,
-    host::{Priority, PriorityError},
+    host::{NamespaceFacts, Priority, PriorityError, Visibility},
     sources::{
         Source,
         live::{KernelSource, StopHandle, privileges},
@@ -31,6 +33,13 @@ pub(super) struct Input {
     pub(super) recorded: bool,
     /// Retransmitted SYN-ACKs are traced, and with them abandoned handshakes. False for a recording, which may have them.
     pub(super) traces_syn_ack_retransmits: bool,
+    /// What this process sees of the host; none for a recording.
+    pub(super) visibility: Option<Visibility>,
+}
+
+/// Returns what this process sees of the host.
+pub(super) fn visibility() -> Visibility {
+    Visibility::of(&NamespaceFacts::read(Path::new("/proc")))
 }
 
 /// The privileges to keep once the programs are attached.
@@ -56,7 +65,14 @@ impl Input {
             Err(refused) if shared.nice.is_none() => Err(refused),
             Err(refused) => return Err(refused.into()),
         };
-        let source = KernelSource::start(shared.kernel_options())?;
+        let visibility = visibility();
+        let source = KernelSource::start(shared.kernel_options());
+        let source = match visibility.user_problem() {
+            Some(reason) => {
+                source.with_context(|| format!("eBPF programs cannot be loaded here: {reason}"))?
+            }
+            None => source?,
+        };
         // Before any lasting thread starts, because capabilities are per thread.
         match afterwards {
             Privileges::Dropped => privileges::keep_only(&[]),
@@ -69,12 +85,13 @@ impl Input {
         let stop = source.stop_handle().context("no file descriptor is left for the stop signal")?;
         Ok(Self {
             mode: Some(source.mode().name()),
-            announcement: announcement(shared, &source, priority.as_ref().err()),
+            announcement: announcement(shared, &source, priority.as_ref().err(), &visibility),
             priority: priority.ok().flatten(),
             traces_syn_ack_retransmits: source.traces_syn_ack_retransmits(),
             stop: Some(stop),
             source: Box::new(source),
             recorded: false,
+            visibility: Some(visibility),
         })
     }
 
@@ -93,16 +110,23 @@ impl Input {
             source: Box::new(Replay::new(source, shared)),
             recorded: true,
             traces_syn_ack_retransmits: false,
+            visibility: None,
         }
     }
 }
 
-fn announcement(shared: &Shared, source: &KernelSource, refused: Option<&PriorityError>) -> Vec<String> {
+fn announcement(
+    shared: &Shared,
+    source: &KernelSource,
+    refused: Option<&PriorityError>,
+    visibility: &Visibility,
+) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(reason) = source.fallback_reason() {
         lines.push(format!("falling back to mode tracepoint: {reason}"));
     }
     lines.push(format!("tracing TCP in mode {}; Ctrl-C ends it", source.mode().name()));
+    lines.extend(visibility.notice().map(str::to_owned));
     for problem in source.problems() {
         lines.push(format!("the list of existing sockets is incomplete: {problem}"));
     }

@@ -17,7 +17,7 @@ use crate::{
     cli::{ListenersArguments, Shared},
     commands::{listener_dumps::ListenerDumps, live_report::LiveReport, trace},
     event_loop::{Consumer, Progress},
-    host::{Cgroup, CgroupResolver, ListenDrops},
+    host::{Cgroup, CgroupResolver, ListenDrops, Visibility},
     report::{Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TimeStyle},
     sources::{Origin, sock_diag::WatchedListeners},
 };
@@ -25,8 +25,13 @@ use crate::{
 pub(super) fn run(shared: &Shared, arguments: &ListenersArguments) -> anyhow::Result<()> {
     let (input, first, dumps) = ListenerDumps::beside(shared)?;
     let knows_abandoned = input.traces_syn_ack_retransmits;
+    let hides_sockets = input.visibility.as_ref().is_some_and(Visibility::hides_sockets);
     trace::run(shared, input, |origin| {
-        Listeners::new(shared, arguments, origin, first, dumps, knows_abandoned)
+        let mut listeners = Listeners::new(shared, arguments, origin, first, dumps, knows_abandoned);
+        if hides_sockets {
+            listeners.problems.push("other network namespaces are hidden from this process".to_owned());
+        }
+        listeners
     })
 }
 

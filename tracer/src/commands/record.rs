@@ -3,7 +3,9 @@
 use std::{io, num::NonZeroU32};
 
 use tracer_core::{
-    event::{Event, ExistingSocket, ExistingTimewait, Nanos, SocketCookie, SourceCounts, Timestamp},
+    event::{
+        Event, ExistingSocket, ExistingTimewait, Nanos, SocketCookie, SourceCounts, Timestamp, Translated,
+    },
     lifecycle::{Observation, TimewaitSocket, Tracker},
 };
 
@@ -99,6 +101,10 @@ impl Record {
         self.header.started = progress.now;
         self.before = progress.source;
         let mut writer = Writer::new(output, &self.header)?;
+        for translated in progress.tracker.translations() {
+            let event = Event::Translated(Translated { time: progress.now, ..translated });
+            writer.event(&event, &mut self.resolver)?;
+        }
         for socket in existing(progress.tracker, progress.now) {
             writer.event(&Event::Existing(socket), &mut self.resolver)?;
         }

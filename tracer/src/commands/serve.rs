@@ -32,6 +32,7 @@ use crate::{
     cli::{ServeArguments, Shared},
     commands::input::{Input, Privileges},
     event_loop::{EventLoop, Finished},
+    host::Visibility,
     sources::{
         live::{Hook, privileges},
         observed_drops,
@@ -114,7 +115,8 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
             .context("the thread that reads events could not be started")?;
     // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
-    let agent = Agent { mode: input.mode, kernel: origin.host.kernel };
+    let sees = input.visibility.as_ref().map(Visibility::seen).unwrap_or_default();
+    let agent = Agent { mode: input.mode, kernel: origin.host.kernel, sees };
     let site = Site::new(snapshots, agent, started, listener_scan);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, signals, &mut event_loop));
     systemd::stopping();

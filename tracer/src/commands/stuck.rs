@@ -24,7 +24,7 @@ use tracer_core::{
 
 use crate::{
     cli::{Shared, StuckArguments},
-    commands::trace,
+    commands::{input::visibility, trace},
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, time_wait_model},
     report::{Format, GroupRow, Sink, StuckRow},
@@ -59,16 +59,22 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
         trace::trace_keeping_privileges(shared, |_| AtEnd { compute: entered, value: Arc::clone(&value) })?;
     }
     let entered = take(&value);
+    let visibility = visibility();
     let dump = existing();
     if !shared.quiet {
+        // The trace has said it.
+        if let Some(notice) = visibility.notice().filter(|_| shared.duration.is_none()) {
+            stderr_line!("{notice}");
+        }
         for problem in &dump.problems {
             stderr_line!("the list is incomplete: {problem}");
         }
     }
     let of = format!(
-        "{} sockets in {} network namespaces",
+        "{} sockets in {} network namespaces{}",
         dump.sockets.len() + dump.minisocks.len(),
-        dump.namespaces
+        dump.namespaces,
+        if visibility.hides_sockets() { "; others are hidden from this process" } else { "" }
     );
     report(shared, arguments, stuck_connections(&dump, &entered), CgroupResolver::new(Duration::ZERO), &of)
 }

@@ -15,11 +15,13 @@ mod container;
 mod memory;
 mod mountinfo;
 mod names;
+mod namespaces;
 mod netns;
 mod netstat;
 mod priority;
 mod process;
 mod time_wait;
+mod visibility;
 
 pub use cgroup::{
     Cgroup, CgroupLimits, CgroupPaths, CgroupResolver, CgroupSubtree, RecordedCgroups, cgroup_of_process,
@@ -30,6 +32,7 @@ pub(crate) use container::Container;
 pub use container::{CgroupOwner, Runtime};
 pub(crate) use memory::{memory_bytes, release_free_memory, take_and_free};
 pub use names::HostNames;
+pub(crate) use namespaces::NamespaceFacts;
 pub use netns::{HostNetns, NetnsLimits, enumerate_netns, parse_spec};
 pub use netstat::ListenDrops;
 pub(crate) use netstat::NetstatFile;
@@ -37,3 +40,4 @@ pub(crate) use priority::{DEFAULT_NICE, Priority, PriorityError, give_up_priorit
 pub(crate) use process::ProcessInfo;
 pub use process::{ScanLimits, SocketOwners, scan};
 pub(crate) use time_wait::time_wait_model;
+pub(crate) use visibility::{Sight, Visibility};

@@ -24,10 +24,12 @@ pub struct Coverage {
     pub evicted_cgroups: u64,
     /// Walks of the cgroup tree that stopped at a limit.
     pub truncated_cgroup_walks: u64,
+    /// How often translations were lost, because their receive buffer was full or a dump had too many.
+    pub conntrack_overruns: u64,
 }
 
 impl Coverage {
-    /// The names of the counts, in the order of [`counts`](Self::counts).
+    /// The names of the counts of an agent, which reads no translations, in the order of [`counts`](Self::counts).
     pub const NAMES: [&'static str; 9] = [
         "unreadable_processes",
         "omitted_processes",
@@ -69,6 +71,7 @@ impl Coverage {
             (self.undecoded_sockets, "sockets that could not be decoded"),
             (self.evicted_cgroups, "cgroups dropped from a full cache"),
             (self.truncated_cgroup_walks, "walks of the cgroup tree that stopped at a limit"),
+            (self.conntrack_overruns, "losses of translations beyond a limit"),
         ]
         .into_iter()
         .filter(|&(count, _)| count != 0)
@@ -105,6 +108,11 @@ mod tests {
         assert_eq!(
             coverage.summary().unwrap(),
             "incomplete on this host: 3 processes beyond the scan limit, 2 walks of the cgroup tree that stopped at a limit"
+        );
+        let overrun = Coverage { conntrack_overruns: 2, ..Coverage::default() };
+        assert_eq!(
+            overrun.summary().unwrap(),
+            "incomplete on this host: 2 losses of translations beyond a limit"
         );
         assert_eq!(Coverage { unresolved_cgroups: 1, ..Coverage::default() }.summary(), None);
     }

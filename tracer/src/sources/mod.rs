@@ -1,5 +1,6 @@
 //! The sources of events: the live kernel and recordings. Consumers do not depend on the kind of source.
 
+mod conntrack;
 mod coverage;
 pub mod live;
 pub mod recording;

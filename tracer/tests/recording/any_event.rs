@@ -7,7 +7,7 @@ use tracer_core::event::{
     AcceptQueue, Call, CgroupId, Endpoint, Event, ExistingSocket, ExistingTimewait, HandshakeSegment,
     InitialSequences, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived, ResetSent,
     SegmentDropped, SocketCookie, SocketFlags, SocketId, SynAckRetransmit, TcpInfo, TcpState, ThreadName,
-    Timestamp, TimewaitEnd, Transition,
+    Timestamp, TimewaitEnd, Transition, Translated,
 };
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -220,6 +220,11 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             let (socket, netns) = (socket.map(SocketId), netns.map(Netns));
             Event::SegmentDropped(SegmentDropped { time, socket, source, destination, netns, segment, reason, function })
         }),
+        1 => (time(), endpoint(), endpoint(), endpoint(), any::<Option<u32>>()).prop_map(
+            |(time, client, service, backend, netns)| {
+                Event::Translated(Translated { time, client, service, backend, netns: netns.map(Netns) })
+            }
+        ),
         1 => time().prop_map(Event::Time),
     ]
 }

@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// Debian packages with [`TOOLS`].
-const PACKAGES: [&str; 8] =
-    ["bash", "coreutils", "curl", "dash", "iproute2", "nftables", "openssl", "util-linux"];
+const PACKAGES: [&str; 9] =
+    ["bash", "coreutils", "curl", "dash", "iproute2", "mount", "nftables", "openssl", "util-linux"];
 
 /// Folders of programs in a package.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];

@@ -34,7 +34,7 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
 
 /// Programs that the tests start.
 pub(super) const TOOLS: &[&str] =
-    &["bash", "curl", "ip", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
+    &["bash", "curl", "ip", "mount", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
 
 /// The workspace's programs for the guest.
 pub(crate) struct GuestPrograms {

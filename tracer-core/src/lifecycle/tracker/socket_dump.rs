@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 
 use crate::{
     event::{ConnKey, ExistingSocket, ExistingTimewait, Netns, SocketId, TcpState, Timestamp, Transition},
-    lifecycle::{Connection, Observation, time_wait_table, tracker::Tracker},
+    lifecycle::{Connection, Observation, Role, time_wait_table, tracker::Tracker},
     owner::{Owner, OwnerSource},
 };
 
@@ -50,6 +50,8 @@ impl Tracker {
         }
         self.close_unseen(placeholder, report);
         self.counts.existing += 1;
+        // Its translation, if a dump of them has preceded, belongs to an open connection from now on.
+        self.backends.opened(&key, Role::Unknown);
         self.insert(placeholder, socket.time, Connection::existing(socket), report);
         if bound {
             self.dumped.insert(key, placeholder);

@@ -187,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn before_tracing_starts_pages_are_unavailable() {
         let (snapshots, _publisher) = channel();
-        let agent = Agent { mode: None, kernel: String::new() };
+        let agent = Agent { mode: None, kernel: String::new(), sees: Vec::new() };
         let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default());
         assert_eq!(ready(State(site.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
         let response = metrics(State(site), HeaderMap::new()).await;
@@ -204,7 +204,7 @@ mod tests {
         let progress = Progress { tracker: &tracker, source, coverage, run_time: None, now: Timestamp(1) };
         // After the end of the input, snapshots are available at once.
         consumer.finish(progress).unwrap();
-        let agent = Agent { mode: None, kernel: String::new() };
+        let agent = Agent { mode: None, kernel: String::new(), sees: Vec::new() };
         let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default());
         let mut held = Vec::new();
         for _ in 0..MAX_PAGES {

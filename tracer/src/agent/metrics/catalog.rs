@@ -311,6 +311,20 @@ pub(super) const COVERAGE_GAPS: Description = Description {
         "Items on this host that could not be read, by kind.",
     )
 };
+pub(super) const HOST_VISIBLE: Description = Description {
+    labels: &["namespace"],
+    note: "0 in a container. `pid`: existing connections in other network namespaces and processes in other pid namespaces are \
+           missing; `--pid=host`, in Kubernetes `hostPID: true`. `network`: existing connections and the accept queues of the \
+           host are missing; the same remedy. `cgroup`: cgroups and containers of other sockets are missing; \
+           `--cgroupns=host`, or a mount of `/sys/fs/cgroup`. New connections are seen in any case. Absent for a recording, \
+           and where it is unknown.",
+    ..metric(
+        "tcptrace_host_visible",
+        None,
+        MetricKind::Gauge,
+        "Whether the agent sees the whole host in spite of its own namespace.",
+    )
+};
 pub(super) const EVENTS_RECOVERED: Description = Description {
     note: "Included in `tcptrace_events_total`; not lost.",
     ..metric(
@@ -444,6 +458,7 @@ pub const CATALOG: &[Description] = &[
     EVENTS,
     EVENTS_LOST,
     COVERAGE_GAPS,
+    HOST_VISIBLE,
     EVENTS_RECOVERED,
     EVENTS_DUPLICATE,
     TRACKED,

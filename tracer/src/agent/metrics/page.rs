@@ -34,6 +34,8 @@ pub struct Agent {
     pub mode: Option<&'static str>,
     /// The kernel release.
     pub kernel: String,
+    /// Whether the agent sees the whole host in spite of its namespaces, by kind of namespace; empty for a recording.
+    pub sees: Vec<(&'static str, bool)>,
 }
 
 /// Values that are read when the page is made, instead of counted.
@@ -451,6 +453,11 @@ impl Page {
             }
             family.gauge(&[LISTENER_DUMPS], self.figures.listeners.queues.failures())
         })?;
+        if !self.agent.sees.is_empty() {
+            family(encoder, &catalog::HOST_VISIBLE, |family| {
+                self.agent.sees.iter().try_for_each(|&(kind, sees)| family.gauge(&[kind], u64::from(sees)))
+            })?;
+        }
         for (description, count) in
             [(&catalog::EVENTS_RECOVERED, source.recovered), (&catalog::EVENTS_DUPLICATE, source.duplicates)]
         {

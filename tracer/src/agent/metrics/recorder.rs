@@ -90,7 +90,7 @@ impl Recorder {
             Event::ResetReceived(_) => 7,
             Event::SegmentDropped(_) => 8,
             Event::FirstWrite(_) => 9,
-            Event::DumpScope { .. } | Event::DumpEnd { .. } | Event::Time(_) => return,
+            Event::DumpScope { .. } | Event::DumpEnd { .. } | Event::Translated(_) | Event::Time(_) => return,
         };
         self.totals.events[place] += 1;
     }

@@ -22,7 +22,7 @@ pub fn cgroup_of_process(proc_root: &Path, pid: u32) -> Option<String> {
 
 /// Returns whether the root of the v2 hierarchy says nothing about a socket, because this host's processes are in v1
 /// hierarchies.
-pub(super) fn uses_v1(proc_root: &Path) -> bool {
+pub(in crate::host) fn uses_v1(proc_root: &Path) -> bool {
     read(proc_root, "self/cgroup").is_some_and(|text| names_v1(&text))
 }
 

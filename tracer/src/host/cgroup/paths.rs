@@ -21,7 +21,8 @@ use std::{
 use hashbrown::HashMap;
 use rustix::{
     fd::OwnedFd,
-    fs::{FsWord, Mode, OFlags},
+    fs::{AtFlags, FsWord, Mode, OFlags},
+    io::Errno,
 };
 use tracer_core::event::CgroupId;
 
@@ -165,16 +166,10 @@ impl CgroupPaths {
     ///
     /// [`CgroupError`] when no cgroup v2 hierarchy is visible.
     pub fn new(limits: CgroupLimits, now: Duration) -> Result<Self, CgroupError> {
-        let mut mounts = mountinfo::own_mounts().map_err(CgroupError::Mounts)?;
-        mounts.retain(|mount| mount.file_system == b"cgroup2");
-        // A mount of the whole hierarchy is preferred over a bind mount of a part.
-        mounts.sort_by_key(|mount| mount.root != b"/");
-        let (hierarchy, mount) = mounts
-            .into_iter()
-            .find_map(|mount| Some((open_hierarchy(&mount.point)?, mount)))
-            .ok_or(CgroupError::NotMounted)?;
+        let OpenHierarchy { directory, mount, .. } =
+            largest_hierarchy().map_err(CgroupError::Mounts)?.ok_or(CgroupError::NotMounted)?;
         let prefix = prefix(&mount);
-        Ok(Self::walked(hierarchy, mount.point, prefix, limits, true, now))
+        Ok(Self::walked(directory, mount.point, prefix, limits, true, now))
     }
 
     fn walked(
@@ -336,6 +331,51 @@ impl CgroupPaths {
         });
         self.counters.count_evicted(evicted);
     }
+}
+
+/// How much of the cgroup v2 hierarchy is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hierarchy {
+    /// All of it.
+    Whole,
+    /// A subtree, such as that of a container.
+    Part,
+    /// Nothing.
+    Absent,
+}
+
+/// Returns how much of the cgroup v2 hierarchy is mounted.
+pub(in crate::host) fn mounted_hierarchy() -> Hierarchy {
+    match largest_hierarchy() {
+        Ok(Some(OpenHierarchy { whole: true, .. })) => Hierarchy::Whole,
+        Ok(Some(_)) => Hierarchy::Part,
+        Ok(None) | Err(_) => Hierarchy::Absent,
+    }
+}
+
+/// An open mount of the cgroup v2 hierarchy.
+struct OpenHierarchy {
+    directory: OwnedFd,
+    mount: Mount,
+    /// The mount has the root of the hierarchy. In a cgroup namespace, `/` of the mount table may be a subtree.
+    whole: bool,
+}
+
+/// Opens the mount with the largest part of the cgroup v2 hierarchy: a bind mount may have only a part.
+fn largest_hierarchy() -> std::io::Result<Option<OpenHierarchy>> {
+    let mounts = mountinfo::own_mounts()?;
+    let open = mounts.into_iter().filter(|mount| mount.file_system == b"cgroup2").filter_map(|mount| {
+        let directory = open_hierarchy(&mount.point)?;
+        let whole = is_root(&directory);
+        Some(OpenHierarchy { directory, mount, whole })
+    });
+    // Of equal ones, the first.
+    Ok(open.min_by_key(|it| (!it.whole, it.mount.root != b"/")))
+}
+
+/// Returns whether a cgroup is the root of the hierarchy: only the others have a type.
+fn is_root(cgroup: &OwnedFd) -> bool {
+    rustix::fs::statat(cgroup, "cgroup.type", AtFlags::empty()).is_err_and(|error| error == Errno::NOENT)
 }
 
 /// Opens the mount's directory; `None` if it is not cgroup v2 or is hidden by another mount.

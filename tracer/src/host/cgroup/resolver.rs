@@ -7,7 +7,7 @@ use tracer_core::event::{CgroupId, Process};
 
 use crate::host::{
     Cgroup, CgroupCounters, CgroupLimits, CgroupOwner, CgroupPaths, RecordedCgroups,
-    cgroup::of_process::uses_v1, cgroup_of_process,
+    cgroup::of_process::uses_v1, cgroup_of_process, namespaces::proc_has_host_pids,
 };
 
 /// Most processes in the cache, which is used where the cgroup id has no useful path. A full cache is cleared.
@@ -33,6 +33,8 @@ enum Lookups {
         counters: Arc<CgroupCounters>,
         /// Processes are in v1 hierarchies, and sockets in the root of v2.
         uses_v1: bool,
+        /// `/proc` has the process ids of events. Those of a container's `/proc` may mean other processes.
+        has_host_pids: bool,
     },
     /// The cgroups of a recording.
     Recorded(RecordedCgroups),
@@ -48,15 +50,18 @@ struct ProcessCgroup {
 impl CgroupResolver {
     /// Walks the cgroup hierarchy once. `now` is the time of a monotonic clock.
     pub fn new(now: Duration) -> Self {
-        Self::live(CgroupPaths::new(CgroupLimits::default(), now).ok(), uses_v1(Path::new("/proc")))
+        let proc_root = Path::new("/proc");
+        let has_host_pids = proc_has_host_pids(proc_root).unwrap_or(true);
+        Self::live(CgroupPaths::new(CgroupLimits::default(), now).ok(), uses_v1(proc_root), has_host_pids)
     }
 
-    fn live(paths: Option<CgroupPaths>, uses_v1: bool) -> Self {
+    fn live(paths: Option<CgroupPaths>, uses_v1: bool, has_host_pids: bool) -> Self {
         Self(Lookups::Live {
             counters: paths.as_ref().map_or_else(Arc::default, CgroupPaths::counters),
             paths: paths.map(Box::new),
             by_process: HashMap::default(),
             uses_v1,
+            has_host_pids,
         })
     }
 
@@ -105,9 +110,10 @@ impl CgroupResolver {
         }
     }
 
-    /// Returns the cgroup of a process, cached from the first call on.
+    /// Returns the cgroup of a process, cached from the first call on; none where `/proc` has other process ids than events.
     pub fn of_process(&mut self, pid: u32, now: Duration) -> Option<Arc<Cgroup>> {
         let (by_process, counters) = match &mut self.0 {
+            Lookups::Live { has_host_pids: false, .. } => return None,
             Lookups::Live { by_process, counters, .. } => (by_process, counters),
             Lookups::Recorded(cgroups) => return cgroups.of_process(pid),
         };
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_cgroup_of_a_process_is_read_and_that_of_an_exited_one_is_cached() {
-        let mut resolver = CgroupResolver::live(None, false);
+        let mut resolver = CgroupResolver::live(None, false, true);
         let own = Process { pid: std::process::id(), uid: 0, comm: [0; 16] };
         let now = Duration::ZERO;
         let found = resolver.cgroup(None, Some(&own), now).unwrap();
@@ -167,6 +173,12 @@ mod tests {
         assert_eq!(resolver.cgroup(None, Some(&gone), now), Some(found), "the same process connects again");
         resolver.note(None, Some(&gone), now + PROCESS_TTL);
         assert_eq!(resolver.cgroup(None, Some(&gone), now), None, "a new process with a reused id");
+    }
+
+    #[test]
+    fn a_process_id_of_the_host_is_not_looked_up_in_the_proc_of_a_container() {
+        let mut resolver = CgroupResolver::live(None, false, false);
+        assert_eq!(resolver.of_process(std::process::id(), Duration::ZERO), None);
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Status {
     }
 }
 
+/// Returns how many ids `status` lists for the process: one for each pid namespace from that of the procfs down to its own.
+pub(in crate::host) fn pid_levels(text: &[u8]) -> Option<usize> {
+    Some(field(text, b"NSpid:")?.count())
+}
+
 /// Returns the values of a line of `status`. The kernel escapes newlines in `Name:`, so a process cannot forge a line.
 fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<impl Iterator<Item = &'a [u8]>> {
     let values = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
@@ -123,6 +128,7 @@ mod tests {
     fn status_has_the_real_uid() {
         let text = b"Name:\tUid:\\nUid:\nPPid:\t1\nUid:\t1000\t0\t0\t0\nNSpid:\t300\t20\t1\n";
         assert_eq!(Status::parse(text), Some(Status { uid: 1000 }));
+        assert_eq!(pid_levels(text), Some(3));
         assert_eq!(Status::parse(b"Name:\tx\n"), None);
     }
 

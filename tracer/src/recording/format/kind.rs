@@ -34,11 +34,13 @@ pub enum Kind {
     SegmentDropped = 13,
     /// The first write of a process to a connection.
     FirstWrite = 14,
+    /// This host translates a connection.
+    Translated = 15,
 }
 
 impl Kind {
     /// Every kind, in the order of the column's dictionary.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Transition,
         Self::Existing,
         Self::SnapshotEnd,
@@ -54,6 +56,7 @@ impl Kind {
         Self::ResetReceived,
         Self::SegmentDropped,
         Self::FirstWrite,
+        Self::Translated,
     ];
 
     /// Returns the name in the `kind` column, which is part of the contract.
@@ -74,6 +77,7 @@ impl Kind {
             Self::ResetReceived => "reset_received",
             Self::SegmentDropped => "segment_dropped",
             Self::FirstWrite => "first_write",
+            Self::Translated => "translated",
         }
     }
 

@@ -96,6 +96,8 @@ impl Column {
                 | "segment"
                 | "local_isn"
                 | "remote_isn"
+                | "backend_address"
+                | "backend_port"
         )
     }
 }
@@ -105,7 +107,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 70] = {
+pub const COLUMNS: [Column; 72] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -208,6 +210,8 @@ pub const COLUMNS: [Column; 70] = {
         column("segment", Name, "", "dropped segment of a handshake: syn, syn_ack or ack"),
         column("local_isn", U32, "", "initial sequence number of this host, at the end of a handshake"),
         column("remote_isn", U32, "", "initial sequence number of the peer, at the end of a handshake"),
+        column("backend_address", Text, "", "address behind the translated remote address"),
+        column("backend_port", U16, "", "port behind the translated remote port"),
     ]
 };
 

@@ -15,7 +15,7 @@ use tracer_core::event::{
     AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
     HandshakeSegment, InitialSequences, KernelName, Micros, Millis, Nanos, Netns, Process, ResetReceived,
     ResetSent, SegmentDropped, SocketCookie, SocketFlags, SocketId, SourceCounts, SynAckRetransmit, TcpInfo,
-    TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    TcpState, ThreadName, Timestamp, TimewaitEnd, Transition, Translated,
 };
 
 use crate::{
@@ -139,6 +139,8 @@ pub struct Rows {
     function: Values<Int32Type, KernelName>,
     segment: Values<Int8Type, HandshakeSegment>,
     isns: [Numbers<UInt32Type>; 2],
+    backend_address: Values<Int32Type, IpAddr>,
+    backend_port: Numbers<UInt16Type>,
 }
 
 impl Rows {
@@ -195,6 +197,8 @@ impl Rows {
             function: columns.values(kernel_name)?,
             segment: columns.values(segment)?,
             isns: columns.several(RowColumns::numbers)?,
+            backend_address: columns.values(address)?,
+            backend_port: columns.numbers()?,
             recorded: HashSet::default(),
         })
     }
@@ -229,6 +233,7 @@ impl Rows {
             Some(Kind::ResetSent) => self.reset_sent(row).map(Event::ResetSent),
             Some(Kind::ResetReceived) => self.reset_received(row).map(Event::ResetReceived),
             Some(Kind::SegmentDropped) => self.segment_dropped(row).map(Event::SegmentDropped),
+            Some(Kind::Translated) => self.translated(row).map(Event::Translated),
             Some(Kind::Time) => self.time(row).map(Event::Time),
             Some(Kind::Counts) => {
                 return self.counts(row).map_or(RowContent::Unknown, RowContent::Counts);
@@ -408,6 +413,18 @@ impl Rows {
             segment: *self.segment.get(row)?,
             reason: self.reason.get(row).copied()?,
             function: self.function.get(row).copied(),
+        })
+    }
+
+    fn translated(&self, row: usize) -> Option<Translated> {
+        let (client, service) = self.endpoints(row)?;
+        let address = *self.backend_address.get(row)?;
+        Some(Translated {
+            time: self.time(row)?,
+            client,
+            service,
+            backend: Endpoint { address, port: self.backend_port.get(row).unwrap_or(0) },
+            netns: self.netns.get(row).map(Netns),
         })
     }
 

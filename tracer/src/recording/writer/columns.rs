@@ -6,6 +6,7 @@ use tracer_core::event::{
     AcceptQueue, Call, CgroupId, ClockOffset, Endpoint, Event, ExistingSocket, ExistingTimewait,
     HandshakeSegment, InitialSequences, KernelName, Netns, Process, ResetReceived, ResetSent, SegmentDropped,
     SocketFlags, SourceCounts, SynAckRetransmit, TcpState, ThreadName, Timestamp, TimewaitEnd, Transition,
+    Translated,
 };
 
 use crate::{
@@ -70,6 +71,9 @@ pub(super) struct BatchColumns {
     segment: Sparse<i8>,
     segments: Names,
     isns: [Sparse<u32>; 2],
+    backend_address: Sparse<i32>,
+    backend_addresses: Addresses,
+    backend_port: Sparse<u16>,
 }
 
 impl BatchColumns {
@@ -119,6 +123,9 @@ impl BatchColumns {
             segment: Sparse::default(),
             segments: Names::new(HandshakeSegment::ALL.map(HandshakeSegment::name)),
             isns: Default::default(),
+            backend_address: Sparse::default(),
+            backend_addresses: Addresses::default(),
+            backend_port: Sparse::default(),
         }
     }
 
@@ -151,6 +158,7 @@ impl BatchColumns {
             Event::ResetSent(event) => self.reset_sent(event),
             Event::ResetReceived(event) => self.reset_received(event),
             Event::SegmentDropped(event) => self.segment_dropped(event),
+            Event::Translated(event) => self.translated(event),
             Event::Time(time) => self.begin(Kind::Time, *time),
         }
         self.rows += 1;
@@ -338,6 +346,14 @@ impl BatchColumns {
         }
     }
 
+    fn translated(&mut self, event: &Translated) {
+        let Translated { time, client, service, backend, netns } = *event;
+        self.begin(Kind::Translated, time);
+        self.endpoints(client, service, netns);
+        self.backend_address.put(self.rows, self.backend_addresses.index(backend.address));
+        self.backend_port.put_optional(self.rows, nonzero(backend.port));
+    }
+
     fn reason(&mut self, reason: Option<KernelName>) {
         if let Some(reason) = reason {
             let index = self.reasons.index(reason, |to| to.extend_from_slice(reason.text().as_bytes()));
@@ -447,6 +463,7 @@ impl BatchColumns {
         self.reasons.write(9, batches, out);
         self.functions.write(10, batches, out);
         self.segments.write(11, batches, out);
+        self.backend_addresses.write(12, batches, out);
     }
 
     /// Writes the columns in the order of [`COLUMNS`](crate::recording::COLUMNS).
@@ -498,6 +515,8 @@ impl BatchColumns {
         for column in &mut self.isns {
             column.write(to);
         }
+        self.backend_address.write(to);
+        self.backend_port.write(to);
     }
 }
 

@@ -32,6 +32,7 @@ impl Released {
             connection,
             drops: &SegmentDrops::NONE,
             half_open: None,
+            backend: None,
         });
         held.into_iter().chain(self.shows_observation.then_some(observation))
     }

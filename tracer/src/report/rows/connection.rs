@@ -18,7 +18,7 @@ use crate::{
         rows::{segment_drop::drops, state_span::StatesText},
         text::{
             OrDash, Text,
-            endpoint::{ZonedEndpoint, known_address, known_port, network_type},
+            endpoint::{EndpointText, ZonedEndpoint, known_address, known_port, network_type},
             errno,
             handshake::drops_text,
             name::{EscapedText, ProcessName},
@@ -215,6 +215,10 @@ fields! { ConnectionRow<'_>, |row| {
     syn_drops: ArrayVec<SegmentDrop, 3> = drops(row.closed.drops);
     /// Time from ESTABLISHED until the first write of a process returned. Null if unknown or never
     first_write_us: Option<f64> ["us"] = row.connection.first_write().map(microseconds);
+    /// Client, with `--backends`: address behind the translated remote address. Null if it is not translated, or unknown
+    backend_address: Option<IpAddr> = row.closed.backend.map(|backend| backend.address);
+    /// Client, with `--backends`: port of the backend
+    backend_port: Option<u16> = row.closed.backend.map(|backend| backend.port);
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {
@@ -235,6 +239,7 @@ table! { ConnectionRow<'_>, |row, wide| {
     right 8 "ACCEPT" = duration(row.accept_wait().map(AcceptWait::duration)), if wide;
     right 8 "WRITE" = duration(row.connection.first_write()), if wide;
     right 8 "READ" = duration(row.connection.first_read()), if wide;
+    left 23 "BACKEND" = OrDash(row.closed.backend.map(EndpointText)), if wide;
     left 30 "WHY" = WhyText(row.closed), if wide;
     left 0 "STATES" = StatesText(&row.states()), if wide;
 }}

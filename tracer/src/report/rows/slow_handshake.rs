@@ -88,6 +88,10 @@ fields! { SlowHandshakeRow<'_>, |row| {
     syn_lost: Option<bool> = row.attempt.lost;
     /// As in `connection`
     syn_drops: ArrayVec<SegmentDrop, 3> = drops(&row.attempt.drops);
+    /// As in `connection`
+    backend_address: Option<IpAddr> = row.attempt.backend.map(|backend| backend.address);
+    /// As in `connection`
+    backend_port: Option<u16> = row.attempt.backend.map(|backend| backend.port);
 }}
 
 table! { SlowHandshakeRow<'_>, |row, wide| {

@@ -102,6 +102,10 @@ pub fn story(attempt: &HandshakeAttempt) -> String {
         story.push_str("; ");
         story.push_str(&where_lost);
     }
+    if let Some(backend) = attempt.backend {
+        story.push_str("; backend ");
+        story.push_str(&EndpointText(backend).to_string());
+    }
     story
 }
 

@@ -28,12 +28,13 @@ pub use crate::sources::live::{
 
 use std::{io, sync::Arc, time::Duration};
 
-use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp};
+use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp, Translated};
 
 use crate::{
     host::{self, CgroupCounters, CgroupResolver, HostNames, time_wait_model},
     sources::{
         Coverage, Origin, Polled, Source,
+        conntrack::{ConntrackError, Subscription, Translation},
         live::{
             buffer::{buffer_size, default_buffer},
             first_dump::{MAX_EARLY, dump_and_read},
@@ -41,7 +42,7 @@ use crate::{
             resync::Resync,
             stream::Stream,
         },
-        sock_diag::{Existing, reconcile},
+        sock_diag::{Existing, own_namespace, reconcile},
     },
 };
 
@@ -80,6 +81,8 @@ pub struct KernelOptions {
     pub snapshot: bool,
     /// Attach a twin program that records the transitions for which the kernel skips the first one.
     pub twin: bool,
+    /// Report the translations of this network namespace.
+    pub backends: bool,
 }
 
 impl Default for KernelOptions {
@@ -93,6 +96,7 @@ impl Default for KernelOptions {
             hooks: Hooks::ALL,
             snapshot: true,
             twin: true,
+            backends: false,
         }
     }
 }
@@ -114,6 +118,9 @@ pub enum StartError {
         /// The error of mode `tracepoint`.
         tracepoint: LoadError,
     },
+    /// Translations cannot be reported.
+    #[error("the backends of translated addresses cannot be named: {0}")]
+    Backends(ConntrackError),
     /// The reader could not be set up.
     #[error("cannot wait for records: {0}; if file descriptors ran out, raise the limit on open files")]
     Reader(io::Error),
@@ -134,6 +141,38 @@ pub struct KernelSource {
     coverage: Coverage,
     cgroups: Arc<CgroupCounters>,
     problems: Vec<String>,
+    /// The translations, if they are wanted.
+    translations: Option<Translations>,
+}
+
+/// The translations of the network namespace of this process.
+struct Translations {
+    netns: Option<Netns>,
+    /// Those that existed at the start, until they are delivered.
+    existing: Vec<Translation>,
+    new: Subscription,
+}
+
+impl Translations {
+    /// Subscribes to new translations, then dumps the existing ones if they are wanted.
+    fn open(dump: bool) -> Result<Self, StartError> {
+        let mut new = Subscription::open().map_err(StartError::Backends)?;
+        let existing = if dump { new.existing().map_err(StartError::Backends)? } else { Vec::new() };
+        Ok(Self { netns: own_namespace(), existing, new })
+    }
+
+    /// Delivers the translations that were announced so far.
+    fn drain(&mut self, now: Timestamp, deliver: &mut dyn FnMut(&Event)) {
+        let Self { netns, existing, new } = self;
+        let mut translated = |Translation { client, service, backend }| {
+            let event = Translated { time: now, client, service, backend, netns: *netns };
+            deliver(&Event::Translated(event));
+        };
+        for translation in host::take_and_free(std::mem::take(existing)) {
+            translated(translation);
+        }
+        new.drain(&mut translated);
+    }
 }
 
 impl KernelSource {
@@ -144,6 +183,8 @@ impl KernelSource {
     /// [`StartError`]: one sentence with the cause and the remedy.
     pub fn start(options: KernelOptions) -> Result<Self, StartError> {
         privileges::check()?;
+        // Before the programs, because a long dump would let their buffer fill.
+        let translations = options.backends.then(|| Translations::open(options.snapshot)).transpose()?;
         let cpus = options.cpus.unwrap_or_else(lanes::cpus);
         let load_options = LoadOptions {
             buffer_bytes: buffer_size(
@@ -192,6 +233,7 @@ impl KernelSource {
             existing,
             early,
             resync: Resync::through(channels.unwrap_or_default()),
+            translations,
         })
     }
 
@@ -247,6 +289,10 @@ impl KernelSource {
     /// `dumped` is whether the socket dump of a resync was complete before `until`. The delivered events then include
     /// all that happened during the dump.
     fn drain(&mut self, until: Timestamp, dumped: bool, deliver: &mut dyn FnMut(&Event)) -> bool {
+        // Conntrack announces an entry before the SYN is sent, so what ends a handshake until now has been announced.
+        if let Some(translations) = &mut self.translations {
+            translations.drain(until.min(host::now()), deliver);
+        }
         let complete = match self.existing.take() {
             None => {
                 let Self { stream, resync, .. } = self;
@@ -323,7 +369,8 @@ impl Source for KernelSource {
     }
 
     fn coverage(&self) -> Coverage {
-        self.coverage.with_cgroups(self.cgroups.counts())
+        let conntrack_overruns = self.translations.as_ref().map_or(0, |it| it.new.overruns());
+        Coverage { conntrack_overruns, ..self.coverage.with_cgroups(self.cgroups.counts()) }
     }
 
     fn run_time(&self) -> Option<Nanos> {

@@ -3,15 +3,16 @@
 use std::{
     env, fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use tracer_core::event::Event;
 
 use crate::{
-    host::{CgroupLimits, CgroupPaths, DEFAULT_NICE, Priority},
+    host::{CgroupLimits, CgroupPaths, DEFAULT_NICE, NamespaceFacts, Priority, Sight, Visibility},
     sources::{
-        Source as _,
+        Source as _, conntrack,
         live::{
             KernelOptions, KernelSource, btf,
             hooks::{Hook, Hooks, RefusedHook},
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Vec<Check> {
     };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
     let ring_buffer = hooks.is_some() || tracepoint_mode.is_ok();
+    let visibility = Visibility::of(&NamespaceFacts::read(Path::new("/proc")));
     let mut checks = vec![
         Check { name: "kernel", finding: Finding::Found(kernel_release()), cost: "" },
         Check {
@@ -65,6 +67,9 @@ pub(crate) fn all() -> Vec<Check> {
             },
             cost: "nothing can be traced",
         },
+    ];
+    checks.extend(namespaces(&visibility));
+    checks.extend([
         Check {
             name: "kernel BTF",
             finding: match &types {
@@ -119,10 +124,27 @@ pub(crate) fn all() -> Vec<Check> {
             tracepoint_mode.is_ok(),
             tracepoint_mode.ok().and_then(|mut loaded| loaded.skipped.read()),
         ),
-    ];
-    checks.extend([reader_priority(), self_test(), existing_sockets(), cgroups()]);
+        reader_priority(),
+        self_test(),
+        existing_sockets(&visibility),
+        cgroups(),
+        conntrack_check(),
+    ]);
     checks.extend(Hook::ALL.map(|hook| hook_check(hook, hooks.as_ref())));
     checks
+}
+
+/// Returns a check for each namespace of this process.
+fn namespaces(visibility: &Visibility) -> impl Iterator<Item = Check> {
+    visibility.namespaces().into_iter().map(|namespace| Check {
+        name: namespace.check,
+        finding: match &namespace.sight {
+            Sight::Whole(reason) => Finding::Found(reason.clone()),
+            Sight::Part(reason) => Finding::Missing(reason.clone()),
+            Sight::Unknown(reason) => Finding::Missing(format!("unknown: {reason}")),
+        },
+        cost: namespace.cost,
+    })
 }
 
 /// Returns the check of a twin program of this type.
@@ -233,8 +255,11 @@ fn connect_on_loopback() -> std::io::Result<u16> {
 }
 
 /// Dumps the existing sockets of all network namespaces, and searches their processes.
-fn existing_sockets() -> Check {
-    let found = existing();
+fn existing_sockets(visibility: &Visibility) -> Check {
+    let mut found = existing();
+    if visibility.hides_sockets() {
+        found.problems.push("other network namespaces and processes are hidden from this process".to_owned());
+    }
     let sockets = found.sockets.len() + found.minisocks.len();
     let dumped = format!("{sockets} in {} network namespaces", found.namespaces);
     Check {
@@ -258,6 +283,18 @@ fn cgroups() -> Check {
         Err(error) => Finding::Missing(error.to_string()),
     };
     Check { name: "cgroups", finding, cost: "cgroups and containers of some sockets are missing" }
+}
+
+/// Asks for the number of entries in the conntrack table of this network namespace.
+fn conntrack_check() -> Check {
+    Check {
+        name: "conntrack",
+        finding: match conntrack::probe() {
+            Ok(entries) => Finding::Found(format!("{entries} entries in this network namespace")),
+            Err(error) => Finding::Missing(error.to_string()),
+        },
+        cost: "`--backends` does not work",
+    }
 }
 
 /// The attached hooks, each with its place in the kernel, and the refused ones.

@@ -273,7 +273,8 @@ fn may_read_all_processes() -> bool {
     caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_PTRACE).unwrap_or(false)
 }
 
-fn own_namespace() -> Option<Netns> {
+/// Returns the network namespace of this process.
+pub(crate) fn own_namespace() -> Option<Netns> {
     use std::os::linux::fs::MetadataExt as _;
     u32::try_from(std::fs::metadata("/proc/self/ns/net").ok()?.st_ino()).ok().map(Netns)
 }

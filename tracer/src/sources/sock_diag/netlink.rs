@@ -133,7 +133,7 @@ impl<'a> Messages<'a> {
 /// Splits `bytes` into attributes (`struct nlattr`): their types without flags, and their payloads.
 ///
 /// Ends with an `Err` at the first attribute with an invalid length.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), ()>> {
+pub(in crate::sources) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), ()>> {
     /// Length and type.
     const ATTRIBUTE_HEADER: usize = 4;
     /// The upper two bits mean nested and network byte order (`NLA_TYPE_MASK`).
@@ -159,12 +159,12 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8
 }
 
 /// Returns the `u16` in host byte order at `offset`; `None` if `bytes` is too short.
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(in crate::sources) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 /// Returns the `u32` in host byte order at `offset`; `None` if `bytes` is too short.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(in crate::sources) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
@@ -174,7 +174,7 @@ pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 }
 
 /// Rounds up to a multiple of 4, where messages and attributes start (`NLMSG_ALIGN`, `NLA_ALIGN`).
-const fn align(length: usize) -> usize {
+pub(in crate::sources) const fn align(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
 
