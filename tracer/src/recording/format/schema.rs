@@ -96,6 +96,9 @@ impl Column {
                 | "segment"
                 | "local_isn"
                 | "remote_isn"
+                | "container_name"
+                | "k8s_namespace"
+                | "k8s_pod"
         )
     }
 }
@@ -105,7 +108,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 70] = {
+pub const COLUMNS: [Column; 73] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -208,6 +211,9 @@ pub const COLUMNS: [Column; 70] = {
         column("segment", Name, "", "dropped segment of a handshake: syn, syn_ack or ack"),
         column("local_isn", U32, "", "initial sequence number of this host, at the end of a handshake"),
         column("remote_isn", U32, "", "initial sequence number of the peer, at the end of a handshake"),
+        column("container_name", Text, "", "name of the container, looked up while recording"),
+        column("k8s_namespace", Text, "", "namespace of the Kubernetes pod"),
+        column("k8s_pod", Text, "", "name of the Kubernetes pod"),
     ]
 };
 

@@ -368,7 +368,7 @@ impl BatchColumns {
         let row = self.rows;
         let now = Duration::from_nanos(time.0);
         let owners = &mut self.owners;
-        let informative = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, now, resolver));
+        let informative = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, process, now, resolver));
         let Some(process) = process else { return };
         owners.put_process(row, process);
         if informative {
@@ -378,7 +378,7 @@ impl BatchColumns {
             resolver.expire_process(process.pid, now);
         }
         if let Some(cgroup) = resolver.of_process(process.pid, now) {
-            owners.put_process_cgroup(row, &cgroup.path);
+            owners.put_process_cgroup(row, &cgroup);
         }
     }
 
@@ -447,6 +447,7 @@ impl BatchColumns {
         self.reasons.write(9, batches, out);
         self.functions.write(10, batches, out);
         self.segments.write(11, batches, out);
+        self.owners.write_name_dictionaries(12, batches, out);
     }
 
     /// Writes the columns in the order of [`COLUMNS`](crate::recording::COLUMNS).
@@ -498,6 +499,7 @@ impl BatchColumns {
         for column in &mut self.isns {
             column.write(to);
         }
+        self.owners.write_names(to);
     }
 }
 

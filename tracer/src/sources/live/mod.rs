@@ -26,7 +26,12 @@ pub use crate::sources::live::{
     stream::StopHandle,
 };
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp};
 
@@ -59,7 +64,7 @@ pub enum ModeChoice {
 }
 
 /// Options of the live source.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KernelOptions {
     /// The allowed modes.
     pub mode: ModeChoice,
@@ -80,6 +85,8 @@ pub struct KernelOptions {
     pub snapshot: bool,
     /// Attach a twin program that records the transitions for which the kernel skips the first one.
     pub twin: bool,
+    /// The root directory below which the names of containers and pods are searched.
+    pub host_root: PathBuf,
 }
 
 impl Default for KernelOptions {
@@ -93,6 +100,7 @@ impl Default for KernelOptions {
             hooks: Hooks::ALL,
             snapshot: true,
             twin: true,
+            host_root: PathBuf::from("/"),
         }
     }
 }
@@ -134,6 +142,7 @@ pub struct KernelSource {
     coverage: Coverage,
     cgroups: Arc<CgroupCounters>,
     problems: Vec<String>,
+    host_root: PathBuf,
 }
 
 impl KernelSource {
@@ -179,7 +188,7 @@ impl KernelSource {
             existing.channels.retain(|channel| channel.netns() == Some(netns));
         }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
-        let origin = origin(mode, &stream.loaded().attached);
+        let origin = origin(mode, &stream.loaded().attached, &options.host_root);
         Ok(Self {
             stream,
             mode,
@@ -188,6 +197,7 @@ impl KernelSource {
             cgroups: origin.resolver.counters(),
             origin: Some(origin),
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
+            host_root: options.host_root,
             coverage: existing.as_ref().map_or_else(Coverage::default, |existing| existing.coverage),
             existing,
             early,
@@ -331,16 +341,18 @@ impl Source for KernelSource {
     }
 
     fn origin(&mut self) -> Origin {
-        self.origin.take().unwrap_or_else(|| origin(self.mode, &self.stream.loaded().attached))
+        self.origin
+            .take()
+            .unwrap_or_else(|| origin(self.mode, &self.stream.loaded().attached, &self.host_root))
     }
 }
 
 /// Reads the properties of this host. Call it before the privileges are dropped.
-fn origin(mode: Mode, hooks: &[(Hook, &str)]) -> Origin {
+fn origin(mode: Mode, hooks: &[(Hook, &str)], host_root: &Path) -> Origin {
     Origin {
         clock: host::clock_offset(),
         time_wait: time_wait_model(),
-        resolver: CgroupResolver::new(Duration::ZERO),
+        resolver: CgroupResolver::new(host_root, Duration::ZERO),
         host: HostNames::this(mode.name(), &hooks.iter().map(|(hook, _)| hook.name()).collect::<Vec<_>>()),
     }
 }
