@@ -62,6 +62,12 @@ pub struct Connection {
     pub first_write_us: Option<f64>,
     pub backend_address: Option<String>,
     pub backend_port: Option<u16>,
+    pub container_name: Option<String>,
+    pub k8s_namespace: Option<String>,
+    pub k8s_pod: Option<String>,
+    pub k8s_container: Option<String>,
+    pub k8s_workload: Option<String>,
+    pub k8s_workload_kind: Option<String>,
 }
 
 /// A segment of a handshake that the host dropped.
@@ -208,6 +214,12 @@ pub struct Listener {
     pub pod_uid: Option<String>,
     pub unit: Option<String>,
     pub netns: Option<u32>,
+    pub container_name: Option<String>,
+    pub k8s_namespace: Option<String>,
+    pub k8s_pod: Option<String>,
+    pub k8s_container: Option<String>,
+    pub k8s_workload: Option<String>,
+    pub k8s_workload_kind: Option<String>,
 }
 
 /// A row of `listeners` for a network namespace.
@@ -236,6 +248,10 @@ pub struct StuckGroup {
     pub pid: Option<u32>,
     pub process: Option<String>,
     pub container_id: Option<String>,
+    pub container_name: Option<String>,
+    pub k8s_namespace: Option<String>,
+    pub k8s_pod: Option<String>,
+    pub k8s_workload: Option<String>,
 }
 
 /// The number of a group's connections in one state.
@@ -269,6 +285,12 @@ pub struct Stuck {
     pub netns: Option<u32>,
     pub not_accepted: Option<bool>,
     pub interface: Option<u32>,
+    pub container_name: Option<String>,
+    pub k8s_namespace: Option<String>,
+    pub k8s_pod: Option<String>,
+    pub k8s_container: Option<String>,
+    pub k8s_workload: Option<String>,
+    pub k8s_workload_kind: Option<String>,
 }
 
 impl Stuck {

@@ -15,7 +15,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 use tcptrace_bpf::{
-    host::{Cgroup, CgroupOwner, CgroupResolver, HostNames, RecordedCgroups},
+    host::{Cgroup, CgroupResolver, HostNames, RecordedCgroups},
     recording::{Header, Writer},
 };
 use tcptrace_tests::{program::program, pty::Pty, wait};
@@ -105,8 +105,7 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
     };
     let cgroups = RecordedCgroups::default();
     for (id, path) in [(1, "/even"), (2, "/odd")] {
-        let owner = CgroupOwner::from_path(path);
-        cgroups.insert_id(CgroupId(id), Arc::new(Cgroup { path: path.to_owned(), owner }));
+        cgroups.insert_id(CgroupId(id), Arc::new(Cgroup::new(path.to_owned())));
     }
     let mut resolver = CgroupResolver::recorded(cgroups);
     let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();

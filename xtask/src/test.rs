@@ -19,6 +19,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "requests pages over TLS"),
     ("openssl", "creates the TLS certificate"),
     ("prometheus", "scrapes the daemon and answers PromQL; promtool checks the metrics page and the rules"),
+    ("podman", "runs a container, whose name the program reports"),
+    ("runc", "starts the containers of podman, with every version of cgroups"),
+    ("busybox-static", "is the only program of that container"),
     ("python3-venv", "installs pyarrow and DuckDB from PyPI, which read recordings and exports"),
 ];
 

@@ -116,7 +116,7 @@ fn only(namespace: &Namespace, name: &str, from: &Path, to: &Path, ahead_ns: i12
     let mut resolver = CgroupResolver::recorded(cgroups.clone());
     let mut writer = Writer::new(File::create(to).unwrap(), &header).unwrap();
     while let Some(batch) = reader.next_batch().unwrap() {
-        let mut rows = Rows::new(&batch, clock).unwrap();
+        let mut rows = Rows::new(&batch, clock, name).unwrap();
         for row in 0..rows.len() {
             match rows.content(row, &cgroups) {
                 RowContent::Event(event) if is_of(&event, Netns(namespace.inode())) => {

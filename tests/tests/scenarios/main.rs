@@ -22,6 +22,7 @@ mod lifecycle;
 mod listener_drops;
 mod listeners;
 mod listeners_command;
+mod names;
 mod overload;
 mod owners;
 mod privileges;

@@ -22,6 +22,12 @@ pub enum HandshakesBy {
     Process,
     /// The container of the socket.
     Container,
+    /// The Kubernetes pod of the socket.
+    Pod,
+    /// The Kubernetes namespace of the socket.
+    Namespace,
+    /// The Kubernetes workload of the socket.
+    Workload,
     /// The side that opened the connection.
     Role,
     /// No grouping: one group of all handshakes.
@@ -47,6 +53,12 @@ pub enum GroupKey {
     Process(Option<[u8; 16]>),
     /// The id of a container; none outside of a container, or if unknown.
     Container(Option<Arc<str>>),
+    /// The namespace and the name of a pod; none outside of a pod, or if unknown.
+    Pod(Option<Arc<str>>),
+    /// The Kubernetes namespace of a pod; none outside of a pod, or if unknown.
+    Namespace(Option<Arc<str>>),
+    /// The namespace and the name of a workload; none outside of a pod, or if unknown.
+    Workload(Option<Arc<str>>),
     /// The side that opened the connection.
     Role(Role),
     /// All handshakes.
@@ -56,8 +68,9 @@ pub enum GroupKey {
 }
 
 impl GroupKey {
-    /// Returns the group key of an attempt; `container` is the container of its socket.
-    pub fn of(attempt: &HandshakeAttempt, by: HandshakesBy, container: Option<Arc<str>>) -> Self {
+    /// Returns the group key of an attempt. `owner` is the container, pod, namespace or workload of its socket, if `by` asks
+    /// for one.
+    pub fn of(attempt: &HandshakeAttempt, by: HandshakesBy, owner: Option<Arc<str>>) -> Self {
         match by {
             HandshakesBy::Service | HandshakesBy::Backend if attempt.unserved => {
                 Self::Unserved(attempt.local.port)
@@ -71,7 +84,10 @@ impl GroupKey {
             HandshakesBy::RemotePort => Self::RemotePort(attempt.remote.port),
             HandshakesBy::LocalPort => Self::LocalPort(attempt.local.port),
             HandshakesBy::Process => Self::Process(attempt.process.map(|process| process.comm)),
-            HandshakesBy::Container => Self::Container(container),
+            HandshakesBy::Container => Self::Container(owner),
+            HandshakesBy::Pod => Self::Pod(owner),
+            HandshakesBy::Namespace => Self::Namespace(owner),
+            HandshakesBy::Workload => Self::Workload(owner),
             HandshakesBy::Role => Self::Role(attempt.role),
             HandshakesBy::None => Self::All,
         }

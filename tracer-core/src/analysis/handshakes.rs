@@ -232,10 +232,10 @@ impl Handshakes {
         self.total.count
     }
 
-    /// Adds a finished attempt. `container` is the container of its socket; only [`HandshakesBy::Container`]
-    /// needs it.
-    pub fn add(&mut self, attempt: &HandshakeAttempt, container: Option<Arc<str>>) {
-        let key = GroupKey::of(attempt, self.options.by, container);
+    /// Adds a finished attempt. `owner` is the container, pod, namespace or workload of its socket, if the groups are
+    /// [by](Self::by) one of these.
+    pub fn add(&mut self, attempt: &HandshakeAttempt, owner: Option<Arc<str>>) {
+        let key = GroupKey::of(attempt, self.options.by, owner);
         self.total.add(attempt);
         let full = self.groups.len() >= self.options.max_groups
             || (attempt.unserved && self.unserved >= MAX_UNSERVED);

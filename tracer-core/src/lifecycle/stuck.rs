@@ -135,6 +135,12 @@ pub enum GroupBy {
     Process,
     /// The container of the socket.
     Container,
+    /// The Kubernetes pod of the socket.
+    Pod,
+    /// The Kubernetes namespace of the socket.
+    Namespace,
+    /// The Kubernetes workload of the socket.
+    Workload,
     /// The remote address.
     Remote,
     /// The local port.

@@ -109,6 +109,22 @@ const RULES: &[Rule] = &[
         otherwise: "it follows no connections",
     },
     Rule {
+        options: &["host-root"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "listeners",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+        ],
+        live: false,
+        otherwise: "it reads no names of containers on this host",
+    },
+    Rule {
         options: &["quiet"],
         commands: &[
             "connections",
@@ -159,7 +175,7 @@ const RULES: &[Rule] = &[
         otherwise: NO_FILTER,
     },
     Rule {
-        options: &["local-port", "local", "pid", "comm", "cgroup", "ipv4", "ipv6"],
+        options: &["local-port", "local", "pid", "comm", "cgroup", "pod", "k8s-namespace", "ipv4", "ipv6"],
         commands: &[
             "connections",
             "transitions",
@@ -244,6 +260,7 @@ fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
     let is_look = matches!(cli.command, Some(Command::Stuck(_))) && !reads_recording && !traces;
     match option {
         _ if rule.live && reads_recording => Some("with --input it reads no events from the kernel"),
+        "host-root" if reads_recording => Some("with --input the names come from the recording"),
         "verbose" if reads_recording && !matches!(cli.command, Some(Command::Serve(_))) => {
             Some("with --input it says everything already")
         }
@@ -299,6 +316,8 @@ mod tests {
             "local-port" | "remote-port" => "80",
             "local" | "remote" => "10.0.0.0/8",
             "comm" => "curl",
+            "pod" | "k8s-namespace" => "web-0",
+            "host-root" => "/",
             "cgroup" => "/",
             "netns" => "self",
             "role" => "client",
@@ -371,6 +390,7 @@ mod tests {
             (&["-i", "a.arrows", "--mode", "btf"][..], "--mode: with --input"),
             (&["transitions", "-i", "a.arrows", "--no-snapshot"], "--no-snapshot: with --input"),
             (&["-i", "a.arrows", "-v"], "--verbose: with --input"),
+            (&["-i", "a.arrows", "--host-root", "/"], "--host-root: with --input the names"),
             (&["stuck", "--buffer", "8M"], "--buffer: it traces only with --duration"),
             (&["stuck", "--max-connections", "5"], "--max-connections: it traces only with --duration"),
             (&["export", "a.arrows", "--to", "b", "--failed"], "--failed: a transition does not fail"),
@@ -397,6 +417,7 @@ mod tests {
         for line in [
             &["serve", "-i", "a.arrows", "-v"][..],
             &["stuck", "--duration", "1s", "--buffer", "8M"],
+            &["stuck", "--host-root", "/"],
             &["stuck", "-i", "a.arrows", "--max-connections", "5"],
             &["stuck", "-o", "csv"],
             &["handshakes", "-o", "json", "--slowest", "3"],

@@ -40,6 +40,12 @@ pub(crate) struct FilterArguments {
     /// A cgroup and its descendants: a directory or a path in the hierarchy
     #[arg(long, value_name = "PATH", value_parser = CgroupSubtree::parse, global = true)]
     pub(crate) cgroup: Option<CgroupSubtree>,
+    /// Names of Kubernetes pods
+    #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
+    pub(crate) pod: Vec<String>,
+    /// Names of Kubernetes namespaces
+    #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
+    pub(crate) k8s_namespace: Vec<String>,
     /// A network namespace: a path, an inode, or `self`
     #[arg(long, value_name = "PATH|INODE|self", value_parser = parse_netns, global = true)]
     pub(crate) netns: Option<Netns>,
@@ -84,6 +90,8 @@ impl FilterArguments {
             pids: filter.pid,
             comms: filter.comm,
             cgroup: filter.cgroup,
+            pods: filter.pod,
+            k8s_namespaces: filter.k8s_namespace,
             netns: filter.netns,
             role: filter.role.map(|role| match role {
                 RoleArgument::Client => Role::Client,

@@ -60,6 +60,12 @@ pub(crate) enum HandshakesByArgument {
     Process,
     /// Container
     Container,
+    /// Kubernetes pod
+    Pod,
+    /// Kubernetes namespace
+    Namespace,
+    /// Kubernetes workload, derived from the pod's name
+    Workload,
     /// Role: client or server
     Role,
     /// One group for all
@@ -76,6 +82,9 @@ impl From<HandshakesByArgument> for HandshakesBy {
             HandshakesByArgument::LocalPort => Self::LocalPort,
             HandshakesByArgument::Process => Self::Process,
             HandshakesByArgument::Container => Self::Container,
+            HandshakesByArgument::Pod => Self::Pod,
+            HandshakesByArgument::Namespace => Self::Namespace,
+            HandshakesByArgument::Workload => Self::Workload,
             HandshakesByArgument::Role => Self::Role,
             HandshakesByArgument::None => Self::None,
         }

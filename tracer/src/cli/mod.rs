@@ -167,6 +167,7 @@ mod tests {
             (["--state", "open"], ["`open`", "syn_sent"]),
             (["stuck", "--threshold=close_wait"], ["`close_wait`", "close_wait=60s"]),
             (["--netns", "/no/such/file"], ["/no/such/file", "self"]),
+            (["--host-root", "/no/such/folder"], ["/no/such/folder", "-v /:/host:ro"]),
             (["listeners", "--port=443-80"], ["443-80", "80-443"]),
             (["--frobnicate", "x"], ["--frobnicate", "unexpected"]),
         ] {

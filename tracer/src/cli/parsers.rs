@@ -1,6 +1,6 @@
 //! Parsers of option values. Each error names the value and shows valid ones.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tracer_core::event::{Nanos, Netns, TcpState};
 
@@ -61,6 +61,18 @@ pub(super) fn parse_buffer(text: &str) -> Result<u32, String> {
         .and_then(|size| u32::try_from(size).ok())
         .filter(|size| (4096..=1 << 30).contains(size))
         .ok_or_else(|| format!("`{text}` is not a buffer size from 4K to 1G: use 512K, 4M or 64M"))
+}
+
+/// Parses the host's root directory, which must exist.
+pub(super) fn parse_host_root(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "`{text}` is not a directory: mount the host's root there, as with `docker run -v /:/host:ro`"
+        ))
+    }
 }
 
 /// Parses the name of an optional hook.

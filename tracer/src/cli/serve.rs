@@ -28,7 +28,8 @@ pub(crate) struct ServeArguments {
     /// File with TLS and passwords in the format of Prometheus exporters; SIGHUP reloads it
     #[arg(long, value_name = "FILE", alias = "web.config.file")]
     pub(crate) web_config: Option<PathBuf>,
-    /// Opt-in labels: local_port, process, container, cgroup, remote_cidr=FILE, service=FILE
+    /// Opt-in labels: local_port, process, container, cgroup, k8s_namespace, k8s_pod, k8s_workload, remote_cidr=FILE,
+    /// service=FILE
     #[arg(long, value_name = "LABEL", value_delimiter = ',')]
     pub(crate) label: Vec<LabelRequest>,
     /// Maximum values per opt-in label; the least used count as `~other`

@@ -305,6 +305,7 @@ mod tests {
                 "nice" => "-5",
                 _ if !option.get_action().takes_values() => "true",
                 "input" => "\"/a/recording\"",
+                "host-root" => "\"/\"",
                 other => panic!("give this test a value for the option --{other}"),
             };
             if let Err(error) = read_with(&[], &[], &format!("{name} = {value}\n")) {

@@ -8,7 +8,7 @@ use tracer_core::lifecycle::DEFAULT_MAX_CONNECTIONS;
 use crate::{
     cli::{
         filters::FilterArguments,
-        parsers::{parse_buffer, parse_duration, parse_hook},
+        parsers::{parse_buffer, parse_duration, parse_hook, parse_host_root},
     },
     host::DEFAULT_NICE,
     report::{Filter, Format, TimeStyle},
@@ -58,6 +58,9 @@ pub(crate) struct Shared {
     /// Name the backend behind a translated address, as of a Kubernetes service; from conntrack, needs CAP_NET_ADMIN
     #[arg(long, global = true)]
     pub(crate) backends: bool,
+    /// The host's root directory, for the names of containers and pods
+    #[arg(long, value_name = "DIR", default_value = "/", value_parser = parse_host_root, global = true)]
+    pub(crate) host_root: PathBuf,
     /// Do not attach this optional hook; `doctor` lists the hooks
     #[arg(long, value_name = "HOOK", value_delimiter = ',', value_parser = parse_hook, global = true)]
     pub(crate) no_hook: Vec<Hook>,
@@ -107,6 +110,7 @@ impl Shared {
             snapshot: !self.no_snapshot,
             twin: !self.no_twin,
             backends: self.backends,
+            host_root: self.host_root.clone(),
         }
     }
 

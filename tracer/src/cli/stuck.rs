@@ -33,6 +33,12 @@ pub(crate) enum GroupByArgument {
     Process,
     /// Container of the socket
     Container,
+    /// Kubernetes pod of the socket
+    Pod,
+    /// Kubernetes namespace of the socket
+    Namespace,
+    /// Kubernetes workload, derived from the pod's name
+    Workload,
     /// Remote address
     Remote,
     /// Local port
@@ -44,6 +50,9 @@ impl From<GroupByArgument> for GroupBy {
         match by {
             GroupByArgument::Process => Self::Process,
             GroupByArgument::Container => Self::Container,
+            GroupByArgument::Pod => Self::Pod,
+            GroupByArgument::Namespace => Self::Namespace,
+            GroupByArgument::Workload => Self::Workload,
             GroupByArgument::Remote => Self::Remote,
             GroupByArgument::Port => Self::Port,
         }

@@ -15,7 +15,7 @@ use crate::{
     cli::{HandshakesArguments, Shared},
     commands::live_report::LiveReport,
     event_loop::{Consumer, Progress},
-    host::Cgroup,
+    host::{Cgroup, PodNames},
     report::{
         ConnectionCgroups, Filter, Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink,
         SlowHandshakeRow, Summary, TimeStyle,
@@ -56,7 +56,11 @@ impl Handshakes {
     }
 
     fn needs_cgroups(&self) -> bool {
-        self.analysis.by() == HandshakesBy::Container || self.filter.cgroup.is_some()
+        let by_owner = matches!(
+            self.analysis.by(),
+            HandshakesBy::Container | HandshakesBy::Pod | HandshakesBy::Namespace | HandshakesBy::Workload
+        );
+        by_owner || self.filter.needs_cgroup()
     }
 
     fn cgroup(&mut self, attempt: &HandshakeAttempt) -> Option<Arc<Cgroup>> {
@@ -96,6 +100,26 @@ impl Handshakes {
     }
 }
 
+/// Returns the attribute of a cgroup that handshakes are grouped by. For people, the name of a container replaces its id.
+fn owner(cgroup: &Cgroup, by: HandshakesBy, is_for_people: bool) -> Option<&str> {
+    match by {
+        HandshakesBy::Container => {
+            let id = cgroup.owner.container.as_ref().map(|container| container.id.as_str());
+            cgroup.container_name().filter(|_| is_for_people).or(id)
+        }
+        HandshakesBy::Pod => cgroup.pod().map(PodNames::qualified_pod),
+        HandshakesBy::Namespace => cgroup.pod().map(PodNames::namespace),
+        HandshakesBy::Workload => cgroup.pod().map(PodNames::qualified_workload),
+        HandshakesBy::Service
+        | HandshakesBy::Remote
+        | HandshakesBy::RemotePort
+        | HandshakesBy::LocalPort
+        | HandshakesBy::Process
+        | HandshakesBy::Role
+        | HandshakesBy::None => None,
+    }
+}
+
 impl Consumer for Handshakes {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         if self.needs_cgroups() {
@@ -109,10 +133,9 @@ impl Consumer for Handshakes {
         if !self.filter.shows_cgroup(cgroup.as_deref()) {
             return Ok(());
         }
-        let container = cgroup.and_then(|cgroup| {
-            cgroup.owner.container.as_ref().map(|container| Arc::from(container.id.as_str()))
-        });
-        self.analysis.add(&attempt, container);
+        let is_for_people = matches!(self.format, Format::Table | Format::Wide);
+        let owner = cgroup.as_deref().and_then(|cgroup| owner(cgroup, self.analysis.by(), is_for_people));
+        self.analysis.add(&attempt, owner.map(Arc::from));
         Ok(())
     }
 

@@ -104,14 +104,13 @@ impl Collector {
         if !filter.shows_attempt(attempt) {
             return false;
         }
-        let cgroup = filter.cgroup.as_ref().and_then(|_| self.cgroups.of_attempt(attempt));
-        filter.shows_cgroup(cgroup.as_deref())
+        filter.shows_cgroup_of_attempt(attempt, &mut self.cgroups)
     }
 }
 
 impl Consumer for Collector {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if self.filter.as_ref().is_some_and(|filter| filter.cgroup.is_some()) {
+        if self.filter.as_ref().is_some_and(Filter::needs_cgroup) {
             self.cgroups.observe(&observation);
         }
         if let Observation::SegmentDropped(event) = observation

@@ -26,7 +26,7 @@ use crate::{
     cli::{Shared, StuckArguments},
     commands::{input::visibility, trace},
     event_loop::{Consumer, Progress},
-    host::{Cgroup, CgroupResolver, time_wait_model},
+    host::{Cgroup, CgroupResolver, PodNames, time_wait_model},
     report::{Format, GroupRow, Sink, StuckRow},
     sources::sock_diag::{Existing, SocketSnapshot, existing},
 };
@@ -70,13 +70,14 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
             stderr_line!("the list is incomplete: {problem}");
         }
     }
+    let resolver = CgroupResolver::new(&shared.host_root, Duration::ZERO);
     let of = format!(
         "{} sockets in {} network namespaces{}",
         dump.sockets.len() + dump.minisocks.len(),
         dump.namespaces,
         if visibility.hides_sockets() { "; others are hidden from this process" } else { "" }
     );
-    report(shared, arguments, stuck_connections(&dump, &entered), CgroupResolver::new(Duration::ZERO), &of)
+    report(shared, arguments, stuck_connections(&dump, &entered), resolver, &of)
 }
 
 /// The value that [`AtEnd`] computes at the end of a run.
@@ -155,7 +156,7 @@ fn report(
         .into_iter()
         .filter(|stuck| {
             filter.shows_stuck(stuck)
-                && (filter.cgroup.is_none() || filter.shows_cgroup(cgroups.of(stuck).as_deref()))
+                && (!filter.needs_cgroup() || filter.shows_cgroup(cgroups.of(stuck).as_deref()))
         })
         .collect();
     let keys: HashMap<ConnKey, String> =
@@ -213,9 +214,21 @@ fn key(stuck: &StuckConnection, by: GroupBy, cgroups: &mut Cgroups) -> String {
         GroupBy::Port => format!("port {}", stuck.local.port),
         GroupBy::Container => cgroups
             .of(stuck)
-            .and_then(|cgroup| cgroup.owner.container.as_ref().map(|container| container.id.clone()))
+            .and_then(|cgroup| {
+                let id = &cgroup.owner.container.as_ref()?.id;
+                let name = cgroup.container_name().filter(|name| *name != id.as_str());
+                Some(name.map_or_else(|| id.clone(), |name| format!("{name} ({id:.12})")))
+            })
             .unwrap_or_else(|| "no container".to_owned()),
+        GroupBy::Pod => pod_key(stuck, cgroups, PodNames::qualified_pod),
+        GroupBy::Namespace => pod_key(stuck, cgroups, PodNames::namespace),
+        GroupBy::Workload => pod_key(stuck, cgroups, PodNames::qualified_workload),
     }
+}
+
+fn pod_key(stuck: &StuckConnection, cgroups: &mut Cgroups, name: fn(&PodNames) -> &str) -> String {
+    let cgroup = cgroups.of(stuck);
+    cgroup.as_deref().and_then(Cgroup::pod).map_or_else(|| "no pod".to_owned(), |pod| name(pod).to_owned())
 }
 
 fn process_name(process: Option<&Process>) -> String {

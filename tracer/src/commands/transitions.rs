@@ -71,7 +71,7 @@ impl Consumer for Transitions {
     }
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
-        if self.filter.cgroup.is_some() {
+        if self.filter.needs_cgroup() {
             self.cgroups.observe(&observation);
         }
         let released = self.first.release(&observation);

@@ -190,13 +190,18 @@ fn pod_uid(name: &str) -> Option<String> {
     };
     // A dash in a slice name means nesting, so the kubelet writes `_` instead.
     let uid = uid.replace('_', "-");
+    is_pod_uid(&uid).then_some(uid)
+}
+
+/// Returns whether a text is the uid of a pod: a UUID, or for a static pod a hash without dashes.
+pub(super) fn is_pod_uid(uid: &str) -> bool {
     let is_uuid = uid.len() == 36
         && uid.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => is_hex(byte),
         });
     let is_hash = uid.len() == 32 && uid.bytes().all(is_hex);
-    (is_uuid || is_hash).then_some(uid)
+    is_uuid || is_hash
 }
 
 /// Returns the unit whose cgroup has this name.
@@ -238,11 +243,12 @@ fn is_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-fn is_hex_id(text: &str) -> bool {
+pub(super) fn is_hex_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(is_hex)
 }
 
-fn is_name(text: &str) -> bool {
+/// Returns whether a text can be the name of a container: 1 to 255 of `A-Z a-z 0-9 . _ -`, without a leading dot.
+pub(super) fn is_name(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && !text.starts_with('.')
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))

@@ -20,17 +20,21 @@ pub struct Coverage {
     pub undecoded_sockets: u64,
     /// Lookups of a cgroup id that found no path.
     pub unresolved_cgroups: u64,
-    /// Cgroups dropped from a full cache.
+    /// Cgroups, and names of containers, dropped from a full cache.
     pub evicted_cgroups: u64,
     /// Walks of the cgroup tree that stopped at a limit.
     pub truncated_cgroup_walks: u64,
+    /// Files and folders with names of containers that could not be read.
+    pub unreadable_names: u64,
+    /// Names of containers and pods beyond a limit.
+    pub omitted_names: u64,
     /// How often translations were lost, because their receive buffer was full or a dump had too many.
     pub conntrack_overruns: u64,
 }
 
 impl Coverage {
     /// The names of the counts of an agent, which reads no translations, in the order of [`counts`](Self::counts).
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 11] = [
         "unreadable_processes",
         "omitted_processes",
         "unreadable_namespaces",
@@ -40,10 +44,12 @@ impl Coverage {
         "unresolved_cgroups",
         "evicted_cgroups",
         "truncated_cgroup_walks",
+        "unreadable_names",
+        "omitted_names",
     ];
 
     /// Returns the counts in the order of [`NAMES`](Self::NAMES).
-    pub fn counts(&self) -> [u64; 9] {
+    pub fn counts(&self) -> [u64; 11] {
         [
             self.unreadable_processes,
             self.omitted_processes,
@@ -54,6 +60,8 @@ impl Coverage {
             self.unresolved_cgroups,
             self.evicted_cgroups,
             self.truncated_cgroup_walks,
+            self.unreadable_names,
+            self.omitted_names,
         ]
     }
 
@@ -72,6 +80,8 @@ impl Coverage {
             (self.evicted_cgroups, "cgroups dropped from a full cache"),
             (self.truncated_cgroup_walks, "walks of the cgroup tree that stopped at a limit"),
             (self.conntrack_overruns, "losses of translations beyond a limit"),
+            (self.unreadable_names, "files with names of containers that could not be read"),
+            (self.omitted_names, "names of containers beyond a limit"),
         ]
         .into_iter()
         .filter(|&(count, _)| count != 0)
@@ -83,11 +93,14 @@ impl Coverage {
     /// Returns this coverage with the counts of cgroup lookups.
     #[must_use]
     pub(crate) fn with_cgroups(self, counts: CgroupCounts) -> Self {
-        let CgroupCounts { evicted, truncated_walks, unresolved, .. } = counts;
+        let CgroupCounts { evicted, truncated_walks, unresolved, unreadable_names, omitted_names, .. } =
+            counts;
         Self {
             unresolved_cgroups: unresolved,
             evicted_cgroups: evicted,
             truncated_cgroup_walks: truncated_walks,
+            unreadable_names,
+            omitted_names,
             ..self
         }
     }

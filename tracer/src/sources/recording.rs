@@ -167,7 +167,7 @@ impl RecordingSource {
             self.end_part();
             return Ok(!self.parts.is_empty());
         };
-        let Some(mut rows) = Rows::new(&batch, clock) else {
+        let Some(mut rows) = Rows::new(&batch, clock, &self.header.host.name) else {
             self.unknown_rows += batch.num_rows() as u64;
             return Ok(true);
         };

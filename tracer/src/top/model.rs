@@ -83,7 +83,7 @@ impl Model {
         if let Some(listeners) = &mut self.listeners {
             listeners.observe(observation, attempt.as_ref());
         }
-        if self.filter.cgroup.is_some() {
+        if self.filter.needs_cgroup() {
             self.cgroups.observe(observation);
         }
         let released = self.first.release(observation);

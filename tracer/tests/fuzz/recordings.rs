@@ -138,7 +138,7 @@ fn read(bytes: &[u8]) -> Option<usize> {
     let cgroups = RecordedCgroups::default();
     let mut decoded = 0;
     while let Some(batch) = reader.next_batch().expect("memory can be read") {
-        let Some(mut rows) = Rows::new(&batch, clock) else { continue };
+        let Some(mut rows) = Rows::new(&batch, clock, "node") else { continue };
         for row in 0..rows.len() {
             decoded += usize::from(rows.content(row, &cgroups) != RowContent::Unknown);
         }

@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use tcptrace_bpf::{
-    host::{Cgroup, CgroupOwner, CgroupResolver, RecordedCgroups},
+    host::{Cgroup, CgroupResolver, PodNames, RecordedCgroups, WorkloadKind},
     recording::{BATCH_ROWS, COLUMNS, Header, Writer, arrow_schema},
     sources::recording::{Reader, RowContent, Rows},
 };
@@ -119,7 +119,7 @@ fn full_batches_round_trip() {
 /// On a host with cgroup v1, the socket is in the root, and the cgroup of the process is informative.
 #[test]
 fn cgroups_round_trip() {
-    let cgroup = |path: &str| Arc::new(Cgroup { path: path.to_owned(), owner: CgroupOwner::from_path(path) });
+    let cgroup = |path: &str| Arc::new(Cgroup::new(path.to_owned()));
     let host = RecordedCgroups::default();
     host.insert_id(CgroupId(1), cgroup("/"));
     host.insert_id(CgroupId(77), cgroup("/system.slice/nginx.service"));
@@ -142,7 +142,8 @@ fn cgroups_round_trip() {
 
     let cgroups = RecordedCgroups::default();
     let mut reader = Reader::new(&bytes[..]).unwrap();
-    let mut rows = Rows::new(&reader.next_batch().unwrap().unwrap(), header().clock).unwrap();
+    let batch = reader.next_batch().unwrap().unwrap();
+    let mut rows = Rows::new(&batch, header().clock, "node-1").unwrap();
     for row in 0..rows.len() {
         assert!(matches!(rows.content(row, &cgroups), RowContent::Event(_)));
     }
@@ -159,6 +160,54 @@ fn cgroups_round_trip() {
         "the cgroup of the process is not recorded if that of the socket is informative"
     );
     assert_eq!(path(None, 6), None);
+}
+
+/// A name becomes known after the first event of its cgroup, in the same batch.
+#[test]
+fn names_of_containers_and_pods_round_trip() {
+    const ID: &str = "3f4e8c1d9a7b2e6f5c0d1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f";
+    let cgroup = |path: &str| Arc::new(Cgroup::new(path.replace("$ID", ID)));
+    let pod = cgroup("/kubepods/pod6ab5c7d8e9f00112233445566778899a/$ID");
+    let docker = cgroup("/docker/$ID");
+    docker.names.set_container("web".into());
+    let host = RecordedCgroups::default();
+    host.insert_id(CgroupId(1), cgroup("/"));
+    host.insert_id(CgroupId(2), Arc::clone(&pod));
+    host.set_process(9, Some(docker));
+
+    let connect = |cgroup_id: u64, pid| {
+        let mut transition = super::damage::connect(Timestamp(5));
+        transition.cgroup_id = Some(CgroupId(cgroup_id));
+        transition.process = Some(Process { pid, uid: 0, comm: [0; 16] });
+        Event::Transition(transition)
+    };
+    let mut resolver = CgroupResolver::recorded(host);
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    writer.event(&connect(2, 5), &mut resolver).unwrap();
+    writer.event(&connect(1, 9), &mut resolver).unwrap();
+    pod.names.set_container("etcd".into());
+    pod.names.set_pod(Arc::new(PodNames::new("kube-system", "etcd-node-1", None, "node-1").unwrap()));
+    writer.event(&connect(2, 5), &mut resolver).unwrap();
+    let bytes = writer.finish(&SourceCounts::default(), &mut resolver).unwrap();
+
+    let cgroups = RecordedCgroups::default();
+    let mut replayed = CgroupResolver::recorded(cgroups.clone());
+    let mut names = |id: u64, pid: u32| {
+        let process = Process { pid, uid: 0, comm: [0; 16] };
+        let found = replayed.cgroup(Some(CgroupId(id)), Some(&process), Duration::ZERO).unwrap();
+        let pod = found.pod().map(|pod| (pod.qualified_pod().to_owned(), pod.workload_kind()));
+        (found.container_name().map(str::to_owned), pod)
+    };
+    let mut reader = Reader::new(&bytes[..]).unwrap();
+    let batch = reader.next_batch().unwrap().unwrap();
+    let mut rows = Rows::new(&batch, header().clock, "node-1").unwrap();
+    rows.content(0, &cgroups);
+    assert_eq!(names(2, 5), (None, None));
+    rows.content(1, &cgroups);
+    assert_eq!(names(1, 9), (Some("web".to_owned()), None));
+    rows.content(2, &cgroups);
+    let etcd = ("kube-system/etcd-node-1".to_owned(), Some(WorkloadKind::StaticPod));
+    assert_eq!(names(2, 5), (Some("etcd".to_owned()), Some(etcd)));
 }
 
 #[test]

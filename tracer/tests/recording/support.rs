@@ -66,7 +66,7 @@ pub(crate) fn read(bytes: &[u8]) -> Content {
     let cgroups = RecordedCgroups::default();
     let mut content = Content::default();
     while let Some(batch) = reader.next_batch().unwrap() {
-        let mut rows = Rows::new(&batch, clock).unwrap();
+        let mut rows = Rows::new(&batch, clock, "node-1").unwrap();
         for row in 0..rows.len() {
             match rows.content(row, &cgroups) {
                 RowContent::Event(event) => content.events.push(event),

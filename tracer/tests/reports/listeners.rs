@@ -1,7 +1,7 @@
 //! The listeners and their table.
 
 use tcptrace_bpf::{
-    host::{Cgroup, CgroupOwner, ListenDrops},
+    host::{Cgroup, ListenDrops},
     report::{ListenerDropsRow, ListenerRow, ListenerTable},
 };
 use tracer_core::{
@@ -54,7 +54,7 @@ fn table(wide: bool, knows_abandoned: bool) -> String {
     activity.owned(SocketCookie(1), process(1, "systemd"));
     activity.owned(SocketCookie(2), process(4711, "nginx\u{1b}[31m"));
     let path = "/system.slice/nginx.service";
-    let cgroup = Cgroup { owner: CgroupOwner::from_path(path), path: path.to_owned() };
+    let cgroup = Cgroup::new(path.to_owned());
     let reports = activity.report(&ListenerProcesses::default());
     let counts = ListenDrops {
         listen_overflows: Some(31),

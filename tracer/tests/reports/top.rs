@@ -6,7 +6,7 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, Mous
 use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend, layout::Rect, style::Color};
 use tcptrace_bpf::{
-    host::{Cgroup, CgroupOwner, CgroupResolver, CgroupSubtree, RecordedCgroups},
+    host::{Cgroup, CgroupResolver, CgroupSubtree, PodNames, RecordedCgroups},
     report::{ConnectionCgroups, Filter},
     top::{EdgeLine, Effect, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
 };
@@ -306,7 +306,9 @@ fn rates_cover_a_second_not_a_refresh() {
 fn filtered(filter: Filter) -> Screen {
     let cgroups = RecordedCgroups::default();
     let path = "/shop".to_owned();
-    cgroups.set_process(4711, Some(Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path })));
+    let cgroup = Cgroup::new(path);
+    cgroup.names.set_pod(Arc::new(PodNames::new("shop", "web-0", None, "node").unwrap()));
+    cgroups.set_process(4711, Some(Arc::new(cgroup)));
     let mut model = Model::new(filter, ConnectionCgroups::new(CgroupResolver::recorded(cgroups)));
     let tracker = observe(&host(), |observation| model.observe(&observation));
     model.screen(&tracker, SourceCounts::default(), Timestamp(BEGIN + 100 * SECOND), &Settings::default())
@@ -326,6 +328,14 @@ fn the_cgroup_filter_applies_everywhere() {
     let none = filtered(asked("/other"));
     assert_eq!((none.matching, none.edges.len(), none.handshakes.len(), none.stuck.len()), (0, 0, 0, 0));
     assert_eq!(none.states.iter().map(|line| line.live).sum::<u64>(), 0);
+
+    let of = |pods: &[&str], namespaces: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        filtered(Filter { pods: owned(pods), k8s_namespaces: owned(namespaces), ..Filter::default() })
+            .matching
+    };
+    assert_eq!((of(&["web-0"], &[]), of(&["db-0", "web-0"], &["shop"]), of(&[], &["shop"])), (9, 9, 9));
+    assert_eq!((of(&["web"], &[]), of(&["web-0"], &["default"])), (0, 0));
 
     // The first transition of a client has no local port, and the client still in SYN_SENT has none at all.
     let by_port = filtered(Filter { local_ports: "20000-59999".parse().ok(), ..Filter::default() });

@@ -1,11 +1,11 @@
 //! Compares the JSON and CSV of rows with what `serde_json` and the `csv` crate make of the same values.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use tcptrace_bpf::{
-    host::{Cgroup, CgroupOwner},
+    host::{Cgroup, CgroupOwner, OwnerNames, PodNames},
     report::{ConnectionRow, Fields, Format, Rfc3339, Row, Sink, TimeStyle, TransitionRow, ValueWriter},
 };
 use tracer_core::{
@@ -120,7 +120,10 @@ proptest! {
     ) {
         let clock = ClockOffset { to_utc_ns: i128::from(to_utc_ns) };
         let owner = CgroupOwner { unit: Some(path.clone()), ..CgroupOwner::default() };
-        let cgroup = Cgroup { path, owner };
+        let names = OwnerNames::default();
+        names.set_container("web".into());
+        names.set_pod(Arc::new(PodNames::new("shop", "web-0", None, "node").unwrap()));
+        let cgroup = Cgroup { path, owner, names };
         let mut tracker = Tracker::new(TrackerOptions::default());
         let mut outputs = Outputs::default();
         let count = transitions.len();

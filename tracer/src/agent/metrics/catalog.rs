@@ -296,14 +296,15 @@ pub(super) const EVENTS_LOST: Description = Description {
 };
 pub(super) const COVERAGE_GAPS: Description = Description {
     labels: &["gap"],
-    note: "Set by the socket dump at the start, except for the last four values, which increase while the agent runs. \
+    note: "Set by the socket dump at the start, except for the last six values, which increase while the agent runs. \
            `unreadable_processes` and `unreadable_namespaces`: grant `CAP_SYS_PTRACE`, `CAP_DAC_READ_SEARCH` and \
            `CAP_SYS_ADMIN`. `omitted_processes`: more than 131,072 processes, 8,388,608 descriptors or 2,097,152 sockets, so \
            owners of existing sockets are missing. `omitted_namespaces`: processes and mounts beyond 4,096 namespaces or \
            131,072 processes. `namespaces_without_resync`: namespaces beyond 256. `undecoded_sockets`: existing sockets in \
            messages that could not be decoded. `unresolved_cgroups`: lookups of a cgroup id without a path. \
            `evicted_cgroups`: cgroups dropped from a full cache. `truncated_cgroup_walks`: walks of the cgroup tree that \
-           stopped at 32,768 cgroups. `listener_dumps`: dumps of the listening sockets that failed or were incomplete.",
+           stopped at 32,768 cgroups. `unreadable_names`: files with names of containers that this user may not read \
+           (docs/requirements.md). `omitted_names`: names of containers and pods beyond 16,384. `listener_dumps`: dumps of the listening sockets that failed or were incomplete.",
     ..metric(
         "tcptrace_coverage_gaps",
         None,

@@ -55,7 +55,7 @@ impl LabelSources {
         Self { services, ..self }
     }
 
-    /// Sets the look-up behind `container` and `cgroup`.
+    /// Sets the look-up behind `container`, `cgroup` and the labels of Kubernetes.
     #[must_use]
     pub(crate) fn with_cgroups(self, cgroups: Box<dyn CgroupLookup>) -> Self {
         Self { cgroups: Some(cgroups), ..self }
@@ -63,7 +63,12 @@ impl LabelSources {
 
     /// The cgroup look-up, if an enabled label needs it.
     fn needed_cgroups(&mut self) -> Option<&mut dyn CgroupLookup> {
-        let needed = self.labels.iter().any(|label| matches!(label, Label::Container | Label::Cgroup));
+        let needed = self.labels.iter().any(|label| {
+            matches!(
+                label,
+                Label::Container | Label::Cgroup | Label::K8sNamespace | Label::K8sPod | Label::K8sWorkload
+            )
+        });
         match &mut self.cgroups {
             Some(cgroups) if needed => Some(&mut **cgroups),
             _ => None,

@@ -31,6 +31,12 @@ pub enum Label {
     Container,
     /// The cgroup path.
     Cgroup,
+    /// The Kubernetes namespace of the pod.
+    K8sNamespace,
+    /// The name of the Kubernetes pod.
+    K8sPod,
+    /// The Kubernetes workload, derived from the name of the pod.
+    K8sWorkload,
     /// The network that contains the remote address, from a list.
     RemoteCidr,
     /// The service on the server's port, from a list.
@@ -39,8 +45,17 @@ pub enum Label {
 
 impl Label {
     /// Every label, in the order of the page.
-    pub const ALL: [Self; 6] =
-        [Self::LocalPort, Self::Process, Self::Container, Self::Cgroup, Self::RemoteCidr, Self::Service];
+    pub const ALL: [Self; 9] = [
+        Self::LocalPort,
+        Self::Process,
+        Self::Container,
+        Self::Cgroup,
+        Self::K8sNamespace,
+        Self::K8sPod,
+        Self::K8sWorkload,
+        Self::RemoteCidr,
+        Self::Service,
+    ];
 
     /// The label name.
     pub(crate) const fn name(self) -> &'static str {
@@ -49,6 +64,9 @@ impl Label {
             Self::Process => "process",
             Self::Container => "container",
             Self::Cgroup => "cgroup",
+            Self::K8sNamespace => "k8s_namespace",
+            Self::K8sPod => "k8s_pod",
+            Self::K8sWorkload => "k8s_workload",
             Self::RemoteCidr => "remote_cidr",
             Self::Service => "service",
         }

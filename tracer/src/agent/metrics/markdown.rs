@@ -44,6 +44,9 @@ labels to the metrics marked with `+`. Those metrics then show only series with 
 | `--label process` | `process` | The process name of the owner |
 | `--label container` | `container` | The first 12 digits of the container id |
 | `--label cgroup` | `cgroup` | The cgroup path; the last 64 bytes of a longer path |
+| `--label k8s_namespace` | `k8s_namespace` | The Kubernetes namespace of the pod |
+| `--label k8s_pod` | `k8s_pod` | The name of the Kubernetes pod; the last 64 bytes of a longer name |
+| `--label k8s_workload` | `k8s_workload` | The Kubernetes workload, [derived from the pod's name](output.md#workloads), without its namespace |
 | `--label remote_cidr=FILE` | `remote_cidr` | The narrowest network in FILE that contains the remote address. A line of FILE is a network and an optional name: `10.0.0.0/8 office` |
 | `--label service=FILE` | `service` | The service in FILE that lists the server's port. A line of FILE is a name and ports: `web 80,443` |
 

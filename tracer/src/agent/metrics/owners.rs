@@ -11,12 +11,15 @@ use tracer_core::{
     lifecycle::{Connection, Role},
 };
 
-use crate::agent::metrics::{
-    Label, LabelLimits, LabelSources,
-    label_sources::LabelInputs,
-    labels::{LabelTable, NO_VALUE, OTHER_VALUE, Use},
-    snapshot::OwnerCounts,
-    tally::{Gauges, Tally},
+use crate::{
+    agent::metrics::{
+        Label, LabelLimits, LabelSources,
+        label_sources::LabelInputs,
+        labels::{LabelTable, NO_VALUE, OTHER_VALUE, Use},
+        snapshot::OwnerCounts,
+        tally::{Gauges, Tally},
+    },
+    host::Cgroup,
 };
 
 /// Estimated bytes that all combinations may take on the page, which keeps the page below 1 MB.
@@ -150,6 +153,18 @@ impl Owners {
                 },
                 Label::Cgroup => match &cgroup {
                     Some(cgroup) => table.resolve(&escape(cgroup.path.as_bytes()), now, use_),
+                    None => NO_VALUE,
+                },
+                Label::K8sNamespace => match cgroup.as_deref().and_then(Cgroup::pod) {
+                    Some(pod) => table.resolve(pod.namespace(), now, use_),
+                    None => NO_VALUE,
+                },
+                Label::K8sPod => match cgroup.as_deref().and_then(Cgroup::pod) {
+                    Some(pod) => table.resolve(pod.pod(), now, use_),
+                    None => NO_VALUE,
+                },
+                Label::K8sWorkload => match cgroup.as_deref().and_then(Cgroup::pod) {
+                    Some(pod) => table.resolve(pod.workload(), now, use_),
                     None => NO_VALUE,
                 },
                 Label::RemoteCidr => {

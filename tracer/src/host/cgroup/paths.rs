@@ -28,8 +28,10 @@ use tracer_core::event::CgroupId;
 
 use crate::host::{
     cgroup::handle::{self, HandleError},
-    container::CgroupOwner,
+    container::{CgroupOwner, Container, Runtime},
+    kubernetes::PodNames,
     mountinfo::{self, Mount},
+    owner_names::OwnerNames,
 };
 
 /// `CGROUP2_SUPER_MAGIC` of `include/uapi/linux/magic.h`.
@@ -79,6 +81,10 @@ pub struct CgroupCounts {
     pub by_handle: u64,
     /// Lookups of an id that found no path.
     pub unresolved: u64,
+    /// Files and folders with names of containers that could not be read.
+    pub unreadable_names: u64,
+    /// Names of containers and pods beyond a limit.
+    pub omitted_names: u64,
 }
 
 /// The counters behind [`CgroupCounts`]. The tracing source reads them while a consumer owns the resolver.
@@ -89,6 +95,8 @@ pub struct CgroupCounters {
     truncated_walks: AtomicU64,
     by_handle: AtomicU64,
     unresolved: AtomicU64,
+    unreadable_names: AtomicU64,
+    omitted_names: AtomicU64,
 }
 
 impl CgroupCounters {
@@ -101,12 +109,24 @@ impl CgroupCounters {
             truncated_walks: load(&self.truncated_walks),
             by_handle: load(&self.by_handle),
             unresolved: load(&self.unresolved),
+            unreadable_names: load(&self.unreadable_names),
+            omitted_names: load(&self.omitted_names),
         }
     }
 
     /// Counts cache entries that were dropped because a cache was full.
-    pub(super) fn count_evicted(&self, entries: usize) {
+    pub(in crate::host) fn count_evicted(&self, entries: usize) {
         self.evicted.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
+    /// Counts files and folders with names of containers that could not be read.
+    pub(in crate::host) fn count_unreadable_names(&self, files: usize) {
+        self.unreadable_names.fetch_add(files as u64, Ordering::Relaxed);
+    }
+
+    /// Counts names of containers and pods beyond a limit.
+    pub(in crate::host) fn count_omitted_names(&self, names: usize) {
+        self.omitted_names.fetch_add(names as u64, Ordering::Relaxed);
     }
 }
 
@@ -121,6 +141,43 @@ pub struct Cgroup {
     pub path: String,
     /// The container, pod and unit.
     pub owner: CgroupOwner,
+    /// The names of the container and the pod, as far as they are known.
+    pub names: OwnerNames,
+}
+
+impl Cgroup {
+    /// Creates a cgroup without names of its container and its pod.
+    pub fn new(path: String) -> Self {
+        Self { owner: CgroupOwner::from_path(&path), path, names: OwnerNames::default() }
+    }
+
+    /// Returns the name of the container. For LXC and nspawn this is the id.
+    pub fn container_name(&self) -> Option<&str> {
+        match &self.owner.container {
+            Some(Container { id, runtime: Runtime::Lxc | Runtime::Nspawn }) => Some(id.as_str()),
+            _ => self.names.container(),
+        }
+    }
+
+    /// Returns the names of the pod.
+    pub fn pod(&self) -> Option<&PodNames> {
+        self.names.pod()
+    }
+
+    /// Returns the name of the container in its pod.
+    pub fn container_in_pod(&self) -> Option<&str> {
+        let is_in_pod = self.owner.pod_uid.is_some() || self.names.pod().is_some();
+        self.names.container().filter(|_| is_in_pod)
+    }
+
+    /// Returns whether the container or the pod has an id without a name.
+    pub(crate) fn lacks_names(&self) -> bool {
+        let lacks_container = || match &self.owner.container {
+            None | Some(Container { runtime: Runtime::Lxc | Runtime::Nspawn, .. }) => false,
+            Some(_) => self.names.container().is_none(),
+        };
+        lacks_container() || (self.owner.pod_uid.is_some() && self.names.pod().is_none())
+    }
 }
 
 /// Resolves cgroup ids and caches them, including removed cgroups: the last event of a connection often follows the end
@@ -223,6 +280,11 @@ impl CgroupPaths {
         Arc::clone(&self.counters)
     }
 
+    /// Returns the cgroups in the cache.
+    pub(super) fn known(&self) -> impl Iterator<Item = &Cgroup> {
+        self.by_id.values().filter_map(|entry| entry.cgroup.as_deref())
+    }
+
     fn cached(&mut self, id: CgroupId, now: Duration) -> Cached {
         let Some(entry) = self.by_id.get_mut(&id) else {
             return Cached::Miss;
@@ -313,7 +375,7 @@ impl CgroupPaths {
         if self.by_id.len() >= self.limits.cgroups {
             self.evict_half();
         }
-        let cgroup = path.map(|path| Arc::new(Cgroup { owner: CgroupOwner::from_path(&path), path }));
+        let cgroup = path.map(|path| Arc::new(Cgroup::new(path)));
         self.uses += 1;
         self.by_id.insert(id, Entry { cgroup: cgroup.clone(), checked: now, used: self.uses });
         cgroup

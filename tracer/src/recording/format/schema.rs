@@ -98,6 +98,9 @@ impl Column {
                 | "remote_isn"
                 | "backend_address"
                 | "backend_port"
+                | "container_name"
+                | "k8s_namespace"
+                | "k8s_pod"
         )
     }
 }
@@ -107,7 +110,7 @@ const fn column(name: &'static str, kind: ColumnType, unit: &'static str, about:
 }
 
 /// The columns, in their order. All except the first two are null where they do not apply or are unknown.
-pub const COLUMNS: [Column; 72] = {
+pub const COLUMNS: [Column; 75] = {
     use ColumnType::{Bool, Bytes16, Name, Text, Time, U8, U16, U32, U64};
     [
         column("kind", Name, "", "kind of event"),
@@ -212,6 +215,9 @@ pub const COLUMNS: [Column; 72] = {
         column("remote_isn", U32, "", "initial sequence number of the peer, at the end of a handshake"),
         column("backend_address", Text, "", "address behind the translated remote address"),
         column("backend_port", U16, "", "port behind the translated remote port"),
+        column("container_name", Text, "", "name of the container, looked up while recording"),
+        column("k8s_namespace", Text, "", "namespace of the Kubernetes pod"),
+        column("k8s_pod", Text, "", "name of the Kubernetes pod"),
     ]
 };
 

@@ -19,7 +19,7 @@ use tracer_core::event::{
 };
 
 use crate::{
-    host::{Cgroup, CgroupOwner, RecordedCgroups},
+    host::{Cgroup, PodNames, RecordedCgroups},
     recording::{Kind, from_utc},
 };
 
@@ -124,8 +124,8 @@ pub struct Rows {
     first_sent: Numbers<TimestampNanosecondType>,
     counts: [Numbers<UInt64Type>; 8],
     timer_due: Numbers<TimestampNanosecondType>,
-    /// The ids and processes whose cgroups were already taken from this batch.
-    recorded: HashSet<(Option<CgroupId>, Option<u32>), foldhash::fast::FixedState>,
+    /// The ids and processes whose cgroups were already taken from this batch, and whether with names.
+    recorded: HashSet<(Option<CgroupId>, Option<u32>, bool), foldhash::fast::FixedState>,
     more_flags: [BooleanArray; 3],
     data_segments: Numbers<UInt32Type>,
     unaccepted_segments: Numbers<UInt32Type>,
@@ -141,14 +141,18 @@ pub struct Rows {
     isns: [Numbers<UInt32Type>; 2],
     backend_address: Values<Int32Type, IpAddr>,
     backend_port: Numbers<UInt16Type>,
+    container_name: Values<Int32Type, Arc<str>>,
+    k8s_namespace: Values<Int32Type, Box<str>>,
+    k8s_pod: Values<Int32Type, Box<str>>,
+    /// The name of the recorded host, from which the names of static pods are derived.
+    node: String,
 }
 
 impl Rows {
-    /// Wraps a batch with the columns [`COLUMNS`](crate::recording::COLUMNS); `None` if it has others.
-    pub fn new(batch: &RecordBatch, clock: ClockOffset) -> Option<Self> {
-        let cgroup = |path: &str| {
-            Some(Arc::new(Cgroup { path: path.to_owned(), owner: CgroupOwner::from_path(path) }))
-        };
+    /// Wraps a batch with the columns [`COLUMNS`](crate::recording::COLUMNS); `None` if it has others. `node` is the name of
+    /// the recorded host.
+    pub fn new(batch: &RecordBatch, clock: ClockOffset, node: &str) -> Option<Self> {
+        let cgroup = |path: &str| Some(Arc::new(Cgroup::new(path.to_owned())));
         let address = |text: &str| text.parse().ok();
         let mut columns = RowColumns(batch.columns().iter());
         Some(Self {
@@ -199,6 +203,10 @@ impl Rows {
             isns: columns.several(RowColumns::numbers)?,
             backend_address: columns.values(address)?,
             backend_port: columns.numbers()?,
+            container_name: columns.values(|name| Some(name.into()))?,
+            k8s_namespace: columns.values(|name| Some(name.into()))?,
+            k8s_pod: columns.values(|name| Some(name.into()))?,
+            node: node.to_owned(),
             recorded: HashSet::default(),
         })
     }
@@ -284,10 +292,25 @@ impl Rows {
         let pid = process.map(|process| process.pid);
         let by_process = self.process_cgroup.get(row);
         let by_id = self.cgroup.get(row);
+        let container = self.container_name.get(row);
+        let pod = self.k8s_namespace.get(row).zip(self.k8s_pod.get(row));
         // A later row cannot add more for the same id and process.
         let complete = by_process.is_none() && (by_id.is_some() || id.is_none());
-        if complete && !self.recorded.insert((id, pid)) {
+        if complete && !self.recorded.insert((id, pid, container.is_some() || pod.is_some())) {
             return;
+        }
+        // The names are those of the cgroup that says more.
+        if let Some(cgroup) = by_process.or(by_id) {
+            if let Some(name) = container {
+                cgroup.names.set_container(Arc::clone(name));
+            }
+            if let Some((namespace, pod)) = pod
+                && cgroup.pod().is_none()
+                && let Some(names) =
+                    PodNames::new(namespace, pod, cgroup.owner.pod_uid.as_deref(), &self.node)
+            {
+                cgroup.names.set_pod(Arc::new(names));
+            }
         }
         if let (Some(id), Some(cgroup)) = (id, by_id) {
             cgroups.insert_id(id, Arc::clone(cgroup));

@@ -384,7 +384,7 @@ impl BatchColumns {
         let row = self.rows;
         let now = Duration::from_nanos(time.0);
         let owners = &mut self.owners;
-        let informative = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, now, resolver));
+        let informative = cgroup_id.is_some_and(|id| owners.put_cgroup(row, id, process, now, resolver));
         let Some(process) = process else { return };
         owners.put_process(row, process);
         if informative {
@@ -394,7 +394,7 @@ impl BatchColumns {
             resolver.expire_process(process.pid, now);
         }
         if let Some(cgroup) = resolver.of_process(process.pid, now) {
-            owners.put_process_cgroup(row, &cgroup.path);
+            owners.put_process_cgroup(row, &cgroup);
         }
     }
 
@@ -464,6 +464,7 @@ impl BatchColumns {
         self.functions.write(10, batches, out);
         self.segments.write(11, batches, out);
         self.backend_addresses.write(12, batches, out);
+        self.owners.write_name_dictionaries(13, batches, out);
     }
 
     /// Writes the columns in the order of [`COLUMNS`](crate::recording::COLUMNS).
@@ -517,6 +518,7 @@ impl BatchColumns {
         }
         self.backend_address.write(to);
         self.backend_port.write(to);
+        self.owners.write_names(to);
     }
 }
 

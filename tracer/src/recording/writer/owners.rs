@@ -8,7 +8,7 @@ use tracer_core::{
 };
 
 use crate::{
-    host::CgroupResolver,
+    host::{Cgroup, CgroupResolver},
     recording::writer::{
         batches::Batches,
         interner::Interner,
@@ -40,6 +40,56 @@ pub(super) struct Owners {
     thread: Sparse<i32>,
     threads: Interner<u128>,
     thread_raw: Rare,
+    names: NameColumns,
+    /// The names of each cgroup in `cgroups`.
+    cgroup_names: Vec<NameIndices>,
+}
+
+/// The columns of the names of containers and pods.
+#[derive(Debug, Default)]
+struct NameColumns {
+    container: Sparse<i32>,
+    containers: Interner<String>,
+    namespace: Sparse<i32>,
+    namespaces: Interner<String>,
+    pod: Sparse<i32>,
+    pods: Interner<String>,
+}
+
+/// The indices of the names of a cgroup's container and pod.
+#[derive(Clone, Copy, Debug, Default)]
+struct NameIndices {
+    container: Option<i32>,
+    /// The namespace and the name.
+    pod: Option<(i32, i32)>,
+    /// A name may become known later.
+    is_incomplete: bool,
+}
+
+impl NameColumns {
+    /// Returns the indices of the names of a cgroup that are known.
+    fn indices(&mut self, cgroup: &Cgroup) -> NameIndices {
+        let container = cgroup.names.container().map(|name| text_index(&mut self.containers, name));
+        let pod = cgroup.pod().map(|pod| {
+            (text_index(&mut self.namespaces, pod.namespace()), text_index(&mut self.pods, pod.pod()))
+        });
+        NameIndices { container, pod, is_incomplete: cgroup.lacks_names() }
+    }
+
+    fn put(&mut self, row: usize, indices: NameIndices) {
+        self.container.put_optional(row, indices.container);
+        if let Some((namespace, pod)) = indices.pod {
+            self.namespace.put(row, namespace);
+            self.pod.put(row, pod);
+        }
+    }
+}
+
+/// Returns the index of a text, which it adds if it is new.
+fn text_index(texts: &mut Interner<String>, text: &str) -> i32 {
+    texts
+        .known(text)
+        .unwrap_or_else(|| texts.index(text.to_owned(), |to| to.extend_from_slice(text.as_bytes())))
 }
 
 impl Owners {
@@ -48,6 +98,7 @@ impl Owners {
         &mut self,
         row: usize,
         id: CgroupId,
+        process: Option<&Process>,
         now: Duration,
         resolver: &mut CgroupResolver,
     ) -> bool {
@@ -59,12 +110,23 @@ impl Owners {
             if cgroup.path == "/" {
                 self.root_id = Some(id);
             }
+            let names = self.names.indices(&cgroup);
+            self.cgroup_names.push(names);
             self.cgroups.index(id, |to| to.extend_from_slice(cgroup.path.as_bytes()))
         } else {
             return false;
         };
         self.last_cgroup = Some((id, index));
         self.cgroup.put(row, index);
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        if let Some(names) = self.cgroup_names.get_mut(at) {
+            if names.is_incomplete
+                && let Some(cgroup) = resolver.cgroup(Some(id), process, now)
+            {
+                *names = self.names.indices(&cgroup);
+            }
+            self.names.put(row, *names);
+        }
         self.root_id != Some(id)
     }
 
@@ -93,13 +155,12 @@ impl Owners {
         }
     }
 
-    /// Adds the cgroup path of a process.
-    pub(super) fn put_process_cgroup(&mut self, row: usize, path: &str) {
-        let cgroups = &mut self.process_cgroups;
-        let index = cgroups
-            .known(path)
-            .unwrap_or_else(|| cgroups.index(path.to_owned(), |to| to.extend_from_slice(path.as_bytes())));
+    /// Adds the cgroup of a process.
+    pub(super) fn put_process_cgroup(&mut self, row: usize, cgroup: &Cgroup) {
+        let index = text_index(&mut self.process_cgroups, &cgroup.path);
         self.process_cgroup.put(row, index);
+        let names = self.names.indices(cgroup);
+        self.names.put(row, names);
     }
 
     /// Writes the dictionaries, numbered from `first`.
@@ -110,6 +171,21 @@ impl Owners {
         self.threads.write(first + 3, to, out);
         self.escaped_processes.clear();
         self.last_cgroup = None;
+    }
+
+    /// Writes the dictionaries of the names of containers and pods, numbered from `first`.
+    pub(super) fn write_name_dictionaries(&mut self, first: i64, to: &mut Batches, out: &mut Vec<u8>) {
+        self.names.containers.write(first, to, out);
+        self.names.namespaces.write(first + 1, to, out);
+        self.names.pods.write(first + 2, to, out);
+        self.cgroup_names.clear();
+    }
+
+    /// Writes the columns of the names of containers and pods.
+    pub(super) fn write_names(&mut self, to: &mut Batches) {
+        self.names.container.write(to);
+        self.names.namespace.write(to);
+        self.names.pod.write(to);
     }
 
     /// Writes the columns from `pid` to `process_raw`, and clears them.

@@ -10,7 +10,7 @@ use tracer_core::{
 };
 
 use crate::{
-    host::{Cgroup, CgroupSubtree},
+    host::{Cgroup, CgroupSubtree, PodNames},
     report::{
         filter::{connection_cgroups::ConnectionCgroups, parse::PortSet},
         text::endpoint::bound,
@@ -34,6 +34,10 @@ pub struct Filter {
     pub comms: Vec<String>,
     /// The cgroup of the socket, or an ancestor of it.
     pub cgroup: Option<CgroupSubtree>,
+    /// Names of the socket's Kubernetes pod.
+    pub pods: Vec<String>,
+    /// Names of the socket's Kubernetes namespace.
+    pub k8s_namespaces: Vec<String>,
     /// The network namespace.
     pub netns: Option<Netns>,
     /// The role.
@@ -50,14 +54,25 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Returns whether a socket in this cgroup matches. An unknown cgroup does not match.
+    /// Returns whether the filter depends on the cgroup of a socket, or on the names of its pod.
+    pub fn needs_cgroup(&self) -> bool {
+        self.cgroup.is_some() || !self.pods.is_empty() || !self.k8s_namespaces.is_empty()
+    }
+
+    /// Returns whether a socket in this cgroup matches. An unknown cgroup or pod does not match.
     pub fn shows_cgroup(&self, cgroup: Option<&Cgroup>) -> bool {
+        let pod = cgroup.and_then(Cgroup::pod);
+        let is_named = |names: &[String], name: Option<&str>| {
+            names.is_empty() || name.is_some_and(|name| names.iter().any(|wanted| wanted == name))
+        };
         self.cgroup.as_ref().is_none_or(|subtree| cgroup.is_some_and(|cgroup| subtree.contains(&cgroup.path)))
+            && is_named(&self.pods, pod.map(PodNames::pod))
+            && is_named(&self.k8s_namespaces, pod.map(PodNames::namespace))
     }
 
     /// Returns whether the cgroup of an observation matches. Timewait sockets and half-open handshakes have no cgroup.
     pub fn shows_cgroup_of(&self, observation: &Observation<'_>, cgroups: &mut ConnectionCgroups) -> bool {
-        if self.cgroup.is_none() {
+        if !self.needs_cgroup() {
             return true;
         }
         let cgroup = match observation {
@@ -83,7 +98,7 @@ impl Filter {
         attempt: &HandshakeAttempt,
         cgroups: &mut ConnectionCgroups,
     ) -> bool {
-        self.cgroup.is_none() || self.shows_cgroup(cgroups.of_attempt(attempt).as_deref())
+        !self.needs_cgroup() || self.shows_cgroup(cgroups.of_attempt(attempt).as_deref())
     }
 
     /// Returns whether the cgroup of an open connection matches.
@@ -93,7 +108,7 @@ impl Filter {
         cgroups: &mut ConnectionCgroups,
         now: Timestamp,
     ) -> bool {
-        self.cgroup.is_none() || self.shows_cgroup(cgroups.of_connection(connection, now).as_deref())
+        !self.needs_cgroup() || self.shows_cgroup(cgroups.of_connection(connection, now).as_deref())
     }
 
     /// Returns whether the cgroup of a listener matches.
@@ -103,7 +118,7 @@ impl Filter {
         cgroups: &mut ConnectionCgroups,
         now: Timestamp,
     ) -> bool {
-        self.cgroup.is_none() || self.shows_cgroup(cgroups.of_listener(listener, now).as_deref())
+        !self.needs_cgroup() || self.shows_cgroup(cgroups.of_listener(listener, now).as_deref())
     }
 
     /// Returns whether the filter needs both ports, which the first transition of a connection may lack.
@@ -156,6 +171,8 @@ impl Filter {
             pids,
             comms,
             cgroup,
+            pods,
+            k8s_namespaces,
             netns,
             role,
             states,
@@ -170,6 +187,8 @@ impl Filter {
             && pids.is_empty()
             && comms.is_empty()
             && cgroup.is_none()
+            && pods.is_empty()
+            && k8s_namespaces.is_empty()
             && netns.is_none()
             && role.is_none()
             && states.is_empty()
@@ -249,7 +268,7 @@ impl Filter {
         self.shows_endpoints(event.local, event.remote)
             && self.shows_owner(None, None)
             && self.role.is_none()
-            && self.cgroup.is_none()
+            && !self.needs_cgroup()
             && self.netns.is_none_or(|netns| event.netns == Some(netns))
             && (self.states.is_empty()
                 || self.states.iter().any(|&state| state == end.state || state == TcpState::Closed))

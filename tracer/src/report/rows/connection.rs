@@ -12,7 +12,7 @@ use tracer_core::{
 };
 
 use crate::{
-    host::{Cgroup, Container},
+    host::{Cgroup, Container, PodNames, WorkloadKind},
     report::{
         fields::fields,
         rows::{segment_drop::drops, state_span::StatesText},
@@ -21,7 +21,7 @@ use crate::{
             endpoint::{EndpointText, ZonedEndpoint, known_address, known_port, network_type},
             errno,
             handshake::drops_text,
-            name::{EscapedText, ProcessName},
+            name::{CgroupOwnerText, EscapedText, ProcessName},
             quantity::{bytes, duration, microseconds},
             table::table,
             wall_time::{Rfc3339, rfc3339},
@@ -90,6 +90,10 @@ impl<'a> ConnectionRow<'a> {
 
     fn container(&self) -> Option<&'a Container> {
         self.cgroup.and_then(|cgroup| cgroup.owner.container.as_ref())
+    }
+
+    fn pod(&self) -> Option<&'a PodNames> {
+        self.cgroup.and_then(Cgroup::pod)
     }
 }
 
@@ -219,6 +223,20 @@ fields! { ConnectionRow<'_>, |row| {
     backend_address: Option<IpAddr> = row.closed.backend.map(|backend| backend.address);
     /// Client, with `--backends`: port of the backend
     backend_port: Option<u16> = row.closed.backend.map(|backend| backend.port);
+    /// Name of the container, from the files of its runtime or of the kubelet: see [names](#names-of-containers-and-pods)
+    container_name: Option<&str> = row.cgroup.and_then(Cgroup::container_name);
+    /// Namespace of the Kubernetes pod
+    k8s_namespace: Option<&str> = row.pod().map(PodNames::namespace);
+    /// Name of the Kubernetes pod
+    k8s_pod: Option<&str> = row.pod().map(PodNames::pod);
+    /// Name of the container in the Kubernetes pod, as `container_name`
+    k8s_container: Option<&str> = row.cgroup.and_then(Cgroup::container_in_pod);
+    /// Name of the Kubernetes workload, derived from the name of the pod
+    k8s_workload: Option<&str> = row.pod().map(PodNames::workload);
+    /// Kind of the workload, derived from the name of the pod: `deployment`, `statefulset`, `cronjob` or `static_pod`. Null
+    /// if the name has the form of several kinds, or of none
+    k8s_workload_kind: Option<&'static str> =
+        row.pod().and_then(PodNames::workload_kind).map(WorkloadKind::name);
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {
@@ -239,6 +257,7 @@ table! { ConnectionRow<'_>, |row, wide| {
     right 8 "ACCEPT" = duration(row.accept_wait().map(AcceptWait::duration)), if wide;
     right 8 "WRITE" = duration(row.connection.first_write()), if wide;
     right 8 "READ" = duration(row.connection.first_read()), if wide;
+    left 24 "CONTAINER" = OrDash(CgroupOwnerText::of(row.cgroup)), if wide;
     left 23 "BACKEND" = OrDash(row.closed.backend.map(EndpointText)), if wide;
     left 30 "WHY" = WhyText(row.closed), if wide;
     left 0 "STATES" = StatesText(&row.states()), if wide;

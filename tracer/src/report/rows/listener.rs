@@ -8,13 +8,13 @@ use tracer_core::{
 };
 
 use crate::{
-    host::{Cgroup, Container},
+    host::{Cgroup, Container, PodNames, WorkloadKind},
     report::{
         fields::fields,
         text::{
             OrDash, Text,
             endpoint::{EndpointText, known_port},
-            name::{EscapedText, ProcessName},
+            name::{CgroupOwnerText, EscapedText, ProcessName},
             quantity::{duration, microseconds},
             table::table,
         },
@@ -38,6 +38,10 @@ impl<'a> ListenerRow<'a> {
 
     fn container(&self) -> Option<&'a Container> {
         self.cgroup.and_then(|cgroup| cgroup.owner.container.as_ref())
+    }
+
+    fn pod(&self) -> Option<&'a PodNames> {
+        self.cgroup.and_then(Cgroup::pod)
     }
 
     fn unit(&self) -> Option<EscapedText<'a>> {
@@ -131,6 +135,19 @@ fields! { ListenerRow<'_>, |row| {
     unit: Option<EscapedText<'_>> = row.unit();
     /// Inode of the network namespace
     netns: Option<Netns> = row.listener.socket.netns;
+    /// As in `connection`
+    container_name: Option<&str> = row.cgroup.and_then(Cgroup::container_name);
+    /// As in `connection`
+    k8s_namespace: Option<&str> = row.pod().map(PodNames::namespace);
+    /// As in `connection`
+    k8s_pod: Option<&str> = row.pod().map(PodNames::pod);
+    /// As in `connection`
+    k8s_container: Option<&str> = row.cgroup.and_then(Cgroup::container_in_pod);
+    /// As in `connection`
+    k8s_workload: Option<&str> = row.pod().map(PodNames::workload);
+    /// As in `connection`
+    k8s_workload_kind: Option<&'static str> =
+        row.pod().and_then(PodNames::workload_kind).map(WorkloadKind::name);
 }}
 
 table! { ListenerRow<'_>, |row, wide| {
@@ -152,7 +169,7 @@ table! { ListenerRow<'_>, |row, wide| {
     left 0 "OWNER" = OwnerText(row);
 }}
 
-/// The process, the unit and the container.
+/// The process, the unit, and the pod or container.
 #[derive(Clone, Copy, Debug)]
 struct OwnerText<'a>(&'a ListenerRow<'a>);
 
@@ -165,9 +182,6 @@ impl Text for OwnerText<'_> {
         if let Some(unit) = self.0.unit() {
             write!(text, " {}", unit.to_text())?;
         }
-        if let Some(container) = self.0.container() {
-            write!(text, " container {:.12}", container.id)?;
-        }
-        Ok(())
+        CgroupOwnerText::of(self.0.cgroup).map_or(Ok(()), |owner| owner.append_to(text))
     }
 }

@@ -8,13 +8,13 @@ use tracer_core::{
 };
 
 use crate::{
-    host::{Cgroup, Container},
+    host::{Cgroup, Container, PodNames, WorkloadKind},
     report::{
         fields::fields,
         text::{
             OrDash, Text,
             endpoint::{ZonedEndpoint, known_address, known_port, network_type},
-            name::{EscapedText, ProcessName},
+            name::{CgroupOwnerText, EscapedText, ProcessName},
             quantity::{duration, microseconds},
             table::table,
         },
@@ -36,6 +36,10 @@ impl<'a> StuckRow<'a> {
 
     fn container(&self) -> Option<&'a Container> {
         self.cgroup.and_then(|cgroup| cgroup.owner.container.as_ref())
+    }
+
+    fn pod(&self) -> Option<&'a PodNames> {
+        self.cgroup.and_then(Cgroup::pod)
     }
 }
 
@@ -81,6 +85,19 @@ fields! { StuckRow<'_>, |row| {
     /// Index of the interface that the socket is bound to, which is the zone of a link-local address. Null if it is not
     /// bound
     interface: Option<u32> = row.stuck.interface;
+    /// As in `connection`
+    container_name: Option<&str> = row.cgroup.and_then(Cgroup::container_name);
+    /// As in `connection`
+    k8s_namespace: Option<&str> = row.pod().map(PodNames::namespace);
+    /// As in `connection`
+    k8s_pod: Option<&str> = row.pod().map(PodNames::pod);
+    /// As in `connection`
+    k8s_container: Option<&str> = row.cgroup.and_then(Cgroup::container_in_pod);
+    /// As in `connection`
+    k8s_workload: Option<&str> = row.pod().map(PodNames::workload);
+    /// As in `connection`
+    k8s_workload_kind: Option<&'static str> =
+        row.pod().and_then(PodNames::workload_kind).map(WorkloadKind::name);
 }}
 
 table! { StuckRow<'_>, |row, wide| {
@@ -107,7 +124,7 @@ impl Text for AgeText {
     }
 }
 
-/// The process, the container, and when the kernel removes the socket.
+/// The process, the pod or container, and when the kernel removes the socket.
 #[derive(Clone, Copy, Debug)]
 struct OwnerText<'a>(&'a StuckRow<'a>);
 
@@ -120,8 +137,8 @@ impl Text for OwnerText<'_> {
         if self.0.stuck.not_accepted == Some(true) {
             text.write_str(" not accepted")?;
         }
-        if let Some(container) = self.0.container() {
-            write!(text, " container {}", &container.id[..container.id.len().min(12)])?;
+        if let Some(owner) = CgroupOwnerText::of(self.0.cgroup) {
+            owner.append_to(text)?;
         }
         if self.0.stuck.ends_in.is_some() {
             write!(text, " freed in {}", duration(self.0.stuck.ends_in))?;

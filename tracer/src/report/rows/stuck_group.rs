@@ -9,7 +9,7 @@ use tracer_core::{
 };
 
 use crate::{
-    host::Cgroup,
+    host::{Cgroup, PodNames},
     report::{
         fields::fields,
         row::Row,
@@ -78,6 +78,14 @@ fields! { GroupRow<'_>, |row| {
         .cgroup
         .and_then(|cgroup| cgroup.owner.container.as_ref())
         .map(|container| container.id.as_str());
+    /// Name of the oldest connection's container
+    container_name: Option<&str> = row.cgroup.and_then(Cgroup::container_name);
+    /// Namespace of the oldest connection's Kubernetes pod
+    k8s_namespace: Option<&str> = row.cgroup.and_then(Cgroup::pod).map(PodNames::namespace);
+    /// Name of the oldest connection's Kubernetes pod
+    k8s_pod: Option<&str> = row.cgroup.and_then(Cgroup::pod).map(PodNames::pod);
+    /// Name of the oldest connection's Kubernetes workload, derived from the name of the pod
+    k8s_workload: Option<&str> = row.cgroup.and_then(Cgroup::pod).map(PodNames::workload);
 }}
 
 impl Row for GroupRow<'_> {

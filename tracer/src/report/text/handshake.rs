@@ -14,6 +14,8 @@ use crate::report::text::{endpoint::EndpointText, errno, quantity::spaced_durati
 
 /// Totals below this are shown as `3 of 9`, not in percent.
 const FEW: u64 = 20;
+/// Length of a container id.
+const ID_DIGITS: usize = 64;
 /// Retransmission waits that are listed one by one; more are shown as their sum.
 const LISTED_WAITS: u8 = 5;
 
@@ -21,7 +23,10 @@ const LISTED_WAITS: u8 = 5;
 pub fn group_text(key: &GroupKey) -> String {
     match key {
         GroupKey::Unserved(port) => format!("port {port} here, closed"),
-        GroupKey::Container(Some(id)) => escape(id.chars().take(12).collect::<String>().as_bytes()),
+        // A name may be shorter than an id.
+        GroupKey::Container(Some(id)) if id.len() == ID_DIGITS => {
+            escape(id.chars().take(12).collect::<String>().as_bytes())
+        }
         other => group_name(other),
     }
 }
@@ -42,6 +47,10 @@ pub(in crate::report) fn group_name(key: &GroupKey) -> String {
         GroupKey::Process(None) => "unknown process".to_owned(),
         GroupKey::Container(Some(id)) => escape(id.as_bytes()),
         GroupKey::Container(None) => "no container".to_owned(),
+        GroupKey::Pod(Some(name)) | GroupKey::Namespace(Some(name)) | GroupKey::Workload(Some(name)) => {
+            escape(name.as_bytes())
+        }
+        GroupKey::Pod(None) | GroupKey::Namespace(None) | GroupKey::Workload(None) => "no pod".to_owned(),
         GroupKey::Role(role) => role.name().to_owned(),
         GroupKey::All => "all".to_owned(),
         GroupKey::Other => "~other".to_owned(),
@@ -340,5 +349,9 @@ mod tests {
         let key = GroupKey::Container(Some(id.as_str().into()));
         assert_eq!(group_name(&key), id);
         assert_eq!(group_text(&key), "0123456789ab");
+        assert_eq!(
+            group_text(&GroupKey::Container(Some("a-container-with-a-name".into()))),
+            "a-container-with-a-name"
+        );
     }
 }

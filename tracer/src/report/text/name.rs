@@ -7,7 +7,10 @@ use tracer_core::{
     event::{Process, SocketId},
 };
 
-use crate::report::text::write::{Text, display_as_text};
+use crate::{
+    host::Cgroup,
+    report::text::write::{Text, display_as_text},
+};
 
 /// The name of a process, escaped.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,43 @@ impl<'a> EscapedText<'a> {
     }
 }
 
+/// The owner of a cgroup for people: the pod with its namespace, else the name of the container, else the first 12 digits of
+/// its id.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) enum CgroupOwnerText<'a> {
+    /// `NAMESPACE/POD`.
+    Pod(&'a str),
+    /// The container.
+    Container(&'a str),
+}
+
+impl<'a> CgroupOwnerText<'a> {
+    /// Returns the owner of a cgroup; `None` without a container and a named pod.
+    pub(in crate::report) fn of(cgroup: Option<&'a Cgroup>) -> Option<Self> {
+        let cgroup = cgroup?;
+        if let Some(pod) = cgroup.pod() {
+            return Some(Self::Pod(pod.qualified_pod()));
+        }
+        let id = || cgroup.owner.container.as_ref().map(|it| it.id.get(..12).unwrap_or(&it.id));
+        cgroup.container_name().or_else(id).map(Self::Container)
+    }
+
+    /// Writes a space, `pod` or `container`, and the name.
+    pub(in crate::report) fn append_to(self, text: &mut impl fmt::Write) -> fmt::Result {
+        match self {
+            Self::Pod(name) => write!(text, " pod {name}"),
+            Self::Container(name) => write!(text, " container {name}"),
+        }
+    }
+}
+
+impl Text for CgroupOwnerText<'_> {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        let (Self::Pod(name) | Self::Container(name)) = self;
+        text.write_str(name)
+    }
+}
+
 display_as_text!(ProcessName, SocketText);
 
 #[cfg(test)]
@@ -63,6 +103,30 @@ mod tests {
     fn the_longest_name_fits() {
         let process = Process { pid: 1, uid: 0, comm: [0xff; 16] };
         assert_eq!(ProcessName(process).to_string(), "\\xff".repeat(16));
+    }
+
+    #[test]
+    fn people_see_names_rather_than_ids() {
+        use std::sync::Arc;
+
+        use crate::host::PodNames;
+
+        let shown = |cgroup: &Cgroup| {
+            let mut text = String::new();
+            CgroupOwnerText::of(Some(cgroup)).unwrap().append_to(&mut text).unwrap();
+            text
+        };
+        let cgroup = Cgroup::new(format!("/docker/{}", "0123456789abcdef".repeat(4)));
+        assert_eq!(shown(&cgroup), " container 0123456789ab");
+        cgroup.names.set_container("web".into());
+        assert_eq!(shown(&cgroup), " container web");
+        cgroup.names.set_pod(Arc::new(PodNames::new("shop", "web-0", None, "node").unwrap()));
+        assert_eq!(shown(&cgroup), " pod shop/web-0");
+        assert_eq!(
+            shown(&Cgroup::new("/lxc.payload.a-long-machine-name".to_owned())),
+            " container a-long-machine-name"
+        );
+        assert!(CgroupOwnerText::of(Some(&Cgroup::new("/system.slice/a.service".to_owned()))).is_none());
     }
 
     #[test]

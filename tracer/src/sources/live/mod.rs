@@ -26,7 +26,12 @@ pub use crate::sources::live::{
     stream::StopHandle,
 };
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tracer_core::event::{Event, Nanos, Netns, SourceCounts, Timestamp, Translated};
 
@@ -60,7 +65,7 @@ pub enum ModeChoice {
 }
 
 /// Options of the live source.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KernelOptions {
     /// The allowed modes.
     pub mode: ModeChoice,
@@ -83,6 +88,8 @@ pub struct KernelOptions {
     pub twin: bool,
     /// Report the translations of this network namespace.
     pub backends: bool,
+    /// The root directory below which the names of containers and pods are searched.
+    pub host_root: PathBuf,
 }
 
 impl Default for KernelOptions {
@@ -97,6 +104,7 @@ impl Default for KernelOptions {
             snapshot: true,
             twin: true,
             backends: false,
+            host_root: PathBuf::from("/"),
         }
     }
 }
@@ -143,6 +151,7 @@ pub struct KernelSource {
     problems: Vec<String>,
     /// The translations, if they are wanted.
     translations: Option<Translations>,
+    host_root: PathBuf,
 }
 
 /// The translations of the network namespace of this process.
@@ -220,7 +229,7 @@ impl KernelSource {
             existing.channels.retain(|channel| channel.netns() == Some(netns));
         }
         let channels = existing.as_mut().map(|existing| std::mem::take(&mut existing.channels));
-        let origin = origin(mode, &stream.loaded().attached);
+        let origin = origin(mode, &stream.loaded().attached, &options.host_root);
         Ok(Self {
             stream,
             mode,
@@ -229,6 +238,7 @@ impl KernelSource {
             cgroups: origin.resolver.counters(),
             origin: Some(origin),
             problems: existing.iter().flat_map(|existing| existing.problems.clone()).collect(),
+            host_root: options.host_root,
             coverage: existing.as_ref().map_or_else(Coverage::default, |existing| existing.coverage),
             existing,
             early,
@@ -378,16 +388,18 @@ impl Source for KernelSource {
     }
 
     fn origin(&mut self) -> Origin {
-        self.origin.take().unwrap_or_else(|| origin(self.mode, &self.stream.loaded().attached))
+        self.origin
+            .take()
+            .unwrap_or_else(|| origin(self.mode, &self.stream.loaded().attached, &self.host_root))
     }
 }
 
 /// Reads the properties of this host. Call it before the privileges are dropped.
-fn origin(mode: Mode, hooks: &[(Hook, &str)]) -> Origin {
+fn origin(mode: Mode, hooks: &[(Hook, &str)], host_root: &Path) -> Origin {
     Origin {
         clock: host::clock_offset(),
         time_wait: time_wait_model(),
-        resolver: CgroupResolver::new(Duration::ZERO),
+        resolver: CgroupResolver::new(host_root, Duration::ZERO),
         host: HostNames::this(mode.name(), &hooks.iter().map(|(hook, _)| hook.name()).collect::<Vec<_>>()),
     }
 }
