@@ -111,6 +111,7 @@ fn owner(cgroup: &Cgroup, by: HandshakesBy, is_for_people: bool) -> Option<&str>
         HandshakesBy::Namespace => cgroup.pod().map(PodNames::namespace),
         HandshakesBy::Workload => cgroup.pod().map(PodNames::qualified_workload),
         HandshakesBy::Service
+        | HandshakesBy::Backend
         | HandshakesBy::Remote
         | HandshakesBy::RemotePort
         | HandshakesBy::LocalPort
