@@ -33,8 +33,10 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
 )];
 
 /// Programs that the tests start.
-pub(super) const TOOLS: &[&str] =
-    &["bash", "curl", "ip", "mount", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
+pub(super) const TOOLS: &[&str] = &[
+    "bash", "curl", "ip", "mount", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "umount",
+    "unshare",
+];
 
 /// The workspace's programs for the guest.
 pub(crate) struct GuestPrograms {
