@@ -128,14 +128,14 @@ impl<'a> GuestBuild<'a> {
     }
 
     fn cargo(&self, subcommand: &str, profile: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
-        let mut cargo = match &self.foreign {
-            Some(cargo) => cargo.command(subcommand),
-            None => {
+        let mut cargo = self.foreign.as_ref().map_or_else(
+            || {
                 let mut cargo = self.workspace.cargo();
                 cargo.arg(subcommand);
                 cargo
-            }
-        };
+            },
+            |cargo| cargo.command(subcommand),
+        );
         cargo
             .args(arguments)
             .args(["--profile", profile, "--message-format=json-render-diagnostics"])
