@@ -230,7 +230,7 @@ fn doctor_names_a_part_of_the_cgroup_hierarchy() {
     let cgroup = TestCgroup::new("container");
     let mount = cgroup.directory().parent().unwrap();
     let script = "echo $$ > \"$1/cgroup.procs\" && exec unshare --cgroup --mount sh -c \
-                  'mount -t cgroup2 none \"$1\" && exec \"$2\" doctor -o json' sh \"$2\" \"$3\"";
+                  'umount -l \"$1\" && mount -t cgroup2 none \"$1\" && exec \"$2\" doctor -o json' sh \"$2\" \"$3\"";
     let in_container = |program: &Path| {
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(cgroup.directory()).arg(mount).arg(program);

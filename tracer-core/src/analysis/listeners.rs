@@ -302,6 +302,7 @@ mod tests {
             entered: None,
             sequences: None,
             half_open: None,
+            backend: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! connection statistics, and whether the event names a process.
 
 mod after_close;
+mod backends;
 mod close_reasons;
 mod eviction;
 mod handshakes;

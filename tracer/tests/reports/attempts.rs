@@ -44,6 +44,7 @@ pub(crate) fn client(to: Endpoint, duration: u64) -> HandshakeAttempt {
         entered: None,
         sequences: None,
         half_open: None,
+        backend: None,
     }
 }
 

@@ -132,3 +132,10 @@ fn a_story_ends_with_where_segments_were_lost() {
     let refused = HandshakeAttempt { outcome: HandshakeOutcome::Failed(CloseReason::Refused), ..refused };
     assert_eq!(story(&refused), "refused: nobody listens");
 }
+
+#[test]
+fn a_story_names_the_backend_last() {
+    let backend = Some(Endpoint { address: "10.1.2.3".parse().unwrap(), port: 8443 });
+    let slow = HandshakeAttempt { backend, ..lossy(to(), 20 * MS, 1, SECOND) };
+    assert_eq!(story(&slow), "1.02 s = 1 SYN lost (1 s) + 20 ms network; backend 10.1.2.3:8443");
+}

@@ -44,19 +44,14 @@ pub(crate) struct TestedCommit {
 /// # Errors
 /// If the page cannot be read or written, or has no part about the tests and gets none.
 pub(crate) fn write(path: &Path, features: &TestedCommit, tests: Option<&TestedCommit>) -> Result<()> {
-    let tests = match tests {
-        Some(tests) => tests_part(tests)?,
-        None => {
-            let page =
-                fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-            let (_, part) = page.split_once(TESTS).with_context(|| {
-                format!(
-                    "{} has no test results to keep: run `cargo xtask vm` without --smoke",
-                    path.display()
-                )
-            })?;
-            part.to_owned()
-        }
+    let tests = if let Some(tests) = tests {
+        tests_part(tests)?
+    } else {
+        let page = fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
+        let (_, part) = page.split_once(TESTS).with_context(|| {
+            format!("{} has no test results to keep: run `cargo xtask vm` without --smoke", path.display())
+        })?;
+        part.to_owned()
     };
     let page = [HEAD, FEATURES, &features_part(features)?, TESTS, &tests].concat();
     fs::write(path, page).with_context(|| format!("could not write {}", path.display()))

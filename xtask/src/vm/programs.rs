@@ -33,8 +33,10 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
 )];
 
 /// Programs that the tests start.
-pub(super) const TOOLS: &[&str] =
-    &["bash", "curl", "ip", "mount", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "unshare"];
+pub(super) const TOOLS: &[&str] = &[
+    "bash", "curl", "ip", "mount", "nft", "openssl", "setpriv", "sh", "sleep", "ss", "true", "umount",
+    "unshare",
+];
 
 /// The workspace's programs for the guest.
 pub(crate) struct GuestPrograms {
@@ -126,14 +128,14 @@ impl<'a> GuestBuild<'a> {
     }
 
     fn cargo(&self, subcommand: &str, profile: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
-        let mut cargo = match &self.foreign {
-            Some(cargo) => cargo.command(subcommand),
-            None => {
+        let mut cargo = self.foreign.as_ref().map_or_else(
+            || {
                 let mut cargo = self.workspace.cargo();
                 cargo.arg(subcommand);
                 cargo
-            }
-        };
+            },
+            |cargo| cargo.command(subcommand),
+        );
         cargo
             .args(arguments)
             .args(["--profile", profile, "--message-format=json-render-diagnostics"])

@@ -315,8 +315,8 @@ pub(super) const COVERAGE_GAPS: Description = Description {
 pub(super) const HOST_VISIBLE: Description = Description {
     labels: &["namespace"],
     note: "0 in a container. `pid`: existing connections in other network namespaces and processes in other pid namespaces are \
-           missing; `--pid=host`, in Kubernetes `hostPID: true`. `network`: existing connections and the accept queues of the \
-           host are missing; the same remedy. `cgroup`: cgroups and containers of other sockets are missing; \
+           missing; `--pid=host`, in Kubernetes `hostPID: true`. `network`: existing connections of the host are missing; \
+           the same remedy. `cgroup`: cgroups and containers of other sockets are missing; \
            `--cgroupns=host`, or a mount of `/sys/fs/cgroup`. New connections are seen in any case. Absent for a recording, \
            and where it is unknown.",
     ..metric(

@@ -86,7 +86,7 @@ pub fn markdown() -> String {
     let states = |without: &[TcpState]| {
         TcpState::ALL.into_iter().filter(|state| !without.contains(state)).map(TcpState::name).collect()
     };
-    let rows: [(&str, Vec<&str>); 12] = [
+    let rows: [(&str, Vec<&str>); 13] = [
         ("`role`", ROLES.iter().map(|role| role.name()).collect()),
         ("`network_type`", NETWORK_TYPES.to_vec()),
         ("`result`", OutcomeLabel::ALL.iter().map(|outcome| outcome.name()).collect()),
@@ -97,6 +97,7 @@ pub fn markdown() -> String {
         ("`from`, `to`", states(&[])),
         ("`where`", Lost::ALL.iter().map(|lost| lost.name()).collect()),
         ("`gap`", Coverage::NAMES.into_iter().chain([LISTENER_DUMPS]).collect()),
+        ("`namespace`", vec!["pid", "network", "cgroup"]),
         ("`type`", EVENT_TYPES.to_vec()),
         ("`label`", Label::ALL.iter().map(|label| label.name()).chain(["series", "port"]).collect()),
     ];

@@ -221,11 +221,12 @@ fn established(attempt: &HandshakeAttempt) -> String {
         // The final ACK did not arrive. It is known why if this host dropped it; else the client may have had nothing to
         // send for a while.
         Some(HandshakeCaveat::FirstData) => {
-            story.push_str(if attempt.drops.iter().any(|drop| drop.segment == HandshakeSegment::Ack) {
+            let dropped = attempt.drops.iter().any(|drop| drop.segment == HandshakeSegment::Ack);
+            story.push_str(if dropped {
                 " until the client's first data, because the final ACK was dropped"
             } else {
                 " until the client's first data, which it may have waited for"
-            })
+            });
         }
         Some(HandshakeCaveat::FastOpenDeferred) => story.push_str(", from the SYN that the first write sent"),
         Some(HandshakeCaveat::SynAckRetransmitted | HandshakeCaveat::RetransmitSchedule) | None => {}

@@ -48,7 +48,7 @@ impl Roots {
             let partial = self.folder.join(format!("{name}.partial"));
             let _ = fs::remove_dir_all(&partial);
             let mut debootstrap = Command::new("debootstrap");
-            debootstrap.args(["--variant=minbase", "--no-check-valid-until"]);
+            debootstrap.arg("--variant=minbase");
             if !packages.is_empty() {
                 debootstrap.arg(format!("--include={}", packages.join(",")));
             }

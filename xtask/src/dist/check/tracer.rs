@@ -47,7 +47,10 @@ fn traced(child: &mut Child) -> Result<()> {
     let mut log = String::new();
     while !log.contains("tracing TCP") {
         match stderr.recv_timeout(LIMIT) {
-            Ok(line) => log += &format!("{line}\n"),
+            Ok(line) => {
+                log += &line;
+                log.push('\n');
+            }
             Err(_) => bail!("the program did not start tracing; it wrote: {log}"),
         }
     }
