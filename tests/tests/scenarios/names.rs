@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -325,14 +325,10 @@ fn docker_container_has_its_name() {
         return speed::not_possible("the program dockerd is not installed");
     };
     let name = format!("tcptrace-docker-{}", std::process::id());
-    let image = Command::new("tar")
-        .arg("-C")
-        .arg(root.path())
-        .args(["-c", "."])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    docker.run(docker.command(&["import", "-", "tcptrace"]).stdin(image.stdout.unwrap()));
+    let image = host.path().join("image.tar");
+    let image = image.to_str().unwrap();
+    docker.run(Command::new("tar").arg("-C").arg(root.path()).args(["-cf", image, "."]));
+    docker.run(&mut docker.command(&["import", image, "tcptrace"]));
 
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
     let port = format!("PORT={}", sockets::port(&listener));
