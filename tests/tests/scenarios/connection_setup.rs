@@ -1,7 +1,7 @@
 //! Every way in which a connect or an accept succeeds or fails.
 
 use std::{
-    net::Shutdown,
+    net::{Shutdown, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -245,6 +245,10 @@ fn link_local_addresses_have_their_interface(#[values(Mode::Btf, Mode::Tracepoin
     let namespace = Namespace::new();
     namespace.ip("link set lo up");
     namespace.ip("address add fe80::7/64 dev lo nodad");
+    // The kernel adds the route later (`addrconf_dad_work`). Datagram sockets connect without a packet.
+    let to: SocketAddr = "[fe80::7%1]:9".parse().unwrap();
+    let probe = || UdpSocket::bind("[::]:0").and_then(|socket| socket.connect(to)).ok();
+    wait::until("the route to the address", || namespace.run("probe", probe));
     let _inhabitant = namespace.inhabit();
     // The index of `lo` in each namespace.
     let existing = sockets::pair(&namespace, "[fe80::7%1]:0");

@@ -9,6 +9,18 @@ use crate::{process, tools::CargoTool};
 
 const CARGO_CYCLONEDX: CargoTool = CargoTool { name: "cargo-cyclonedx", version: "0.5.9" };
 
+/// Folders of the members of the workspace.
+const MEMBERS: [&str; 8] = [
+    "tracer",
+    "tracer-core",
+    "tracer-core/testing",
+    "tracer-ebpf",
+    "xtask",
+    "tests",
+    "tests/witness",
+    "bench",
+];
+
 /// Writes the list in CycloneDX, which scanners read.
 ///
 /// It is a file beside the program and not data within, because then the packed program is the one that cargo builds.
@@ -21,9 +33,16 @@ pub(super) fn write(release: &Release<'_>) -> Result<PathBuf> {
             .args(["--override-filename", &name])
             .env("SOURCE_DATE_EPOCH", release.timestamp.to_string()),
     )?;
-    let written = release.workspace.root().join("tracer").join(format!("{name}.json"));
+    // The tool writes a list beside the manifest of each member of the workspace, with the paths of this machine.
+    let root = release.workspace.root();
+    let written = root.join("tracer").join(format!("{name}.json"));
+    let text =
+        fs::read_to_string(&written).with_context(|| format!("could not read {}", written.display()))?;
+    for folder in MEMBERS {
+        let _ = fs::remove_file(root.join(folder).join(format!("{name}.json")));
+    }
     let file = release.folder.join(format!("{name}.json"));
-    fs::rename(&written, &file)
-        .with_context(|| format!("could not rename {} to {}", written.display(), file.display()))?;
+    fs::write(&file, text.replace(&root.display().to_string(), "/tcptrace-bpf"))
+        .with_context(|| format!("could not write {}", file.display()))?;
     Ok(file)
 }

@@ -18,6 +18,7 @@ const WANTED: &[&str] = &[
     "dummy",
     "inet_diag",
     "tcp_diag",
+    "nf_conntrack_netlink",
     "nf_tables",
     "nft_chain_nat",
     "nft_counter",
