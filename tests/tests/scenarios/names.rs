@@ -327,8 +327,8 @@ fn docker_container_has_its_name() {
     let name = format!("tcptrace-docker-{}", std::process::id());
     let image = host.path().join("image.tar");
     let image = image.to_str().unwrap();
-    docker.run(Command::new("tar").arg("-C").arg(root.path()).args(["-cf", image, "."]));
-    docker.run(&mut docker.command(&["import", image, "tcptrace"]));
+    succeed(Command::new("tar").arg("-C").arg(root.path()).args(["-cf", image, "."]));
+    succeed(&mut docker.command(&["import", image, "tcptrace"]));
 
     let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
     let port = format!("PORT={}", sockets::port(&listener));
@@ -341,7 +341,7 @@ fn docker_container_has_its_name() {
         wait::pause(Duration::from_millis(300));
         drop((accepted, listener));
     });
-    docker.run(&mut docker.command(&[
+    succeed(&mut docker.command(&[
         "run",
         "--rm",
         "--name",
@@ -404,11 +404,11 @@ impl Docker {
         command.arg("--host").arg(&self.socket).args(arguments);
         command
     }
+}
 
-    fn run(&self, command: &mut Command) {
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 impl Drop for Docker {

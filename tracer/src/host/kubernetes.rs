@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::host::container::{is_hex_id, is_name, is_pod_uid};
+use crate::host::container::{is_hex_id, is_pod_uid};
 
 /// The longest name of an object of Kubernetes, bytes: a DNS subdomain.
 const MAX_NAME: usize = 253;
@@ -120,7 +120,7 @@ impl<'a> ContainerLog<'a> {
         let (pod, rest) = name.strip_suffix(".log")?.split_once('_')?;
         let (namespace, rest) = rest.split_once('_')?;
         let (container, id) = rest.rsplit_once('-')?;
-        (is_name(container) && is_hex_id(id)).then_some(Self { pod, namespace, container, id })
+        (is_kubernetes_name(container) && is_hex_id(id)).then_some(Self { pod, namespace, container, id })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The root of the host's file system.
 
 use std::{
-    io::{self, Read as _},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -75,7 +75,10 @@ pub(super) fn read_file(file: &OwnedFd, limit: u64) -> Result<Vec<u8>, Errno> {
     let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     let duplicate = rustix::io::fcntl_dupfd_cloexec(file, 0)?;
     // The file may grow meanwhile.
-    std::fs::File::from(duplicate).take(limit).read_to_end(&mut content).map_err(errno)?;
+    std::fs::File::from(duplicate)
+        .take(limit)
+        .read_to_end(&mut content)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(content)
 }
 
@@ -90,8 +93,4 @@ pub(super) fn entries(directory: &OwnedFd) -> Result<Dir, Errno> {
     // The duplicate shares its position with the original.
     rustix::fs::seek(&duplicate, SeekFrom::Start(0))?;
     Dir::new(duplicate)
-}
-
-fn errno(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
