@@ -75,7 +75,7 @@ fn connections_wide_table_has_time_and_states(#[values(Mode::Btf, Mode::Tracepoi
     assert_eq!(header[1..=CONNECTIONS.len()], CONNECTIONS);
     assert_eq!(
         header[CONNECTIONS.len() + 1..],
-        ["BY", "RETR", "RTT", "ACCEPT", "WRITE", "READ", "BACKEND", "WHY", "STATES"]
+        ["BY", "RETR", "RTT", "ACCEPT", "WRITE", "READ", "CONTAINER", "BACKEND", "WHY", "STATES"]
     );
     for line in lines {
         let (time, _) = line.split_once(' ').unwrap();
