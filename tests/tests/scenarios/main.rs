@@ -11,6 +11,7 @@ mod after_close;
 mod backends;
 mod closing;
 mod connection_setup;
+mod containers;
 mod deferred;
 mod diagram;
 mod filters;

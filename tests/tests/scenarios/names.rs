@@ -1,23 +1,18 @@
-//! Names of containers and pods, from the files of a kubelet and of container runtimes.
+//! Names of pods, from the files of a kubelet.
 
 use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use rstest::rstest;
-use rustix::{
-    mount::UnmountFlags,
-    process::{Pid, Signal, kill_process},
-};
 use serde_json::Value;
 use socket2::Socket;
 use tcptrace_tests::{
     ChildProcess, Connection, Daemon, Mode, Namespace, Stuck, StuckGroup, Tracer, cgroup::TestCgroup,
-    process::Gate, sockets, speed, tracer::TracerOutput, wait,
+    process::Gate, sockets, tracer::TracerOutput, wait,
 };
 use tempfile::TempDir;
 
@@ -243,181 +238,4 @@ fn stuck_and_the_metrics_have_the_names_of_a_pod() {
     let series =
         page.lines().find(|line| line.starts_with("tcptrace_handshakes_total{") && line.contains(&labels));
     assert!(series.is_some_and(|line| line.ends_with(" 1")), "{page}");
-}
-
-/// A program in a container, which connects to a port of the namespace and closes.
-const CONNECT: &str = "/bin/busybox nc 127.0.0.1 $PORT </dev/null";
-
-/// Makes the file system of a container, with one program.
-fn container_root() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("bin")).unwrap();
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    fs::copy(busybox.expect("the package busybox-static is installed"), root.path().join("bin/busybox"))
-        .unwrap();
-    root
-}
-
-/// The storage of podman is below the host's root that the program gets, so no setting of this machine matters.
-#[test]
-fn podman_container_has_its_name() {
-    let namespace = Namespace::alone();
-    let (host, root) = (tempfile::tempdir().unwrap(), container_root());
-    let name = format!("tcptrace-podman-{}", std::process::id());
-    let storage = host.path().join("var/lib/containers/storage");
-    let run = host.path().join("run");
-    let podman = |arguments: &[&str]| {
-        let mut command = Command::new("podman");
-        command.arg("--root").arg(&storage).arg("--runroot").arg(&run);
-        command.args([
-            "--storage-driver=vfs",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=file",
-            "--runtime=runc",
-        ]);
-        command.args(arguments);
-        namespace
-            .run("podman", || command.output())
-            .unwrap_or_else(|error| panic!("podman cannot start: {error}"))
-    };
-    // Opens the storage, whose folder the program then watches.
-    let listed = podman(&["ps"]);
-    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-
-    let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
-    let port = format!("PORT={}", sockets::port(&listener));
-    let tracer =
-        Tracer::json("connections", &namespace, Mode::Btf, &["--host-root", host.path().to_str().unwrap()]);
-    let accepting = std::thread::spawn(move || {
-        let accepted = sockets::accept(&listener);
-        sockets::wait_for_end(&accepted);
-        // A cgroup that is newer than the last walk is known through its process, while that runs.
-        wait::pause(Duration::from_millis(300));
-        drop((accepted, listener));
-    });
-    // The limits are those that an unprivileged manager of this machine may set.
-    let fixed = [
-        "run",
-        "--rm",
-        "--name",
-        &name,
-        "--network=host",
-        "--ulimit=nofile=512:512",
-        "--ulimit=nproc=512:512",
-    ];
-    let program =
-        ["--env", &port, "--rootfs", root.path().to_str().unwrap(), "/bin/busybox", "sh", "-c", CONNECT];
-    let ran = podman(&[&fixed[..], &program].concat());
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    accepting.join().unwrap();
-    let (client, server) = tracer.finish_both();
-    assert_eq!(client.container_runtime.as_deref(), Some("podman"), "{client:#?}");
-    assert_eq!(client.container_name.as_deref(), Some(name.as_str()), "{client:#?}");
-    assert_eq!((client.k8s_container, server.container_name), (None, None));
-}
-
-/// Where a daemon of Docker runs or can be started. Its files have the container's name at once.
-#[test]
-fn docker_container_has_its_name() {
-    let namespace = Namespace::alone();
-    let (host, root) = (tempfile::tempdir().unwrap(), container_root());
-    let Some(docker) = Docker::start(&namespace, host.path()) else {
-        return speed::not_possible("the program dockerd is not installed");
-    };
-    let name = format!("tcptrace-docker-{}", std::process::id());
-    let image = host.path().join("image.tar");
-    let image = image.to_str().unwrap();
-    succeed(Command::new("tar").arg("-C").arg(root.path()).args(["-cf", image, "."]));
-    succeed(&mut docker.command(&["import", image, "tcptrace"]));
-
-    let listener = namespace.run("server", || sockets::listen("127.0.0.1:0"));
-    let port = format!("PORT={}", sockets::port(&listener));
-    let tracer =
-        Tracer::json("connections", &namespace, Mode::Btf, &["--host-root", host.path().to_str().unwrap()]);
-    let accepting = std::thread::spawn(move || {
-        let accepted = sockets::accept(&listener);
-        sockets::wait_for_end(&accepted);
-        // A cgroup that is newer than the last walk is known through its process, while that runs.
-        wait::pause(Duration::from_millis(300));
-        drop((accepted, listener));
-    });
-    succeed(&mut docker.command(&[
-        "run",
-        "--rm",
-        "--name",
-        &name,
-        "--network=host",
-        "--env",
-        &port,
-        "tcptrace",
-        "/bin/busybox",
-        "sh",
-        "-c",
-        CONNECT,
-    ]));
-    accepting.join().unwrap();
-    let (client, _) = tracer.finish_both();
-    assert_eq!(client.container_runtime.as_deref(), Some("docker"), "{client:#?}");
-    assert_eq!(client.container_name.as_deref(), Some(name.as_str()), "{client:#?}");
-}
-
-/// A daemon of Docker in a network namespace, with its files below a root of its own.
-struct Docker {
-    daemon: std::process::Child,
-    socket: String,
-    exec: PathBuf,
-}
-
-impl Docker {
-    /// Starts the daemon, if it is installed.
-    fn start(namespace: &Namespace, host: &Path) -> Option<Self> {
-        let socket = format!("unix://{}", host.join("docker.sock").display());
-        let exec = host.join("exec");
-        let log = fs::File::create(host.join("dockerd.log")).unwrap();
-        let mut command = Command::new("dockerd");
-        command
-            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"])
-            .arg("--data-root")
-            .arg(host.join("var/lib/docker"))
-            .arg("--exec-root")
-            .arg(&exec)
-            .arg("--pidfile")
-            .arg(host.join("docker.pid"))
-            .arg("--host")
-            .arg(&socket)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        let daemon = namespace.run("dockerd", || command.spawn());
-        let daemon = match daemon {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            other => other.unwrap(),
-        };
-        let docker = Self { daemon, socket, exec };
-        wait::until("the daemon", || {
-            docker.command(&["version"]).output().unwrap().status.success().then_some(())
-        });
-        Some(docker)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.arg("--host").arg(&self.socket).args(arguments);
-        command
-    }
-}
-
-fn succeed(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        if let Some(id) = i32::try_from(self.daemon.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(id, Signal::TERM);
-        }
-        let _ = self.daemon.wait();
-        // The daemon leaves the mount of its network namespace, which would keep the folder.
-        let _ = rustix::mount::unmount(self.exec.join("netns/default"), UnmountFlags::DETACH);
-    }
 }

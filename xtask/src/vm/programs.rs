@@ -27,10 +27,16 @@ const PACKAGES: &[&str] = &["tcptrace-bpf", "tracer-core", "tcptrace-tests"];
 const TESTS: &[&str] = &["core", "owner", "scenarios", "skips", "snapshot"];
 
 /// Tests excluded from the guest: a part of their names, and the reason.
-pub(crate) const EXCLUDED: &[(&str, &str)] = &[(
-    "prometheus::",
-    "needs Prometheus, which exceeds the machine's memory; its input is the same on every kernel",
-)];
+pub(crate) const EXCLUDED: &[(&str, &str)] = &[
+    (
+        "prometheus::",
+        "needs Prometheus, which exceeds the machine's memory; its input is the same on every kernel",
+    ),
+    (
+        "containers::",
+        "needs Podman and Docker, which exceed the machine's memory; their files are the same on every kernel",
+    ),
+];
 
 /// Programs that the tests start.
 pub(super) const TOOLS: &[&str] = &[
