@@ -101,6 +101,7 @@ impl Visibility {
 }
 
 /// Distance of the prefetch from the next record, bytes.
+#[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 256;
 
 fn page_size() -> u32 {
