@@ -4,8 +4,11 @@ use std::process::ExitCode;
 
 use tcptrace_bpf::{
     cli::{Cli, SettingsError},
-    commands,
+    commands::{self, WrongUsage, error_text},
 };
+
+/// The exit status of an invalid command line or configuration.
+const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -13,7 +16,7 @@ fn main() -> ExitCode {
         Err(SettingsError::Usage(error)) => error.exit(),
         Err(error) => {
             print_error(format_args!("{error}"));
-            return ExitCode::FAILURE;
+            return WRONG_USAGE.into();
         }
     };
     if let Err(error) = cli.check() {
@@ -22,14 +25,14 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(format_args!("{error:#}"));
-            ExitCode::FAILURE
+            print_error(format_args!("{}", error_text(&error)));
+            if error.is::<WrongUsage>() { WRONG_USAGE.into() } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// Prints an error on stderr. Ignores errors, because stderr may be closed.
+/// Prints an error on stderr, in one write. Ignores errors, because stderr may be closed.
 fn print_error(error: std::fmt::Arguments<'_>) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "tcptrace-bpf: {error}");
+    let _ = std::io::stderr().write_all(format!("tcptrace-bpf: {error}\n").as_bytes());
 }

@@ -15,6 +15,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bpftool", "loads the object with libbpf, independently of aya"),
     ("jq", "reads the JSON output like a user's script"),
     ("systemd", "systemd-analyze checks the unit in deploy/ and rates its hardening"),
+    ("zsh", "completes command lines"),
+    ("fish", "completes command lines"),
     ("valgrind", "counts instructions"),
     ("curl", "requests pages over TLS"),
     ("openssl", "creates the TLS certificate"),

@@ -388,7 +388,7 @@ fn unreadable_reload_file_is_reported_at_start() {
     daemon.program.wait_for_stderr("LoadCredential=");
     assert!(daemon.program.stderr().contains("SIGHUP will not be able to read"));
     let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_exit();
-    assert_eq!(checked.status.code(), Some(1), "{}", checked.stderr);
+    assert_eq!(checked.status.code(), Some(2), "{}", checked.stderr);
     assert!(checked.stderr.contains("LoadCredential=") && checked.stderr.lines().count() == 1);
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
     let checked = Tracer::start_unready(["serve", "--check", "--web-config", path]).wait_for_exit();

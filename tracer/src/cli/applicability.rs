@@ -231,6 +231,7 @@ pub(super) fn refusal(cli: &Cli, matches: &ArgMatches) -> Option<String> {
     let refused = options.filter(|(_, option)| is_given(option)).find_map(|(rule, option)| {
         let why =
             if rule.commands.contains(&name) { with_others(cli, rule, option)? } else { rule.otherwise };
+        let why = if matches!(name, "completions" | "man") { "it only writes its text" } else { why };
         Some((option, why))
     });
     let refused = refused.or_else(|| own_with_others(cli).into_iter().find(|(option, _)| is_given(option)));
@@ -289,7 +290,7 @@ mod tests {
     use super::*;
 
     /// A command line of each command.
-    const COMMANDS: [&[&str]; 11] = [
+    const COMMANDS: [&[&str]; 13] = [
         &["connections"],
         &["transitions"],
         &["handshakes"],
@@ -301,6 +302,8 @@ mod tests {
         &["record", "a.arrows"],
         &["export", "a.arrows", "--to", "b", "--what", "connections"],
         &["doctor"],
+        &["completions", "bash"],
+        &["man"],
     ];
 
     /// An argument of each option that takes a value.

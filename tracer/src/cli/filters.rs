@@ -10,7 +10,7 @@ use tracer_core::{
 };
 
 use crate::{
-    cli::parsers::{parse_duration, parse_netns},
+    cli::parsers::{Named, parse_duration, parse_netns},
     host::CgroupSubtree,
     report::{Filter, PortSet, parse_network, parse_state},
 };
@@ -38,22 +38,22 @@ pub(crate) struct FilterArguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
     pub(crate) comm: Vec<String>,
     /// A cgroup and its descendants: a directory or a path in the hierarchy
-    #[arg(long, value_name = "PATH", value_parser = CgroupSubtree::parse, global = true)]
+    #[arg(long, value_name = "PATH", value_parser = CgroupSubtree::parse, global = true, hide_short_help = true)]
     pub(crate) cgroup: Option<CgroupSubtree>,
     /// Names of Kubernetes pods
-    #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', global = true, hide_short_help = true)]
     pub(crate) pod: Vec<String>,
     /// Names of Kubernetes namespaces
-    #[arg(long, value_name = "NAME", value_delimiter = ',', global = true)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', global = true, hide_short_help = true)]
     pub(crate) k8s_namespace: Vec<String>,
-    /// A network namespace: a path, an inode, or `self`
-    #[arg(long, value_name = "PATH|INODE|self", value_parser = parse_netns, global = true)]
+    /// A network namespace: a name in /run/netns, a path, an inode, or `self`
+    #[arg(long, value_name = "NAME|PATH|INODE|self", value_parser = parse_netns, global = true, hide_short_help = true)]
     pub(crate) netns: Option<Netns>,
     /// Role of this host
     #[arg(long, value_enum, global = true)]
     pub(crate) role: Option<RoleArgument>,
     /// States left, entered or passed through
-    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = parse_state, global = true)]
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = Named::new(parse_state, TcpState::ALL.map(TcpState::name)), global = true)]
     pub(crate) state: Vec<TcpState>,
     /// Only failed connections
     #[arg(long, global = true)]
@@ -62,10 +62,10 @@ pub(crate) struct FilterArguments {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, global = true)]
     pub(crate) min_duration: Option<Duration>,
     /// Only IPv4
-    #[arg(short = '4', long, conflicts_with = "ipv6", global = true)]
+    #[arg(short = '4', long, conflicts_with = "ipv6", global = true, hide_short_help = true)]
     pub(crate) ipv4: bool,
     /// Only IPv6
-    #[arg(short = '6', long, global = true)]
+    #[arg(short = '6', long, global = true, hide_short_help = true)]
     pub(crate) ipv6: bool,
 }
 
@@ -79,6 +79,11 @@ pub(crate) enum RoleArgument {
 }
 
 impl FilterArguments {
+    /// Returns whether any filter is given.
+    pub(crate) fn selects(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// Builds the filter.
     pub(super) fn filter(&self) -> Filter {
         let filter = self.clone();

@@ -1,22 +1,32 @@
 //! The command line. Its names and meanings are a contract with users' scripts.
 
 mod applicability;
+mod completions;
+mod definition;
 mod diagram;
+mod examples;
 mod export;
 mod filters;
 mod handshakes;
 mod listeners;
+mod man;
+mod man_pages;
 mod parsers;
 mod record;
 mod serve;
 mod settings;
 mod shared;
 mod stuck;
+mod tips;
 
+pub(crate) use completions::CompletionsArguments;
+pub(crate) use definition::command;
 pub(crate) use diagram::DiagramArguments;
 pub(crate) use export::ExportArguments;
 pub(crate) use handshakes::HandshakesArguments;
 pub(crate) use listeners::ListenersArguments;
+pub(crate) use man::ManArguments;
+pub(crate) use man_pages::pages;
 pub(crate) use record::RecordArguments;
 pub(crate) use serve::ServeArguments;
 pub use settings::SettingsError;
@@ -24,7 +34,7 @@ pub(crate) use shared::Shared;
 pub(crate) use stuck::StuckArguments;
 
 use crate::report::Format;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 /// Traces every TCP state transition of this host: lifecycles, handshake times, close reasons, owners.
 ///
@@ -68,6 +78,10 @@ pub(crate) enum Command {
     Export(ExportArguments),
     /// Check what this kernel and these privileges support, and what each missing feature costs
     Doctor,
+    /// Write the completions of a shell to stdout
+    Completions(CompletionsArguments),
+    /// Write the man pages
+    Man(ManArguments),
 }
 
 impl Cli {
@@ -85,7 +99,9 @@ impl Cli {
                 | Command::Diagram(_)
                 | Command::Record(_)
                 | Command::Export(_)
-                | Command::Doctor,
+                | Command::Doctor
+                | Command::Completions(_)
+                | Command::Man(_),
             ) => true,
         }
     }
@@ -101,6 +117,7 @@ impl Cli {
             Some(Command::Handshakes(arguments)) => {
                 arguments.conflict(&self.shared.input).map_or(Ok(()), |it| Err(conflict(it)))
             }
+            Some(Command::Man(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
             _ => Ok(()),
         }
     }
@@ -108,7 +125,7 @@ impl Cli {
 
 /// Returns the error of options that do not go together.
 fn conflict(sentence: impl std::fmt::Display) -> clap::Error {
-    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, sentence)
+    command().error(clap::error::ErrorKind::ArgumentConflict, sentence)
 }
 
 #[cfg(test)]
@@ -117,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_valid() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -161,6 +178,7 @@ mod tests {
         for (arguments, parts) in [
             (["--local-port", "70000"], ["`70000`", "65535"]),
             (["--remote", "10.0.0/8"], ["`10.0.0/8`", "2001:db8::/32"]),
+            (["--latency", "20"], ["`20`", "100ms"]),
             (["--duration", "soon"], ["`soon`", "10s"]),
             (["--duration", "0s"], ["`0s`", "above zero"]),
             (["--buffer", "1"], ["`1`", "4M"]),

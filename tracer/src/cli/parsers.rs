@@ -1,7 +1,8 @@
 //! Parsers of option values. Each error names the value and shows valid ones.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
+use clap::builder::{PossibleValue, TypedValueParser};
 use tracer_core::event::{Nanos, Netns, TcpState};
 
 use crate::{host::parse_spec, recording::Rotation, report::parse_state, sources::live::Hook};
@@ -13,6 +14,45 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         .and_then(|duration| Duration::try_from(duration).ok())
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| format!("`{text}` is not a duration above zero: use 100ms, 10s, 1m30s or 2h"))
+}
+
+/// Parses the duration of a run: a duration, or a number of seconds as `sleep` takes it.
+pub(super) fn parse_run_duration(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => parse_duration(text),
+    }
+}
+
+/// A parser of names that also lists them, for the help, man pages and completions.
+#[derive(Clone)]
+pub(super) struct Named<T> {
+    parse: fn(&str) -> Result<T, String>,
+    names: Vec<&'static str>,
+}
+
+impl<T> Named<T> {
+    /// Uses `parse`, which accepts `names` and perhaps other forms of them.
+    pub(super) fn new(parse: fn(&str) -> Result<T, String>, names: impl Into<Vec<&'static str>>) -> Self {
+        Self { parse, names: names.into() }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Named<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        option: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        self.parse.parse_ref(command, option, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.names.iter().map(PossibleValue::new)))
+    }
 }
 
 /// Parses a size such as `100M` or a time such as `1h`. Sizes end in a capital letter or digit, times in a lowercase
@@ -92,6 +132,15 @@ mod tests {
         assert_eq!(parse_hook("drop"), Ok(Hook::Drop));
         let error = parse_hook("kprobe").unwrap_err();
         assert!(Hook::ALL.into_iter().all(|hook| error.contains(hook.name())), "{error}");
+    }
+
+    #[test]
+    fn a_run_may_have_a_number_of_seconds() {
+        assert_eq!(parse_run_duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_run_duration("1m30s"), Ok(Duration::from_secs(90)));
+        for text in ["0", "-1", "0s", "soon", ""] {
+            assert!(parse_run_duration(text).unwrap_err().contains("10s"), "{text}");
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@
 
 use std::{ffi::OsString, fs, path::Path};
 
-use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, parser::ValueSource};
+use clap::{Arg, ArgMatches, FromArgMatches as _, parser::ValueSource};
 
-use crate::cli::{Cli, Command, applicability, conflict};
+use crate::cli::{Cli, Command, applicability, command, conflict, tips::with_tip};
 
 /// Options that only the command line accepts.
 const COMMAND_LINE_ONLY: &[&str] = &["config", "check", "help", "version"];
@@ -74,7 +74,7 @@ impl Cli {
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, SettingsError> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        let matches = Self::command().try_get_matches_from(&arguments)?;
+        let matches = command().try_get_matches_from(&arguments).map_err(with_tip)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.shared.is_silent_while_running = cli.is_silent_while_running();
         if let Some(refusal) = applicability::refusal(&cli, &matches) {
@@ -124,20 +124,20 @@ fn merge(
         let more = more.map_err(|reason| SettingsError::Value { place: place.clone(), reason })?;
         // Parsed alone first, so that an error can name the place of the value.
         let alone = ["tcptrace-bpf".into(), "serve".into()].into_iter().chain(more.iter().cloned());
-        Cli::command().try_get_matches_from(alone).map_err(|error| {
+        command().try_get_matches_from(alone).map_err(|error| {
             let text = error.to_string();
             let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
             SettingsError::Value { place, reason }
         })?;
         all.extend(more);
     }
-    let matches = Cli::command().try_get_matches_from(all)?;
+    let matches = command().try_get_matches_from(all)?;
     Ok(Cli::from_arg_matches(&matches)?)
 }
 
 /// Returns every option of `serve`, including the shared ones.
 fn options() -> Vec<Arg> {
-    let mut command = Cli::command();
+    let mut command = command();
     command.build();
     command.find_subcommand("serve").map(|serve| serve.get_arguments().cloned().collect()).unwrap_or_default()
 }
@@ -147,7 +147,7 @@ fn name(option: &Arg) -> &str {
 }
 
 fn is_settable(option: &Arg) -> bool {
-    let is_own = Cli::command().get_arguments().all(|shared| shared.get_id() != option.get_id());
+    let is_own = command().get_arguments().all(|shared| shared.get_id() != option.get_id());
     (is_own || applicability::has_use("serve", name(option))) && !COMMAND_LINE_ONLY.contains(&name(option))
 }
 

@@ -6,7 +6,7 @@ use tracer_core::{event::ClockOffset, lifecycle::Observation};
 
 use crate::{
     cli::Shared,
-    commands::print_exit_report,
+    commands::{print_exit_report, quiet_notice::QuietNotice, table_width},
     event_loop::{Consumer, Progress},
     report::{ConnectionCgroups, ConnectionRow, ExitReport, Filter, Sink, Summary},
     sources::Origin,
@@ -20,17 +20,20 @@ pub(super) struct Connections {
     cgroups: ConnectionCgroups,
     /// `None` with `--quiet`.
     report: Option<ExitReport>,
+    notice: QuietNotice,
 }
 
 impl Connections {
     pub(super) fn new(shared: &Shared, origin: Origin) -> Self {
         Self {
-            sink: Sink::new(io::stdout(), shared.output, shared.time),
+            sink: Sink::new(io::stdout(), shared.output, shared.time)
+                .with_width(table_width::of_stdout(shared.output)),
             filter: shared.filter(),
             clock: origin.clock,
             count: shared.count,
             cgroups: ConnectionCgroups::new(origin.resolver),
             report: (!shared.quiet).then(ExitReport::default),
+            notice: QuietNotice::new(shared, "a connection closes"),
         }
     }
 }
@@ -56,7 +59,8 @@ impl Consumer for Connections {
         self.sink.write(&ConnectionRow::new(&closed, cgroup.as_deref(), self.clock))
     }
 
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+    fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        self.notice.print_if_due(self.sink.rows(), &progress);
         self.sink.flush()
     }
 

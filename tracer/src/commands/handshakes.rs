@@ -13,7 +13,7 @@ use tracer_core::{
 
 use crate::{
     cli::{HandshakesArguments, Shared},
-    commands::live_report::LiveReport,
+    commands::{live_report::LiveReport, table_width},
     event_loop::{Consumer, Progress},
     host::{Cgroup, PodNames},
     report::{
@@ -72,8 +72,12 @@ impl Handshakes {
 
     fn table(&self) -> io::Result<String> {
         let groups = usize::try_from(self.limit.unwrap_or(TABLE_GROUPS)).unwrap_or(usize::MAX);
-        let table =
-            HandshakeTable { groups, wide: self.format == Format::Wide, time: self.time, clock: self.clock };
+        let table = HandshakeTable {
+            groups,
+            width: table_width::of_stdout(self.format),
+            time: self.time,
+            clock: self.clock,
+        };
         let mut text = String::new();
         table.write(&self.analysis.report(), &mut text).map_err(io::Error::other)?;
         Ok(text)

@@ -17,7 +17,7 @@ use tracer_core::{
 
 use crate::{
     cli::{HandshakesArguments, Shared},
-    commands::{input::Input, trace},
+    commands::{input::Input, table_width, trace},
     event_loop::{Consumer, Progress},
     report::{
         ConnectionCgroups, Filter, Format, JoinHosts, JoinRow, JoinTable, JoinedHandshakeRow, Sink, Summary,
@@ -173,9 +173,9 @@ fn write_report(
     let report = join.report();
     let slowest = arguments.slowest as usize;
     if matches!(shared.output, Format::Table | Format::Wide) {
-        let wide = shared.output == Format::Wide;
+        let width = table_width::of_stdout(shared.output);
         let mut text = String::new();
-        let table = JoinTable { slowest, wide, time: shared.time, hosts };
+        let table = JoinTable { slowest, width, time: shared.time, hosts };
         table.write(&report, &mut text).map_err(io::Error::other)?;
         let mut stdout = io::stdout().lock();
         return io::Write::write_all(&mut stdout, text.as_bytes())

@@ -15,7 +15,7 @@ use tracer_core::{
 
 use crate::{
     cli::{ListenersArguments, Shared},
-    commands::{listener_dumps::ListenerDumps, live_report::LiveReport, trace},
+    commands::{listener_dumps::ListenerDumps, live_report::LiveReport, table_width, trace},
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, ListenDrops, Visibility},
     report::{Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TimeStyle},
@@ -125,7 +125,7 @@ impl Listeners {
             listeners: self.rows(shown).collect(),
             more: shown.len().saturating_sub(self.limit),
             drops: self.drops(shown),
-            wide: self.format == Format::Wide,
+            width: table_width::of_stdout(self.format),
         };
         let mut text = String::new();
         table.write(&mut text).map_err(io::Error::other)?;

@@ -1,16 +1,20 @@
 //! The commands, one file each. A command connects a source, the core and an output.
 
-/// Prints a line on stderr. Ignores errors, because stderr may be closed.
+/// Prints a line on stderr, in one write, so that lines of other programs do not interrupt it. Ignores errors, because stderr
+/// may be closed.
 macro_rules! stderr_line {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "tcptrace-bpf: {}", format_args!($($text)*));
+        let line = format!("tcptrace-bpf: {}\n", format_args!($($text)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 
+mod completions;
 mod connections;
 mod diagram;
 mod doctor;
+mod error_text;
 mod export;
 mod handshakes;
 mod input;
@@ -18,13 +22,22 @@ mod joined;
 mod listener_dumps;
 mod listeners;
 mod live_report;
+mod man;
+mod quiet_notice;
 mod record;
 mod replay;
 mod serve;
 mod stuck;
+mod table_width;
 mod top;
 mod trace;
 mod transitions;
+mod usage;
+
+pub use error_text::error_text;
+pub use usage::WrongUsage;
+
+use anyhow::Context as _;
 
 use crate::{
     cli::{Cli, Command},
@@ -35,7 +48,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// One sentence with the failure, its cause and the remedy.
+/// One sentence with the failure, its cause and the remedy. [`WrongUsage`] if the configuration is invalid.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match cli.command.as_ref().unwrap_or(&Command::Connections) {
         Command::Connections => {
@@ -56,6 +69,17 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Record(arguments) => record::run(&cli.shared, arguments),
         Command::Export(arguments) => export::run(&cli.shared, arguments),
         Command::Doctor => doctor::run(&cli.shared),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
+    }
+}
+
+/// Writes text to stdout. A closed stdout is success.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("the output cannot be written"),
     }
 }
 

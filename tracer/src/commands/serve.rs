@@ -30,7 +30,10 @@ use crate::{
         systemd,
     },
     cli::{ServeArguments, Shared},
-    commands::input::{Input, Privileges},
+    commands::{
+        WrongUsage, error_text,
+        input::{Input, Privileges},
+    },
     event_loop::{EventLoop, Finished},
     host::Visibility,
     sources::{
@@ -46,16 +49,17 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let started = SystemTime::now();
     // The configuration is validated before anything else.
     let web = match &arguments.web_config {
-        Some(path) => Web::read(path)?,
+        Some(path) => Web::read(path).map_err(WrongUsage::of)?,
         None => Web::default(),
     };
     let labels =
-        label_lists::read(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())?;
+        label_lists::read(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())
+            .map_err(WrongUsage::of)?;
     if arguments.check {
         // `systemctl reload` runs this check first, and a reload has no privileges any more.
         privileges::keep_only(&[]).context("the capabilities could not be dropped")?;
         if let Some(path) = &arguments.web_config {
-            reread(path)?;
+            reread(path).map_err(WrongUsage::of)?;
         }
         if !shared.quiet {
             stderr_line!("the configuration is valid");
@@ -79,7 +83,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     if let Some(path) = &arguments.web_config
         && let Err(error) = reread(path)
     {
-        tracing::warn!("{error:#}");
+        tracing::warn!("{}", error_text(&error));
     }
     crate::host::release_free_memory();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -24,10 +24,10 @@ use tracer_core::{
 
 use crate::{
     cli::{Shared, StuckArguments},
-    commands::{input::visibility, trace},
+    commands::{input::visibility, table_width, trace},
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, PodNames, time_wait_model},
-    report::{Format, GroupRow, Sink, StuckRow},
+    report::{Format, GroupRow, Sink, StuckRow, counted},
     sources::sock_diag::{Existing, SocketSnapshot, existing},
 };
 
@@ -72,9 +72,9 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     }
     let resolver = CgroupResolver::new(&shared.host_root, Duration::ZERO);
     let of = format!(
-        "{} sockets in {} network namespaces{}",
-        dump.sockets.len() + dump.minisocks.len(),
-        dump.namespaces,
+        "{} in {}{}",
+        counted(dump.sockets.len() + dump.minisocks.len(), "socket"),
+        counted(dump.namespaces, "network namespace"),
         if visibility.hides_sockets() { "; others are hidden from this process" } else { "" }
     );
     report(shared, arguments, stuck_connections(&dump, &entered), resolver, &of)
@@ -169,7 +169,7 @@ fn report(
     }
     if !shared.quiet {
         let count: usize = groups.iter().map(|group| group.members.len()).sum();
-        stderr_line!("{count} stuck in {} groups, of {of}", groups.len());
+        stderr_line!("{count} stuck in {}, of {of}", counted(groups.len(), "group"));
     }
     Ok(())
 }
@@ -181,7 +181,8 @@ fn write(
     limit: usize,
     cgroups: &mut Cgroups,
 ) -> io::Result<()> {
-    let mut sink = Sink::new(io::stdout(), shared.output, shared.time);
+    let mut sink =
+        Sink::new(io::stdout(), shared.output, shared.time).with_width(table_width::of_stdout(shared.output));
     sink.begin::<StuckRow>()?;
     for group in groups.iter().take(limit) {
         let cgroup = group.members.first().and_then(|oldest| cgroups.of(oldest));

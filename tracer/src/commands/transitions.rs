@@ -6,7 +6,7 @@ use tracer_core::{event::ClockOffset, lifecycle::Observation};
 
 use crate::{
     cli::Shared,
-    commands::{print_exit_report, print_forgotten},
+    commands::{print_exit_report, print_forgotten, quiet_notice::QuietNotice, table_width},
     event_loop::{Consumer, Progress},
     report::{ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow},
     sources::Origin,
@@ -21,19 +21,22 @@ pub(super) struct Transitions {
     cgroups: ConnectionCgroups,
     /// `None` with `--quiet`.
     report: Option<ExitReport>,
+    notice: QuietNotice,
 }
 
 impl Transitions {
     pub(super) fn new(shared: &Shared, origin: Origin) -> Self {
         let filter = shared.filter();
         Self {
-            sink: Sink::new(io::stdout(), shared.output, shared.time),
+            sink: Sink::new(io::stdout(), shared.output, shared.time)
+                .with_width(table_width::of_stdout(shared.output)),
             cgroups: ConnectionCgroups::new(origin.resolver),
             first: FirstTransitions::new(&filter),
             filter,
             clock: origin.clock,
             count: shared.count,
             report: (!shared.quiet).then(ExitReport::default),
+            notice: QuietNotice::new(shared, "a connection changes its state"),
         }
     }
 
@@ -81,7 +84,8 @@ impl Consumer for Transitions {
         Ok(())
     }
 
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+    fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        self.notice.print_if_due(self.sink.rows(), &progress);
         self.sink.flush()
     }
 

@@ -15,8 +15,9 @@ use crate::report::{
     },
     text::{
         handshake::{fault_text, group_text},
-        quantity::spaced_duration,
+        quantity::{counted, spaced_duration},
         table::append_line,
+        table_width::TableWidth,
         wall_time::TimeStyle,
     },
 };
@@ -26,8 +27,8 @@ use crate::report::{
 pub struct HandshakeTable {
     /// The most groups to list.
     pub groups: usize,
-    /// Adds the failures by reason.
-    pub wide: bool,
+    /// Wide, it has the failures by reason.
+    pub width: TableWidth,
     /// The style of times of day.
     pub time: TimeStyle,
     /// The traced host's clock.
@@ -46,22 +47,23 @@ impl HandshakeTable {
     pub fn write(&self, report: &HandshakeReport<'_>, text: &mut String) -> fmt::Result {
         text.push_str(&headline(report));
         text.push('\n');
-        append_line(text, |line| HandshakeGroupRow::header(line, self.wide, self.time))?;
+        append_line(text, self.width, |line| HandshakeGroupRow::header(line, self.width, self.time))?;
         for group in report.groups.iter().take(self.groups) {
             let row = HandshakeGroupRow::new(group);
-            append_line(text, |line| row.line(line, self.wide, self.time))?;
+            append_line(text, self.width, |line| row.line(line, self.width, self.time))?;
         }
         if report.groups.len() > self.groups {
             let more = &report.groups[self.groups..];
             let count: u64 = more.iter().map(|group| group.stats.count()).sum();
-            writeln!(text, "and {} more groups with {count} handshakes", more.len())?;
+            let handshakes = counted(usize::try_from(count).unwrap_or(usize::MAX), "handshake");
+            writeln!(text, "and {} with {handshakes}", counted(more.len(), "more group"))?;
         }
         if !report.slowest.is_empty() {
             text.push('\n');
-            append_line(text, |line| SlowHandshakeRow::header(line, self.wide, self.time))?;
+            append_line(text, self.width, |line| SlowHandshakeRow::header(line, self.width, self.time))?;
             for (key, attempt) in report.slowest {
                 let row = SlowHandshakeRow::new(key, attempt, self.clock);
-                append_line(text, |line| row.line(line, self.wide, self.time))?;
+                append_line(text, self.width, |line| row.line(line, self.width, self.time))?;
             }
         }
         let drawn = histogram_lines(report.histogram);
@@ -80,11 +82,12 @@ pub fn histogram_lines(histogram: &Histogram) -> Vec<String> {
     }
     let mut head = String::new();
     // Writing to a string does not fail.
-    let _ = HandshakeBucketRow::header(&mut head, false, TimeStyle::None);
+    let _ = HandshakeBucketRow::header(&mut head, TableWidth::Standard, TimeStyle::None);
     let mut lines = vec![head];
     for bucket in histogram.buckets() {
         let mut line = String::new();
-        let _ = HandshakeBucketRow::new(bucket, max_count).line(&mut line, false, TimeStyle::None);
+        let _ =
+            HandshakeBucketRow::new(bucket, max_count).line(&mut line, TableWidth::Standard, TimeStyle::None);
         lines.push(line.trim_end().to_owned());
     }
     if histogram.buckets().any(|bucket| bucket.begins_with_retransmit()) {

@@ -10,6 +10,7 @@ use crate::report::{
     text::{
         joined::{JoinHosts, join_summary},
         table::append_line,
+        table_width::TableWidth,
         wall_time::TimeStyle,
     },
 };
@@ -19,8 +20,8 @@ use crate::report::{
 pub struct JoinTable<'a> {
     /// The most handshakes to list.
     pub slowest: usize,
-    /// Adds the endpoints as the server sees them, and the one-way times.
-    pub wide: bool,
+    /// Wide, it has the endpoints as the server sees them, and the one-way times.
+    pub width: TableWidth,
     /// The style of times of day.
     pub time: TimeStyle,
     /// The names of the hosts.
@@ -42,10 +43,10 @@ impl JoinTable<'_> {
             return Ok(());
         }
         text.push('\n');
-        append_line(text, |line| JoinedHandshakeRow::header(line, self.wide, self.time))?;
+        append_line(text, self.width, |line| JoinedHandshakeRow::header(line, self.width, self.time))?;
         for joined in report.handshakes.iter().take(self.slowest) {
             let row = JoinedHandshakeRow::new(joined, self.hosts);
-            append_line(text, |line| row.line(line, self.wide, self.time))?;
+            append_line(text, self.width, |line| row.line(line, self.width, self.time))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::report::{
     row::Row as _,
     rows::{listener::ListenerRow, listener_drops::ListenerDropsRow},
-    text::{table::append_line, wall_time::TimeStyle},
+    text::{table::append_line, table_width::TableWidth, wall_time::TimeStyle},
 };
 
 /// The listeners, the worst first, and the causes of the drops in each network namespace.
@@ -17,8 +17,8 @@ pub struct ListenerTable<'a> {
     pub more: usize,
     /// The network namespaces of the listeners.
     pub drops: Vec<ListenerDropsRow>,
-    /// Adds the network namespace of each listener.
-    pub wide: bool,
+    /// Wide, it has the network namespace of each listener.
+    pub width: TableWidth,
 }
 
 impl ListenerTable<'_> {
@@ -28,20 +28,22 @@ impl ListenerTable<'_> {
     ///
     /// None: writing to a string does not fail.
     pub fn write(&self, text: &mut String) -> fmt::Result {
-        append_line(text, |line| ListenerRow::header(line, self.wide, TimeStyle::None))?;
+        append_line(text, self.width, |line| ListenerRow::header(line, self.width, TimeStyle::None))?;
         for row in &self.listeners {
-            append_line(text, |line| row.line(line, self.wide, TimeStyle::None))?;
+            append_line(text, self.width, |line| row.line(line, self.width, TimeStyle::None))?;
         }
         if self.listeners.is_empty() && self.more == 0 {
             text.push_str("no listening sockets\n");
         }
         if self.more > 0 {
-            append_line(text, |line| fmt::Write::write_fmt(line, format_args!("and {} more", self.more)))?;
+            append_line(text, self.width, |line| {
+                fmt::Write::write_fmt(line, format_args!("and {} more", self.more))
+            })?;
         }
         let mut gap = "\n";
         for row in self.drops.iter().filter(|row| row.has_causes()) {
             text.push_str(std::mem::take(&mut gap));
-            append_line(text, |line| row.line(line, self.wide, TimeStyle::None))?;
+            append_line(text, self.width, |line| row.line(line, self.width, TimeStyle::None))?;
         }
         Ok(())
     }

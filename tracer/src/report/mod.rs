@@ -41,6 +41,7 @@ pub use text::{
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},
     joined::{JoinHosts, join_summary, joined_story},
-    quantity::duration_text,
+    quantity::{counted, duration_text},
+    table_width::TableWidth,
     wall_time::{Rfc3339, TimeStyle, rfc3339, utc},
 };

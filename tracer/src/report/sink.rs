@@ -8,7 +8,7 @@ use std::{
 use crate::report::{
     csv, json,
     row::Row,
-    text::{table::append_line, wall_time::TimeStyle},
+    text::{table::append_line, table_width::TableWidth, wall_time::TimeStyle},
 };
 
 /// The form of the output.
@@ -34,6 +34,7 @@ const ROW_BYTES: usize = 4 << 10;
 pub struct Sink<W: Write> {
     stream: W,
     format: Format,
+    width: TableWidth,
     time: TimeStyle,
     header_due: bool,
     rows: u64,
@@ -47,7 +48,15 @@ impl<W: Write> Sink<W> {
     /// Creates a sink that writes rows in `format` to `stream`.
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
         let lines = Vec::with_capacity(FLUSH_BYTES + ROW_BYTES);
-        Self { stream, format, time, header_due: true, rows: 0, lines, line: String::new() }
+        let width = if format == Format::Wide { TableWidth::Wide } else { TableWidth::Standard };
+        Self { stream, format, width, time, header_due: true, rows: 0, lines, line: String::new() }
+    }
+
+    /// Sets the width of tables. The default is that of the format.
+    #[must_use]
+    pub fn with_width(mut self, width: TableWidth) -> Self {
+        self.width = width;
+        self
     }
 
     /// Returns how many rows were written.
@@ -65,7 +74,7 @@ impl<W: Write> Sink<W> {
             return Ok(());
         }
         match self.format {
-            Format::Table | Format::Wide => self.table_line(|line, wide, time| R::header(line, wide, time)),
+            Format::Table | Format::Wide => self.table_line(|line, width, time| R::header(line, width, time)),
             Format::Csv => csv::append_header::<R>(&mut self.lines),
             Format::Json => Ok(()),
         }
@@ -81,7 +90,7 @@ impl<W: Write> Sink<W> {
         self.rows += 1;
         match self.format {
             Format::Table | Format::Wide => {
-                self.table_line(|line, wide, time| row.line(line, wide, time))?;
+                self.table_line(|line, width, time| row.line(line, width, time))?;
             }
             Format::Json => {
                 json::append(row, &mut self.lines);
@@ -94,11 +103,11 @@ impl<W: Write> Sink<W> {
 
     fn table_line(
         &mut self,
-        write: impl FnOnce(&mut String, bool, TimeStyle) -> fmt::Result,
+        write: impl FnOnce(&mut String, TableWidth, TimeStyle) -> fmt::Result,
     ) -> io::Result<()> {
         self.line.clear();
-        let wide = self.format == Format::Wide;
-        append_line(&mut self.line, |line| write(line, wide, self.time)).map_err(io::Error::other)?;
+        append_line(&mut self.line, self.width, |line| write(line, self.width, self.time))
+            .map_err(io::Error::other)?;
         self.lines.extend_from_slice(self.line.as_bytes());
         Ok(())
     }
@@ -141,12 +150,12 @@ mod tests {
     }}
 
     impl Row for Plain {
-        fn header(line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
+        fn header(line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
             line.push_str("NUMBER   ");
             Ok(())
         }
 
-        fn line(&self, line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
+        fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
             line.push_str(if self.0 == u32::MAX { return Err(fmt::Error) } else { "row \u{a0} " });
             Ok(())
         }

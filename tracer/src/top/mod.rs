@@ -3,6 +3,7 @@
 //! The tracing thread feeds the [`Model`] and hands a [`Screen`] to the drawing thread. The user's [`Settings`] go the
 //! other way. Nothing here reads a clock: rates and ages come from the events.
 
+mod drill_down;
 mod input;
 mod lines;
 mod model;

@@ -15,7 +15,7 @@ use crate::{
 const HELP: [&str; 15] = [
     "1-6, Tab, click   select a tab",
     "Up Down k j       select a line; wheel, PgUp PgDn Home End too",
-    "Enter             the selected connection with its timeline",
+    "Enter             details of a connection; connections of a group",
     "s                 sort by the next column",
     "r                 reverse the order",
     "f                 filter connections by the next state",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tcptrace_bpf::report::{HandshakeTable, TimeStyle};
+use tcptrace_bpf::report::{HandshakeTable, TableWidth, TimeStyle};
 use tracer_core::{
     analysis::{
         Fault, GroupKey, HandshakeAttempt, HandshakeOutcome, Handshakes, HandshakesBy, HandshakesOptions,
@@ -19,8 +19,12 @@ fn by(by: HandshakesBy) -> HandshakesOptions {
 }
 
 fn table(handshakes: &Handshakes, groups: usize) -> String {
+    table_of(handshakes, groups, TableWidth::Standard)
+}
+
+fn table_of(handshakes: &Handshakes, groups: usize, width: TableWidth) -> String {
     let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
-    let table = HandshakeTable { groups, wide: false, time: TimeStyle::Utc, clock };
+    let table = HandshakeTable { groups, width, time: TimeStyle::Utc, clock };
     let mut text = String::new();
     table.write(&handshakes.report(), &mut text).unwrap();
     text
@@ -43,6 +47,25 @@ fn incident() -> Handshakes {
         handshakes.add(&served(443, end("10.0.2.1", 50_000), 300 * US), None);
     }
     handshakes
+}
+
+#[test]
+fn the_tables_fit_a_terminal_and_keep_the_answer() {
+    for width in [80, 120, 200] {
+        let text = table_of(&incident(), 20, TableWidth::Fit(width));
+        let header = |title: &str| text.lines().position(|line| line.starts_with(title)).unwrap();
+        let (groups, slowest) = (header("GROUP"), header("ENDED"));
+        for line in text.lines().skip(groups).take_while(|line| !line.is_empty()) {
+            assert!(line.chars().count() <= usize::from(width), "{line}");
+        }
+        for line in text.lines().skip(slowest).take_while(|line| !line.is_empty()) {
+            assert!(line.chars().count() <= usize::from(width), "{line}");
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[groups].ends_with("WHY") && lines[slowest].ends_with("STORY"), "{text}");
+        assert_eq!(lines[groups].contains("P90"), width == 200, "{text}");
+        assert_eq!(lines[slowest].contains("LOCAL"), width >= 120, "{text}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use tcptrace_bpf::{
     host::{Cgroup, ListenDrops},
-    report::{ListenerDropsRow, ListenerRow, ListenerTable},
+    report::{ListenerDropsRow, ListenerRow, ListenerTable, TableWidth},
 };
 use tracer_core::{
     analysis::{
@@ -41,7 +41,7 @@ fn dump(length: u32, drops: u32) -> ListenerDump {
     }
 }
 
-fn table(wide: bool, knows_abandoned: bool) -> String {
+fn table(width: TableWidth, knows_abandoned: bool) -> String {
     let mut activity = ListenerActivity::new(dump(0, 11));
     activity.dumped(dump(129, 42));
     let local = |attempt| HandshakeAttempt { local: end("192.0.2.10", 443), ..attempt };
@@ -78,7 +78,7 @@ fn table(wide: bool, knows_abandoned: bool) -> String {
             ListenerDropsRow::new(Some(Netns(4_026_532_000)), Some(ListenDrops::default())),
             ListenerDropsRow::new(Some(Netns(4_026_532_001)), None),
         ],
-        wide,
+        width,
     };
     let mut text = String::new();
     table.write(&mut text).unwrap();
@@ -87,10 +87,10 @@ fn table(wide: bool, knows_abandoned: bool) -> String {
 
 #[test]
 fn the_worst_listener_comes_first_with_the_causes_below() {
-    insta::assert_snapshot!(table(false, true));
+    insta::assert_snapshot!(table(TableWidth::Standard, true));
 }
 
 #[test]
 fn unknown_figures_are_dashes() {
-    insta::assert_snapshot!(table(true, false));
+    insta::assert_snapshot!(table(TableWidth::Wide, false));
 }

@@ -172,6 +172,27 @@ fn connections_are_sorted_searched_and_filtered() {
     assert!(ages.is_sorted_by(|a, b| a >= b), "{ages:?}");
 }
 
+#[test]
+fn enter_on_a_group_lists_its_connections() {
+    let drill = |tab, selected| {
+        let mut settings = Settings { selected, detail: true, state: Some(TcpState::SynSent), ..on(tab) };
+        settings.drill_down(&screen_with(&Settings::default()));
+        let matching = screen_with(&settings).matching;
+        (settings.tab, settings.search, settings.detail, matching)
+    };
+    let screen = screen_with(&Settings::default());
+    let owner = screen.owners[0].process.unwrap();
+    let (tab, search, detail, matching) = drill(Tab::Owners, 0);
+    assert_eq!((tab, search, detail), (Tab::Connections, format!("orders-api {}", owner.pid), false));
+    assert_eq!(matching, screen.owners[0].count);
+    let client = screen.handshakes.iter().position(|group| group.group == "10.0.0.9:8080").unwrap();
+    assert_eq!(drill(Tab::Handshakes, client), (Tab::Connections, "10.0.0.9:8080".to_owned(), false, 7));
+    let port = screen.listeners.unwrap()[0].local.port;
+    assert_eq!(drill(Tab::Listeners, 0).1, format!(":{port} "));
+    assert_eq!(drill(Tab::Connections, 0).0, Tab::Connections);
+    assert!(drill(Tab::Connections, 0).2, "a connection has details");
+}
+
 fn key(code: KeyCode) -> Event {
     Event::Key(KeyEvent::new(code, KeyModifiers::NONE))
 }

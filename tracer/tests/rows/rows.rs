@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use tcptrace_bpf::{
     host::{Cgroup, CgroupOwner, OwnerNames, PodNames},
-    report::{ConnectionRow, Fields, Format, Rfc3339, Row, Sink, TimeStyle, TransitionRow, ValueWriter},
+    report::{
+        ConnectionRow, Fields, Format, Rfc3339, Row, Sink, TableWidth, TimeStyle, TransitionRow, ValueWriter,
+    },
 };
 use tracer_core::{
     event::{ClockOffset, Event, HandshakeSegment, KernelName, SegmentDropped, TcpState, Timestamp},
@@ -195,4 +197,35 @@ fn the_wide_table_says_why_a_connection_was_reset_and_what_was_dropped() {
             "{table}"
         );
     }
+}
+
+#[test]
+fn the_table_of_connections_fits_a_terminal_and_keeps_the_reason() {
+    let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
+    let refused = ScriptedSocket::client(1).step(0, TcpState::SynSent).step(40, TcpState::Closed);
+    let mut tracker = Tracker::new(TrackerOptions::default());
+    let mut tables = Vec::new();
+    for event in refused.flags(error(111)).events() {
+        tracker.observe(&event, &mut |observation| {
+            let Observation::Closed(closed) = observation else { return };
+            for width in [40, 80, 120, 200] {
+                let mut table = Vec::new();
+                Sink::new(&mut table, Format::Table, TimeStyle::Utc)
+                    .with_width(TableWidth::Fit(width))
+                    .write(&ConnectionRow::new(&closed, None, clock))
+                    .expect("a vector takes every row");
+                tables.push((usize::from(width), String::from_utf8(table).expect("rows are UTF-8")));
+            }
+        });
+    }
+    assert_eq!(tables.len(), 4);
+    for (width, table) in &tables {
+        assert!(table.lines().all(|line| line.chars().count() <= *width), "{table}");
+    }
+    let titles =
+        |index: usize| tables[index].1.lines().next().unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(titles(1), ["CLOSED", "PROCESS", "REMOTE", "REASON"]);
+    assert_eq!(titles(2), ["CLOSED", "PROCESS", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "REASON"]);
+    assert_eq!(titles(3).len(), 11);
+    assert!(tables[1].1.lines().nth(1).unwrap().ends_with("refused"), "{}", tables[1].1);
 }

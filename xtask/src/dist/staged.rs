@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -68,26 +69,30 @@ impl Staged {
     }
 }
 
-/// Writes the man pages and completions, and returns their folder.
+/// The completion path of each shell, relative to a prefix such as /usr/local.
+///
+/// Elvish and PowerShell have no standard path; the user's configuration has to load their files.
+const COMPLETIONS: [(&str, &str); 5] = [
+    ("bash", "share/bash-completion/completions/tcptrace-bpf"),
+    ("zsh", "share/zsh/site-functions/_tcptrace-bpf"),
+    ("fish", "share/fish/vendor_completions.d/tcptrace-bpf.fish"),
+    ("elvish", "share/elvish/lib/tcptrace-bpf.elv"),
+    ("powershell", "share/powershell/tcptrace-bpf.ps1"),
+];
+
+/// Writes the man pages and completions with the program of this host, and returns their folder.
 pub(super) fn manual(release: &Release<'_>, cargo: &StaticCargo) -> Result<PathBuf> {
     let folder = release.workspace.root().join("target/package-manual");
     empty(&folder)?;
-    // Uses the profile of the program, so that dependencies are built once.
-    process::run(
-        cargo
-            .command("run")
-            .args([
-                "--quiet",
-                "--package",
-                "tcptrace-bpf",
-                "--example",
-                "manual",
-                "--profile",
-                "release",
-                "--",
-            ])
-            .arg(&folder),
-    )?;
+    let program = cargo.build("tcptrace-bpf", "tcptrace-bpf", "release")?;
+    process::run(Command::new(&program).args(["man", "--to"]).arg(folder.join("share/man/man1")))?;
+    for (shell, path) in COMPLETIONS {
+        let script = process::probe(Command::new(&program).args(["completions", shell]))?
+            .with_context(|| format!("{} wrote no completions of {shell}", program.display()))?;
+        let file = folder.join(path);
+        fs::create_dir_all(file.parent().context("the path has folders")?)?;
+        fs::write(&file, script).with_context(|| format!("could not write {}", file.display()))?;
+    }
     Ok(folder)
 }
 

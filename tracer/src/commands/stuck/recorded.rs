@@ -14,6 +14,7 @@ use crate::{
         trace,
     },
     host::CgroupResolver,
+    report::counted,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
@@ -24,7 +25,7 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
         AtEnd { compute: stuck, value: Arc::clone(&value) }
     })?;
     let stuck = take(&value);
-    let of = format!("{} sockets that were open when the recording ended", stuck.len());
+    let of = format!("{} open when the recording ended", counted(stuck.len(), "socket"));
     let resolver =
         resolver.unwrap_or_else(|| CgroupResolver::recorded(crate::host::RecordedCgroups::default()));
     report(shared, arguments, stuck, resolver, &of)

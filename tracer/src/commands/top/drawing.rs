@@ -126,6 +126,7 @@ fn run_screen(mut terminal: OwnTerminal, shared: &SharedScreen) -> io::Result<()
             if apply(&mut current.settings, &event, regions, lines) == Effect::Redraw {
                 shown = None;
             }
+            current.settings.drill_down(&current.screen);
             current.settings.hold(&current.screen, before);
             if current.settings.quit {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! The value of `--netns PATH|INODE|self`.
+//! The value of `--netns NAME|PATH|INODE|self`.
 
 use std::{
     convert::Infallible,
@@ -18,7 +18,7 @@ pub enum NetnsSpec {
     Own,
     /// An inode, as shown in the output.
     Inode(Netns),
-    /// A file, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    /// A file, such as `/proc/PID/ns/net`, or a name in `/run/netns`, where `ip netns` keeps namespaces.
     Path(PathBuf),
 }
 
@@ -27,7 +27,7 @@ pub enum NetnsSpec {
 pub enum NetnsError {
     /// The path cannot be opened.
     #[error(
-        "cannot open the network namespace {path:?}: {cause}; give a file such as /run/netns/NAME or /proc/PID/ns/net, an inode, or `self`"
+        "cannot open the network namespace {path:?}: {cause}; give a name that `ip netns` lists, a file such as /proc/PID/ns/net, an inode, or `self`"
     )]
     Open {
         /// The path.
@@ -38,13 +38,16 @@ pub enum NetnsError {
     },
     /// The path is not a network namespace.
     #[error(
-        "{path:?} is not a network namespace; give a file such as /run/netns/NAME or /proc/PID/ns/net, an inode, or `self`"
+        "{path:?} is not a network namespace; give a name that `ip netns` lists, a file such as /proc/PID/ns/net, an inode, or `self`"
     )]
     NotANamespace {
         /// The path.
         path: PathBuf,
     },
 }
+
+/// The folder in which `ip netns` names network namespaces.
+const NAMED: &str = "/run/netns";
 
 /// Parses `self`, an inode (a decimal number of at most 32 bits), or a path (anything else). A file named `self` is
 /// `./self`. [`NetnsSpec::inode`] checks that the namespace exists.
@@ -74,10 +77,14 @@ impl NetnsSpec {
     ///
     /// [`NetnsError`] when the path is not a network namespace.
     pub fn inode(&self) -> Result<Netns, NetnsError> {
+        let named;
         let path = match self {
             Self::Own => Path::new("/proc/self/ns/net"),
             Self::Inode(inode) => return Ok(*inode),
-            Self::Path(path) => path,
+            Self::Path(path) => {
+                named = Path::new(NAMED).join(path);
+                if is_name(path) && (named.exists() || !path.exists()) { &named } else { path }
+            }
         };
         match open_namespace(path) {
             Ok((_, inode)) => Ok(inode),
@@ -85,6 +92,12 @@ impl NetnsSpec {
             Err(cause) => Err(NetnsError::Open { path: path.to_owned(), cause: cause.into() }),
         }
     }
+}
+
+/// Returns whether a path may be a name in [`NAMED`]: it has no folder.
+fn is_name(path: &Path) -> bool {
+    let mut parts = path.components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(name)), None) if name == path.as_os_str())
 }
 
 #[cfg(test)]
@@ -115,7 +128,8 @@ mod tests {
     #[test]
     fn errors_name_the_path_the_cause_and_the_remedy() {
         let error = |text: &str| parse_spec(text).inode().unwrap_err().to_string();
-        let remedy = "; give a file such as /run/netns/NAME or /proc/PID/ns/net, an inode, or `self`";
+        let remedy =
+            "; give a name that `ip netns` lists, a file such as /proc/PID/ns/net, an inode, or `self`";
         assert_eq!(
             error("/run/netns/no\x1bsuch"),
             format!(
@@ -125,6 +139,13 @@ mod tests {
         for path in ["/dev/null", "/proc/self/ns/mnt", "/"] {
             assert_eq!(error(path), format!("{path:?} is not a network namespace{remedy}"));
         }
+        assert!(
+            error("no-such-name")
+                .starts_with(r#"cannot open the network namespace "/run/netns/no-such-name": "#)
+        );
+        assert!(
+            error("./no-such-file").starts_with(r#"cannot open the network namespace "./no-such-file": "#)
+        );
         assert!(error("").starts_with("cannot open the network namespace \"\": "));
     }
 

@@ -11,7 +11,7 @@ use crate::report::{
     diagram::characters::{diagram, diagram_lines},
     row::Row as _,
     rows::diagram_edge::DiagramEdgeRow,
-    text::{quantity::spaced_duration, table::append_line, wall_time::TimeStyle},
+    text::{quantity::spaced_duration, table::append_line, table_width::TableWidth, wall_time::TimeStyle},
 };
 
 /// Writes the title, the diagram in characters, and a table of every edge with its times.
@@ -36,9 +36,13 @@ pub fn write_diagram_text(
     }
     text.truncate(text.trim_end().len());
     text.push_str("\n\n");
-    append_line(text, |line| DiagramEdgeRow::header(line, false, TimeStyle::None))?;
+    append_line(text, TableWidth::Standard, |line| {
+        DiagramEdgeRow::header(line, TableWidth::Standard, TimeStyle::None)
+    })?;
     for (edge, stats) in graph.edges() {
-        append_line(text, |line| DiagramEdgeRow::new(edge, stats).line(line, false, TimeStyle::None))?;
+        append_line(text, TableWidth::Standard, |line| {
+            DiagramEdgeRow::new(edge, stats).line(line, TableWidth::Standard, TimeStyle::None)
+        })?;
     }
     Ok(())
 }

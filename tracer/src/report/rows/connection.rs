@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use tracer_core::{
     event::{CgroupId, ClockOffset, KernelName, Nanos, Netns, Process, TcpInfo, Timestamp},
     lifecycle::{
-        AcceptWait, ClosedBy, ClosedConnection, Connection, Handshake, HandshakeCaveat, SegmentDrop,
+        AcceptWait, ClosedBy, ClosedConnection, Connection, Handshake, HandshakeCaveat, Role, SegmentDrop,
         StateSpan,
     },
 };
@@ -241,16 +241,16 @@ fields! { ConnectionRow<'_>, |row| {
 
 table! { ConnectionRow<'_>, |row, wide| {
     [time] "CLOSED" = row.last_seen();
-    right 7 "PID" = OrDash(row.process.map(|process| process.pid));
+    right 7 "PID" = OrDash(row.process.map(|process| process.pid)), drop 5;
     left 15 "PROCESS" = OrDash(row.process.map(ProcessName));
-    left 12 "ROLE" = row.connection.role.name();
-    left 23 "LOCAL" = ZonedEndpoint(row.connection.local, row.interface());
+    left 12 "ROLE" = role_text(row.connection.role), drop 4;
+    left 23 "LOCAL" = ZonedEndpoint(row.connection.local, row.interface()), drop 2;
     left 23 "REMOTE" = ZonedEndpoint(row.connection.remote, row.interface());
-    right 9 "HANDSHAKE" = duration(row.handshake_duration());
-    right 9 "DURATION" = duration(row.duration);
-    right 7 "SENT" = bytes(row.info.map(|info| info.bytes_sent));
-    right 7 "RECV" = bytes(row.info.map(|info| info.bytes_received));
-    left 22 "REASON" = row.closed.close_cause.reason.name();
+    right 9 "HANDSHAKE" = duration(row.handshake_duration()), drop 3;
+    right 9 "DURATION" = duration(row.duration), drop 1;
+    right 7 "SENT" = bytes(row.info.map(|info| info.bytes_sent)), drop 6;
+    right 7 "RECV" = bytes(row.info.map(|info| info.bytes_received)), drop 6;
+    left 22 "REASON" = row.closed.close_cause.reason.name(), least 20;
     left 7 "BY" = row.closed.close_cause.closed_by.map_or("-", ClosedBy::name), if wide;
     right 4 "RETR" = OrDash(row.info.map(|info| info.retransmits)), if wide;
     right 8 "RTT" = duration(row.info.and_then(|info| info.srtt).map(Nanos::from)), if wide;
@@ -262,6 +262,11 @@ table! { ConnectionRow<'_>, |row, wide| {
     left 30 "WHY" = WhyText(row.closed), if wide;
     left 0 "STATES" = StatesText(&row.states()), if wide;
 }}
+
+/// Returns the role; `-` if it is unknown.
+fn role_text(role: Role) -> &'static str {
+    if role == Role::Unknown { "-" } else { role.name() }
+}
 
 /// What the close reason and the times do not say: the kernel's reason for a reset, and what this host dropped of the
 /// handshake; `-` if there is neither.

@@ -9,6 +9,7 @@ use crate::report::{
     row::Row,
     text::{
         quantity::{microseconds, short_duration},
+        table_width::TableWidth,
         wall_time::TimeStyle,
     },
 };
@@ -44,11 +45,11 @@ fields! { HandshakeBucketRow, |row| {
 }}
 
 impl Row for HandshakeBucketRow {
-    fn header(line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
+    fn header(line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
         write!(line, "{:>8}   {:>7}", "FROM", "COUNT")
     }
 
-    fn line(&self, line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
+    fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
         let Bucket { count, lost, .. } = self.bucket;
         let from = short_duration(self.bucket.from);
         // Marks the times at which SYNs are retransmitted.

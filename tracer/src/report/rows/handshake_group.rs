@@ -119,17 +119,17 @@ table! { HandshakeGroupRow<'_>, |row, wide| {
     left 23 "GROUP" = group_text(row.group.key).as_str();
     right 7 "COUNT" = row.group.stats.count();
     right 6 "FAILED" = row.group.stats.not_completed();
-    right 6 "RESENT" = row.group.stats.retransmitted().0;
-    right 8 "P50" = duration(row.p50);
-    right 8 "P90" = duration(row.p90);
+    right 6 "RESENT" = row.group.stats.retransmitted().0, drop 2;
+    right 8 "P50" = duration(row.p50), drop 1;
+    right 8 "P90" = duration(row.p90), drop 5;
     right 8 "P99" = duration(row.p99);
-    right 8 "MAX" = duration(row.max);
-    right 4 "NET" = row.percent(row.group.stats.network());
-    right 4 "WAIT" = row.percent(row.group.stats.retransmit_wait());
+    right 8 "MAX" = duration(row.max), drop 3;
+    right 4 "NET" = row.percent(row.group.stats.network()), drop 4;
+    right 4 "WAIT" = row.percent(row.group.stats.retransmit_wait()), drop 4;
     left 0 "" = "", if wide;
     left 32 "FAILURES" = FailuresText(&row.failures()), if wide;
     left 0 "" = "";
-    left 0 "WHY" = row.faults.as_deref().unwrap_or("-");
+    left 0 "WHY" = row.faults.as_deref().unwrap_or("-"), least 30;
 }}
 
 /// A share in percent.

@@ -146,16 +146,16 @@ fields! { JoinedHandshakeRow<'_>, |row| {
 
 table! { JoinedHandshakeRow<'_>, |row, wide| {
     [time] "ENDED" = wall_time(row.joined.client.ended);
-    left 23 "CLIENT" = EndpointText(row.joined.client.local);
+    left 23 "CLIENT" = EndpointText(row.joined.client.local), drop 1;
     left 23 "SERVER" = EndpointText(row.joined.client.remote);
     left 23 "CLIENT SEEN THERE" = OrDash(row.client_end().map(EndpointText)), if wide;
     left 23 "SERVER SEEN THERE" = OrDash(row.server_end().map(EndpointText)), if wide;
-    right 9 "AT CLIENT" = duration(row.joined.client.duration);
-    right 9 "AT SERVER" = duration(row.server(|server| server.duration).flatten());
+    right 9 "AT CLIENT" = duration(row.joined.client.duration), drop 2;
+    right 9 "AT SERVER" = duration(row.server(|server| server.duration).flatten()), drop 3;
     right 8 "SYN" = duration(row.joined.one_way.syn.map(SpanBounds::middle)), if wide;
     right 8 "SYN-ACK" = duration(row.joined.one_way.syn_ack.map(SpanBounds::middle)), if wide;
     right 8 "ACK" = duration(row.joined.one_way.ack.map(SpanBounds::middle)), if wide;
     right 8 "WITHIN" = duration(row.uncertainty().map(SpanBounds::uncertainty)), if wide;
     left 0 "" = "";
-    left 0 "STORY" = joined_story(row.joined).as_str();
+    left 0 "STORY" = joined_story(row.joined).as_str(), least 30;
 }}

@@ -154,19 +154,19 @@ table! { ListenerRow<'_>, |row, wide| {
     left 23 "LISTENER" = EndpointText(row.listener.socket.local);
     right 6 "QUEUE" = OrDash(row.queue_length());
     right 6 "LIMIT" = OrDash(row.queue_limit());
-    right 6 "PEAK" = OrDash(row.listener.accept_queue_peak);
-    right 9 "HALF-OPEN" = OrDash(row.listener.half_open);
+    right 6 "PEAK" = OrDash(row.listener.accept_queue_peak), drop 1;
+    right 9 "HALF-OPEN" = OrDash(row.listener.half_open), drop 4;
     right 7 "DROPPED" = OrDash(row.listener.drops_during);
-    right 8 "IN-ALL" = OrDash(row.listener.socket.drops);
+    right 8 "IN-ALL" = OrDash(row.listener.socket.drops), drop 7;
     right 8 "ESTAB" = OrDash(row.established());
-    right 9 "ABANDONED" = OrDash(row.abandoned());
-    right 8 "P50" = duration(row.handshake(0.5));
-    right 8 "P99" = duration(row.handshake(0.99));
-    right 8 "WAIT-P50" = duration(row.accept_wait(0.5));
-    right 8 "WAIT-P99" = duration(row.accept_wait(0.99));
+    right 9 "ABANDONED" = OrDash(row.abandoned()), drop 3;
+    right 8 "P50" = duration(row.handshake(0.5)), drop 6;
+    right 8 "P99" = duration(row.handshake(0.99)), drop 2;
+    right 8 "WAIT-P50" = duration(row.accept_wait(0.5)), drop 6;
+    right 8 "WAIT-P99" = duration(row.accept_wait(0.99)), drop 5;
     right 10 "NETNS" = OrDash(row.listener.socket.netns.map(|netns| netns.0)), if wide;
     left 0 "" = "";
-    left 0 "OWNER" = OwnerText(row);
+    left 0 "OWNER" = OwnerText(row), least 15;
 }}
 
 /// The process, the unit, and the pod or container.

@@ -6,7 +6,12 @@ use tracer_core::event::Netns;
 
 use crate::{
     host::ListenDrops,
-    report::{fields::fields, row::Row, rows::listener::ListenerRow, text::wall_time::TimeStyle},
+    report::{
+        fields::fields,
+        row::Row,
+        rows::listener::ListenerRow,
+        text::{table_width::TableWidth, wall_time::TimeStyle},
+    },
 };
 
 /// Why a network namespace dropped connection requests during the run.
@@ -71,11 +76,11 @@ fields! { ListenerDropsRow, |row| {
 }}
 
 impl Row for ListenerDropsRow {
-    fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        ListenerRow::header(line, wide, time)
+    fn header(line: &mut String, width: TableWidth, time: TimeStyle) -> fmt::Result {
+        ListenerRow::header(line, width, time)
     }
 
-    fn line(&self, line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
+    fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
         match self.netns {
             Some(netns) => write!(line, "network namespace {netns}: ")?,
             None => line.push_str("this network namespace: "),

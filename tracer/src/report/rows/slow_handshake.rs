@@ -96,11 +96,11 @@ fields! { SlowHandshakeRow<'_>, |row| {
 
 table! { SlowHandshakeRow<'_>, |row, wide| {
     [time] "ENDED" = row.ended();
-    right 7 "PID" = OrDash(row.attempt.process.map(|process| process.pid));
-    left 15 "PROCESS" = OrDash(row.attempt.process.map(ProcessName));
-    left 23 "LOCAL" = EndpointText(row.attempt.local);
+    right 7 "PID" = OrDash(row.attempt.process.map(|process| process.pid)), drop 3;
+    left 15 "PROCESS" = OrDash(row.attempt.process.map(ProcessName)), drop 1;
+    left 23 "LOCAL" = EndpointText(row.attempt.local), drop 2;
     left 23 "REMOTE" = EndpointText(row.attempt.remote);
     right 8 "TIME" = duration(row.attempt.duration);
     left 0 "" = "";
-    left 0 "STORY" = story(row.attempt).as_str();
+    left 0 "STORY" = story(row.attempt).as_str(), least 30;
 }}

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use tracer_core::{
-    event::Netns,
+    event::{Nanos, Netns},
     lifecycle::{Age, StuckConnection},
 };
 
@@ -105,12 +105,12 @@ table! { StuckRow<'_>, |row, wide| {
     left 11 "STATE" = row.stuck.state.kernel_name();
     right 9 "AGE" = AgeText(row.stuck.age);
     left 0 "" = "";
-    left 23 "LOCAL" = ZonedEndpoint(row.stuck.local, row.stuck.interface);
+    left 23 "LOCAL" = ZonedEndpoint(row.stuck.local, row.stuck.interface), drop 1;
     left 23 "REMOTE" = ZonedEndpoint(row.stuck.remote, row.stuck.interface);
-    right 7 "UNREAD" = OrDash(row.stuck.unread_bytes);
-    right 7 "UNACKED" = OrDash(row.stuck.unacked_bytes);
+    right 7 "UNREAD" = OrDash(row.stuck.unread_bytes), drop 2;
+    right 7 "UNACKED" = OrDash(row.stuck.unacked_bytes), drop 3;
     left 0 "" = "";
-    left 0 "OWNER" = OwnerText(row);
+    left 0 "OWNER" = OwnerText(row), least 20;
 }}
 
 /// An age; `>` marks a lower bound.
@@ -140,9 +140,11 @@ impl Text for OwnerText<'_> {
         if let Some(owner) = CgroupOwnerText::of(self.0.cgroup) {
             owner.append_to(text)?;
         }
-        if self.0.stuck.ends_in.is_some() {
-            write!(text, " freed in {}", duration(self.0.stuck.ends_in))?;
+        match self.0.stuck.ends_in {
+            // The timer is due; the kernel has not run it yet.
+            Some(Nanos(0)) => text.write_str(" freed now"),
+            Some(left) => write!(text, " freed in {}", duration(Some(left))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         text::{
             name::ProcessName,
             quantity::{duration, microseconds},
+            table_width::TableWidth,
             wall_time::TimeStyle,
         },
     },
@@ -89,11 +90,11 @@ fields! { GroupRow<'_>, |row| {
 }}
 
 impl Row for GroupRow<'_> {
-    fn header(line: &mut String, wide: bool, time: TimeStyle) -> fmt::Result {
-        StuckRow::header(line, wide, time)
+    fn header(line: &mut String, width: TableWidth, time: TimeStyle) -> fmt::Result {
+        StuckRow::header(line, width, time)
     }
 
-    fn line(&self, line: &mut String, _wide: bool, _time: TimeStyle) -> fmt::Result {
+    fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
         let states: Vec<String> = self
             .states()
             .iter()

@@ -153,9 +153,9 @@ fields! { TransitionRow, |row| {
 
 table! { TransitionRow, |row, wide| {
     [time] "TIME" = row.time();
-    right 7 "PID" = OrDash(row.process.map(|process| process.pid));
-    left 15 "PROCESS" = OrDash(row.process.map(ProcessName));
-    left 23 "LOCAL" = ZonedEndpoint(row.local, row.interface);
+    right 7 "PID" = OrDash(row.process.map(|process| process.pid)), drop 3;
+    left 15 "PROCESS" = OrDash(row.process.map(ProcessName)), drop 1;
+    left 23 "LOCAL" = ZonedEndpoint(row.local, row.interface), drop 2;
     left 23 "REMOTE" = ZonedEndpoint(row.remote, row.interface);
     left 11 "FROM" = row.from.kernel_name();
     left 11 "TO" = row.to.kernel_name();

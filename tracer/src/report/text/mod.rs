@@ -7,6 +7,7 @@ pub(super) mod joined;
 pub(super) mod name;
 pub(super) mod quantity;
 pub(super) mod table;
+pub(super) mod table_width;
 pub(super) mod wall_time;
 mod write;
 

@@ -91,6 +91,11 @@ pub(in crate::report) fn write_time_of_day(
     Ok(())
 }
 
+/// Returns the characters of the column that [`write_time_of_day`] fills, with the space behind it.
+pub(in crate::report) fn time_width(style: TimeStyle) -> usize {
+    if style == TimeStyle::None { 0 } else { 16 }
+}
+
 /// Writes the title of the column that [`write_time_of_day`] fills.
 pub(in crate::report) fn write_time_title(line: &mut String, title: &str, style: TimeStyle) -> fmt::Result {
     match style {

@@ -87,6 +87,15 @@ pub enum LoadError {
         /// The kernel's reason, on one line.
         reason: String,
     },
+    /// Something between this process and the kernel forbids eBPF: a seccomp filter, an LSM or the kernel's lockdown.
+    #[error(
+        "eBPF is not permitted here: {reason}; the capabilities are there, so a sandbox forbids it: allow the system call \
+         bpf in the seccomp filter of the container or unit, and check AppArmor, SELinux and kernel lockdown"
+    )]
+    Forbidden {
+        /// The kernel's reason, on one line.
+        reason: String,
+    },
     /// The kernel refused the program for transitions.
     #[error("the kernel refused the eBPF program of mode {mode}: {reason}", mode = .mode.name())]
     Program {
@@ -435,7 +444,7 @@ fn load_object(config: &Config, options: LoadOptions) -> Result<(Ebpf, Reading),
         .map_max_entries("CHUNKS", division.chunks())
         .map_max_entries("RING", division.ring)
         .load(&object()?)
-        .map_err(|error| LoadError::Refused { reason: object_reason(&error) })?;
+        .map_err(|error| refused(&error))?;
     let lanes = Lanes::new(&ebpf, &division).map_err(LoadError::Mapping)?;
     let missing = || LoadError::Refused { reason: "it has no usable map `RING`".to_owned() };
     let ring = ebpf.take_map("RING").ok_or_else(missing)?;
@@ -512,6 +521,19 @@ fn program_reason(error: &ProgramError) -> String {
         ProgramError::SyscallError(error) => format!("{} failed: {}", error.call, error.io_error),
         other => other.to_string(),
     }
+}
+
+/// Returns why the kernel refused the object: its errno tells a sandbox from an old kernel.
+fn refused(error: &EbpfError) -> LoadError {
+    let reason = object_reason(error);
+    // Privileges are checked before, so EPERM comes from elsewhere.
+    if is_forbidden(error) { LoadError::Forbidden { reason } } else { LoadError::Refused { reason } }
+}
+
+fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn object_reason(error: &EbpfError) -> String {

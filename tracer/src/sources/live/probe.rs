@@ -55,7 +55,10 @@ pub(crate) fn all() -> Vec<Check> {
         Err(error) => (Err(error), None, None),
     };
     let tracepoint_mode = load::load(Mode::Tracepoint, options);
-    let ring_buffer = hooks.is_some() || tracepoint_mode.is_ok();
+    let ring_buffer = match (&skip_count, &tracepoint_mode) {
+        (Ok(_), _) | (_, Ok(_)) => Ok(()),
+        (_, Err(error)) => Err(error.to_string()),
+    };
     let visibility = Visibility::of(&NamespaceFacts::read(Path::new("/proc")));
     let mut checks = vec![
         Check { name: "kernel", finding: Finding::Found(kernel_release()), cost: "" },
@@ -81,19 +84,21 @@ pub(crate) fn all() -> Vec<Check> {
         Check {
             name: "tracefs",
             finding: match tracefs::mounted() {
-                Some(path) => Finding::Found(path.display().to_string()),
+                Some(path) => match tracefs::check_readable(&path) {
+                    Ok(()) => Finding::Found(path.display().to_string()),
+                    Err(error) => Finding::Missing(error.to_string()),
+                },
                 None => Finding::Missing("not mounted at /sys/kernel/tracing".to_owned()),
             },
             cost: "nothing if mode tracepoint may mount it privately",
         },
         Check {
             name: "ring buffer",
-            finding: if ring_buffer {
-                Finding::Found("BPF_MAP_TYPE_RINGBUF".to_owned())
-            } else {
-                Finding::Missing("no program with a ring buffer could be loaded".to_owned())
+            finding: match ring_buffer {
+                Ok(()) => Finding::Found("BPF_MAP_TYPE_RINGBUF".to_owned()),
+                Err(reason) => Finding::Missing(format!("no program with a ring buffer could be loaded: {reason}")),
             },
-            cost: "nothing can be traced: kernel 5.8 has it",
+            cost: "nothing can be traced",
         },
         Check {
             name: "mode btf",

@@ -1,6 +1,9 @@
 //! Reads the record layout of the classic tracepoint from its `format` file in tracefs.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use tracer_ebpf::CtxLayout;
 
@@ -18,7 +21,7 @@ pub enum TracefsError {
     )]
     NotMounted(io::Error),
     /// The format file cannot be read.
-    #[error("cannot read the tracepoint's layout {path}: {source}; run as root or use `--mode btf`")]
+    #[error("tracefs is mounted, but {path} cannot be read: {source}; run as root or use `--mode btf`")]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -48,8 +51,31 @@ pub fn with_tracefs<T>(work: impl FnOnce() -> T) -> Result<T, TracefsError> {
 }
 
 /// Returns the directory where tracefs is mounted; `None` if it is not.
+///
+/// It may be mounted and not be readable, because by default only root may read it.
 pub fn mounted() -> Option<PathBuf> {
-    MOUNT_POINTS.iter().map(PathBuf::from).find(|path| path.join("events").exists())
+    MOUNT_POINTS.iter().map(PathBuf::from).find(|path| is_tracefs(path))
+}
+
+fn is_tracefs(path: &Path) -> bool {
+    /// `TRACEFS_MAGIC` in include/uapi/linux/magic.h.
+    const TRACEFS_MAGIC: u32 = 0x7472_6163;
+    // The width of the field differs between architectures; the number has 32 bits.
+    rustix::fs::statfs(path)
+        .is_ok_and(|stat| u32::try_from(stat.f_type).is_ok_and(|magic| magic == TRACEFS_MAGIC))
+}
+
+/// Checks that this process may read the tracepoints in a mounted tracefs.
+///
+/// # Errors
+///
+/// [`TracefsError::Unreadable`] names the folder and the cause.
+pub fn check_readable(root: &Path) -> Result<(), TracefsError> {
+    let path = root.join("events");
+    match fs::read_dir(&path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(TracefsError::Unreadable { path, source }),
+    }
 }
 
 fn mount_privately() -> io::Result<()> {
