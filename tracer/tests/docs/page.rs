@@ -7,7 +7,7 @@ use std::{
 
 use crate::markdown::code;
 
-pub(crate) const DOCUMENTS: [&str; 32] = [
+pub(crate) const DOCUMENTS: [&str; 33] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -40,6 +40,7 @@ pub(crate) const DOCUMENTS: [&str; 32] = [
     "docs/stuck.md",
     "docs/top.md",
     "docs/transitions.md",
+    "docs/troubleshooting.md",
 ];
 
 pub(crate) fn root() -> PathBuf {
