@@ -14,9 +14,9 @@ use clap_mangen::roff::{Inline, Roff, bold, roman};
 use tcptrace_bpf::{
     cli::Cli,
     report::{
-        ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow, ListenerRow,
-        SlowHandshakeRow, StuckRow, TransitionRow,
+        ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _,
+        GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
+        ListenerRow, ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
     },
 };
 
@@ -106,6 +106,7 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
             ("join", JoinRow::FIELDS),
             ("joined_handshake", JoinedHandshakeRow::FIELDS),
         ],
+        "compare" => vec![("comparison", ComparisonRow::FIELDS), ("shift", ShiftRow::FIELDS)],
         "diagram" => {
             vec![("diagram_edge", DiagramEdgeRow::FIELDS), ("diagram_state", DiagramStateRow::FIELDS)]
         }

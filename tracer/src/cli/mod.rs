@@ -1,6 +1,7 @@
 //! The command line. Its names and meanings are a contract with users' scripts.
 
 mod applicability;
+mod compare;
 mod diagram;
 mod export;
 mod filters;
@@ -13,6 +14,7 @@ mod settings;
 mod shared;
 mod stuck;
 
+pub(crate) use compare::CompareArguments;
 pub(crate) use diagram::DiagramArguments;
 pub(crate) use export::ExportArguments;
 pub(crate) use handshakes::HandshakesArguments;
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Transitions,
     /// Show which handshakes are slow, how slow, and why
     Handshakes(HandshakesArguments),
+    /// Compare two recordings, or a recording with now: which groups became worse or better
+    Compare(CompareArguments),
     /// List the listening sockets with their queues, drops and handshakes, the worst first
     Listeners(ListenersArguments),
     /// List connections that stay too long in a state, with their owner
@@ -82,6 +86,7 @@ impl Cli {
             Some(Command::Listeners(_)) => !draws,
             Some(
                 Command::Stuck(_)
+                | Command::Compare(_)
                 | Command::Diagram(_)
                 | Command::Record(_)
                 | Command::Export(_)
@@ -98,6 +103,7 @@ impl Cli {
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
             Some(Command::Export(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
+            Some(Command::Compare(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
             Some(Command::Handshakes(arguments)) => {
                 arguments.conflict(&self.shared.input).map_or(Ok(()), |it| Err(conflict(it)))
             }
@@ -143,6 +149,7 @@ mod tests {
         for (arguments, part) in [
             (&["handshakes", "--join", "b"][..], "add --input"),
             (&["handshakes", "--join", "-", "-i", "-"], "both read stdin"),
+            (&["compare", "-", "-"], "both read stdin"),
             (&["export", "a", "--to", "b.csv"], "--what connections"),
             (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
             (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),

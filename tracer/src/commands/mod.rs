@@ -8,6 +8,7 @@ macro_rules! stderr_line {
     }};
 }
 
+mod compare;
 mod connections;
 mod diagram;
 mod doctor;
@@ -48,6 +49,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Handshakes(arguments) => {
             trace::trace(&cli.shared, |origin| handshakes::Handshakes::new(&cli.shared, arguments, origin))
         }
+        Command::Compare(arguments) => compare::run(&cli.shared, arguments),
         Command::Top => top::run(&cli.shared),
         Command::Diagram(arguments) => diagram::run(&cli.shared, arguments),
         Command::Listeners(arguments) => listeners::run(&cli.shared, arguments),
