@@ -157,7 +157,8 @@ impl HandshakeAttempt {
         }
     }
 
-    fn of(connection: &Connection, ended: Timestamp) -> Self {
+    /// Returns a completed attempt of a connection, without what only the handshake tells.
+    pub(super) fn of(connection: &Connection, ended: Timestamp) -> Self {
         let state = if connection.role == Role::Server { TcpState::SynReceived } else { TcpState::SynSent };
         Self {
             ended,

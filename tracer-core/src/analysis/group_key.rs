@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{analysis::HandshakeAttempt, event::Endpoint, lifecycle::Role};
+use crate::{
+    analysis::HandshakeAttempt,
+    event::Endpoint,
+    lifecycle::{ClosedConnection, Role},
+};
 
 /// The attribute that handshakes are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +36,13 @@ pub enum HandshakesBy {
     Role,
     /// No grouping: one group of all handshakes.
     None,
+}
+
+impl HandshakesBy {
+    /// Returns whether the groups share the container, pod, namespace or workload of the socket.
+    pub const fn is_owner(self) -> bool {
+        matches!(self, Self::Container | Self::Pod | Self::Namespace | Self::Workload)
+    }
 }
 
 /// The attribute that the handshakes of a group share.
@@ -91,5 +102,14 @@ impl GroupKey {
             HandshakesBy::Role => Self::Role(attempt.role),
             HandshakesBy::None => Self::All,
         }
+    }
+
+    /// Returns the group key of a closed connection: that of its handshake.
+    pub fn of_closed(closed: &ClosedConnection<'_>, by: HandshakesBy, owner: Option<Arc<str>>) -> Self {
+        let attempt = HandshakeAttempt {
+            backend: closed.backend,
+            ..HandshakeAttempt::of(closed.connection, closed.closed)
+        };
+        Self::of(&attempt, by, owner)
     }
 }

@@ -4,6 +4,7 @@
 //! memory is bounded, and everything over a limit is counted.
 
 mod attempt;
+mod compare;
 mod group_key;
 mod handshakes;
 mod histogram;
@@ -15,6 +16,10 @@ mod sketch;
 mod state_graph;
 
 pub use attempt::{HandshakeAttempt, HandshakeOutcome, TimeSplit};
+pub use compare::{
+    ComparePeriod, CompareReport, ComparedGroup, MAX_COMPARED_GROUPS, MAX_COMPARED_SAMPLES, MIN_SHIFT,
+    MIN_SHIFT_PERCENT, Measure, PeriodShare, SIGNIFICANCE, Shift, Verdict,
+};
 pub use group_key::{GroupKey, HandshakesBy};
 pub use handshakes::{GroupReport, HandshakeReport, HandshakeStats, Handshakes, HandshakesOptions};
 pub use histogram::{Bucket, Histogram};

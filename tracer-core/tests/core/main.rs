@@ -6,6 +6,7 @@
 mod after_close;
 mod backends;
 mod close_reasons;
+mod compare;
 mod eviction;
 mod handshakes;
 mod identity;

@@ -26,11 +26,20 @@ const RULES: &[Rule] = &[
         commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve"],
         live: false,
         otherwise: "`listeners`, `record` and `doctor` look at this host, whose sockets a recording does not contain, and \
-                    `export` takes its recordings without an option",
+                    `compare` and `export` take their recordings without an option",
     },
     Rule {
         options: &["output"],
-        commands: &["connections", "transitions", "handshakes", "listeners", "stuck", "diagram", "doctor"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "compare",
+            "listeners",
+            "stuck",
+            "diagram",
+            "doctor",
+        ],
         live: false,
         otherwise: "it writes no rows to stdout; `export` has --format",
     },
@@ -40,6 +49,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -53,7 +63,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         options: &["count"],
-        commands: &["connections", "transitions", "handshakes", "listeners", "stuck", "record"],
+        commands: &["connections", "transitions", "handshakes", "compare", "listeners", "stuck", "record"],
         live: false,
         otherwise: "it writes no lines to count; use --duration to end it early",
     },
@@ -69,6 +79,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -81,13 +92,23 @@ const RULES: &[Rule] = &[
     },
     Rule {
         options: &["no-snapshot"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "serve", "record"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "compare",
+            "stuck",
+            "top",
+            "diagram",
+            "serve",
+            "record",
+        ],
         live: true,
         otherwise: "it reads no events from the kernel, or lists the sockets that exist",
     },
     Rule {
         options: &["backends"],
-        commands: &["connections", "handshakes", "record"],
+        commands: &["connections", "handshakes", "compare", "record"],
         live: true,
         otherwise: "it shows no backends; use `connections` or `handshakes`, or `record` them for these",
     },
@@ -97,6 +118,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -114,6 +136,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -130,6 +153,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -148,6 +172,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -164,6 +189,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -180,6 +206,7 @@ const RULES: &[Rule] = &[
             "connections",
             "transitions",
             "handshakes",
+            "compare",
             "listeners",
             "stuck",
             "top",
@@ -191,13 +218,22 @@ const RULES: &[Rule] = &[
     },
     Rule {
         options: &["remote-port", "remote", "state", "min-duration"],
-        commands: &["connections", "transitions", "handshakes", "stuck", "top", "diagram", "export"],
+        commands: &[
+            "connections",
+            "transitions",
+            "handshakes",
+            "compare",
+            "stuck",
+            "top",
+            "diagram",
+            "export",
+        ],
         live: false,
         otherwise: NO_FILTER,
     },
     Rule {
         options: &["role"],
-        commands: &["connections", "transitions", "handshakes", "top", "diagram", "export"],
+        commands: &["connections", "transitions", "handshakes", "compare", "top", "diagram", "export"],
         live: false,
         otherwise: "it does not know which end opened a connection, or it shows none; select with --local-port or \
                     --remote-port, and `record` everything",
@@ -257,9 +293,13 @@ fn own_with_others(cli: &Cli) -> Vec<(&'static str, &'static str)> {
 /// Returns why another option makes this one useless; none if it has a use.
 fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
     let reads_recording = !cli.shared.input.is_empty();
+    let only_reads = matches!(&cli.command, Some(Command::Compare(arguments)) if arguments.after.is_some());
     let traces = !reads_recording && cli.shared.duration.is_some();
     let is_look = matches!(cli.command, Some(Command::Stuck(_))) && !reads_recording && !traces;
     match option {
+        _ if only_reads && (rule.live || matches!(option, "verbose" | "host-root")) => {
+            Some("with AFTER it reads only recordings")
+        }
         _ if rule.live && reads_recording => Some("with --input it reads no events from the kernel"),
         "host-root" if reads_recording => Some("with --input the names come from the recording"),
         "verbose" if reads_recording && !matches!(cli.command, Some(Command::Serve(_))) => {
@@ -290,10 +330,11 @@ mod tests {
     use super::*;
 
     /// A command line of each command.
-    const COMMANDS: [&[&str]; 13] = [
+    const COMMANDS: [&[&str]; 14] = [
         &["connections"],
         &["transitions"],
         &["handshakes"],
+        &["compare", "a.arrows"],
         &["listeners"],
         &["stuck", "--duration", "1s"],
         &["top"],
@@ -411,6 +452,7 @@ mod tests {
                 &["handshakes", "-i", "a", "--join", "b", "-n", "3"],
                 "--count: with --join it makes no groups; --slowest",
             ),
+            (&["compare", "a", "b", "--buffer", "8M"], "--buffer: with AFTER it reads only recordings"),
             (&["serve", "-q", "--log-level", "debug"], "--log-level: --quiet and --verbose"),
         ] {
             let error = read(line).unwrap_err();
@@ -419,6 +461,7 @@ mod tests {
         for line in [
             &["serve", "-i", "a.arrows", "-v"][..],
             &["stuck", "--duration", "1s", "--buffer", "8M"],
+            &["compare", "a", "b", "--remote-port", "80"],
             &["stuck", "--host-root", "/"],
             &["stuck", "-i", "a.arrows", "--max-connections", "5"],
             &["stuck", "-o", "csv"],

@@ -114,6 +114,20 @@ pub(crate) fn examples(command: &str) -> &'static [Example] {
                 ]
             }
         }
+        "compare" => {
+            const {
+                &[
+                    example(
+                        "tcptrace-bpf compare before.arrows after.arrows",
+                        "What a change did to handshakes and closes",
+                    ),
+                    example(
+                        "sudo tcptrace-bpf compare before.arrows --by remote_port -d 5m",
+                        "A recording and the next five minutes",
+                    ),
+                ]
+            }
+        }
         "diagram" => {
             const {
                 &[

@@ -9,9 +9,9 @@ use clap_mangen::{
 use crate::{
     cli::{definition::documented, examples::examples},
     report::{
-        ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, GroupRow,
+        ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, GroupRow,
         HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow, ListenerRow,
-        SlowHandshakeRow, StuckRow, TransitionRow,
+        ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
     },
 };
 
@@ -161,6 +161,7 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
             ("join", JoinRow::FIELDS),
             ("joined_handshake", JoinedHandshakeRow::FIELDS),
         ],
+        "compare" => vec![("comparison", ComparisonRow::FIELDS), ("shift", ShiftRow::FIELDS)],
         "diagram" => {
             vec![("diagram_edge", DiagramEdgeRow::FIELDS), ("diagram_state", DiagramStateRow::FIELDS)]
         }

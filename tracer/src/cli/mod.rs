@@ -3,6 +3,7 @@
 mod applicability;
 mod completions;
 mod definition;
+mod compare;
 mod diagram;
 mod examples;
 mod export;
@@ -21,6 +22,7 @@ mod tips;
 
 pub(crate) use completions::CompletionsArguments;
 pub(crate) use definition::command;
+pub(crate) use compare::CompareArguments;
 pub(crate) use diagram::DiagramArguments;
 pub(crate) use export::ExportArguments;
 pub(crate) use handshakes::HandshakesArguments;
@@ -62,6 +64,8 @@ pub(crate) enum Command {
     Transitions,
     /// Show which handshakes are slow, how slow, and why
     Handshakes(HandshakesArguments),
+    /// Compare two recordings, or a recording with now: which groups became worse or better
+    Compare(CompareArguments),
     /// List the listening sockets with their queues, drops and handshakes, the worst first
     Listeners(ListenersArguments),
     /// List connections that stay too long in a state, with their owner
@@ -96,6 +100,7 @@ impl Cli {
             Some(Command::Listeners(_)) => !draws,
             Some(
                 Command::Stuck(_)
+                | Command::Compare(_)
                 | Command::Diagram(_)
                 | Command::Record(_)
                 | Command::Export(_)
@@ -114,6 +119,7 @@ impl Cli {
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
             Some(Command::Export(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
+            Some(Command::Compare(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
             Some(Command::Handshakes(arguments)) => {
                 arguments.conflict(&self.shared.input).map_or(Ok(()), |it| Err(conflict(it)))
             }
@@ -160,6 +166,7 @@ mod tests {
         for (arguments, part) in [
             (&["handshakes", "--join", "b"][..], "add --input"),
             (&["handshakes", "--join", "-", "-i", "-"], "both read stdin"),
+            (&["compare", "-", "-"], "both read stdin"),
             (&["export", "a", "--to", "b.csv"], "--what connections"),
             (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
             (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),

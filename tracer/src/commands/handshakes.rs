@@ -56,11 +56,7 @@ impl Handshakes {
     }
 
     fn needs_cgroups(&self) -> bool {
-        let by_owner = matches!(
-            self.analysis.by(),
-            HandshakesBy::Container | HandshakesBy::Pod | HandshakesBy::Namespace | HandshakesBy::Workload
-        );
-        by_owner || self.filter.needs_cgroup()
+        self.analysis.by().is_owner() || self.filter.needs_cgroup()
     }
 
     fn cgroup(&mut self, attempt: &HandshakeAttempt) -> Option<Arc<Cgroup>> {
@@ -105,7 +101,7 @@ impl Handshakes {
 }
 
 /// Returns the attribute of a cgroup that handshakes are grouped by. For people, the name of a container replaces its id.
-fn owner(cgroup: &Cgroup, by: HandshakesBy, is_for_people: bool) -> Option<&str> {
+pub(super) fn owner(cgroup: &Cgroup, by: HandshakesBy, is_for_people: bool) -> Option<&str> {
     match by {
         HandshakesBy::Container => {
             let id = cgroup.owner.container.as_ref().map(|container| container.id.as_str());

@@ -11,6 +11,7 @@ macro_rules! stderr_line {
 }
 
 mod completions;
+mod compare;
 mod connections;
 mod diagram;
 mod doctor;
@@ -61,6 +62,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Handshakes(arguments) => {
             trace::trace(&cli.shared, |origin| handshakes::Handshakes::new(&cli.shared, arguments, origin))
         }
+        Command::Compare(arguments) => compare::run(&cli.shared, arguments),
         Command::Top => top::run(&cli.shared),
         Command::Diagram(arguments) => diagram::run(&cli.shared, arguments),
         Command::Listeners(arguments) => listeners::run(&cli.shared, arguments),

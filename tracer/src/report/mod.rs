@@ -1,5 +1,6 @@
 //! Output on stdout and stderr: rows, tables, diagrams, exported files, and the summary.
 
+mod compare_table;
 mod csv;
 mod diagram;
 mod exit_report;
@@ -16,6 +17,7 @@ mod sink;
 mod summary;
 mod text;
 
+pub use compare_table::CompareTable;
 pub use diagram::{
     DIAGRAM_HEIGHT, DIAGRAM_WIDTH, DiagramSvg, Piece, PieceKind, diagram, diagram_lines, diagram_title,
     write_diagram_text,
@@ -30,14 +32,16 @@ pub use join_table::JoinTable;
 pub use listener_table::ListenerTable;
 pub use row::Row;
 pub use rows::{
-    connection::ConnectionRow, diagram_edge::DiagramEdgeRow, diagram_state::DiagramStateRow,
-    handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow, join::JoinRow,
-    joined_handshake::JoinedHandshakeRow, listener::ListenerRow, listener_drops::ListenerDropsRow,
-    slow_handshake::SlowHandshakeRow, stuck::StuckRow, stuck_group::GroupRow, transition::TransitionRow,
+    comparison::ComparisonRow, connection::ConnectionRow, diagram_edge::DiagramEdgeRow,
+    diagram_state::DiagramStateRow, handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow,
+    join::JoinRow, joined_handshake::JoinedHandshakeRow, listener::ListenerRow,
+    listener_drops::ListenerDropsRow, shift::ShiftRow, slow_handshake::SlowHandshakeRow, stuck::StuckRow,
+    stuck_group::GroupRow, transition::TransitionRow,
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, DropSummary, Summary};
 pub use text::{
+    comparison::ComparedHosts,
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},
     joined::{JoinHosts, join_summary, joined_story},

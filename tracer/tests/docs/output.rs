@@ -5,9 +5,9 @@ use std::fs;
 use tcptrace_bpf::{
     host::Runtime,
     report::{
-        ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, Format, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow, ListenerRow,
-        Row, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
+        ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, Format,
+        GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
+        ListenerRow, Row, ShiftRow, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
     },
 };
 use tracer_core::{
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Sections of docs/output.md and the fields of their tables.
-fn field_tables() -> [(&'static str, &'static [Field]); 14] {
+fn field_tables() -> [(&'static str, &'static [Field]); 16] {
     let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
         FieldKind::List(fields) => Some(fields),
         _ => None,
@@ -35,6 +35,8 @@ fn field_tables() -> [(&'static str, &'static [Field]); 14] {
         ("`handshake_bucket`", HandshakeBucketRow::FIELDS),
         ("`join`", JoinRow::FIELDS),
         ("`joined_handshake`", JoinedHandshakeRow::FIELDS),
+        ("`comparison`", ComparisonRow::FIELDS),
+        ("`shift`", ShiftRow::FIELDS),
         ("`diagram_edge`", DiagramEdgeRow::FIELDS),
         ("`diagram_state`", DiagramStateRow::FIELDS),
         ("`listener`", ListenerRow::FIELDS),
@@ -188,6 +190,7 @@ fn samples_have_the_current_headers() {
     assert_eq!(sample("docs/connections.md")[0], head::<ConnectionRow>(false));
     assert_eq!(sample("docs/transitions.md")[0], head::<TransitionRow>(false));
     assert_eq!(sample("docs/stuck.md")[0], head::<StuckRow>(false));
+    assert!(sample("docs/compare.md").contains(&head::<ShiftRow<'_>>(false)));
     assert_eq!(sample("docs/listeners.md")[0], head::<ListenerRow>(false));
     // The page explains every column.
     for (page, head) in [

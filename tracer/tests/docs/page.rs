@@ -7,7 +7,7 @@ use std::{
 
 use crate::markdown::code;
 
-pub(crate) const DOCUMENTS: [&str; 32] = [
+pub(crate) const DOCUMENTS: [&str; 34] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -17,6 +17,7 @@ pub(crate) const DOCUMENTS: [&str; 32] = [
     "deploy/kubernetes/README.md",
     "docs/accuracy.md",
     "docs/close-reasons.md",
+    "docs/compare.md",
     "docs/connections.md",
     "docs/diagram.md",
     "docs/doctor.md",
@@ -40,6 +41,7 @@ pub(crate) const DOCUMENTS: [&str; 32] = [
     "docs/stuck.md",
     "docs/top.md",
     "docs/transitions.md",
+    "docs/troubleshooting.md",
 ];
 
 pub(crate) fn root() -> PathBuf {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod attempts;
+mod compared;
 mod diagram;
 mod events;
 mod handshakes;

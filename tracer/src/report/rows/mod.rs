@@ -1,5 +1,6 @@
 //! The row types, one per file: each declares its fields, and the columns of its table.
 
+pub(super) mod comparison;
 pub(super) mod connection;
 pub(super) mod diagram_edge;
 pub(super) mod diagram_state;
@@ -10,6 +11,7 @@ pub(super) mod joined_handshake;
 pub(super) mod listener;
 pub(super) mod listener_drops;
 pub(super) mod segment_drop;
+pub(super) mod shift;
 pub(super) mod slow_handshake;
 pub(super) mod state_span;
 pub(super) mod stuck;

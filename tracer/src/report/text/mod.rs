@@ -1,5 +1,6 @@
 //! Text for people: durations, sizes, endpoints, names, times, table lines.
 
+pub(super) mod comparison;
 pub(super) mod endpoint;
 pub(super) mod errno;
 pub(super) mod handshake;
