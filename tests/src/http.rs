@@ -27,7 +27,8 @@ impl Response {
     }
 
     fn read(mut stream: impl io::Read + io::Write, path: &str, header: &str) -> io::Result<Self> {
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\n")?;
+        let host = if header.starts_with("Host:") { "" } else { "Host: localhost\r\n" };
+        write!(stream, "GET {path} HTTP/1.1\r\n{host}Connection: close\r\n{header}\r\n")?;
         let mut response = Vec::new();
         stream.read_to_end(&mut response)?;
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");

@@ -27,6 +27,7 @@ mod listeners_command;
 mod names;
 mod overload;
 mod owners;
+mod page;
 mod privileges;
 mod prometheus;
 mod recording;

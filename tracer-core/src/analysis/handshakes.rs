@@ -253,6 +253,30 @@ impl Handshakes {
         self.keep_if_slow(key, attempt);
     }
 
+    /// Adds the handshakes of another analysis that groups by the same attribute, such as that of the next minutes.
+    pub fn merge(&mut self, other: &Self) {
+        self.total.merge(&other.total);
+        self.other.merge(&other.other);
+        self.histogram.merge(&other.histogram);
+        // The report of two runs must not depend on the order of a hash table at the limit.
+        let mut groups: Vec<_> = other.groups.iter().collect();
+        groups.sort_by(|a, b| (Reverse(a.1.count), a.0).cmp(&(Reverse(b.1.count), b.0)));
+        for (key, stats) in groups {
+            let full = self.groups.len() >= self.options.max_groups;
+            match self.groups.get_mut(key) {
+                Some(group) => group.merge(stats),
+                None if full => self.other.merge(stats),
+                None => {
+                    self.unserved += usize::from(stats.unserved > 0);
+                    self.groups.insert(key.clone(), stats.clone());
+                }
+            }
+        }
+        for (key, attempt) in &other.slowest {
+            self.keep_if_slow(key.clone(), attempt);
+        }
+    }
+
     fn keep_if_slow(&mut self, key: GroupKey, attempt: &HandshakeAttempt) {
         let Some(duration) = attempt.duration else { return };
         let position = self.slowest.partition_point(|(_, slower)| slower.duration >= Some(duration));

@@ -67,6 +67,14 @@ impl Histogram {
         self.counts[index].1 += u64::from(lost);
     }
 
+    /// Adds the counts of another histogram.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (own, other) in self.counts.iter_mut().zip(other.counts) {
+            own.0 += other.0;
+            own.1 += other.1;
+        }
+    }
+
     /// Iterates over the buckets from the first to the last nonempty one.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
         let first = self.counts.iter().position(|&(count, _)| count > 0).unwrap_or(0);

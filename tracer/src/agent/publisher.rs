@@ -1,8 +1,8 @@
 //! Publishes metrics snapshots from the tracing thread to the HTTP thread.
 //!
 //! Data flows one way: the tracing thread publishes snapshots, the time of its last read, and the end of the input.
-//! One flag flows back, [`SharedState::requested`]: a scrape sets it, and the tracing thread publishes a snapshot after its
-//! next batch. The tracing thread never waits for the HTTP thread.
+//! Two flags flow back: a request sets [`SharedState::requested`], and for the page also [`SharedState::wants_hour`]. The
+//! tracing thread publishes a snapshot after its next batch. The tracing thread never waits for the HTTP thread.
 
 use std::{
     io,
@@ -20,7 +20,10 @@ use tracer_core::{
 };
 
 use crate::{
-    agent::metrics::{MetricsSnapshot, Recorder},
+    agent::{
+        metrics::{MetricsSnapshot, Recorder},
+        overview::{OverviewRecorder, OverviewSnapshot},
+    },
     event_loop::{Consumer, Progress},
 };
 
@@ -36,6 +39,8 @@ struct SharedState {
     read_at: AtomicU64,
     /// A scrape waits for a snapshot. Set by the HTTP thread, cleared by the tracing thread.
     requested: AtomicBool,
+    /// The snapshot shall have the last hour. Set by the HTTP thread, cleared by the tracing thread.
+    wants_hour: AtomicBool,
     /// The input has been read to its end.
     ended: AtomicBool,
 }
@@ -44,6 +49,8 @@ struct SharedState {
 #[derive(Clone, Debug)]
 pub(crate) struct Counts {
     pub(crate) snapshot: Arc<MetricsSnapshot>,
+    /// The last hour, if the request asked for it.
+    pub(crate) hour: Option<Arc<OverviewSnapshot>>,
     pub(crate) made_at: Instant,
 }
 
@@ -84,6 +91,20 @@ impl SnapshotHandle {
         counts.borrow().clone()
     }
 
+    /// Requests a new snapshot with the last hour, and waits like [`counts`](Self::counts). Returns none as long as no
+    /// snapshot has one.
+    pub(crate) async fn counts_with_hour(&self) -> Option<Counts> {
+        // The first answer may be that to a scrape, which did not ask for the hour.
+        for _ in 0..2 {
+            self.shared.wants_hour.store(true, Ordering::Release);
+            let counts = self.counts().await.filter(|counts| counts.hour.is_some());
+            if counts.is_some() {
+                return counts;
+            }
+        }
+        None
+    }
+
     /// Returns whether the input, such as a recording, has been read to its end.
     pub(crate) fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
@@ -110,20 +131,32 @@ impl SnapshotHandle {
 #[derive(Debug)]
 pub(crate) struct MetricsConsumer {
     recorder: Recorder,
+    /// None without a page.
+    overview: Option<OverviewRecorder>,
     publisher: Publisher,
     /// The flush before the first read has been skipped.
     started: bool,
 }
 
 impl MetricsConsumer {
-    pub(crate) fn new(recorder: Recorder, publisher: Publisher) -> Self {
-        Self { recorder, publisher, started: false }
+    pub(crate) fn new(recorder: Recorder, overview: Option<OverviewRecorder>, publisher: Publisher) -> Self {
+        Self { recorder, overview, publisher, started: false }
     }
 
-    fn publish(&mut self, Progress { tracker, source, coverage, run_time, now }: Progress<'_>) {
+    fn advance(&mut self, progress: Progress<'_>) {
+        self.recorder.advance(progress.tracker, progress.now);
+        if let Some(overview) = &mut self.overview {
+            overview.advance(progress.tracker, progress.now);
+        }
+    }
+
+    fn publish(&mut self, wants_hour: bool, progress: Progress<'_>) {
+        let Progress { tracker, source, coverage, run_time, now } = progress;
+        let overview = self.overview.as_mut().filter(|_| wants_hour);
+        let hour = overview.map(|overview| Arc::new(overview.snapshot(tracker, now)));
         let snapshot = self.recorder.snapshot(tracker, source, run_time, now).with_coverage(coverage);
         let snapshot = Arc::new(snapshot);
-        self.publisher.counts.send_replace(Some(Counts { snapshot, made_at: Instant::now() }));
+        self.publisher.counts.send_replace(Some(Counts { snapshot, hour, made_at: Instant::now() }));
     }
 }
 
@@ -135,6 +168,9 @@ impl Consumer for MetricsConsumer {
 
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()> {
         self.recorder.observe(&observation);
+        if let Some(overview) = &mut self.overview {
+            overview.observe(&observation);
+        }
         Ok(())
     }
 
@@ -143,10 +179,11 @@ impl Consumer for MetricsConsumer {
         if !std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
-        self.recorder.advance(progress.tracker, progress.now);
+        self.advance(progress);
         let shared = &self.publisher.shared;
         if shared.requested.swap(false, Ordering::Acquire) || shared.read_at.load(Ordering::Relaxed) == 0 {
-            self.publish(progress);
+            let wants_hour = shared.wants_hour.swap(false, Ordering::Acquire);
+            self.publish(wants_hour, progress);
         }
         self.publisher.shared.read_at.store(crate::host::now().0, Ordering::Relaxed);
         Ok(())
@@ -154,8 +191,8 @@ impl Consumer for MetricsConsumer {
 
     /// Publishes the final counts, which need no request.
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        self.recorder.advance(progress.tracker, progress.now);
-        self.publish(progress);
+        self.advance(progress);
+        self.publish(true, progress);
         self.publisher.shared.ended.store(true, Ordering::Release);
         Ok(())
     }
@@ -198,7 +235,7 @@ mod tests {
     async fn a_snapshot_is_published_on_request() {
         let (snapshots, publisher) = channel();
         let tracker = Tracker::new(TrackerOptions::default());
-        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), None, publisher);
         let mut flush = || {
             let now = crate::host::now();
             let source = SourceCounts::default();
@@ -220,7 +257,7 @@ mod tests {
     async fn the_final_counts_are_published_without_a_request() {
         let (snapshots, publisher) = channel();
         let tracker = Tracker::new(TrackerOptions::default());
-        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), None, publisher);
         let progress = Progress {
             tracker: &tracker,
             source: SourceCounts::default(),

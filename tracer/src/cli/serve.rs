@@ -44,6 +44,12 @@ pub(crate) struct ServeArguments {
     /// TOML file with options
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Show no live page at / and no JSON API, and keep no history
+    #[arg(long)]
+    pub(crate) no_page: bool,
+    /// Further name under which a browser may open the page; names other than the host's are refused
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_page")]
+    pub(crate) page_host: Vec<String>,
     /// Check the configuration and exit
     #[arg(long)]
     pub(crate) check: bool,

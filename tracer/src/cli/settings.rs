@@ -292,6 +292,7 @@ mod tests {
             let value = match name {
                 "listen" => "\"127.0.0.1:1\"",
                 "web-config" => "\"/etc/web.yml\"",
+                "page-host" => "[\"host.example\"]",
                 "label" => "[\"process\", \"local_port\"]",
                 "label-expiry" | "duration" | "latency" => "\"5m\"",
                 "threshold" => "\"close_wait=5m\"",

@@ -21,11 +21,12 @@ use tracer_core::{
 
 use crate::{
     agent::{
-        http::{clients::Clients, listen::Bound, pages::Site, web_config::Web},
+        http::{clients::Clients, listen::Bound, live_page::PageOptions, pages::Site, web_config::Web},
         label_lists,
         listener_scan::ListenerScan,
         logging::{self, LogLevel},
         metrics::{Agent, LabelLimits, Recorder, RecorderOptions},
+        overview::OverviewRecorder,
         publisher::{MetricsConsumer, channel},
         systemd,
     },
@@ -113,15 +114,21 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         },
         labels: labels.with_cgroups(Box::new(origin.resolver)),
     });
+    let overview = (!arguments.no_page).then(|| OverviewRecorder::new(thresholds(arguments)));
     let (snapshots, publisher) = channel();
-    let mut event_loop =
-        EventLoop::start(input.source, input.stop, options, MetricsConsumer::new(recorder, publisher))
-            .context("the thread that reads events could not be started")?;
+    let consumer = MetricsConsumer::new(recorder, overview, publisher);
+    let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer)
+        .context("the thread that reads events could not be started")?;
     // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
     let sees = input.visibility.as_ref().map(Visibility::seen).unwrap_or_default();
     let agent = Agent { mode: input.mode, kernel: origin.host.kernel, sees };
-    let site = Site::new(snapshots, agent, started, listener_scan);
+    let page = (!arguments.no_page).then(|| PageOptions {
+        host: origin.host.name,
+        clock: origin.clock,
+        names: arguments.page_host.clone(),
+    });
+    let site = Site::new(snapshots, agent, started, listener_scan, page);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, signals, &mut event_loop));
     systemd::stopping();
     let Finished { lines, result } = event_loop.finish();

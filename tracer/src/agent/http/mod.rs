@@ -3,7 +3,9 @@
 mod address;
 pub(crate) mod auth;
 pub(crate) mod clients;
+mod host_check;
 pub(crate) mod listen;
+pub(crate) mod live_page;
 pub(crate) mod pages;
 pub(crate) mod timeouts;
 pub(crate) mod web_config;

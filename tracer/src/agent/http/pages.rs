@@ -17,11 +17,15 @@ use axum::{
 use tokio::sync::{Mutex, watch};
 
 use crate::agent::{
-    http::{auth::Admission, web_config::Web},
+    http::{
+        auth::Admission,
+        live_page::{self, PageOptions, PageState},
+        web_config::Web,
+    },
     listener_scan::ListenerScan,
     metrics::{Agent, Figures, PageFormat, render},
     process_figures,
-    publisher::SnapshotHandle,
+    publisher::{Counts, SnapshotHandle},
 };
 
 const INDEX: &str = include_str!("index.html");
@@ -33,13 +37,15 @@ const SHARE_FOR: Duration = Duration::from_secs(2);
 
 /// The data behind the pages.
 #[derive(Clone)]
-pub(crate) struct Site(Arc<Inner>);
+pub(crate) struct Site(pub(super) Arc<Inner>);
 
-struct Inner {
-    snapshots: Arc<SnapshotHandle>,
-    agent: Agent,
+pub(super) struct Inner {
+    pub(super) snapshots: Arc<SnapshotHandle>,
+    pub(super) agent: Agent,
     started: SystemTime,
     listener_scan: ListenerScan,
+    /// None without the live page.
+    pub(super) page: Option<PageState>,
     /// The pages being sent. At the limit, further clients share a recent page.
     pages: Mutex<Vec<Sent>>,
 }
@@ -69,8 +75,10 @@ impl Site {
         agent: Agent,
         started: SystemTime,
         listener_scan: ListenerScan,
+        page: Option<PageOptions>,
     ) -> Self {
-        Self(Arc::new(Inner { snapshots, agent, started, listener_scan, pages: Mutex::default() }))
+        let page = page.map(PageState::new);
+        Self(Arc::new(Inner { snapshots, agent, started, listener_scan, page, pages: Mutex::default() }))
     }
 
     pub(crate) fn snapshots(&self) -> Arc<SnapshotHandle> {
@@ -83,12 +91,26 @@ impl Site {
     }
 
     pub(crate) fn router(&self) -> Router {
-        Router::new()
-            .route("/", get(async || Html(INDEX)))
-            .route("/metrics", get(metrics))
+        let page = match &self.0.page {
+            Some(_) => live_page::router(self),
+            None => Router::new().route("/", get(async || Html(INDEX))),
+        };
+        page.route("/metrics", get(metrics))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .with_state(self.clone())
+    }
+
+    /// Reads the values that are not counted.
+    pub(super) async fn figures(&self, counts: &Counts) -> Figures {
+        let (listener_scan, live) = (self.0.listener_scan.clone(), self.is_live());
+        // The dump may block.
+        let listeners = tokio::task::spawn_blocking(move || live.then(|| listener_scan.figures())).await;
+        Figures {
+            process: process_figures::read(self.0.started),
+            listeners: listeners.ok().flatten().unwrap_or_default(),
+            counts_age: live.then(|| counts.made_at.elapsed()),
+        }
     }
 
     /// Renders a page. At the limit of pages, returns a recent one of the same format.
@@ -103,14 +125,7 @@ impl Site {
                 .ok_or_else(|| "too many clients are reading slowly: try again in some seconds".to_owned());
         }
         let counts = self.0.snapshots.counts().await.ok_or("tracing has not started yet")?;
-        let (listener_scan, live) = (self.0.listener_scan.clone(), self.is_live());
-        // The dump may block.
-        let listeners = tokio::task::spawn_blocking(move || live.then(|| listener_scan.figures())).await;
-        let figures = Figures {
-            process: process_figures::read(self.0.started),
-            listeners: listeners.ok().flatten().unwrap_or_default(),
-            counts_age: live.then(|| counts.made_at.elapsed()),
-        };
+        let figures = self.figures(&counts).await;
         let page =
             render(counts.snapshot, &self.0.agent, figures, format).map_err(|error| error.to_string())?;
         let page = Arc::new(Page(page));
@@ -188,7 +203,7 @@ mod tests {
     async fn before_tracing_starts_pages_are_unavailable() {
         let (snapshots, _publisher) = channel();
         let agent = Agent { mode: None, kernel: String::new(), sees: Vec::new() };
-        let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default());
+        let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default(), None);
         assert_eq!(ready(State(site.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
         let response = metrics(State(site), HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -197,7 +212,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_is_shared_at_the_limit_only_while_it_is_recent() {
         let (snapshots, publisher) = channel();
-        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), publisher);
+        let mut consumer = MetricsConsumer::new(Recorder::new(RecorderOptions::default()), None, publisher);
         let tracker = Tracker::new(TrackerOptions::default());
         let source = SourceCounts::default();
         let coverage = Coverage::default();
@@ -205,7 +220,7 @@ mod tests {
         // After the end of the input, snapshots are available at once.
         consumer.finish(progress).unwrap();
         let agent = Agent { mode: None, kernel: String::new(), sees: Vec::new() };
-        let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default());
+        let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default(), None);
         let mut held = Vec::new();
         for _ in 0..MAX_PAGES {
             held.push(site.page(PageFormat::Text).await.ok().unwrap());

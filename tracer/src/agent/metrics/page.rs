@@ -19,7 +19,7 @@ use crate::{
         catalog::{self, Description},
         histogram::{HANDSHAKE_BOUNDS, Histogram, SCHEMA, ZERO_THRESHOLD, seconds},
         names::{ACCEPT_WAITS, EVENT_TYPES, LISTENER_DUMPS, Lost, NETWORK_TYPES, OutcomeLabel, ROLES},
-        queues::{PortQueue, join},
+        queues::PortQueue,
         snapshot::OwnerCounts,
         tally::HANDSHAKE_ROLES,
     },
@@ -318,7 +318,7 @@ impl Page {
             for (index, OwnerCounts { labels: owner, gauges, .. }) in owners.iter().enumerate() {
                 for state in TcpState::ALL.into_iter().filter(|&state| state != TcpState::Closed) {
                     // The first combination is the permanent one: the only one, or `~other`.
-                    let unowned = if index == 0 { self.unowned(state) } else { 0 };
+                    let unowned = if index == 0 { self.snapshot.unowned(state) } else { 0 };
                     let count = u64::from(gauges.connections[state as usize]) + unowned;
                     if is_shown(*labelled, count) {
                         family.owned_gauge(&[state.name()], owner, count)?;
@@ -338,17 +338,6 @@ impl Page {
             }
             Ok(())
         })
-    }
-
-    /// Returns the sockets in a state that are not in the connection table: listeners and timewait sockets.
-    fn unowned(&self, state: TcpState) -> u64 {
-        let count = match state {
-            TcpState::Listen => self.snapshot.listeners,
-            TcpState::TimeWait => self.snapshot.time_wait,
-            TcpState::FinWait2 => self.snapshot.fin_wait_2,
-            _ => 0,
-        };
-        count as u64
     }
 
     fn closed(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -386,7 +375,7 @@ impl Page {
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let queues = join(&self.figures.listeners.queues, &self.snapshot.queues);
+        let queues = self.snapshot.accept_queues(&self.figures.listeners.queues);
         let mut each = |description, value: fn(&PortQueue) -> Option<u32>| {
             family(encoder, description, |family| {
                 for queue in &queues {

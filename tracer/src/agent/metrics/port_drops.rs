@@ -110,7 +110,7 @@ impl PortDropCounter {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortDrops {
     /// The ports in ascending order, with the drops of their listeners.
-    pub(super) ports: Vec<(u16, u64)>,
+    pub(crate) ports: Vec<(u16, u64)>,
     /// How many ports and listeners exceeded the limits.
     pub(super) overflow: u64,
 }

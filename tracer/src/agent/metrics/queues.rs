@@ -169,14 +169,14 @@ pub(super) struct ArrivedAt {
 
 /// The accept queue of a port, as shown on the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PortQueue {
-    pub(super) port: u16,
+pub(crate) struct PortQueue {
+    pub(crate) port: u16,
     /// Waiting connections; `None` when unknown.
-    pub(super) length: Option<u32>,
+    pub(crate) length: Option<u32>,
     /// The limit of the same listener.
-    pub(super) limit: u32,
+    pub(crate) limit: u32,
     /// The longest queue at an arrival; `None` without arrivals.
-    pub(super) peak: Option<u32>,
+    pub(crate) peak: Option<u32>,
 }
 
 /// Merges both sets. A dumped queue takes precedence; otherwise the last arrival counts while it is fresh.

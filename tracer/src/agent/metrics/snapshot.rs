@@ -1,13 +1,14 @@
 //! A copy of the counts for one scrape.
 
 use tracer_core::{
-    event::{Nanos, SourceCounts},
+    event::{Nanos, SourceCounts, TcpState},
     lifecycle::{Thresholds, TrackerCounts},
 };
 
 use crate::{
     agent::metrics::{
-        queues::ArrivedAt,
+        LiveQueues,
+        queues::{ArrivedAt, PortQueue, join},
         tally::{Gauges, Tally},
         totals::Totals,
     },
@@ -34,10 +35,10 @@ pub struct MetricsSnapshot {
     pub(super) fin_wait_2: usize,
     pub(super) queues: Vec<ArrivedAt>,
     pub(super) overflows: Vec<(&'static str, u64)>,
-    pub(super) source: SourceCounts,
-    pub(super) coverage: Coverage,
-    pub(super) tracker: TrackerCounts,
-    pub(super) live: usize,
+    pub(crate) source: SourceCounts,
+    pub(crate) coverage: Coverage,
+    pub(crate) tracker: TrackerCounts,
+    pub(crate) live: usize,
     pub(super) bpf_run_time: Option<Nanos>,
 }
 
@@ -46,5 +47,38 @@ impl MetricsSnapshot {
     #[must_use]
     pub fn with_coverage(self, coverage: Coverage) -> Self {
         Self { coverage, ..self }
+    }
+
+    /// Returns the transitions since the start, as `tcptrace_transitions_total` counts them.
+    pub(crate) fn transitions(&self, from: TcpState, to: TcpState) -> u64 {
+        self.totals.transitions[from as usize][to as usize]
+    }
+
+    /// Returns the sockets in a state, as `tcptrace_connections` counts them.
+    pub(crate) fn connections(&self, state: TcpState) -> u64 {
+        let owned: u64 =
+            self.owners.iter().map(|owner| u64::from(owner.gauges.connections[state as usize])).sum();
+        owned + self.unowned(state)
+    }
+
+    /// Returns the stuck connections in a state, as `tcptrace_stuck_connections` counts them.
+    pub(crate) fn stuck(&self, state: TcpState) -> u64 {
+        self.owners.iter().map(|owner| u64::from(owner.gauges.stuck[state as usize])).sum()
+    }
+
+    /// Returns the accept queues by port, from a listener dump and from arriving connections.
+    pub(crate) fn accept_queues(&self, live: &LiveQueues) -> Vec<PortQueue> {
+        join(live, &self.queues)
+    }
+
+    /// Returns the sockets in a state that are not in the connection table: listeners and timewait sockets.
+    pub(super) fn unowned(&self, state: TcpState) -> u64 {
+        let count = match state {
+            TcpState::Listen => self.listeners,
+            TcpState::TimeWait => self.time_wait,
+            TcpState::FinWait2 => self.fin_wait_2,
+            _ => 0,
+        };
+        count as u64
     }
 }
