@@ -22,17 +22,17 @@ const CASES: [Case; 7] = [
 /// Returns what a program prints.
 fn output(package: &str, command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| {
-        panic!("{:?}: {error}; Debian has it in the package {package}", command.get_program())
+        panic!("{}: {error}; Debian has it in the package {package}", command.get_program().display())
     });
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("candidates are UTF-8")
 }
 
 /// Writes the completions of a shell to a file.
 fn install(shell: &str, file: &Path) {
     let script = output("", Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf")).args(["completions", shell]));
-    std::fs::write(file, script).unwrap();
+    std::fs::write(file, script).expect("a temporary file is writable");
 }
 
 fn check(shell: &str, candidates: impl Fn(&str) -> String) {

@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("podman", "runs a container, whose name the program reports"),
     ("runc", "starts the containers of podman, with every version of cgroups"),
     ("busybox-static", "is the only program of that container"),
+    ("chromium", "opens the live page of the daemon"),
     ("python3-venv", "installs pyarrow and DuckDB from PyPI, which read recordings and exports"),
 ];
 

@@ -15,15 +15,12 @@ fn record(namespace: &Namespace, file: &Path, listens: bool) {
     let listener = listens.then(|| namespace.run("server", || sockets::listen(SERVICE)));
     let other = namespace.run("server", || sockets::listen(OTHER));
     for _ in 0..CONNECTIONS {
-        match &listener {
-            Some(listener) => {
-                let client = namespace.run("client", || sockets::connect(sockets::address(SERVICE)));
-                drop((client, sockets::accept(listener)));
-            }
-            None => {
-                let refused = namespace.run("client", || sockets::try_connect(sockets::address(SERVICE)));
-                assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
-            }
+        if let Some(listener) = &listener {
+            let client = namespace.run("client", || sockets::connect(sockets::address(SERVICE)));
+            drop((client, sockets::accept(listener)));
+        } else {
+            let refused = namespace.run("client", || sockets::try_connect(sockets::address(SERVICE)));
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
         }
         let client = namespace.run("client", || sockets::connect(sockets::address(OTHER)));
         drop((client, sockets::accept(&other)));
@@ -32,10 +29,11 @@ fn record(namespace: &Namespace, file: &Path, listens: bool) {
     recorder.interrupt();
 }
 
-fn compare(before: &Path, after: &Path) -> Vec<serde_json::Value> {
-    let arguments =
-        ["compare", before.to_str().unwrap(), after.to_str().unwrap(), "-o", "json", "--role", "client"];
-    let ended = Tracer::start_unready(arguments).wait_for_exit();
+fn compare(namespace: &Namespace, before: &Path, after: &Path) -> Vec<serde_json::Value> {
+    let netns = namespace.inode().to_string();
+    let files = ["compare", before.to_str().unwrap(), after.to_str().unwrap()];
+    let options = ["-o", "json", "--role", "client", "--netns", &netns];
+    let ended = Tracer::start_unready(files.into_iter().chain(options)).wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     ended.rows()
 }
@@ -59,10 +57,10 @@ fn a_service_that_stopped_is_named_and_the_same_traffic_is_not() {
     record(&namespace, &first, true);
     record(&namespace, &second, true);
     record(&namespace, &stopped, false);
-    assert!(claims(&compare(&first, &second)).is_empty());
-    let worse = compare(&second, &stopped);
+    assert!(claims(&compare(&namespace, &first, &second)).is_empty());
+    let worse = compare(&namespace, &second, &stopped);
     assert_eq!(claims(&worse), [(SERVICE, "worse")]);
     assert_eq!(worse[0]["type"], "comparison");
     assert_eq!(worse[1]["group"], SERVICE, "the worst group is first");
-    assert_eq!(claims(&compare(&stopped, &second)), [(SERVICE, "better")]);
+    assert_eq!(claims(&compare(&namespace, &stopped, &second)), [(SERVICE, "better")]);
 }

@@ -79,7 +79,7 @@ fn browse(daemon: &Daemon, query: &str) -> (String, Vec<String>) {
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("http://{}/{query}", daemon.address))
         .output()
-        .expect("chromium runs");
+        .unwrap_or_else(|error| panic!("chromium cannot start: {error}; `cargo xtask test` installs it"));
     let log = String::from_utf8_lossy(&output.stderr);
     let console = log.lines().filter(|line| line.contains(":CONSOLE")).map(str::to_owned).collect();
     (String::from_utf8_lossy(&output.stdout).into_owned(), console)
@@ -92,7 +92,6 @@ fn attribute<'a>(page: &'a str, of: &str, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-#[ignore = "needs a browser: apt-get install chromium"]
 fn browser_shows_the_numbers_of_the_metrics_without_an_error() {
     let namespace = Namespace::new();
     let daemon = Daemon::start(&namespace, &[]);

@@ -28,14 +28,14 @@ impl Random {
 }
 
 fn server(port: u16) -> Endpoint {
-    Endpoint { address: "192.0.2.1".parse().unwrap(), port }
+    Endpoint { address: "192.0.2.1".parse().expect("an address"), port }
 }
 
 fn attempt(port: u16, at: u64, duration: u64, resent: bool) -> HandshakeAttempt {
     HandshakeAttempt {
         ended: Timestamp(at),
         role: Role::Client,
-        local: Endpoint { address: "10.0.0.1".parse().unwrap(), port: 40_000 },
+        local: Endpoint { address: "10.0.0.1".parse().expect("an address"), port: 40_000 },
         remote: server(port),
         process: None,
         thread: None,

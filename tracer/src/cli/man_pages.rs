@@ -9,9 +9,9 @@ use clap_mangen::{
 use crate::{
     cli::{definition::documented, examples::examples},
     report::{
-        ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, GroupRow,
-        HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow, ListenerRow,
-        ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
+        ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _,
+        GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
+        ListenerRow, ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
     },
 };
 

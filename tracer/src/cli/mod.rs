@@ -1,9 +1,9 @@
 //! The command line. Its names and meanings are a contract with users' scripts.
 
 mod applicability;
+mod compare;
 mod completions;
 mod definition;
-mod compare;
 mod diagram;
 mod examples;
 mod export;
@@ -20,9 +20,9 @@ mod shared;
 mod stuck;
 mod tips;
 
+pub(crate) use compare::CompareArguments;
 pub(crate) use completions::CompletionsArguments;
 pub(crate) use definition::command;
-pub(crate) use compare::CompareArguments;
 pub(crate) use diagram::DiagramArguments;
 pub(crate) use export::ExportArguments;
 pub(crate) use handshakes::HandshakesArguments;

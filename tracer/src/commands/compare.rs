@@ -20,7 +20,7 @@ use crate::{
     commands::{
         handshakes::owner,
         input::{Input, Privileges},
-        trace,
+        table_width, trace,
     },
     event_loop::{Consumer, Progress},
     host::Cgroup,
@@ -180,7 +180,7 @@ fn write_report(
     let groups = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let comparison = ComparisonRow::new(&report, before, after, hosts);
     if is_table {
-        let table = CompareTable { groups, wide: shared.output == Format::Wide };
+        let table = CompareTable { groups, width: table_width::of_stdout(shared.output) };
         let mut text = String::new();
         table.write(&comparison, &report, &mut text).map_err(io::Error::other)?;
         let mut stdout = io::stdout().lock();

@@ -10,8 +10,8 @@ macro_rules! stderr_line {
     }};
 }
 
-mod completions;
 mod compare;
+mod completions;
 mod connections;
 mod diagram;
 mod doctor;

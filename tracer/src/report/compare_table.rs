@@ -7,7 +7,10 @@ use tracer_core::analysis::{CompareReport, ComparedGroup, Measure, Verdict};
 use crate::report::{
     row::Row as _,
     rows::{comparison::ComparisonRow, shift::ShiftRow},
-    text::{comparison::measure_text, handshake::group_text, table::append_line, wall_time::TimeStyle},
+    text::{
+        comparison::measure_text, handshake::group_text, table::append_line, table_width::TableWidth,
+        wall_time::TimeStyle,
+    },
 };
 
 /// Most groups in the first line.
@@ -18,8 +21,8 @@ const NAMED: usize = 3;
 pub struct CompareTable {
     /// The most groups to list.
     pub groups: usize,
-    /// Adds the measures with too few events, and close reasons without a claim.
-    pub wide: bool,
+    /// Wide, it has the measures with too few events, and close reasons without a claim.
+    pub width: TableWidth,
 }
 
 impl CompareTable {
@@ -44,16 +47,17 @@ impl CompareTable {
             .filter(|(_, shift)| {
                 let is_minor =
                     shift.verdict == Verdict::TooFew || matches!(shift.measure, Measure::CloseReason(_));
-                self.wide || shift.verdict.is_claim() || !is_minor
+                self.width.is_wide() || shift.verdict.is_claim() || !is_minor
             })
             .peekable();
         if shifts.peek().is_none() {
             return Ok(());
         }
         text.push('\n');
-        append_line(text, |line| ShiftRow::header(line, self.wide, TimeStyle::None))?;
+        append_line(text, self.width, |line| ShiftRow::header(line, self.width, TimeStyle::None))?;
         for (key, shift) in shifts {
-            append_line(text, |line| ShiftRow::new(key, shift).line(line, self.wide, TimeStyle::None))?;
+            let row = ShiftRow::new(key, shift);
+            append_line(text, self.width, |line| row.line(line, self.width, TimeStyle::None))?;
         }
         Ok(())
     }

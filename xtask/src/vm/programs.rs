@@ -33,6 +33,10 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[
         "needs Prometheus, which exceeds the machine's memory; its input is the same on every kernel",
     ),
     (
+        "page::browser_",
+        "needs Chromium, which exceeds the machine's memory; the page is the same on every kernel",
+    ),
+    (
         "containers::",
         "needs Podman and Docker, which exceed the machine's memory; their files are the same on every kernel",
     ),

@@ -70,7 +70,7 @@ table! { ShiftRow<'_>, |row, wide| {
     left 23 "MEASURE" = measure_text(row.shift.measure).as_str();
     right 9 "BEFORE" = period_text(&row.shift.before).as_str();
     right 9 "AFTER" = period_text(&row.shift.after).as_str();
-    right 8 "N BEFORE" = row.shift.before.of;
-    right 8 "N AFTER" = row.shift.after.of;
-    right 8 "P" = probability_text(row.shift.adjusted_p_value).as_str();
+    right 8 "N BEFORE" = row.shift.before.of, drop 2;
+    right 8 "N AFTER" = row.shift.after.of, drop 2;
+    right 8 "P" = probability_text(row.shift.adjusted_p_value).as_str(), drop 1;
 }}
