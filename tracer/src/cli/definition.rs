@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _, builder::Resettable};
 
 use crate::cli::{Cli, applicability::has_use, examples::examples};
 
@@ -32,7 +32,9 @@ pub(super) fn documented() -> Command {
         .mut_args(|option| option.global(false))
         .mut_subcommands(|command| {
             let own = shared.iter().filter(|option| takes(&command, option)).cloned();
-            let own: Vec<Arg> = own.map(|option| option.global(false)).collect();
+            // A conflict may be with an option that the command lacks.
+            let own: Vec<Arg> =
+                own.map(|option| option.global(false).conflicts_with(Resettable::Reset)).collect();
             command.args(own)
         });
     definition.build();

@@ -122,7 +122,7 @@ pub(crate) fn examples(command: &str) -> &'static [Example] {
                         "What a change did to handshakes and closes",
                     ),
                     example(
-                        "sudo tcptrace-bpf compare before.arrows --by remote_port -d 5m",
+                        "sudo tcptrace-bpf compare before.arrows --by remote-port -d 5m",
                         "A recording and the next five minutes",
                     ),
                 ]
