@@ -35,9 +35,10 @@ fn install(shell: &str, file: &Path) {
     std::fs::write(file, script).expect("a temporary file is writable");
 }
 
-fn check(shell: &str, candidates: impl Fn(&str) -> String) {
+/// Checks what `candidates` returns for a line and the first of its expected candidates.
+fn check(shell: &str, candidates: impl Fn(&str, &str) -> String) {
     for (line, offered, others) in CASES {
-        let text = candidates(line);
+        let text = candidates(line, offered[0]);
         let words: Vec<&str> = text.split_whitespace().collect();
         for word in offered {
             assert!(words.contains(word), "{shell}: {line}: {word} not in {words:?}");
@@ -62,7 +63,7 @@ fn bash_completes() {
         "$function" tcptrace-bpf "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
-    check("bash", |line| {
+    check("bash", |line, _| {
         output("bash", Command::new("bash").args(["--norc", "-c", complete, "bash"]).arg(&file).arg(line))
     });
 }
@@ -73,12 +74,14 @@ fn fish_completes() {
     let file = folder.path().join("tcptrace-bpf.fish");
     install("fish", &file);
     let complete = "source $argv[1]; complete --do-complete $argv[2]";
-    check("fish", |line| {
+    check("fish", |line, _| {
         // The configuration of the user who runs the tests is not read.
-        output(
+        let text = output(
             "fish",
             Command::new("fish").env("HOME", folder.path()).args(["-c", complete]).arg(&file).arg(line),
-        )
+        );
+        // A tab separates a candidate from its description.
+        text.lines().filter_map(|line| line.split('\t').next()).collect::<Vec<_>>().join("\n")
     });
 }
 
@@ -92,16 +95,21 @@ fn zsh_completes() {
         zpty shell zsh -f -i
         say() { zpty -w shell "$1" }
         say "PROMPT= RPROMPT= TERM=dumb; stty -echo; LISTMAX=10000; unsetopt zle_bracketed_paste; fpath=($1 \$fpath)"
+        say "zstyle ':completion:*' verbose no"
         say 'autoload -Uz compinit; compinit -u -D; bindkey "^I" list-choices; echo rea""dy'
         zpty -r shell text '*ready*'
         zpty -w -n shell "$2"$'\t'
-        sleep 0.1
+        # Input that follows at once would keep zsh from showing the list.
+        zpty -r shell listed "*$3*"
         zpty -w -n shell $'\x15'
         say 'echo do""ne'
-        zpty -r shell text '*done*'
-        print -r -- "$text"
+        zpty -r shell rest '*done*'
+        print -r -- "$listed$rest"
     "#;
-    check("zsh", |line| {
-        output("zsh", Command::new("zsh").args(["-f", "-c", complete, "zsh"]).arg(folder.path()).arg(line))
+    check("zsh", |line, candidate| {
+        // Without the candidate, zsh would wait for it forever.
+        let mut limited = Command::new("timeout");
+        limited.args(["60", "zsh", "-f", "-c", complete, "zsh"]).arg(folder.path()).args([line, candidate]);
+        output("zsh", &mut limited)
     });
 }
