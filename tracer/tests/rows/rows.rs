@@ -224,7 +224,7 @@ fn the_table_of_connections_fits_a_terminal_and_keeps_the_reason() {
     }
     let titles =
         |index: usize| tables[index].1.lines().next().unwrap().split_whitespace().collect::<Vec<_>>();
-    assert_eq!(titles(1), ["CLOSED", "PROCESS", "REMOTE", "REASON"]);
+    assert_eq!(titles(1), ["CLOSED", "PROCESS", "REMOTE", "HANDSHAKE", "REASON"]);
     assert_eq!(titles(2), ["CLOSED", "PROCESS", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "REASON"]);
     assert_eq!(titles(3).len(), 11);
     assert!(tables[1].1.lines().nth(1).unwrap().ends_with("refused"), "{}", tables[1].1);

@@ -85,10 +85,16 @@ impl<'a> GuestBuild<'a> {
             (false, None) => "dev",
             (false, Some(_)) => "release",
         };
-        let programs = ["-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"];
-        let built = self.cargo("build", profile, &programs)?;
+        let programs: &[&str] = if profile == "dev" {
+            // Exactly what `cargo xtask test` builds: a part of it would have other features, and take minutes.
+            &["--workspace", "--all-targets"]
+        } else {
+            &["-p", "tcptrace-bpf", "-p", "xtask", "--bin", "tcptrace-bpf", "--bin", "vm-init"]
+        };
+        let built = self.cargo("build", profile, programs)?;
         let program = |name: &str| {
-            let found = built.iter().find(|artifact| artifact.target.name == name);
+            let is_program = |artifact: &&Artifact| artifact.target.name == name && !artifact.profile.test;
+            let found = built.iter().find(|artifact| is_program(artifact) && artifact.executable.is_some());
             let executable = found.and_then(|artifact| artifact.executable.clone());
             let executable =
                 executable.with_context(|| format!("cargo did not report the path of {name}"))?;

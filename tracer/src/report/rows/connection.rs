@@ -244,13 +244,13 @@ table! { ConnectionRow<'_>, |row, wide| {
     right 7 "PID" = OrDash(row.process.map(|process| process.pid)), drop 5;
     left 15 "PROCESS" = OrDash(row.process.map(ProcessName));
     left 12 "ROLE" = role_text(row.connection.role), drop 4;
-    left 23 "LOCAL" = ZonedEndpoint(row.connection.local, row.interface()), drop 2;
+    left 23 "LOCAL" = ZonedEndpoint(row.connection.local, row.interface()), drop 3;
     left 23 "REMOTE" = ZonedEndpoint(row.connection.remote, row.interface());
-    right 9 "HANDSHAKE" = duration(row.handshake_duration()), drop 3;
-    right 9 "DURATION" = duration(row.duration), drop 1;
+    right 9 "HANDSHAKE" = duration(row.handshake_duration()), drop 1;
+    right 9 "DURATION" = duration(row.duration), drop 2;
     right 7 "SENT" = bytes(row.info.map(|info| info.bytes_sent)), drop 6;
     right 7 "RECV" = bytes(row.info.map(|info| info.bytes_received)), drop 6;
-    left 22 "REASON" = row.closed.close_cause.reason.name(), least 20;
+    left 22 "REASON" = row.closed.close_cause.reason.name(), least 14;
     left 7 "BY" = row.closed.close_cause.closed_by.map_or("-", ClosedBy::name), if wide;
     right 4 "RETR" = OrDash(row.info.map(|info| info.retransmits)), if wide;
     right 8 "RTT" = duration(row.info.and_then(|info| info.srtt).map(Nanos::from)), if wide;
