@@ -197,10 +197,6 @@ impl Consumer for MetricsConsumer {
         Ok(())
     }
 
-    fn done(&self) -> bool {
-        false
-    }
-
     fn writes_to_stdout(&self) -> bool {
         false
     }

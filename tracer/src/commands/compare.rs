@@ -22,7 +22,7 @@ use crate::{
         input::{Input, Privileges},
         table_width, trace,
     },
-    event_loop::{Consumer, Progress},
+    event_loop::Consumer,
     host::Cgroup,
     report::{
         CompareTable, ComparedHosts, ComparisonRow, ConnectionCgroups, Filter, Format, ShiftRow, Sink,
@@ -135,14 +135,6 @@ impl Consumer for Collector {
             }
         }
         Ok(())
-    }
-
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&self) -> bool {
-        false
     }
 
     fn writes_to_stdout(&self) -> bool {

@@ -170,10 +170,6 @@ impl Consumer for Diagram {
         Ok(())
     }
 
-    fn done(&self) -> bool {
-        false
-    }
-
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         for (_, connection) in progress.tracker.connections() {
             if self.filter.shows_live(connection)

@@ -7,7 +7,7 @@ use tracer_core::{event::ClockOffset, lifecycle::Observation};
 use crate::{
     cli::{ExportArguments, Shared},
     commands::{input::Input, print_forgotten, trace},
-    event_loop::{Consumer, Progress},
+    event_loop::Consumer,
     report::{
         ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, Summary, TransitionRow,
         export::{Destination, Partitions, Table},
@@ -121,14 +121,6 @@ impl Consumer for Export {
             self.write(observation)?;
         }
         Ok(())
-    }
-
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&self) -> bool {
-        false
     }
 
     fn writes_to_stdout(&self) -> bool {

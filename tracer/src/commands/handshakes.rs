@@ -148,10 +148,6 @@ impl Consumer for Handshakes {
         Ok(())
     }
 
-    fn done(&self) -> bool {
-        false
-    }
-
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         match self.format {
             Format::Table | Format::Wide => self.live.end(&self.table()?),

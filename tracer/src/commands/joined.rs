@@ -124,14 +124,6 @@ impl Consumer for Collector {
         Ok(())
     }
 
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&self) -> bool {
-        false
-    }
-
     fn writes_to_stdout(&self) -> bool {
         false
     }

@@ -184,10 +184,6 @@ impl Consumer for Listeners {
         Ok(())
     }
 
-    fn done(&self) -> bool {
-        false
-    }
-
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         match self.dumps.dump_now() {
             Some(found) => self.dumped(found),

@@ -98,14 +98,6 @@ impl<T: Send + 'static> Consumer for AtEnd<T> {
         Ok(())
     }
 
-    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&self) -> bool {
-        false
-    }
-
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
         let value = (self.compute)(progress.tracker, progress.now);
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;

@@ -41,10 +41,14 @@ pub(crate) trait Consumer: Send + 'static {
     fn observe(&mut self, observation: Observation<'_>) -> io::Result<()>;
 
     /// Called after each batch, to make written data visible.
-    fn flush(&mut self, progress: Progress<'_>) -> io::Result<()>;
+    fn flush(&mut self, _progress: Progress<'_>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Returns whether the run should end.
-    fn done(&self) -> bool;
+    fn done(&self) -> bool {
+        false
+    }
 
     /// Returns whether the run continues after the end of the source, with regular calls of [`Consumer::flush`].
     fn stays(&self) -> bool {

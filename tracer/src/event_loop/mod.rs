@@ -242,10 +242,6 @@ mod tests {
             unless(self.flush)
         }
 
-        fn done(&self) -> bool {
-            false
-        }
-
         fn writes_to_stdout(&self) -> bool {
             false
         }
