@@ -275,13 +275,34 @@ fn create(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_core::event::{ClockOffset, Timestamp};
+
     use super::*;
+    use crate::report::text::wall_time::rfc3339;
 
     #[test]
     fn any_host_name_is_one_folder() {
         assert_eq!(folder_name("web-1.example"), "web-1.example");
         assert_eq!(folder_name("../../etc"), ".._.._etc");
         assert_eq!(folder_name(""), "unknown");
+    }
+
+    #[test]
+    fn a_table_without_rows_has_a_file_in_the_hour_of_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::Folder {
+            path: folder.path().to_owned(),
+            host: "web-1".to_owned(),
+            name: "run-1".to_owned(),
+        };
+        let mut empty = Partitions::new(Table::OpenConnections, FileFormat::Csv, destination, false);
+        let clock = ClockOffset { to_utc_ns: 1_795_240_800_000_000_000 };
+        empty.finish(Some(rfc3339(Timestamp(1), clock))).unwrap();
+        assert_eq!((empty.rows(), empty.files()), (0, 1));
+        let file = "open_connections/host=web-1/date=2026-11-21/hour=06/run-1-1.csv";
+        let text = fs::read_to_string(folder.path().join(file)).unwrap();
+        assert!(text.starts_with("type,connection_id,time,state,age_us,"), "{text}");
+        assert_eq!(text.lines().count(), 1);
     }
 
     #[test]
