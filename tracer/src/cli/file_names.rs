@@ -35,8 +35,8 @@ pub(super) fn refused_export(to: &Path, recording: &[PathBuf]) -> Option<String>
     let kind = extension(to)?;
     let instead = match kind.as_str() {
         "json" | "jsonl" | "ndjson" => {
-            let inputs: String = recording.iter().map(|file| format!(" -i {}", shown(file))).collect();
-            format!("`tcptrace-bpf{inputs} -o json > {}` writes JSON", shown(to))
+            let inputs: Vec<String> = recording.iter().map(|file| format!("-i {}", shown(file))).collect();
+            format!("`tcptrace-bpf {} -o json > {}` writes JSON", inputs.join(" "), shown(to))
         }
         "arrow" | "arrows" | "feather" | "ipc" => {
             "a recording is an Arrow stream already, which other programs read as it is".to_owned()
