@@ -68,6 +68,7 @@ pub struct Connection {
     pub k8s_container: Option<String>,
     pub k8s_workload: Option<String>,
     pub k8s_workload_kind: Option<String>,
+    pub connection_id: String,
 }
 
 /// A segment of a handshake that the host dropped.
@@ -183,6 +184,10 @@ pub struct Transition {
     pub netns: Option<u32>,
     pub thread: Option<String>,
     pub interface: Option<u32>,
+    pub connection_id: Option<String>,
+    pub from_state: String,
+    pub to_state: String,
+    pub process: Option<String>,
 }
 
 /// A row of `listeners`.

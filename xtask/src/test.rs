@@ -25,7 +25,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("runc", "starts the containers of podman, with every version of cgroups"),
     ("busybox-static", "is the only program of that container"),
     ("chromium", "opens the live page of the daemon"),
-    ("python3-venv", "installs pyarrow and DuckDB from PyPI, which read recordings and exports"),
+    (
+        "python3-venv",
+        "installs pyarrow, DuckDB, Polars and pandas from PyPI, which read recordings and exports",
+    ),
 ];
 
 /// Installs what the tests need, then runs all tests; kernel tests run as root

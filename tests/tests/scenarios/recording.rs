@@ -73,7 +73,7 @@ fn traffic(namespace: &Namespace) {
 }
 
 /// Returns the sorted rows without values that differ between tracers: the socket key, which is random per
-/// process; the times, whose offset from the monotonic clock to UTC differs; and durations between two
+/// process, and the connection's id, which depends on it; the times, whose offset from the monotonic clock to UTC differs; and durations between two
 /// transitions, because each tracer's BPF program takes its timestamp when it runs, some hundred nanoseconds
 /// apart.
 fn comparable(ended: &TracerOutput) -> Vec<String> {
@@ -81,7 +81,7 @@ fn comparable(ended: &TracerOutput) -> Vec<String> {
         .rows::<Map<String, Value>>()
         .into_iter()
         .map(|mut row| {
-            for field in ["socket", "time", "opened", "closed"] {
+            for field in ["socket", "connection_id", "time", "opened", "closed"] {
                 row.remove(field);
             }
             for field in ["duration_us", "accept_wait_us", "first_read_us", "first_write_us"] {
@@ -286,6 +286,9 @@ fn stuck_reports_the_state_at_the_end_of_a_recording() {
 #[case::max_files(&["record", "a", "--max-files", "3"])]
 #[case::rotate(&["record", "a", "--rotate", "soon"])]
 #[case::export(&["export", "a", "--to", "b.parquet"])]
+#[case::export_json(&["export", "a", "--to", "b.json"])]
+#[case::record_parquet(&["record", "a.parquet"])]
+#[case::record_packets(&["record", "a.pcap"])]
 fn invalid_arguments_exit_with_status_2(#[case] arguments: &[&str]) {
     let ended = Tracer::start_unready(arguments).wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);

@@ -1,6 +1,9 @@
 //! Timewait sockets of closed connections, whose end is reported where the fentry hook attaches.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tcptrace_tests::{
@@ -59,6 +62,11 @@ fn timewait_socket_end_is_reported() {
     ] {
         assert_eq!(row[column], value, "{column}: {row:#?}");
     }
+    let client_port = json!(client_address.port());
+    let of_client: Vec<&Value> = rows.iter().filter(|row| row["local_port"] == client_port).collect();
+    let ids: HashSet<&str> =
+        of_client.iter().map(|row| row["connection_id"].as_str().expect("the client has an id")).collect();
+    assert_eq!((of_client.len(), ids.len()), (4 + 1, 1), "{rows:#?}");
     let duration = Duration::from_secs_f64(row["duration_us"].as_f64().unwrap() / 1e6);
     // The kernel starts its timer slightly before the socket's last transition, from which the duration
     // counts.

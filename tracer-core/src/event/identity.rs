@@ -3,7 +3,10 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
 };
+
+use super::Timestamp;
 
 /// Identifies a kernel socket among the sockets that exist at the same time.
 ///
@@ -11,6 +14,36 @@ use std::{
 /// therefore begins at CLOSE→SYN_SENT, CLOSE→LISTEN or LISTEN→SYN_RECV, not at a new id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u64);
+
+/// Identifies a connection among all connections of all hosts and runs.
+///
+/// It is derived from the socket and the time of the connection's first event, so every replay of a recording gives the same
+/// id. Connections on one socket have different ids; those on different sockets have the same with a probability of 2^-64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(NonZeroU64);
+
+impl ConnectionId {
+    /// Returns the id of the connection that began on `socket` at this time.
+    pub const fn new(socket: SocketId, began: Timestamp) -> Self {
+        // Exports of one recording by different versions should agree, so this is no hash of a library, whose next version
+        // may differ.
+        let id = mixed(socket.0 ^ mixed(began.0));
+        Self(NonZeroU64::MIN.saturating_add(id.saturating_sub(1)))
+    }
+
+    /// Returns the id as a number.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// Spreads a number over all 64 bits, reversibly: the step of SplitMix64 (Steele, Lea and Flood, 2014).
+const fn mixed(number: u64) -> u64 {
+    let sum = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let product = (sum ^ (sum >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let product = (product ^ (product >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    product ^ (product >> 31)
+}
 
 /// A network namespace: the inode of its `/proc/PID/ns/net`, unique among the namespaces that exist at the same time.
 ///
@@ -61,4 +94,22 @@ pub struct ConnKey {
     pub local: Endpoint,
     /// The remote endpoint.
     pub remote: Endpoint,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values are part of exported files: a change separates exports of different versions.
+    #[test]
+    fn ids_of_connections_are_stable_and_distinct() {
+        // The first two numbers of SplitMix64 with the seed 0.
+        assert_eq!((mixed(0), mixed(0x9e37_79b9_7f4a_7c15)), (0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4));
+        let ids: std::collections::HashSet<ConnectionId> = (0..100)
+            .flat_map(|socket| (0..100).map(move |time| ConnectionId::new(SocketId(socket), Timestamp(time))))
+            .collect();
+        assert_eq!(ids.len(), 10_000);
+        let id = ConnectionId::new(SocketId(7), Timestamp(9));
+        assert_eq!(id.get(), mixed(7 ^ mixed(9)));
+    }
 }

@@ -11,7 +11,7 @@ mod tcp_info;
 mod time;
 
 pub use counts::SourceCounts;
-pub use identity::{CgroupId, ConnKey, Endpoint, Netns, SocketCookie, SocketId};
+pub use identity::{CgroupId, ConnKey, ConnectionId, Endpoint, Netns, SocketCookie, SocketId};
 pub use kernel_name::KernelName;
 pub use kinds::{
     Call, Event, ExistingSocket, ExistingTimewait, HandshakeSegment, ResetReceived, ResetSent,

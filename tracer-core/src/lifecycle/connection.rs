@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use crate::{
     event::{
-        AcceptQueue, CgroupId, ConnKey, Endpoint, ExistingSocket, Nanos, Netns, TcpState, Timestamp,
-        Transition,
+        AcceptQueue, CgroupId, ConnKey, ConnectionId, Endpoint, ExistingSocket, Nanos, Netns, SocketId,
+        TcpState, Timestamp, Transition,
     },
     lifecycle::{AcceptWait, Handshake, History, close_reason::sent_nothing},
     owner::{Owner, OwnerSource},
@@ -178,6 +178,29 @@ impl Connection {
     /// Returns the connection key.
     pub const fn key(&self) -> ConnKey {
         ConnKey { netns: self.netns, local: self.local, remote: self.remote }
+    }
+
+    /// Returns the identity of the connection, which is on `socket`.
+    pub const fn id(&self, socket: SocketId) -> ConnectionId {
+        ConnectionId::new(socket, self.first_seen)
+    }
+
+    /// Returns when the handshake started; none when that was not seen.
+    ///
+    /// The kernel creates a server's socket at the end of the handshake. The start is therefore the time of
+    /// ESTABLISHED minus the measured duration of the handshake.
+    pub fn opened(&self) -> Option<Timestamp> {
+        if self.incomplete {
+            return None;
+        }
+        let measured = self
+            .handshake
+            .filter(|handshake| handshake.replaces(TcpState::SynReceived))
+            .and_then(|handshake| handshake.duration);
+        match (measured, self.history.entered(TcpState::Established)) {
+            (Some(handshake), Some(established)) => Some(established.saturating_sub(handshake)),
+            _ => Some(self.first_seen),
+        }
     }
 
     /// Returns the current state.

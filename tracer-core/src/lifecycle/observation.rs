@@ -2,8 +2,8 @@
 
 use crate::{
     event::{
-        Endpoint, InitialSequences, Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState, Timestamp,
-        TimewaitEnd, Transition,
+        ConnectionId, Endpoint, InitialSequences, Nanos, ResetSent, SegmentDropped, TcpInfo, TcpState,
+        Timestamp, TimewaitEnd, Transition,
     },
     lifecycle::{
         AfterClose, CloseCause, Connection, EndedTimewait, HalfOpen, Reset, SegmentDrops, StateSpan,
@@ -18,6 +18,8 @@ use crate::{
 pub struct ClosedConnection<'a> {
     /// The connection at its close.
     pub connection: &'a Connection,
+    /// The identity of the connection.
+    pub id: ConnectionId,
     /// The time of the close. When the close was not seen, the time of the last event.
     pub closed: Timestamp,
     /// The close was seen.
@@ -67,23 +69,9 @@ impl AcceptWait {
 }
 
 impl ClosedConnection<'_> {
-    /// Returns when the handshake started; none when that was not seen.
-    ///
-    /// The kernel creates a server's socket at the end of the handshake. The start is therefore the time of
-    /// ESTABLISHED minus the measured duration of the handshake.
+    /// Returns when the handshake started: see [`Connection::opened`].
     pub fn opened(&self) -> Option<Timestamp> {
-        let connection = self.connection;
-        if connection.incomplete {
-            return None;
-        }
-        let measured = connection
-            .handshake
-            .filter(|handshake| handshake.replaces(TcpState::SynReceived))
-            .and_then(|handshake| handshake.duration);
-        match (measured, connection.history.entered(TcpState::Established)) {
-            (Some(handshake), Some(established)) => Some(established.saturating_sub(handshake)),
-            _ => Some(connection.first_seen),
-        }
+        self.connection.opened()
     }
 
     /// Returns the time from the start of the handshake to the close; none when either was not seen.

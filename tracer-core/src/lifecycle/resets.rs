@@ -47,6 +47,7 @@ impl HeldClose {
     pub(super) fn report(&self) -> ClosedConnection<'_> {
         ClosedConnection {
             connection: &self.connection,
+            id: self.connection.id(self.socket),
             closed: self.closed,
             close_seen: true,
             close_cause: self.close_cause,

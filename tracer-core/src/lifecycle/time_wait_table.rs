@@ -10,7 +10,9 @@ use std::hash::BuildHasher as _;
 use hashbrown::{HashMap, HashTable};
 
 use crate::{
-    event::{ConnKey, Endpoint, ExistingTimewait, Nanos, Netns, TcpState, Timestamp, TimewaitEnd},
+    event::{
+        ConnKey, ConnectionId, Endpoint, ExistingTimewait, Nanos, Netns, TcpState, Timestamp, TimewaitEnd,
+    },
     lifecycle::{
         AfterClose, Age, TimeWaitModel,
         time_wait_table::expiry::{Entry, ExpiryQueue, IndexEntry, Location, QueueId},
@@ -44,6 +46,8 @@ pub struct TimewaitSocket {
     pub remote: Endpoint,
     /// The network namespace.
     pub netns: Option<Netns>,
+    /// The connection that left it behind; none if a socket dump found it.
+    pub connection: Option<ConnectionId>,
 }
 
 /// The observed removal of a timewait socket.
@@ -53,6 +57,8 @@ pub struct EndedTimewait {
     pub state: TcpState,
     /// The time from the close of the connection to the removal of its timewait socket.
     pub duration: Nanos,
+    /// The connection that left it behind.
+    pub connection: Option<ConnectionId>,
 }
 
 /// The timewait sockets, indexed by connection key.
@@ -92,7 +98,13 @@ impl TimewaitSocket {
 
 impl TimeWaitTable {
     /// Adds the timewait socket of a closed connection. Returns false when the table is full.
-    pub(super) fn insert(&mut self, key: ConnKey, since: Timestamp, after: AfterClose) -> bool {
+    pub(super) fn insert(
+        &mut self,
+        key: ConnKey,
+        connection: ConnectionId,
+        since: Timestamp,
+        after: AfterClose,
+    ) -> bool {
         if self.index.len() >= MAX_ENTRIES {
             return false;
         }
@@ -102,8 +114,15 @@ impl TimeWaitTable {
         let timer_due = since.saturating_add(after.duration);
         let expires = since.saturating_add(longest.max(after.duration));
         let ConnKey { netns, local, remote } = key;
-        let socket =
-            TimewaitSocket { state: after.state, since: Some(since), timer_due, local, remote, netns };
+        let socket = TimewaitSocket {
+            state: after.state,
+            since: Some(since),
+            timer_due,
+            local,
+            remote,
+            netns,
+            connection: Some(connection),
+        };
         self.push(QueueId::of(after.state), Entry { socket, expires, removed: false });
         true
     }
@@ -140,9 +159,10 @@ impl TimeWaitTable {
         while self.queues[QueueId::Dumped as usize].pop().is_some() {}
         dumped.extend(found.iter().map(|found| {
             let ExistingTimewait { state, timer_due, local, remote, netns, .. } = *found;
-            let since =
-                known.get(&found.key()).filter(|known| is_same(known, found)).and_then(|known| known.since);
-            let socket = TimewaitSocket { state, since, timer_due, local, remote, netns };
+            let known = known.get(&found.key()).filter(|known| is_same(known, found));
+            let since = known.and_then(|known| known.since);
+            let connection = known.and_then(|known| known.connection);
+            let socket = TimewaitSocket { state, since, timer_due, local, remote, netns, connection };
             let late = if state == TcpState::TimeWait {
                 TIMER_SLACK
             } else {
@@ -196,6 +216,7 @@ impl TimeWaitTable {
             // A FIN moves the socket from FIN_WAIT2 to TIME_WAIT.
             state: event.state,
             duration: event.time.since(socket.since?),
+            connection: socket.connection,
         })
     }
 

@@ -413,6 +413,7 @@ impl Tracker {
         self.counts.closed += 1;
         report(Observation::Closed(ClosedConnection {
             connection: &entry.connection,
+            id: entry.connection.id(entry.socket),
             closed: entry.last_event,
             close_seen: false,
             close_cause: CloseCause::UNSEEN,

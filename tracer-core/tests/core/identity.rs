@@ -1,17 +1,19 @@
 //! Assigns events to connections: reused sockets, unseen starts and closes, gaps, repeated states.
 
+use std::collections::HashSet;
+
 use tracer_core::{
     event::{
-        Process,
+        ConnectionId, Event, ExistingSocket, Process, SocketCookie,
         TcpState::{
             self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived,
             SynSent,
         },
     },
-    lifecycle::{CloseReason, ClosedBy, DurationSource::Observed, Role},
+    lifecycle::{CloseReason, ClosedBy, DurationSource::Observed, Observation, Role},
     owner::OwnerSource,
 };
-use tracer_core_testing::script::{CLIENT, SERVER, ScriptedSocket, error, fins, process, time};
+use tracer_core_testing::script::{CLIENT, NETNS, SERVER, ScriptedSocket, error, fins, process, shut, time};
 
 use crate::observed::{run, track, tracker};
 
@@ -263,4 +265,94 @@ fn impossible_transitions_are_counted() {
             assert!(tracker.live() <= 2);
         }
     }
+}
+
+/// Returns the ids of a run's transitions and of its closed connections.
+fn ids(events: &[Event]) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
+    let (mut of_transitions, mut of_closed) = (Vec::new(), Vec::new());
+    let mut tracker = tracker(10);
+    for event in events {
+        tracker.observe(event, &mut |observation| match observation {
+            Observation::Transition { transition, connection: Some(connection), .. } => {
+                of_transitions.push(connection.id(transition.socket));
+            }
+            Observation::Closed(closed) => of_closed.push(closed.id),
+            _ => {}
+        });
+    }
+    (of_transitions, of_closed)
+}
+
+#[test]
+fn a_connection_has_one_id_and_the_next_one_on_its_socket_another() {
+    let socket = ScriptedSocket::connected_client(1, app())
+        .step(300, Closed)
+        .flags(error(104))
+        .step(400, SynSent)
+        .step(450, Closed)
+        .flags(error(111));
+    let (of_transitions, of_closed) = ids(&socket.events());
+    let [first, second] = of_closed[..] else { panic!("{of_closed:?}") };
+    assert_ne!(first, second);
+    assert_eq!(of_transitions, [first, first, first, second, second]);
+    assert_eq!(ids(&socket.events()), (of_transitions, of_closed), "a replay gives the same ids");
+    let elsewhere = ScriptedSocket::connected_client(2, app()).step(300, Closed).flags(error(104));
+    assert!(!ids(&elsewhere.events()).1.contains(&first));
+}
+
+/// The dump knows the connection by its cookie, and the first transition by its socket.
+#[test]
+fn a_dumped_connection_keeps_its_id_from_its_first_transition_on() {
+    let dumped = ExistingSocket {
+        time: time(0),
+        cookie: SocketCookie(77),
+        state: Established,
+        state_age: None,
+        local: CLIENT,
+        remote: SERVER,
+        process: Some(app()),
+        netns: Some(NETNS),
+        cgroup_id: None,
+        info: None,
+        interface: None,
+    };
+    let socket = ScriptedSocket::existing(1, Established)
+        .step(100, FinWait1)
+        .step(200, FinWait2)
+        .step(300, Closed)
+        .flags(fins());
+    let dump = [Event::Existing(dumped), Event::DumpEnd { started: time(0), timewait: false }];
+    let (of_transitions, of_closed) = ids(&dump.into_iter().chain(socket.events()).collect::<Vec<_>>());
+    let all: HashSet<_> = of_transitions.iter().chain(&of_closed).collect();
+    assert_eq!((of_transitions.len(), of_closed.len(), all.len()), (3, 1, 1));
+}
+
+#[test]
+fn the_end_of_a_timewait_socket_has_the_id_of_its_connection() {
+    let socket = ScriptedSocket::connected_client(1, app())
+        .step(300, FinWait1)
+        .by(app())
+        .flags(shut())
+        .step(400, FinWait2)
+        .step(500, Closed)
+        .flags(fins());
+    let mut tracker = tracker(10);
+    let mut found = Vec::new();
+    let end = Event::TimewaitEnd(tracer_core::event::TimewaitEnd {
+        time: time(60_000_500),
+        state: TcpState::TimeWait,
+        local: CLIENT,
+        remote: SERVER,
+        netns: Some(NETNS),
+    });
+    for event in socket.events().iter().chain([&end]) {
+        tracker.observe(event, &mut |observation| match observation {
+            Observation::Closed(closed) => found.push(Some(closed.id)),
+            Observation::TimewaitEnd { end, .. } => found.push(end.connection),
+            _ => {}
+        });
+    }
+    let [closed, ended] = found[..] else { panic!("{found:?}") };
+    assert!(closed.is_some());
+    assert_eq!(closed, ended);
 }

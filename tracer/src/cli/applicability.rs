@@ -312,8 +312,8 @@ fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
             Some("with --join it makes no groups; --slowest sets the number of handshakes")
         }
         "failed" => match &cli.command {
-            Some(Command::Export(arguments)) if arguments.exports_transitions() => {
-                Some("a transition does not fail; add --what connections")
+            Some(Command::Export(arguments)) if !arguments.exports_only_closed() => {
+                Some("only closed connections can have failed; add --what connections")
             }
             _ => None,
         },
@@ -436,7 +436,7 @@ mod tests {
             (&["-i", "a.arrows", "--host-root", "/"], "--host-root: with --input the names"),
             (&["stuck", "--buffer", "8M"], "--buffer: it traces only with --duration"),
             (&["stuck", "--max-connections", "5"], "--max-connections: it traces only with --duration"),
-            (&["export", "a.arrows", "--to", "b", "--failed"], "--failed: a transition does not fail"),
+            (&["export", "a.arrows", "--to", "b", "--failed"], "--failed: only closed connections can"),
             (
                 &["listeners", "-i", "a.arrows"],
                 "--input: `listeners`, `record` and `doctor` look at this host",

@@ -169,6 +169,10 @@ pub(crate) fn examples(command: &str) -> &'static [Example] {
                         "tcptrace-bpf export incident.arrows --what connections --to connections.csv",
                         "One CSV file",
                     ),
+                    example(
+                        "tcptrace-bpf export incident.arrows --what open_connections --to open.parquet",
+                        "What was open at the end, with its state and age",
+                    ),
                 ]
             }
         }

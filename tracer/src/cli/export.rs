@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::report::export::{FileFormat, Table};
+use crate::{
+    cli::file_names,
+    report::export::{FileFormat, Table},
+};
 
 /// Options of `export`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub(crate) struct ExportArguments {
     #[arg(long, value_enum)]
     pub(crate) format: Option<FileFormat>,
     /// Tables to export
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Table::Connections, Table::Transitions])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Table::Connections, Table::Transitions, Table::OpenConnections])]
     pub(crate) what: Vec<Table>,
     /// Overwrite existing files
     #[arg(long)]
@@ -42,24 +45,24 @@ impl ExportArguments {
         [FileFormat::Parquet, FileFormat::Csv].into_iter().find(|format| extension == format.extension())
     }
 
-    /// Returns whether transitions are exported.
-    pub(super) fn exports_transitions(&self) -> bool {
-        self.what.contains(&Table::Transitions)
+    /// Returns whether only closed connections are exported.
+    pub(super) fn exports_only_closed(&self) -> bool {
+        self.what == [Table::Connections]
     }
 
-    /// Returns the error of options that contradict each other.
-    pub(super) fn conflict(&self) -> Option<&'static str> {
+    /// Returns the error of options that contradict each other, or of a file name that `export` does not write.
+    pub(super) fn conflict(&self) -> Option<String> {
         let repeated = (1..self.what.len()).any(|at| self.what[..at].contains(&self.what[at]));
-        if repeated {
-            Some("--what names a table twice")
+        let sentence = if repeated {
+            "--what names a table twice"
         } else if self.is_one_file() && self.what.len() > 1 {
-            Some(
-                "one file holds one table: give --what connections or --what transitions, or a folder to --to",
-            )
+            "one file holds one table: give --what connections, --what transitions or --what open_connections, or a \
+             folder to --to"
         } else if self.is_one_file() && self.format_of_name() != Some(self.format()) {
-            Some("the file name and --format do not agree")
+            "the file name and --format do not agree"
         } else {
-            None
-        }
+            return file_names::refused_export(&self.to, &self.recording);
+        };
+        Some(sentence.to_owned())
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     report::{
         ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _,
         GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
-        ListenerRow, ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
+        ListenerRow, OpenConnectionRow, ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
     },
 };
 
@@ -153,7 +153,7 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
     match command {
         "connections" => vec![connection],
         "transitions" => vec![transition],
-        "export" => vec![connection, transition],
+        "export" => vec![connection, transition, ("open_connection", OpenConnectionRow::FIELDS)],
         "handshakes" => vec![
             ("handshake_group", HandshakeGroupRow::FIELDS),
             ("handshake_slow", SlowHandshakeRow::FIELDS),

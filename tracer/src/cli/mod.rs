@@ -7,6 +7,7 @@ mod definition;
 mod diagram;
 mod examples;
 mod export;
+mod file_names;
 mod filters;
 mod handshakes;
 mod listeners;
@@ -119,6 +120,7 @@ impl Cli {
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
             Some(Command::Export(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
+            Some(Command::Record(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
             Some(Command::Compare(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
             Some(Command::Handshakes(arguments)) => {
                 arguments.conflict(&self.shared.input).map_or(Ok(()), |it| Err(conflict(it)))
@@ -170,6 +172,9 @@ mod tests {
             (&["export", "a", "--to", "b.csv"], "--what connections"),
             (&["export", "a", "--to", "b.csv", "--what", "connections", "--format", "parquet"], "agree"),
             (&["export", "a", "--to", "b", "--what", "connections,connections"], "twice"),
+            (&["export", "a", "--to", "b.json"], "`tcptrace-bpf -i a -o json > b.json`"),
+            (&["record", "a.parquet"], "`tcptrace-bpf export a.arrows --what connections --to a.parquet`"),
+            (&["record", "a.pcap"], "`tcpdump -w a.pcap`"),
         ] {
             let cli = Cli::try_parse_from(["tcptrace-bpf"].iter().chain(arguments)).unwrap();
             let error = cli.check().unwrap_err();

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{cli::parsers::parse_rotation, recording::Rotation};
+use crate::{
+    cli::{file_names, parsers::parse_rotation},
+    recording::Rotation,
+};
 
 /// Options of `record`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,11 @@ pub(crate) struct RecordArguments {
 }
 
 impl RecordArguments {
+    /// Returns the error of a file name whose format `record` does not write.
+    pub(super) fn conflict(&self) -> Option<String> {
+        file_names::refused_recording(&self.file)
+    }
+
     /// Returns when a new file starts and how many files are kept.
     pub(crate) fn rotation(&self) -> Rotation {
         let max_files = self.max_files.map(|count| usize::try_from(count).unwrap_or(usize::MAX));

@@ -1,16 +1,21 @@
-//! `export`: writes the connections and transitions of a recording to Parquet or CSV files.
+//! `export`: writes the closed and open connections and the transitions of a recording to Parquet or CSV files.
 
 use std::{io, path::Path};
 
-use tracer_core::{event::ClockOffset, lifecycle::Observation};
+use tracer_core::{
+    event::{ClockOffset, SocketId, Timestamp},
+    lifecycle::{Connection, Observation},
+};
 
 use crate::{
     cli::{ExportArguments, Shared},
     commands::{input::Input, print_forgotten, trace},
-    event_loop::Consumer,
+    event_loop::{Consumer, Progress},
     report::{
-        ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, Summary, TransitionRow,
+        ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, OpenConnectionRow, Summary,
+        TransitionRow, counted,
         export::{Destination, Partitions, Table},
+        rfc3339,
     },
     sources::{Origin, recording::RecordingSource},
 };
@@ -54,6 +59,8 @@ struct Export {
     cgroups: ConnectionCgroups,
     to: String,
     quiet: bool,
+    /// The end of the recording, once it is known.
+    end: Option<Timestamp>,
 }
 
 impl Export {
@@ -67,6 +74,7 @@ impl Export {
             cgroups: ConnectionCgroups::new(origin.resolver),
             to: tracer_core::escape::escape(to.as_os_str().as_encoded_bytes()),
             quiet: shared.quiet,
+            end: None,
         }
     }
 
@@ -109,6 +117,22 @@ impl Export {
         };
         written.transpose().map(|_| ()).map_err(io::Error::other)
     }
+
+    fn write_open(&mut self, socket: SocketId, connection: &Connection, now: Timestamp) -> io::Result<()> {
+        // The duration of a connection whose start was not seen is at least that since it was first seen, as in `top`.
+        if !self.filter.shows_live(connection)
+            || !self.filter.shows_duration(Some(now.since(connection.first_seen)))
+        {
+            return Ok(());
+        }
+        let cgroup = self.cgroups.of_connection(connection, now);
+        if !self.filter.shows_cgroup(cgroup.as_deref()) {
+            return Ok(());
+        }
+        let row = OpenConnectionRow::new(socket, connection, cgroup.as_deref(), now, self.clock);
+        let written = self.table(Table::OpenConnections).map(|table| table.write(&row));
+        written.transpose().map(|_| ()).map_err(io::Error::other)
+    }
 }
 
 impl Consumer for Export {
@@ -127,15 +151,31 @@ impl Consumer for Export {
         false
     }
 
+    fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        self.end = Some(progress.now);
+        if !self.has(Table::OpenConnections) {
+            return Ok(());
+        }
+        // The table has no order of its own, but two exports of a recording should be the same.
+        let mut open: Vec<(SocketId, &Connection)> = progress.tracker.connections().collect();
+        open.sort_unstable_by_key(|(socket, connection)| (connection.first_seen, *socket));
+        for (socket, connection) in open {
+            self.write_open(socket, connection, progress.now)?;
+        }
+        Ok(())
+    }
+
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
         if !self.quiet {
             print_forgotten(&self.first);
         }
         for (table, partitions) in &mut self.tables {
-            partitions.finish().map_err(io::Error::other)?;
+            let end = self.end.map(|end| rfc3339(end, self.clock));
+            partitions.finish(end).map_err(io::Error::other)?;
             if !self.quiet {
-                let (rows, files) = (partitions.rows(), partitions.files());
-                stderr_line!("{rows} {} in {files} files written to {}", table.name(), self.to);
+                let table = table.name().replace('_', " ");
+                let files = counted(partitions.files() as usize, "file");
+                stderr_line!("{} {table} in {files} written to {}", partitions.rows(), self.to);
             }
         }
         Ok(())

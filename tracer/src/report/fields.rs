@@ -8,12 +8,12 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use arrayvec::{ArrayString, ArrayVec};
-use tracer_core::event::{CgroupId, KernelName, Netns};
+use tracer_core::event::{CgroupId, ConnectionId, KernelName, Netns};
 
 use crate::report::text::{
     Text,
     endpoint::AddressText,
-    name::{EscapedText, ProcessName, SocketText},
+    name::{ConnectionText, EscapedText, ProcessName, SocketText},
     wall_time::Rfc3339,
 };
 
@@ -35,6 +35,8 @@ pub struct Field {
 pub enum FieldKind {
     /// UTF-8.
     Text,
+    /// An IP address as text; exported files have its bytes beside it.
+    Address,
     /// Nanoseconds since 1970-01-01T00:00:00Z; RFC 3339 in JSON and CSV.
     Time,
     /// A floating-point number of 64 bits.
@@ -57,7 +59,7 @@ impl FieldKind {
     /// The name in the documentation.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Text => "text",
+            Self::Text | Self::Address => "text",
             Self::Time => "time",
             Self::F64 => "double",
             Self::U64 => "uint64",
@@ -93,6 +95,10 @@ pub trait ValueWriter {
     fn float(&mut self, value: f64);
     /// Takes a text.
     fn text(&mut self, value: &str);
+    /// Takes an IP address, by default as its text.
+    fn address(&mut self, value: IpAddr) {
+        self.text(&address_text(value));
+    }
     /// Takes a wall-clock time.
     fn time(&mut self, value: Rfc3339);
     /// Takes a list of objects.
@@ -178,10 +184,16 @@ field_value! {
     String => Text, text(|value| value);
     Cow<'_, str> => Text, text(|value| value);
     Rfc3339 => Time, time(|value| *value);
-    IpAddr => Text, text(|value| &short(&AddressText(*value)));
+    IpAddr => Address, address(|value| *value);
     ProcessName => Text, text(|value| &short(value));
     SocketText => Text, text(|value| &short(value));
+    ConnectionId => Text, text(|value| &short(&ConnectionText(*value)));
     EscapedText<'_> => Text, text(|value| &value.to_text());
+}
+
+/// Formats an address.
+pub(super) fn address_text(address: IpAddr) -> ArrayString<64> {
+    short(&AddressText(address))
 }
 
 /// Formats a text of at most 64 bytes without an allocation.

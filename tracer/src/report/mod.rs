@@ -35,8 +35,8 @@ pub use rows::{
     comparison::ComparisonRow, connection::ConnectionRow, diagram_edge::DiagramEdgeRow,
     diagram_state::DiagramStateRow, handshake_bucket::HandshakeBucketRow, handshake_group::HandshakeGroupRow,
     join::JoinRow, joined_handshake::JoinedHandshakeRow, listener::ListenerRow,
-    listener_drops::ListenerDropsRow, shift::ShiftRow, slow_handshake::SlowHandshakeRow, stuck::StuckRow,
-    stuck_group::GroupRow, transition::TransitionRow,
+    listener_drops::ListenerDropsRow, open_connection::OpenConnectionRow, shift::ShiftRow,
+    slow_handshake::SlowHandshakeRow, stuck::StuckRow, stuck_group::GroupRow, transition::TransitionRow,
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, DropSummary, Summary};

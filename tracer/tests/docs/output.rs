@@ -4,10 +4,12 @@ use std::fs;
 
 use tcptrace_bpf::{
     host::Runtime,
+    recording::COLUMNS,
     report::{
         ComparisonRow, ConnectionRow, DiagramEdgeRow, DiagramStateRow, Field, FieldKind, Fields as _, Format,
         GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
-        ListenerRow, Row, ShiftRow, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
+        ListenerRow, OpenConnectionRow, Row, ShiftRow, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle,
+        TransitionRow,
     },
 };
 use tracer_core::{
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// Sections of docs/output.md and the fields of their tables.
-fn field_tables() -> [(&'static str, &'static [Field]); 16] {
+fn field_tables() -> [(&'static str, &'static [Field]); 17] {
     let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
         FieldKind::List(fields) => Some(fields),
         _ => None,
@@ -30,6 +32,7 @@ fn field_tables() -> [(&'static str, &'static [Field]); 16] {
         ("`connection`", ConnectionRow::FIELDS),
         ("States", states.expect("a connection has states")),
         ("`transition`", TransitionRow::FIELDS),
+        ("`open_connection`", OpenConnectionRow::FIELDS),
         ("`handshake_group`", HandshakeGroupRow::FIELDS),
         ("`handshake_slow`", SlowHandshakeRow::FIELDS),
         ("`handshake_bucket`", HandshakeBucketRow::FIELDS),
@@ -84,6 +87,31 @@ fn the_example_has_every_field() {
     let example: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
     let names: Vec<&str> = ConnectionRow::FIELDS.iter().map(|field| field.name).collect();
     assert_eq!(example.keys().collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn the_vocabulary_has_the_names_of_rows_and_recordings() {
+    let names_of = |fields: &[Field]| fields.iter().map(|field| field.name).collect::<Vec<_>>();
+    let columns = [
+        names_of(ConnectionRow::FIELDS),
+        names_of(TransitionRow::FIELDS),
+        names_of(OpenConnectionRow::FIELDS),
+        COLUMNS.iter().map(|column| column.name).collect(),
+    ];
+    let rows = table(&section(&read("docs/output.md"), "One vocabulary"), "meaning");
+    for row in &rows {
+        for (cell, known) in row[1..].iter().zip(&columns) {
+            for name in code(cell) {
+                assert!(known.contains(&name.as_str()), "{name} in the row {row:?}");
+            }
+        }
+    }
+    // A name that several of them have is the same thing in each, and so in one row.
+    let shared = columns[3].iter().filter(|name| columns[..3].iter().any(|fields| fields.contains(name)));
+    let listed: Vec<String> = rows.iter().flat_map(|row| code(&row[1..].join(" "))).collect();
+    for name in shared {
+        assert!(listed.iter().any(|it| it == name), "{name} is missing");
+    }
 }
 
 #[test]

@@ -216,6 +216,7 @@ impl Tracker {
         self.counts.closed += 1;
         let reset = self.resets.take(transition.socket);
         if let Some(entry) = self.remove(transition.socket) {
+            let id = entry.connection.id(transition.socket);
             let drops = self.dropped_segments.closed(transition.socket, &entry.connection, transition.time);
             let backend = self.backends.closed(&entry.connection);
             if !self.dumped.is_empty() && !sent_nothing(transition) {
@@ -223,7 +224,7 @@ impl Tracker {
                 self.dumped.remove(&entry.connection.key());
             }
             if let Some(after) = after
-                && !self.time_wait_table.insert(entry.connection.key(), transition.time, after)
+                && !self.time_wait_table.insert(entry.connection.key(), id, transition.time, after)
             {
                 self.counts.unfollowed += 1;
             }
@@ -253,6 +254,7 @@ impl Tracker {
             }
             report(Observation::Closed(ClosedConnection {
                 connection: &entry.connection,
+                id,
                 closed: transition.time,
                 close_seen: true,
                 close_cause,

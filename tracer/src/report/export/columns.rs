@@ -1,12 +1,12 @@
 //! Collects rows in Arrow columns.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arrow_array::{
     ArrayRef, ListArray, RecordBatch, StructArray,
     builder::{
-        BooleanBuilder, Float64Builder, StringBuilder, TimestampNanosecondBuilder, UInt8Builder,
-        UInt16Builder, UInt32Builder, UInt64Builder,
+        BinaryBuilder, BooleanBuilder, Float64Builder, StringBuilder, TimestampNanosecondBuilder,
+        UInt8Builder, UInt16Builder, UInt32Builder, UInt64Builder,
     },
 };
 use arrow_buffer::{NullBufferBuilder, OffsetBufferBuilder};
@@ -14,7 +14,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 
 use crate::report::{
     export::schema::{Table, arrow_fields, list_item},
-    fields::{Field, FieldKind, Fields, ValueWriter},
+    fields::{Field, FieldKind, Fields, ValueWriter, address_text},
     text::wall_time::Rfc3339,
 };
 
@@ -56,7 +56,7 @@ impl ExportColumns {
     }
 }
 
-/// One column per field.
+/// One column per field, and one more per address.
 struct Columns {
     columns: Vec<Column>,
     /// Index of the column after the current one.
@@ -68,6 +68,7 @@ struct Columns {
 /// A value of another type is dropped, and the batch then fails, because its columns differ in length.
 enum Column {
     Text(StringBuilder),
+    Address(AddressColumns),
     Time(TimestampNanosecondBuilder),
     F64(Float64Builder),
     U64(UInt64Builder),
@@ -76,6 +77,13 @@ enum Column {
     U8(UInt8Builder),
     Bool(BooleanBuilder),
     List(ListColumn),
+}
+
+/// Addresses as text, and as the bytes by which they sort.
+#[derive(Default)]
+struct AddressColumns {
+    text: StringBuilder,
+    bytes: BinaryBuilder,
 }
 
 /// Lists of objects: the fields of all items, and the length of each list.
@@ -96,8 +104,12 @@ impl Columns {
         row.write_fields(self);
     }
 
+    /// Returns the columns in the order of [`arrow_fields`]: the bytes of addresses are last.
     fn finish(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.columns.iter_mut().map(Column::finish).collect()
+        let mut arrays =
+            self.columns.iter_mut().map(Column::finish).collect::<Result<Vec<ArrayRef>, ArrowError>>()?;
+        arrays.extend(self.columns.iter_mut().filter_map(Column::finish_bytes));
+        Ok(arrays)
     }
 
     fn current(&mut self) -> Option<&mut Column> {
@@ -113,6 +125,10 @@ impl ValueWriter for Columns {
     fn null(&mut self) {
         match self.current() {
             Some(Column::Text(column)) => column.append_null(),
+            Some(Column::Address(column)) => {
+                column.text.append_null();
+                column.bytes.append_null();
+            }
             Some(Column::Time(column)) => column.append_null(),
             Some(Column::F64(column)) => column.append_null(),
             Some(Column::U64(column)) => column.append_null(),
@@ -153,6 +169,13 @@ impl ValueWriter for Columns {
         }
     }
 
+    fn address(&mut self, value: IpAddr) {
+        if let Some(Column::Address(column)) = self.current() {
+            column.text.append_value(address_text(value));
+            column.bytes.append_value(sortable(value));
+        }
+    }
+
     fn time(&mut self, value: Rfc3339) {
         if let Some(Column::Time(column)) = self.current() {
             column.append_option(value.nanoseconds());
@@ -170,6 +193,7 @@ impl Column {
     fn new(kind: FieldKind) -> Self {
         match kind {
             FieldKind::Text => Self::Text(StringBuilder::new()),
+            FieldKind::Address => Self::Address(AddressColumns::default()),
             FieldKind::Time => Self::Time(TimestampNanosecondBuilder::new().with_timezone("UTC")),
             FieldKind::F64 => Self::F64(Float64Builder::new()),
             FieldKind::U64 => Self::U64(UInt64Builder::new()),
@@ -189,6 +213,7 @@ impl Column {
     fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         Ok(match self {
             Self::Text(column) => Arc::new(column.finish()),
+            Self::Address(column) => Arc::new(column.text.finish()),
             Self::Time(column) => Arc::new(column.finish()),
             Self::F64(column) => Arc::new(column.finish()),
             Self::U64(column) => Arc::new(column.finish()),
@@ -198,6 +223,23 @@ impl Column {
             Self::Bool(column) => Arc::new(column.finish()),
             Self::List(column) => Arc::new(column.finish()?),
         })
+    }
+
+    /// Returns the bytes of addresses; none of another column.
+    fn finish_bytes(&mut self) -> Option<ArrayRef> {
+        match self {
+            Self::Address(column) => Some(Arc::new(column.bytes.finish())),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the 16 bytes of an IPv6 address, of an IPv4 address those of `::ffff:a.b.c.d`, so that all IPv4 addresses are
+/// together.
+fn sortable(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
@@ -244,6 +286,37 @@ mod tests {
         /// A number
         index: u16 = item.0;
     }}
+
+    struct Peer(Option<&'static str>);
+
+    fields! { Peer, |row| {
+        /// An address
+        address: Option<IpAddr> = row.0.map(|address| address.parse().unwrap());
+        /// A number after it
+        index: u16 = 7;
+    }}
+
+    #[test]
+    fn addresses_have_bytes_that_sort() {
+        let sorted = ["::1", "9.0.0.1", "10.0.0.2", "10.0.0.10", "192.0.2.1", "2001:db8::1", "fe80::1"];
+        let mut columns = Columns::new(Peer::FIELDS);
+        for address in sorted.map(Some).into_iter().chain([None]) {
+            columns.push(&Peer(address));
+        }
+        let arrays = columns.finish().unwrap();
+        let fields = arrow_fields(Peer::FIELDS);
+        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, ["address", "index", "address_bytes"]);
+        for (field, array) in fields.iter().zip(&arrays) {
+            assert_eq!((field.data_type(), array.len()), (array.data_type(), 8), "{}", field.name());
+        }
+        assert!(arrays[0].is_null(7) && arrays[2].is_null(7));
+        let bytes = arrays[2].as_any().downcast_ref::<arrow_array::BinaryArray>().unwrap();
+        let bytes: Vec<&[u8]> = bytes.iter().flatten().collect();
+        assert!(bytes.is_sorted() && bytes.iter().all(|address| address.len() == 16), "{bytes:?}");
+        let text = arrays[0].as_any().downcast_ref::<arrow_array::StringArray>().unwrap();
+        assert_eq!(text.iter().flatten().collect::<Vec<_>>(), sorted);
+    }
 
     #[test]
     fn nulls_and_lists_keep_the_columns_aligned() {

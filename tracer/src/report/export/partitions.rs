@@ -13,7 +13,7 @@ use crate::report::{
         parquet_file::ParquetFile,
         schema::{ExportRow, Table},
     },
-    rows::{connection::ConnectionRow, transition::TransitionRow},
+    rows::{connection::ConnectionRow, open_connection::OpenConnectionRow, transition::TransitionRow},
     sink::{Format, Sink},
     text::wall_time::{Rfc3339, TimeStyle},
 };
@@ -143,7 +143,7 @@ impl Partitions {
             Destination::Folder { .. } => {
                 let time = row.partition_time().and_then(Rfc3339::nanoseconds);
                 match (time, self.open.back()) {
-                    (Some(time), _) => time.div_euclid(3_600_000_000_000),
+                    (Some(time), _) => hour_of(time),
                     (None, Some((hour, _))) => *hour,
                     (None, None) => 0,
                 }
@@ -158,15 +158,19 @@ impl Partitions {
         written.map_err(|cause| ExportError::Write { path: partial.path.clone(), cause })
     }
 
-    /// Finishes every file.
+    /// Finishes every file. A table without rows gets a file without rows, in the hour of `end`, so that queries find the
+    /// table.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
-    pub fn finish(&mut self) -> Result<(), ExportError> {
-        if self.made == 0 && matches!(self.destination, Destination::File(_)) {
-            // An export to one file without rows creates a file without rows.
-            self.partial(0)?;
+    pub fn finish(&mut self, end: Option<Rfc3339>) -> Result<(), ExportError> {
+        if self.made == 0 {
+            let hour = match self.destination {
+                Destination::File(_) => 0,
+                Destination::Folder { .. } => end.and_then(Rfc3339::nanoseconds).map_or(0, hour_of),
+            };
+            self.partial(hour)?;
         }
         while let Some((_, partial)) = self.open.pop_front() {
             partial.finish()?;
@@ -205,6 +209,11 @@ impl Partitions {
             }
         }
     }
+}
+
+/// Returns the hour of a time in nanoseconds, both since 1970.
+fn hour_of(time: i64) -> i64 {
+    time.div_euclid(3_600_000_000_000)
 }
 
 /// Returns a folder name for a host name, which a recording's metadata may hold in any form.
@@ -248,6 +257,7 @@ impl Content {
                 match table {
                     Table::Connections => sink.begin::<ConnectionRow>()?,
                     Table::Transitions => sink.begin::<TransitionRow>()?,
+                    Table::OpenConnections => sink.begin::<OpenConnectionRow>()?,
                 }
                 Self::Csv(sink)
             }
@@ -265,13 +275,34 @@ fn create(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_core::event::{ClockOffset, Timestamp};
+
     use super::*;
+    use crate::report::text::wall_time::rfc3339;
 
     #[test]
     fn any_host_name_is_one_folder() {
         assert_eq!(folder_name("web-1.example"), "web-1.example");
         assert_eq!(folder_name("../../etc"), ".._.._etc");
         assert_eq!(folder_name(""), "unknown");
+    }
+
+    #[test]
+    fn a_table_without_rows_has_a_file_in_the_hour_of_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::Folder {
+            path: folder.path().to_owned(),
+            host: "web-1".to_owned(),
+            name: "run-1".to_owned(),
+        };
+        let mut empty = Partitions::new(Table::OpenConnections, FileFormat::Csv, destination, false);
+        let clock = ClockOffset { to_utc_ns: 1_795_240_800_000_000_000 };
+        empty.finish(Some(rfc3339(Timestamp(1), clock))).unwrap();
+        assert_eq!((empty.rows(), empty.files()), (0, 1));
+        let file = "open_connections/host=web-1/date=2026-11-21/hour=06/run-1-1.csv";
+        let text = fs::read_to_string(folder.path().join(file)).unwrap();
+        assert!(text.starts_with("type,connection_id,time,state,age_us,"), "{text}");
+        assert_eq!(text.lines().count(), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use arrow_schema::{
 use crate::report::{
     fields::{Field, FieldKind, Fields as _},
     row::Row,
-    rows::{connection::ConnectionRow, transition::TransitionRow},
+    rows::{connection::ConnectionRow, open_connection::OpenConnectionRow, transition::TransitionRow},
     text::wall_time::Rfc3339,
 };
 
@@ -23,6 +23,9 @@ pub enum Table {
     Connections,
     /// A row per transition
     Transitions,
+    /// A row per connection that is open at the end of the recording
+    #[value(name = "open_connections")]
+    OpenConnections,
 }
 
 impl Table {
@@ -31,6 +34,7 @@ impl Table {
         match self {
             Self::Connections => "connections",
             Self::Transitions => "transitions",
+            Self::OpenConnections => "open_connections",
         }
     }
 
@@ -39,6 +43,7 @@ impl Table {
         match self {
             Self::Connections => ConnectionRow::FIELDS,
             Self::Transitions => TransitionRow::FIELDS,
+            Self::OpenConnections => OpenConnectionRow::FIELDS,
         }
     }
 
@@ -70,7 +75,14 @@ impl ExportRow for TransitionRow {
     }
 }
 
-/// Returns the Arrow fields of declared fields. All are nullable, and units are metadata.
+impl ExportRow for OpenConnectionRow<'_> {
+    fn partition_time(&self) -> Option<Rfc3339> {
+        Some(self.time())
+    }
+}
+
+/// Returns the Arrow fields of declared fields, and after them the bytes of each address. All are nullable, and units are
+/// metadata.
 pub(super) fn arrow_fields(fields: &[Field]) -> ArrowFields {
     let arrow = |field: &Field| {
         let arrow = ArrowField::new(field.name, data_type(field.kind), true);
@@ -79,7 +91,10 @@ pub(super) fn arrow_fields(fields: &[Field]) -> ArrowFields {
             unit => arrow.with_metadata(Metadata::from([("unit", unit)])),
         }
     };
-    fields.iter().map(arrow).collect()
+    let addresses = fields.iter().filter(|field| field.kind == FieldKind::Address);
+    let bytes =
+        addresses.map(|field| ArrowField::new(format!("{}_bytes", field.name), DataType::Binary, true));
+    fields.iter().map(arrow).chain(bytes).collect()
 }
 
 /// Returns the Arrow field of a list's items.
@@ -89,7 +104,7 @@ pub(super) fn list_item(fields: &[Field]) -> Arc<ArrowField> {
 
 fn data_type(kind: FieldKind) -> DataType {
     match kind {
-        FieldKind::Text => DataType::Utf8,
+        FieldKind::Text | FieldKind::Address => DataType::Utf8,
         FieldKind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
         FieldKind::F64 => DataType::Float64,
         FieldKind::U64 => DataType::UInt64,

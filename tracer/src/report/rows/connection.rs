@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, num::NonZeroU32};
 
 use arrayvec::ArrayVec;
 use tracer_core::{
-    event::{CgroupId, ClockOffset, KernelName, Nanos, Netns, Process, TcpInfo, Timestamp},
+    event::{CgroupId, ClockOffset, ConnectionId, KernelName, Nanos, Netns, Process, TcpInfo, Timestamp},
     lifecycle::{
         AcceptWait, ClosedBy, ClosedConnection, Connection, Handshake, HandshakeCaveat, Role, SegmentDrop,
         StateSpan,
@@ -237,6 +237,9 @@ fields! { ConnectionRow<'_>, |row| {
     /// if the name has the form of several kinds, or of none
     k8s_workload_kind: Option<&'static str> =
         row.pod().and_then(PodNames::workload_kind).map(WorkloadKind::name);
+    /// Identity of the connection, 16 hexadecimal digits: the same in `transition` and `open_connection`. See
+    /// [identity](#identity)
+    connection_id: ConnectionId = row.closed.id;
 }}
 
 table! { ConnectionRow<'_>, |row, wide| {

@@ -57,6 +57,10 @@ fields! { DiagramEdgeRow, |row| {
     p99_us: Option<f64> ["us"] = row.p99.map(microseconds);
     /// Longest such time, exact. Null if unknown
     max_us: Option<f64> ["us"] = row.max.map(microseconds);
+    /// State left: `from` under the name that transitions and recordings have
+    from_state: &'static str = row.edge.0.name();
+    /// State entered: `to` under that name
+    to_state: &'static str = row.edge.1.name();
 }}
 
 table! { DiagramEdgeRow, |row, wide| {

@@ -10,6 +10,7 @@ pub(super) mod join;
 pub(super) mod joined_handshake;
 pub(super) mod listener;
 pub(super) mod listener_drops;
+pub(super) mod open_connection;
 pub(super) mod segment_drop;
 pub(super) mod shift;
 pub(super) mod slow_handshake;

@@ -4,8 +4,8 @@ use std::{net::IpAddr, num::NonZeroU32};
 
 use tracer_core::{
     event::{
-        CgroupId, ClockOffset, Endpoint, Nanos, Netns, Process, SocketId, TcpState, ThreadName, Timestamp,
-        TimewaitEnd, Transition,
+        CgroupId, ClockOffset, ConnectionId, Endpoint, Nanos, Netns, Process, SocketId, TcpState, ThreadName,
+        Timestamp, TimewaitEnd, Transition,
     },
     lifecycle::{Connection, EndedTimewait},
     owner::OwnerSource,
@@ -41,6 +41,7 @@ pub struct TransitionRow {
     cgroup_id: Option<CgroupId>,
     netns: Option<Netns>,
     interface: Option<u32>,
+    connection: Option<ConnectionId>,
 }
 
 impl TransitionRow {
@@ -79,6 +80,7 @@ impl TransitionRow {
             interface: transition
                 .interface
                 .or(connection.and_then(|connection| connection.interface.map(NonZeroU32::get))),
+            connection: connection.map(|connection| connection.id(transition.socket)),
         }
     }
 
@@ -100,6 +102,7 @@ impl TransitionRow {
             cgroup_id: None,
             netns: event.netns,
             interface: None,
+            connection: end.connection,
         }
     }
 
@@ -149,6 +152,14 @@ fields! { TransitionRow, |row| {
     /// Index of the interface that the socket is bound to, which is the zone of a link-local address. Null if it is not
     /// bound
     interface: Option<u32> = row.interface;
+    /// Identity of the connection, as in `connection`. Null on a listener, and where the connection is unknown
+    connection_id: Option<ConnectionId> = row.connection;
+    /// State left: `from` under the name that recordings have
+    from_state: &'static str = row.from.name();
+    /// State entered: `to` under the name that recordings have
+    to_state: &'static str = row.to.name();
+    /// Name of the owner: `comm` under the name that other rows and recordings have
+    process: Option<ProcessName> = row.process.map(ProcessName);
 }}
 
 table! { TransitionRow, |row, wide| {

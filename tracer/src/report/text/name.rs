@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use tracer_core::{
     escape::{escape, is_plain, write_escaped},
-    event::{Process, SocketId},
+    event::{ConnectionId, Process, SocketId},
 };
 
 use crate::{
@@ -29,12 +29,27 @@ pub(in crate::report) struct SocketText(pub(in crate::report) SocketId);
 
 impl Text for SocketText {
     fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
-        let mut digits = self.0.0.to_be_bytes().map(|byte| [byte >> 4, byte & 15]);
-        for digit in digits.as_flattened_mut() {
-            *digit = b"0123456789abcdef"[usize::from(*digit)];
-        }
-        text.write_str(str::from_utf8(digits.as_flattened()).unwrap_or_default())
+        write_hexadecimal(self.0.0, text)
     }
+}
+
+/// The identity of a connection: 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct ConnectionText(pub(in crate::report) ConnectionId);
+
+impl Text for ConnectionText {
+    fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        write_hexadecimal(self.0.get(), text)
+    }
+}
+
+/// Writes a number as 16 hexadecimal digits.
+fn write_hexadecimal(number: u64, text: &mut impl fmt::Write) -> fmt::Result {
+    let mut digits = number.to_be_bytes().map(|byte| [byte >> 4, byte & 15]);
+    for digit in digits.as_flattened_mut() {
+        *digit = b"0123456789abcdef"[usize::from(*digit)];
+    }
+    text.write_str(str::from_utf8(digits.as_flattened()).unwrap_or_default())
 }
 
 /// Text from outside, escaped as [`escape`] does.

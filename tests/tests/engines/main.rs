@@ -1,14 +1,14 @@
-//! Reads recordings and exports with pyarrow and DuckDB from PyPI, and compares counts and values.
+//! Reads recordings and exports with pyarrow, DuckDB, Polars and pandas from PyPI, and compares counts and values.
 //!
 //! Static builds run in the virtual machines, which have neither Python nor a network.
 #![cfg(not(target_feature = "crt-static"))]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports a failure")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+mod python;
+mod queries;
+mod real;
+
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 use tcptrace_bpf::{
@@ -24,49 +24,12 @@ use tracer_core::{
     lifecycle::TimeWaitModel,
 };
 
+use crate::python::{folder, run_python, succeed};
+
 /// 2026-11-21T05:59:59Z: the second half of the connections closes in the next hour.
 const START_NS: i128 = 1_795_240_799_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 const CONNECTIONS: u64 = 20_000;
-
-fn succeed(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot start: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-/// Returns a Python with pyarrow and DuckDB. The environment is created once, in the build directory.
-fn python() -> PathBuf {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engines");
-    let python = environment.join("bin/python");
-    let ready = environment.join("ready");
-    if !ready.exists() {
-        succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment));
-        succeed(Command::new(&python).args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "pyarrow>=17",
-            "duckdb>=1",
-        ]));
-        fs::write(ready, "").unwrap();
-    }
-    python
-}
-
-/// Runs a Python script that prints one JSON value.
-fn run_python(script: &str, arguments: &[&Path]) -> Value {
-    let output =
-        succeed(Command::new(python()).arg("-c").arg(format!("{PYARROW_OF}{script}")).args(arguments));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// Writes clients of which every tenth is refused and the others are established and reset. Their handshakes
 /// take 1, 2, ... 50 us.
@@ -196,6 +159,8 @@ print(json.dumps({
     "transitions": rows(f"SELECT count(*), count(DISTINCT socket) FROM {transitions}"),
     "unit": pq.read_schema(file).field("duration_us").metadata[b"unit"].decode(),
     "pyarrow": pyarrow_of(pq.read_table(f"{folder}/connections", partitioning = None)),
+    "joined": rows(f"SELECT count(*) FROM {transitions} JOIN {connections} USING (connection_id)")[0][0],
+    "open": rows(f"SELECT count(*), count(connection_id) FROM '{folder}/open_connections/**/*.parquet'")[0],
 }))
 "#;
 
@@ -209,12 +174,6 @@ print(json.dumps({
     "by_reason": rows(f"SELECT close_reason, count(*) FROM read_csv('{sys.argv[1]}') GROUP BY ALL ORDER BY 2"),
     "pyarrow": pyarrow_of(csv.read_csv(sys.argv[1])),
 }))
-"#;
-
-/// Computes the number of rows of a pyarrow table and the sum of `bytes_sent`.
-const PYARROW_OF: &str = r#"
-import pyarrow.compute as pc
-pyarrow_of = lambda table: [table.num_rows, pc.sum(table["bytes_sent"]).as_py()]
 "#;
 
 #[test]
@@ -231,6 +190,7 @@ fn duckdb_reads_an_export() {
     let output = succeed(&mut export(&["--to", out.to_str().unwrap()]));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(stderr.contains("20000 connections in 2 files"), "{stderr}");
+    assert!(stderr.contains("0 open connections in 1 file "), "{stderr}");
 
     let found = run_python(DUCKDB, &[&out]);
     let half = CONNECTIONS / 2;
@@ -251,6 +211,8 @@ fn duckdb_reads_an_export() {
     assert_eq!(found["transitions"], serde_json::json!([[58_000, 20_000]]));
     assert_eq!(found["unit"], "us");
     assert_eq!(found["pyarrow"], serde_json::json!([CONNECTIONS, sent]));
+    assert_eq!(found["joined"], 58_000, "each transition has the id of its connection");
+    assert_eq!(found["open"], serde_json::json!([0, 0]), "a table without rows has a file");
 
     // A second export to the same folder is rejected.
     let again = export(&["--to", out.to_str().unwrap()]).output().unwrap();
@@ -268,10 +230,4 @@ fn duckdb_reads_an_export() {
     assert_eq!(found["by_reason"], serde_json::json!([["refused", 2_000], ["reset_by_peer", 18_000]]));
     assert_eq!(found["pyarrow"], serde_json::json!([CONNECTIONS, sent]));
     fs::remove_dir_all(folder).unwrap();
-}
-
-fn folder(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-    fs::create_dir_all(&path).unwrap();
-    path
 }
