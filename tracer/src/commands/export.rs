@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use tracer_core::{event::ClockOffset, lifecycle::Observation};
+use tracer_core::{counted::counted, event::ClockOffset, lifecycle::Observation};
 
 use crate::{
     cli::{ExportArguments, Shared},
@@ -135,7 +135,8 @@ impl Consumer for Export {
             partitions.finish().map_err(io::Error::other)?;
             if !self.quiet {
                 let (rows, files) = (partitions.rows(), partitions.files());
-                stderr_line!("{rows} {} in {files} files written to {}", table.name(), self.to);
+                let rows = counted(rows, table.name().trim_end_matches('s'));
+                stderr_line!("{rows} in {} written to {}", counted(files, "file"), self.to);
             }
         }
         Ok(())
