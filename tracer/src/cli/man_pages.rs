@@ -75,7 +75,7 @@ fn environment(command: &str) -> &'static [(&'static str, &'static str)] {
         "completions" | "man" => &[],
         _ => &[
             ("NO_COLOR", "If it is not empty, --color auto writes no colors."),
-            ("CLICOLOR_FORCE", "If it is set and not 0, --color auto also writes colors into pipes and files."),
+            ("CLICOLOR_FORCE", "If it is not empty, --color auto also writes colors into pipes and files."),
             ("TZ", "The time zone of times in tables."),
             (
                 "TCPTRACE_BPF_OBJECT",

@@ -18,7 +18,7 @@ macro_rules! stderr_line {
     };
 }
 
-/// Prints a message of the program as [`stderr_line`] does. On a terminal, it breaks between words.
+/// Prints a message of the program on stderr, in one write. On a terminal, it breaks between words.
 pub fn print(message: Arguments<'_>) {
     let line = format!("tcptrace-bpf: {message}");
     write(&format!("{}\n", for_width(line, terminal_width())));
