@@ -64,7 +64,10 @@ fn rows_and_messages_fit_the_terminal() {
     let lines: Vec<&str> = written.split("\r\n").collect();
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{written}");
     let summary = lines.iter().position(|line| line.contains("transitions seen,")).unwrap();
-    assert!(lines[summary].starts_with("tcptrace-bpf: ") && lines[summary + 1].starts_with("  "), "{written}");
+    assert!(
+        lines[summary].starts_with("tcptrace-bpf: ") && lines[summary + 1].starts_with("  "),
+        "{written}"
+    );
 }
 
 #[rstest]

@@ -120,9 +120,7 @@ impl Cli {
         let found = match &self.command {
             Some(Command::Export(arguments)) => arguments.conflict().map(str::to_owned),
             Some(Command::Compare(arguments)) => arguments.conflict().map(str::to_owned),
-            Some(Command::Handshakes(arguments)) => {
-                arguments.conflict(&self.shared.input).map(str::to_owned)
-            }
+            Some(Command::Handshakes(arguments)) => arguments.conflict(&self.shared.input).map(str::to_owned),
             Some(Command::Man(arguments)) => arguments.conflict(),
             _ => None,
         };

@@ -43,7 +43,8 @@ impl Handshakes {
     pub(super) fn new(shared: &Shared, arguments: &HandshakesArguments, origin: Origin) -> Self {
         let live = LiveReport::on_stdout(shared.output);
         Self {
-            notice: (!live.is_redrawn()).then(|| QuietNotice::until_the_end(shared, "the report comes at the end")),
+            notice: (!live.is_redrawn())
+                .then(|| QuietNotice::until_the_end(shared, "the report comes at the end")),
             analysis: Analysis::new(HandshakesOptions {
                 by: arguments.by.into(),
                 slowest: arguments.slowest as usize,
@@ -72,11 +73,7 @@ impl Handshakes {
 
     fn table(&self) -> io::Result<String> {
         let groups = usize::try_from(self.limit.unwrap_or(TABLE_GROUPS)).unwrap_or(usize::MAX);
-        let table = HandshakeTable {
-            groups,
-            style: table_style::resized(self.style),
-            clock: self.clock,
-        };
+        let table = HandshakeTable { groups, style: table_style::resized(self.style), clock: self.clock };
         let mut text = String::new();
         table.write(&self.analysis.report(), &mut text).map_err(io::Error::other)?;
         Ok(text)

@@ -21,7 +21,9 @@ use crate::{
     },
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, ListenDrops, Visibility},
-    report::{Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TableStyle, TimeStyle},
+    report::{
+        Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TableStyle, TimeStyle,
+    },
     sources::{Origin, sock_diag::WatchedListeners},
 };
 
@@ -79,7 +81,8 @@ impl Listeners {
         let first_drops = known(first.drops);
         let live = LiveReport::on_stdout(shared.output);
         Self {
-            notice: (!live.is_redrawn()).then(|| QuietNotice::until_the_end(shared, "the list comes at the end")),
+            notice: (!live.is_redrawn())
+                .then(|| QuietNotice::until_the_end(shared, "the list comes at the end")),
             activity: ListenerActivity::new(first.dump),
             dumps,
             last_drops: first_drops.clone(),

@@ -95,7 +95,10 @@ mod tests {
 
     #[test]
     fn a_recording_has_no_notice() {
-        let notice = QuietNotice::until_the_end(&shared(&["diagram", "-i", "a.arrows"]), "the diagram comes at the end");
+        let notice = QuietNotice::until_the_end(
+            &shared(&["diagram", "-i", "a.arrows"]),
+            "the diagram comes at the end",
+        );
         assert!(notice.due.is_none());
     }
 }

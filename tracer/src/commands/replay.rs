@@ -65,10 +65,7 @@ impl Replay {
         let (read, size) = self.source.progress();
         let Some(percent) = (read * 100).checked_div(size) else { return };
         let seen = self.source.counts().seen;
-        messages::write(&format!(
-            "\rtcptrace-bpf: {percent:3} % read, {} ",
-            counted(seen, "transition")
-        ));
+        messages::write(&format!("\rtcptrace-bpf: {percent:3} % read, {} ", counted(seen, "transition")));
         self.shown = true;
     }
 

@@ -8,7 +8,9 @@ use crate::{
     cli::Shared,
     commands::{print_exit_report, print_forgotten, quiet_notice::QuietNotice, table_style},
     event_loop::{Consumer, Progress},
-    report::{ColorChoice, ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow},
+    report::{
+        ColorChoice, ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow,
+    },
     sources::Origin,
 };
 

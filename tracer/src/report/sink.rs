@@ -99,10 +99,7 @@ impl<W: Write> Sink<W> {
         if self.lines.len() >= FLUSH_BYTES { self.write_buffer() } else { Ok(()) }
     }
 
-    fn table_line(
-        &mut self,
-        write: impl FnOnce(&mut String, TableStyle) -> fmt::Result,
-    ) -> io::Result<()> {
+    fn table_line(&mut self, write: impl FnOnce(&mut String, TableStyle) -> fmt::Result) -> io::Result<()> {
         self.line.clear();
         append_line(&mut self.line, self.style.width, |line| write(line, self.style))
             .map_err(io::Error::other)?;

@@ -76,12 +76,7 @@ impl Summary {
                 Mark::Bad,
             ),
             (source.resyncs, "resync from a socket dump", "resyncs from a socket dump", Mark::Plain),
-            (
-                source.others_lost,
-                "other event lost in the ring",
-                "other events lost in the ring",
-                Mark::Bad,
-            ),
+            (source.others_lost, "other event lost in the ring", "other events lost in the ring", Mark::Bad),
             (source.malformed, "malformed record", "malformed records", Mark::Bad),
             (source.recovered, "recovered from skips", "recovered from skips", Mark::Plain),
         ] {

@@ -17,7 +17,8 @@ use tracer_core::{
 
 use crate::{
     report::{
-        ConnectionCgroups, Filter, FirstTransitions, TableStyle, fault_text, group_text, histogram_lines, story,
+        ConnectionCgroups, Filter, FirstTransitions, TableStyle, fault_text, group_text, histogram_lines,
+        story,
     },
     top::{
         ConnectionLine, EdgeLine, HandshakeLine, ListenerLine, OwnerLine, Screen, Settings, Sort, StateLine,

@@ -92,10 +92,18 @@ fn durations_belong_to_the_state_left() {
 fn the_diagram_as_text() {
     let (graph, live) = graph_of(&host());
     let mut text = String::new();
-    write_diagram_text(&mut text, &graph, &live, "2026-01-01T00:00:00Z, 10 s", TableStyle::default()).unwrap();
+    write_diagram_text(&mut text, &graph, &live, "2026-01-01T00:00:00Z, 10 s", TableStyle::default())
+        .unwrap();
     insta::assert_snapshot!(text);
     let mut nothing = String::new();
-    write_diagram_text(&mut nothing, &StateGraph::default(), &LiveCounts::default(), "", TableStyle::default()).unwrap();
+    write_diagram_text(
+        &mut nothing,
+        &StateGraph::default(),
+        &LiveCounts::default(),
+        "",
+        TableStyle::default(),
+    )
+    .unwrap();
     insta::assert_snapshot!("nothing", nothing);
     let mut colored = String::new();
     let style = TableStyle { palette: Palette::new(true), ..TableStyle::default() };

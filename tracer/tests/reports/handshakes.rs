@@ -84,7 +84,9 @@ fn colors_name_the_culprits_and_move_nothing() {
         assert!(!plain.contains('\u{1b}'), "{plain}");
         assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
         // Of the groups, the offenders are red, and the others are not.
-        let red = |group: &str| colored.lines().any(|line| line.starts_with(&format!("\u{1b}[31m{group}\u{1b}[0m")));
+        let red = |group: &str| {
+            colored.lines().any(|line| line.starts_with(&format!("\u{1b}[31m{group}\u{1b}[0m")))
+        };
         assert!(red("10.0.1.6:8080") && red("10.0.1.7:8080") && red("10.0.1.8:8080"), "{colored}");
         assert!(!red("10.0.1.1:8080"), "{colored}");
         assert!(colored.lines().any(|line| line.starts_with("\u{1b}[1mGROUP")), "{colored}");

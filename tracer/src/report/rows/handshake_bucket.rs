@@ -78,7 +78,8 @@ fn bar_width(width: TableWidth) -> u16 {
 
 /// Draws a bar in eighths of a character, at least one eighth unless `count` is 0.
 fn bar(count: u64, max_count: u64, width: u16) -> String {
-    let eighths = (count * u64::from(width) * 8).checked_div(max_count).unwrap_or(0).max(u64::from(count > 0));
+    let eighths =
+        (count * u64::from(width) * 8).checked_div(max_count).unwrap_or(0).max(u64::from(count > 0));
     let mut bar = "█".repeat(usize::try_from(eighths / 8).unwrap_or(0));
     if let Some(part) = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(usize::try_from(eighths % 8).unwrap_or(0))
     {

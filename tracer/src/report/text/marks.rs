@@ -93,14 +93,14 @@ mod tests {
     #[test]
     fn a_full_queue_is_bad_and_an_empty_one_is_not() {
         let mark = |length, limit| queue_mark(Some(length), Some(limit));
-        assert_eq!([0, 63, 64, 128, 129].map(|length| mark(length, 128)), [
-            Mark::Plain,
-            Mark::Plain,
-            Mark::Warning,
-            Mark::Warning,
-            Mark::Bad
-        ]);
-        assert_eq!((mark(0, 0), mark(1, 0), queue_mark(Some(3), None)), (Mark::Plain, Mark::Bad, Mark::Plain));
+        assert_eq!(
+            [0, 63, 64, 128, 129].map(|length| mark(length, 128)),
+            [Mark::Plain, Mark::Plain, Mark::Warning, Mark::Warning, Mark::Bad]
+        );
+        assert_eq!(
+            (mark(0, 0), mark(1, 0), queue_mark(Some(3), None)),
+            (Mark::Plain, Mark::Bad, Mark::Plain)
+        );
     }
 
     #[test]

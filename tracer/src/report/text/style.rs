@@ -180,8 +180,7 @@ pub(crate) fn wrapped(line: &str, width: usize, indent: usize) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Mark; 6] =
-        [Mark::Plain, Mark::Title, Mark::Bad, Mark::Warning, Mark::Opening, Mark::Good];
+    const ALL: [Mark; 6] = [Mark::Plain, Mark::Title, Mark::Bad, Mark::Warning, Mark::Opening, Mark::Good];
 
     #[test]
     fn each_mark_has_its_style_and_plain_text_none() {
