@@ -48,7 +48,7 @@ impl Pty {
         tcsetwinsize(&master, winsize(columns, rows)).expect("a terminal has a size");
         let initial = tcgetattr(&terminal).expect("a terminal has attributes");
         let stdio = || Stdio::from(terminal.try_clone().expect("the descriptor can be duplicated"));
-        command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
         command.stdin(stdio()).stdout(stdio()).stderr(stdio());
         // SAFETY: both calls are allowed between fork and exec.
         unsafe {

@@ -299,12 +299,18 @@ impl TracerOutput {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Returns a count of the summary line by its label; `None` if the line does not have it.
+    /// Returns a count of the summary line by its label, which is that of several; `None` if the line does not have it.
     pub fn counted(&self, what: &str) -> Option<u64> {
-        let line = self.stderr.lines().find(|line| line.contains("transitions seen"));
+        let is_summary =
+            |line: &&str| line.contains("transitions seen,") || line.contains("1 transition seen,");
+        let line = self.stderr.lines().find(is_summary);
         let line = line.unwrap_or_else(|| panic!("no summary in: {}", self.stderr));
+        let singular = singular(what);
         // The first count follows the name of the program, or of `serve` the time and the level.
-        line.split(", ").find_map(|part| part.strip_suffix(what)?.trim().rsplit(' ').next()?.parse().ok())
+        line.split(", ").find_map(|part| {
+            let before = part.strip_suffix(what).or_else(|| part.strip_suffix(singular.as_str()))?;
+            before.trim().rsplit(' ').next()?.parse().ok()
+        })
     }
 
     /// Returns the number of abandoned handshakes with a listener, from the line after the summary; `None` if
@@ -356,6 +362,13 @@ pub fn arguments(command: &str, format: &str, namespace: &Namespace, mode: Mode)
     [command, "-o", format, "--mode", mode.name(), "--netns", &netns, "--duration", "10m"]
         .map(str::to_owned)
         .to_vec()
+}
+
+/// Returns the label of a count of one, from that of other counts.
+fn singular(what: &str) -> String {
+    let (noun, rest) = what.split_once(' ').unwrap_or((what, ""));
+    let rest = rest.replace("their clients", "its client");
+    format!("{} {rest}", noun.strip_suffix('s').unwrap_or(noun)).trim_end().to_owned()
 }
 
 fn pid(child: &Child) -> Pid {

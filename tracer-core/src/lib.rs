@@ -209,6 +209,7 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+pub mod counted;
 pub mod escape;
 pub mod event;
 pub mod lifecycle;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tcptrace_bpf::{
     cli::{Cli, SettingsError},
-    commands::{self, WrongUsage, error_text},
+    commands::{self, WrongUsage, error_text, print_message},
 };
 
 /// The exit status of an invalid command line or configuration.
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(SettingsError::Usage(error)) => error.exit(),
         Err(error) => {
-            print_error(format_args!("{error}"));
+            print_message(format_args!("{error}"));
             return WRONG_USAGE.into();
         }
     };
@@ -25,14 +25,8 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(format_args!("{}", error_text(&error)));
+            print_message(format_args!("{}", error_text(&error)));
             if error.is::<WrongUsage>() { WRONG_USAGE.into() } else { ExitCode::FAILURE }
         }
     }
-}
-
-/// Prints an error on stderr, in one write. Ignores errors, because stderr may be closed.
-fn print_error(error: std::fmt::Arguments<'_>) {
-    use std::io::Write as _;
-    let _ = std::io::stderr().write_all(format!("tcptrace-bpf: {error}\n").as_bytes());
 }

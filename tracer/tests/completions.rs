@@ -9,13 +9,16 @@ use std::{path::Path, process::Command};
 /// A command line whose last word is completed, some candidates, and some words that are none.
 type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 10] = [
     ("tcptrace-bpf st", &["stuck"], &["serve"]),
     ("tcptrace-bpf stuck --by ", &["process", "container", "port"], &["service"]),
     ("tcptrace-bpf handshakes --by ", &["service", "backend", "none"], &["port"]),
     ("tcptrace-bpf transitions --state cl", &["closed", "close_wait", "closing"], &["listen"]),
     ("tcptrace-bpf connections --mode ", &["auto", "btf", "tracepoint"], &["drop"]),
     ("tcptrace-bpf record --no-hook dr", &["drop"], &["accept"]),
+    ("tcptrace-bpf stuck --threshold clo", &["close_wait=60s", "closing=10s"], &["syn_sent=3s"]),
+    ("tcptrace-bpf serve --label k8s", &["k8s_namespace", "k8s_pod", "k8s_workload"], &["process"]),
+    ("tcptrace-bpf compare --color ", &["auto", "always", "never"], &["btf"]),
     ("tcptrace-bpf doctor --o", &["--output"], &["--buffer"]),
 ];
 

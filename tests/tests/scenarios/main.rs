@@ -10,6 +10,7 @@ mod accounting;
 mod after_close;
 mod backends;
 mod closing;
+mod colors;
 mod compare;
 mod connection_setup;
 mod containers;

@@ -130,7 +130,8 @@ fn handshakes_redraws_in_place() {
     let listener = relay.server.run("server", || sockets::listen(&format!("{SERVER}:8001")));
     for count in 1..=2 {
         relay.client.run("client", || drop(sockets::connect(sockets::local(&listener))));
-        pty.wait_for(&format!("Nothing stands out: {count} handshakes"));
+        let noun = if count == 1 { "handshake" } else { "handshakes" };
+        pty.wait_for(&format!("Nothing stands out: {count} {noun},"));
     }
     pty.signal(Signal::INT);
     pty.wait_for("transitions seen");

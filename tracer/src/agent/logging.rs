@@ -1,9 +1,11 @@
 //! The log on stderr.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use clap::ValueEnum;
 use tracing_subscriber::filter::LevelFilter;
+
+use crate::report::ColorChoice;
 
 /// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -29,8 +31,8 @@ pub(crate) enum LogLevel {
     Debug,
 }
 
-/// Starts the log. A log that is already started stays.
-pub(crate) fn start(level: LogLevel, format: LogFormat) {
+/// Starts the log. A log that is already started stays. JSON has no colors.
+pub(crate) fn start(level: LogLevel, format: LogFormat, color: ColorChoice) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -43,7 +45,7 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
         // An unwritable stderr would be reported on stderr, which panics.
         .log_internal_errors(false)
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal());
+        .with_ansi(format == LogFormat::Text && color.palette(&io::stderr()).has_colors());
     // The journal adds its own timestamps.
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let _ = match format {

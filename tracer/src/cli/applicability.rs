@@ -148,7 +148,8 @@ const RULES: &[Rule] = &[
         otherwise: "it reads no names of containers on this host",
     },
     Rule {
-        options: &["quiet"],
+        // Messages have colors, too.
+        options: &["quiet", "color"],
         commands: &[
             "connections",
             "transitions",
@@ -355,6 +356,7 @@ mod tests {
             "duration" | "latency" | "min-duration" => "1s",
             "count" | "max-connections" | "nice" | "pid" => "5",
             "time" => "utc",
+            "color" => "always",
             "mode" => "btf",
             "buffer" => "8M",
             "local-port" | "remote-port" => "80",

@@ -118,22 +118,21 @@ impl Cli {
     ///
     /// Wrong usage.
     pub fn check(&self) -> Result<(), clap::Error> {
-        match &self.command {
-            Some(Command::Export(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
-            Some(Command::Record(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
-            Some(Command::Compare(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
-            Some(Command::Handshakes(arguments)) => {
-                arguments.conflict(&self.shared.input).map_or(Ok(()), |it| Err(conflict(it)))
-            }
-            Some(Command::Man(arguments)) => arguments.conflict().map_or(Ok(()), |it| Err(conflict(it))),
-            _ => Ok(()),
-        }
+        let found = match &self.command {
+            Some(Command::Export(arguments)) => arguments.conflict(),
+            Some(Command::Record(arguments)) => arguments.conflict(),
+            Some(Command::Compare(arguments)) => arguments.conflict().map(str::to_owned),
+            Some(Command::Handshakes(arguments)) => arguments.conflict(&self.shared.input).map(str::to_owned),
+            Some(Command::Man(arguments)) => arguments.conflict(),
+            _ => None,
+        };
+        found.map_or(Ok(()), |sentence| Err(conflict(self.shared.color.into(), sentence)))
     }
 }
 
 /// Returns the error of options that do not go together.
-fn conflict(sentence: impl std::fmt::Display) -> clap::Error {
-    command().error(clap::error::ErrorKind::ArgumentConflict, sentence)
+fn conflict(color: clap::ColorChoice, sentence: impl std::fmt::Display) -> clap::Error {
+    command().color(color).error(clap::error::ErrorKind::ArgumentConflict, sentence)
 }
 
 #[cfg(test)]

@@ -78,6 +78,18 @@ pub(super) fn parse_rotation(text: &str) -> Result<Rotation, String> {
     Ok(Rotation { bytes: Some(bytes), ..Rotation::default() })
 }
 
+/// The thresholds that shells complete: the defaults, and one for a state without.
+pub(super) const THRESHOLDS: [&str; 8] = [
+    "syn_sent=3s",
+    "syn_received=3s",
+    "established=1h",
+    "fin_wait_1=10s",
+    "fin_wait_2=60s",
+    "close_wait=60s",
+    "closing=10s",
+    "last_ack=10s",
+];
+
 /// Parses a state and its threshold, such as `close_wait=60s`.
 pub(super) fn parse_threshold(text: &str) -> Result<(TcpState, Nanos), String> {
     let (state, time) = text
@@ -125,7 +137,23 @@ pub(super) fn parse_hook(text: &str) -> Result<Hook, String> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_core::lifecycle::Thresholds;
+
     use super::*;
+
+    #[test]
+    fn completed_thresholds_are_the_defaults() {
+        let defaults = Thresholds::default();
+        let completed = THRESHOLDS.map(|text| parse_threshold(text).unwrap());
+        for state in TcpState::ALL {
+            let limit = completed.iter().find(|(completed, _)| *completed == state).map(|(_, limit)| *limit);
+            if state == TcpState::Established {
+                assert!(defaults.of(state).is_none() && limit.is_some());
+            } else {
+                assert_eq!(limit, defaults.of(state), "{state:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_wrong_hook_shows_the_right_ones() {

@@ -11,7 +11,7 @@ use crate::{
         logging::{LogFormat, LogLevel},
         metrics::Label,
     },
-    cli::parsers::{parse_duration, parse_threshold},
+    cli::parsers::{Named, THRESHOLDS, parse_duration, parse_threshold},
 };
 
 /// Options of `serve`.
@@ -30,7 +30,7 @@ pub(crate) struct ServeArguments {
     pub(crate) web_config: Option<PathBuf>,
     /// Opt-in labels: local_port, process, container, cgroup, k8s_namespace, k8s_pod, k8s_workload, remote_cidr=FILE,
     /// service=FILE
-    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
+    #[arg(long, value_name = "LABEL", value_delimiter = ',', value_parser = Named::new(str::parse::<LabelRequest>, LABELS), hide_possible_values = true)]
     pub(crate) label: Vec<LabelRequest>,
     /// Maximum values per opt-in label; the least used count as `~other`
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -39,7 +39,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub(crate) label_expiry: Duration,
     /// Thresholds of stuck connections by state, such as close_wait=60s,syn_sent=3s; other states keep their defaults
-    #[arg(long, value_name = "STATE=TIME", value_delimiter = ',', value_parser = parse_threshold)]
+    #[arg(long, value_name = "STATE=TIME", value_delimiter = ',', value_parser = Named::new(parse_threshold, THRESHOLDS), hide_possible_values = true)]
     pub(crate) threshold: Vec<(TcpState, Nanos)>,
     /// TOML file with options
     #[arg(long, value_name = "FILE")]
@@ -60,6 +60,21 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_level: LogLevel,
 }
+
+/// The labels that shells complete; those with a list wait for its file.
+const LABELS: [&str; Label::ALL.len()] = {
+    let mut names = [""; Label::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = match Label::ALL[index] {
+            Label::RemoteCidr => "remote_cidr=",
+            Label::Service => "service=",
+            label => label.name(),
+        };
+        index += 1;
+    }
+    names
+};
 
 /// A requested opt-in label, with the file of its list for `remote_cidr` and `service`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +105,15 @@ impl FromStr for LabelRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn completed_labels_are_accepted_with_their_list() {
+        for (name, label) in LABELS.into_iter().zip(Label::ALL) {
+            let text = if name.ends_with('=') { format!("{name}/a/list") } else { name.to_owned() };
+            assert_eq!(text.parse::<LabelRequest>().unwrap().0, label);
+            assert_eq!(name.trim_end_matches('='), label.name());
+        }
+    }
 
     #[test]
     fn labels_are_parsed_with_their_lists() {

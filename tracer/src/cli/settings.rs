@@ -5,9 +5,12 @@
 
 use std::{ffi::OsString, fs, path::Path};
 
-use clap::{Arg, ArgMatches, FromArgMatches as _, parser::ValueSource};
+use clap::{Arg, ArgMatches, FromArgMatches as _, ValueEnum as _, parser::ValueSource};
 
-use crate::cli::{Cli, Command, applicability, command, conflict, tips::with_tip};
+use crate::{
+    cli::{Cli, Command, applicability, command, conflict, tips::with_tip},
+    report::ColorChoice,
+};
 
 /// Options that only the command line accepts.
 const COMMAND_LINE_ONLY: &[&str] = &["config", "check", "help", "version"];
@@ -74,17 +77,29 @@ impl Cli {
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, SettingsError> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        let matches = command().try_get_matches_from(&arguments).map_err(with_tip)?;
+        let color = color_of(&arguments);
+        let matches = command().color(color).try_get_matches_from(&arguments).map_err(with_tip)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.shared.is_silent_while_running = cli.is_silent_while_running();
         if let Some(refusal) = applicability::refusal(&cli, &matches) {
-            return Err(conflict(refusal).into());
+            return Err(conflict(color, refusal).into());
         }
         match (&cli.command, matches.subcommand()) {
             (Some(Command::Serve(_)), Some((_, given))) => merge(&arguments, given, &variable),
             _ => Ok(cli),
         }
     }
+}
+
+/// Returns when help and errors have colors, which the parser must know before it reads the option.
+fn color_of(arguments: &[OsString]) -> clap::ColorChoice {
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    let value = words.iter().zip(1..).find_map(|(word, next)| match word.strip_prefix("--color")? {
+        "" => words.get(next).map(|value| &**value),
+        rest => rest.strip_prefix('='),
+    });
+    // A wrong value is an error of the parser.
+    value.and_then(|value| ColorChoice::from_str(value, false).ok()).unwrap_or_default().into()
 }
 
 fn merge(
@@ -299,6 +314,7 @@ mod tests {
                 "log-format" => "\"json\"",
                 "log-level" => "\"debug\"",
                 "mode" => "\"btf\"",
+                "color" => "\"never\"",
                 "no-hook" => "[\"drop\", \"accept\"]",
                 "buffer" => "\"8M\"",
                 "netns" => "\"self\"",
@@ -348,6 +364,21 @@ mod tests {
         let all = ["tcptrace-bpf", "serve", "--config", "/no/such/file"].map(OsString::from);
         let error = Cli::read(all, |_| None).unwrap_err().to_string();
         assert!(error.contains("/no/such/file") && error.contains("check its path"), "{error}");
+    }
+
+    #[test]
+    fn the_color_of_help_is_known_before_the_options_are_parsed() {
+        use clap::ColorChoice::{Always, Auto, Never};
+        for (words, color) in [
+            (&["--help"][..], Auto),
+            (&["--color", "never", "--help"], Never),
+            (&["stuck", "--color=always", "-h"], Always),
+            (&["--color=blue"], Auto),
+            (&["--color"], Auto),
+        ] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert_eq!(color_of(&words), color, "{words:?}");
+        }
     }
 
     #[test]

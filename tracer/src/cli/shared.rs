@@ -11,7 +11,7 @@ use crate::{
         parsers::{Named, parse_buffer, parse_duration, parse_hook, parse_host_root, parse_run_duration},
     },
     host::DEFAULT_NICE,
-    report::{Filter, Format, TimeStyle},
+    report::{ColorChoice, Filter, Format, TimeStyle},
     sources::live::{
         DEFAULT_BUFFER_BYTES_PER_CPU, DEFAULT_BUFFER_MAX, DEFAULT_BUFFER_MIN, DEFAULT_BUFFER_SHARE, Hook,
         Hooks, KernelOptions, Mode, ModeChoice,
@@ -41,6 +41,9 @@ pub(crate) struct Shared {
     /// Time format in tables
     #[arg(long, value_enum, default_value_t, global = true, help_heading = INPUT_AND_OUTPUT, hide_short_help = true)]
     pub(crate) time: TimeStyle,
+    /// Colors in tables and messages; JSON and CSV never have any
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true, help_heading = INPUT_AND_OUTPUT, hide_short_help = true)]
+    pub(crate) color: ColorChoice,
     /// Kernel hook to use
     #[arg(long, value_enum, default_value_t, global = true, help_heading = TRACING, hide_short_help = true)]
     pub(crate) mode: ModeArgument,

@@ -6,13 +6,13 @@ use tracer_core::{
     lifecycle::GroupBy,
 };
 
-use crate::cli::parsers::parse_threshold;
+use crate::cli::parsers::{Named, THRESHOLDS, parse_threshold};
 
 /// Options of `stuck`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StuckArguments {
     /// Thresholds by state, such as close_wait=60s,syn_sent=3s; other states keep their defaults
-    #[arg(long, value_name = "STATE=TIME", value_delimiter = ',', value_parser = parse_threshold)]
+    #[arg(long, value_name = "STATE=TIME", value_delimiter = ',', value_parser = Named::new(parse_threshold, THRESHOLDS), hide_possible_values = true)]
     pub(crate) threshold: Vec<(TcpState, Nanos)>,
     /// Group connections by
     #[arg(long, value_enum, default_value_t)]

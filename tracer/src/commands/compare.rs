@@ -20,9 +20,10 @@ use crate::{
     commands::{
         handshakes::owner,
         input::{Input, Privileges},
-        table_width, trace,
+        quiet_notice::QuietNotice,
+        table_style, trace,
     },
-    event_loop::Consumer,
+    event_loop::{Consumer, Progress},
     host::Cgroup,
     report::{
         CompareTable, ComparedHosts, ComparisonRow, ConnectionCgroups, Filter, Format, ShiftRow, Sink,
@@ -83,6 +84,7 @@ fn collect(
         filter: shared.filter(),
         cgroups: ConnectionCgroups::new(origin.resolver),
         is_for_people,
+        notice: is_live.then(|| QuietNotice::until_the_end(shared, "the comparison comes at the end")),
         sender,
     };
     let ended = trace::run_to_end(shared, input, collector)?;
@@ -97,6 +99,8 @@ struct Collector {
     filter: Filter,
     cgroups: ConnectionCgroups,
     is_for_people: bool,
+    /// None while it reads a recording.
+    notice: Option<QuietNotice>,
     sender: Sender<(ComparePeriod, String)>,
 }
 
@@ -137,6 +141,13 @@ impl Consumer for Collector {
         Ok(())
     }
 
+    fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        if let Some(notice) = &mut self.notice {
+            notice.print_if_due(0, &progress);
+        }
+        Ok(())
+    }
+
     fn writes_to_stdout(&self) -> bool {
         false
     }
@@ -172,7 +183,7 @@ fn write_report(
     let groups = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let comparison = ComparisonRow::new(&report, before, after, hosts);
     if is_table {
-        let table = CompareTable { groups, width: table_width::of_stdout(shared.output) };
+        let table = CompareTable { groups, style: table_style::of_stdout(shared) };
         let mut text = String::new();
         table.write(&comparison, &report, &mut text).map_err(io::Error::other)?;
         let mut stdout = io::stdout().lock();

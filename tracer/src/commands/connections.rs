@@ -6,9 +6,9 @@ use tracer_core::{event::ClockOffset, lifecycle::Observation};
 
 use crate::{
     cli::Shared,
-    commands::{print_exit_report, quiet_notice::QuietNotice, table_width},
+    commands::{print_exit_report, quiet_notice::QuietNotice, table_style},
     event_loop::{Consumer, Progress},
-    report::{ConnectionCgroups, ConnectionRow, ExitReport, Filter, Sink, Summary},
+    report::{ColorChoice, ConnectionCgroups, ConnectionRow, ExitReport, Filter, Sink, Summary},
     sources::Origin,
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Connections {
     cgroups: ConnectionCgroups,
     /// `None` with `--quiet`.
     report: Option<ExitReport>,
+    color: ColorChoice,
     notice: QuietNotice,
 }
 
@@ -27,13 +28,14 @@ impl Connections {
     pub(super) fn new(shared: &Shared, origin: Origin) -> Self {
         Self {
             sink: Sink::new(io::stdout(), shared.output, shared.time)
-                .with_width(table_width::of_stdout(shared.output)),
+                .with_style(table_style::of_stdout(shared)),
             filter: shared.filter(),
             clock: origin.clock,
             count: shared.count,
             cgroups: ConnectionCgroups::new(origin.resolver),
             report: (!shared.quiet).then(ExitReport::default),
-            notice: QuietNotice::new(shared, "a connection closes"),
+            color: shared.color,
+            notice: QuietNotice::until_a_row(shared, "a connection closes"),
         }
     }
 }
@@ -69,7 +71,7 @@ impl Consumer for Connections {
     }
 
     fn end(&mut self, _summary: &Summary) -> io::Result<()> {
-        print_exit_report(self.report.as_ref());
+        print_exit_report(self.report.as_ref(), self.color);
         Ok(())
     }
 }

@@ -15,12 +15,12 @@ use tracer_core::{
 
 use crate::{
     cli::{DiagramArguments, Shared},
-    commands::trace,
+    commands::{quiet_notice::QuietNotice, table_style, trace},
     event_loop::{Consumer, Progress},
     recording::create_new,
     report::{
         ConnectionCgroups, DiagramEdgeRow, DiagramStateRow, DiagramSvg, Filter, FirstTransitions, Format,
-        Sink, Summary, TimeStyle, diagram_title, rfc3339, write_diagram_text,
+        Sink, Summary, TableStyle, TimeStyle, diagram_title, rfc3339, write_diagram_text,
     },
     sources::Origin,
 };
@@ -89,10 +89,11 @@ pub(super) struct Diagram {
     cgroups: ConnectionCgroups,
     clock: ClockOffset,
     format: Format,
-    time: TimeStyle,
+    style: TableStyle,
     svg: Option<SvgTarget>,
     begun: Option<Timestamp>,
     now: Timestamp,
+    notice: QuietNotice,
 }
 
 impl Diagram {
@@ -106,16 +107,17 @@ impl Diagram {
             cgroups: ConnectionCgroups::new(origin.resolver),
             clock: origin.clock,
             format: shared.output,
-            time: shared.time,
+            style: table_style::of_stdout(shared),
             svg,
             begun: None,
             now: Timestamp(0),
+            notice: QuietNotice::until_the_end(shared, "the diagram comes at the end"),
         }
     }
 
     fn title(&self, summary: &Summary) -> String {
         let begun = self.begun.unwrap_or(self.now);
-        let shown = (self.time != TimeStyle::None).then(|| rfc3339(begun, self.clock).to_string());
+        let shown = (self.style.time != TimeStyle::None).then(|| rfc3339(begun, self.clock).to_string());
         let transitions = self.graph.edges().map(|(_, stats)| stats.count).sum();
         let lost = summary.source.lost + summary.source.skipped.unwrap_or(0);
         diagram_title(self.now.since(begun), shown, transitions, lost)
@@ -130,7 +132,7 @@ impl Diagram {
     }
 
     fn write_rows(&self) -> io::Result<()> {
-        let mut sink = Sink::new(io::stdout(), self.format, self.time);
+        let mut sink = Sink::new(io::stdout(), self.format, self.style.time);
         sink.begin::<DiagramEdgeRow>()?;
         for (edge, stats) in self.graph.edges() {
             sink.write(&DiagramEdgeRow::new(edge, stats))?;
@@ -167,6 +169,7 @@ impl Consumer for Diagram {
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
         self.now = progress.now;
+        self.notice.print_if_due(0, &progress);
         Ok(())
     }
 
@@ -198,7 +201,8 @@ impl Consumer for Diagram {
         match self.format {
             Format::Table | Format::Wide => {
                 let mut text = String::new();
-                write_diagram_text(&mut text, &self.graph, &self.live, &title).map_err(io::Error::other)?;
+                write_diagram_text(&mut text, &self.graph, &self.live, &title, self.style)
+                    .map_err(io::Error::other)?;
                 io::stdout().lock().write_all(text.as_bytes())
             }
             Format::Json | Format::Csv => self.write_rows(),

@@ -7,7 +7,8 @@ use tracer_core::escape::escape;
 
 use crate::{
     cli::Shared,
-    report::Format,
+    commands::table_style,
+    report::{Format, Mark, TableStyle},
     sources::live::probe::{self, Check, Finding},
 };
 
@@ -22,13 +23,16 @@ struct Line<'a> {
 
 pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
     let checks = probe::all();
-    match write(&checks, shared.output) {
+    match write(&checks, shared.output, table_style::of_stdout(shared)) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-fn write(checks: &[Check], format: Format) -> io::Result<()> {
+/// Columns before the detail of a check in the table.
+const BEFORE_DETAIL: usize = 33;
+
+fn write(checks: &[Check], format: Format, style: TableStyle) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if format == Format::Csv {
         writeln!(out, "type,name,found,detail,cost")?;
@@ -52,10 +56,15 @@ fn write(checks: &[Check], format: Format) -> io::Result<()> {
                 writer.flush()?;
             }
             Format::Table | Format::Wide => {
-                let mark = if found { "found  " } else { "missing" };
-                writeln!(out, "{mark}  {:<23} {detail}", check.name)?;
+                // The spaces behind the words are not styled.
+                let (word, mark) = if found { ("found", Mark::Good) } else { ("missing", Mark::Bad) };
+                let gap = " ".repeat("missing  ".len() - word.len());
+                let word = style.palette.painted(word, mark);
+                let line = format!("{word}{gap}{:<23} {detail}", check.name);
+                writeln!(out, "{}", style.width.wrapped(&line, BEFORE_DETAIL))?;
                 if let Some(cost) = cost {
-                    writeln!(out, "         {:<23} costs: {cost}", "")?;
+                    let line = format!("{:BEFORE_DETAIL$}costs: {cost}", "");
+                    writeln!(out, "{}", style.width.wrapped(&line, BEFORE_DETAIL))?;
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use tracer_core::{
+    counted::counted,
     event::{ClockOffset, SocketId, Timestamp},
     lifecycle::{Connection, Observation},
 };
@@ -13,7 +14,7 @@ use crate::{
     event_loop::{Consumer, Progress},
     report::{
         ConnectionCgroups, ConnectionRow, Filter, FirstTransitions, OpenConnectionRow, Summary,
-        TransitionRow, counted,
+        TransitionRow,
         export::{Destination, Partitions, Table},
         rfc3339,
     },
@@ -173,9 +174,9 @@ impl Consumer for Export {
             let end = self.end.map(|end| rfc3339(end, self.clock));
             partitions.finish(end).map_err(io::Error::other)?;
             if !self.quiet {
-                let table = table.name().replace('_', " ");
-                let files = counted(partitions.files() as usize, "file");
-                stderr_line!("{} {table} in {files} written to {}", partitions.rows(), self.to);
+                let (rows, files) = (partitions.rows(), partitions.files());
+                let rows = counted(rows, table.name().replace('_', " ").trim_end_matches('s'));
+                stderr_line!("{rows} in {} written to {}", counted(files, "file"), self.to);
             }
         }
         Ok(())

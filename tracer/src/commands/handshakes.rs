@@ -13,12 +13,12 @@ use tracer_core::{
 
 use crate::{
     cli::{HandshakesArguments, Shared},
-    commands::{live_report::LiveReport, table_width},
+    commands::{live_report::LiveReport, quiet_notice::QuietNotice, table_style},
     event_loop::{Consumer, Progress},
     host::{Cgroup, PodNames},
     report::{
         ConnectionCgroups, Filter, Format, HandshakeBucketRow, HandshakeGroupRow, HandshakeTable, Sink,
-        SlowHandshakeRow, Summary, TimeStyle,
+        SlowHandshakeRow, Summary, TableStyle,
     },
     sources::Origin,
 };
@@ -29,29 +29,34 @@ const TABLE_GROUPS: u64 = 20;
 pub(super) struct Handshakes {
     analysis: Analysis,
     format: Format,
-    time: TimeStyle,
+    style: TableStyle,
     filter: Filter,
     clock: ClockOffset,
     cgroups: ConnectionCgroups,
     limit: Option<u64>,
     live: LiveReport,
+    /// None if the report is redrawn on the terminal.
+    notice: Option<QuietNotice>,
 }
 
 impl Handshakes {
     pub(super) fn new(shared: &Shared, arguments: &HandshakesArguments, origin: Origin) -> Self {
+        let live = LiveReport::on_stdout(shared.output);
         Self {
+            notice: (!live.is_redrawn())
+                .then(|| QuietNotice::until_the_end(shared, "the report comes at the end")),
             analysis: Analysis::new(HandshakesOptions {
                 by: arguments.by.into(),
                 slowest: arguments.slowest as usize,
                 max_groups: arguments.max_groups as usize,
             }),
             format: shared.output,
-            time: shared.time,
+            style: table_style::of_stdout(shared),
             filter: shared.filter(),
             clock: origin.clock,
             cgroups: ConnectionCgroups::new(origin.resolver),
             limit: shared.count,
-            live: LiveReport::on_stdout(shared.output),
+            live,
         }
     }
 
@@ -68,19 +73,14 @@ impl Handshakes {
 
     fn table(&self) -> io::Result<String> {
         let groups = usize::try_from(self.limit.unwrap_or(TABLE_GROUPS)).unwrap_or(usize::MAX);
-        let table = HandshakeTable {
-            groups,
-            width: table_width::of_stdout(self.format),
-            time: self.time,
-            clock: self.clock,
-        };
+        let table = HandshakeTable { groups, style: table_style::resized(self.style), clock: self.clock };
         let mut text = String::new();
         table.write(&self.analysis.report(), &mut text).map_err(io::Error::other)?;
         Ok(text)
     }
 
     fn write_rows(&self) -> io::Result<()> {
-        let mut sink = Sink::new(io::stdout(), self.format, self.time);
+        let mut sink = Sink::new(io::stdout(), self.format, self.style.time);
         sink.begin::<HandshakeGroupRow>()?;
         let report = self.analysis.report();
         let groups = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -141,6 +141,9 @@ impl Consumer for Handshakes {
     }
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        if let Some(notice) = &mut self.notice {
+            notice.print_if_due(0, &progress);
+        }
         if self.live.is_due(progress.now) {
             let text = self.table()?;
             self.live.draw(&text, progress.now)?;

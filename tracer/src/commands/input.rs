@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use caps::Capability;
+use tracer_core::counted::counted;
 
 use crate::{
     cli::Shared,
@@ -141,10 +142,10 @@ fn announcement(
             lines.push(format!("{}; {}", refused.error, refused.hook.cost()));
         }
         lines.push(format!(
-            "buffer {} KiB, events shown within {} ms, at most {} connections",
+            "buffer {} KiB, events shown within {} ms, at most {}",
             source.buffer_bytes() >> 10,
             shared.latency.as_millis(),
-            shared.max_connections
+            counted(shared.max_connections, "connection")
         ));
     }
     lines

@@ -17,7 +17,7 @@ use tracer_core::{
 
 use crate::{
     cli::{HandshakesArguments, Shared},
-    commands::{input::Input, table_width, trace},
+    commands::{input::Input, table_style, trace},
     event_loop::{Consumer, Progress},
     report::{
         ConnectionCgroups, Filter, Format, JoinHosts, JoinRow, JoinTable, JoinedHandshakeRow, Sink, Summary,
@@ -165,9 +165,8 @@ fn write_report(
     let report = join.report();
     let slowest = arguments.slowest as usize;
     if matches!(shared.output, Format::Table | Format::Wide) {
-        let width = table_width::of_stdout(shared.output);
         let mut text = String::new();
-        let table = JoinTable { slowest, width, time: shared.time, hosts };
+        let table = JoinTable { slowest, style: table_style::of_stdout(shared), hosts };
         table.write(&report, &mut text).map_err(io::Error::other)?;
         let mut stdout = io::stdout().lock();
         return io::Write::write_all(&mut stdout, text.as_bytes())

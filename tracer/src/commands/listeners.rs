@@ -9,16 +9,21 @@ use std::{io, sync::Arc, time::Duration};
 use hashbrown::HashMap;
 use tracer_core::{
     analysis::{HandshakeAttempt, ListenerActivity, ListenerProcesses, ListenerReport},
+    counted::counted_as,
     event::{Event, Netns, Timestamp},
     lifecycle::Observation,
 };
 
 use crate::{
     cli::{ListenersArguments, Shared},
-    commands::{listener_dumps::ListenerDumps, live_report::LiveReport, table_width, trace},
+    commands::{
+        listener_dumps::ListenerDumps, live_report::LiveReport, quiet_notice::QuietNotice, table_style, trace,
+    },
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, ListenDrops, Visibility},
-    report::{Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TimeStyle},
+    report::{
+        Filter, Format, ListenerDropsRow, ListenerRow, ListenerTable, Sink, Summary, TableStyle, TimeStyle,
+    },
     sources::{Origin, sock_diag::WatchedListeners},
 };
 
@@ -53,10 +58,13 @@ struct Listeners {
     cgroups: CgroupResolver,
     filter: Filter,
     format: Format,
+    style: TableStyle,
     limit: usize,
     knows_abandoned: bool,
     quiet: bool,
     live: LiveReport,
+    /// None if the report is redrawn on the terminal.
+    notice: Option<QuietNotice>,
 }
 
 impl Listeners {
@@ -71,7 +79,10 @@ impl Listeners {
         let mut filter = shared.filter();
         filter.local_ports = arguments.port.clone().or(filter.local_ports);
         let first_drops = known(first.drops);
+        let live = LiveReport::on_stdout(shared.output);
         Self {
+            notice: (!live.is_redrawn())
+                .then(|| QuietNotice::until_the_end(shared, "the list comes at the end")),
             activity: ListenerActivity::new(first.dump),
             dumps,
             last_drops: first_drops.clone(),
@@ -82,10 +93,11 @@ impl Listeners {
             cgroups: origin.resolver,
             filter,
             format: shared.output,
+            style: table_style::of_stdout(shared),
             limit: shared.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)),
             knows_abandoned,
             quiet: shared.quiet,
-            live: LiveReport::on_stdout(shared.output),
+            live,
         }
     }
 
@@ -125,7 +137,7 @@ impl Listeners {
             listeners: self.rows(shown).collect(),
             more: shown.len().saturating_sub(self.limit),
             drops: self.drops(shown),
-            width: table_width::of_stdout(self.format),
+            style: table_style::resized(self.style),
         };
         let mut text = String::new();
         table.write(&mut text).map_err(io::Error::other)?;
@@ -173,6 +185,9 @@ impl Consumer for Listeners {
     }
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        if let Some(notice) = &mut self.notice {
+            notice.print_if_due(0, &progress);
+        }
         if let Some(found) = self.dumps.poll() {
             self.dumped(found);
         }
@@ -206,10 +221,12 @@ impl Consumer for Listeners {
                 stderr_line!("the list of listeners is incomplete: {problem}");
             }
             if self.activity.uncounted() > 0 {
-                stderr_line!(
-                    "{} events of further local addresses are not counted, because at most 10000 addresses are",
-                    self.activity.uncounted()
+                let events = counted_as(
+                    self.activity.uncounted(),
+                    "event of a further local address is",
+                    "events of further local addresses are",
                 );
+                stderr_line!("{events} not counted, because at most 10000 addresses are");
             }
         }
         Ok(())

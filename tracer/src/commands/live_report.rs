@@ -12,7 +12,7 @@ use crossterm::{
 };
 use tracer_core::event::{Nanos, Timestamp};
 
-use crate::report::Format;
+use crate::report::{Format, TableWidth};
 
 /// Interval of redrawing in the traced host's time.
 const REFRESH: Nanos = Nanos::from_secs(1);
@@ -36,6 +36,11 @@ impl LiveReport {
         Self { is_terminal: table && io::stdout().is_terminal(), ..Self::default() }
     }
 
+    /// Returns whether it is redrawn during the run.
+    pub(super) fn is_redrawn(&self) -> bool {
+        self.is_terminal
+    }
+
     /// Returns whether to redraw now.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.is_terminal
@@ -50,7 +55,9 @@ impl LiveReport {
         self.erase(&mut stdout)?;
         // The cursor ends up below the last line.
         for line in text.lines().take(usize::from(height.saturating_sub(1))) {
-            let shown: String = line.chars().take(usize::from(width)).collect();
+            // Most lines fit already; a terminal that shrinks meanwhile would wrap them.
+            let mut shown = line.to_owned();
+            TableWidth::Fit(width).cut(&mut shown, 0);
             writeln!(stdout, "{shown}")?;
             lines += 1;
         }

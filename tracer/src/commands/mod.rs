@@ -1,14 +1,7 @@
 //! The commands, one file each. A command connects a source, the core and an output.
 
-/// Prints a line on stderr, in one write, so that lines of other programs do not interrupt it. Ignores errors, because stderr
-/// may be closed.
-macro_rules! stderr_line {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let line = format!("tcptrace-bpf: {}\n", format_args!($($text)*));
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }};
-}
+#[macro_use]
+mod messages;
 
 mod compare;
 mod completions;
@@ -29,20 +22,22 @@ mod record;
 mod replay;
 mod serve;
 mod stuck;
-mod table_width;
+mod table_style;
 mod top;
 mod trace;
 mod transitions;
 mod usage;
 
 pub use error_text::error_text;
+pub use messages::print as print_message;
 pub use usage::WrongUsage;
 
 use anyhow::Context as _;
+use tracer_core::counted::counted_as;
 
 use crate::{
     cli::{Cli, Command},
-    report::{ExitReport, FirstTransitions},
+    report::{ColorChoice, ExitReport, FirstTransitions},
 };
 
 /// Runs the command line.
@@ -86,8 +81,9 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Prints the exit report, if there is one.
-fn print_exit_report(report: Option<&ExitReport>) {
-    for line in report.into_iter().flat_map(ExitReport::lines) {
+fn print_exit_report(report: Option<&ExitReport>, color: ColorChoice) {
+    let palette = color.palette(&std::io::stderr());
+    for line in report.into_iter().flat_map(|report| report.lines(palette)) {
         stderr_line!("{line}");
     }
 }
@@ -97,7 +93,8 @@ fn print_forgotten(first: &FirstTransitions) {
     match first.forgotten() {
         0 => {}
         count => {
-            stderr_line!("{count} first transitions are not shown: too many were waiting for their port");
+            let shown = counted_as(count, "first transition is", "first transitions are");
+            stderr_line!("{shown} not shown: too many were waiting for their port");
         }
     }
 }

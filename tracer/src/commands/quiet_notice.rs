@@ -5,31 +5,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cli::Shared, event_loop::Progress, report::counted};
+use tracer_core::counted::counted;
+
+use crate::{cli::Shared, event_loop::Progress};
 
 /// Time until the first line. The time until each further one is twice that of the one before.
 const FIRST: Duration = Duration::from_secs(5);
 
-/// Says that a run is tracing, and what it has seen, until the first row.
+/// Says that a run is tracing, and what it has seen, until the first row or the end.
 pub(super) struct QuietNotice {
     /// When the next line is due; `None` if none will come.
     due: Option<Instant>,
     interval: Duration,
-    /// What brings a row.
-    cause: &'static str,
-    filters: bool,
+    /// What comes when, as a clause.
+    next: String,
 }
 
 impl QuietNotice {
-    /// Waits from now on. `cause` completes the sentence "a row comes when".
-    pub(super) fn new(shared: &Shared, cause: &'static str) -> Self {
+    /// Waits from now on, for a command that prints rows. `cause` completes the clause "a row comes when".
+    pub(super) fn until_a_row(shared: &Shared, cause: &str) -> Self {
+        let filters = if shared.filter.selects() { " and passes the filters" } else { "" };
+        Self::new(shared, format!("a row comes when {cause}{filters}"))
+    }
+
+    /// Waits from now on, for a command without rows during the run. `next` is a clause.
+    pub(super) fn until_the_end(shared: &Shared, next: &str) -> Self {
+        Self::new(shared, next.to_owned())
+    }
+
+    fn new(shared: &Shared, next: String) -> Self {
         let wanted = !shared.quiet && shared.input.is_empty() && io::stderr().is_terminal();
-        Self {
-            due: wanted.then(|| Instant::now() + FIRST),
-            interval: FIRST,
-            cause,
-            filters: shared.filter.selects(),
-        }
+        Self { due: wanted.then(|| Instant::now() + FIRST), interval: FIRST, next }
     }
 
     /// Prints the line if it is due. `rows` is the number of rows so far.
@@ -49,30 +55,50 @@ impl QuietNotice {
     }
 
     fn text(&self, seen: u64, open: usize) -> String {
-        let seen = counted(usize::try_from(seen).unwrap_or(usize::MAX), "transition");
+        let seen = counted(seen, "transition");
         let open = counted(open, "connection");
-        let filters = if self.filters { " and passes the filters" } else { "" };
-        format!("tracing: {seen} seen, {open} open; a row comes when {}{filters}", self.cause)
+        format!("tracing: {seen} seen, {open} open; {}", self.next)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+    use crate::cli::Cli;
+
+    fn shared(arguments: &[&str]) -> Shared {
+        let words = ["tcptrace-bpf"].iter().chain(arguments).map(OsString::from);
+        Cli::read(words, |_| None).unwrap().shared
+    }
 
     #[test]
-    fn the_line_says_what_was_seen_and_what_brings_a_row() {
-        let mut notice =
-            QuietNotice { due: None, interval: FIRST, cause: "a connection closes", filters: false };
+    fn the_line_says_what_was_seen_and_what_comes_next() {
+        let notice = QuietNotice::until_a_row(&shared(&[]), "a connection closes");
         assert_eq!(
             notice.text(1, 0),
             "tracing: 1 transition seen, 0 connections open; a row comes when a connection closes"
         );
-        notice.filters = true;
+        let notice = QuietNotice::until_a_row(&shared(&["--failed"]), "a connection closes");
         assert!(
             notice
                 .text(0, 7)
                 .ends_with("7 connections open; a row comes when a connection closes and passes the filters")
         );
+        let notice = QuietNotice::until_the_end(&shared(&["diagram"]), "the diagram comes at the end");
+        assert_eq!(
+            notice.text(3, 1),
+            "tracing: 3 transitions seen, 1 connection open; the diagram comes at the end"
+        );
+    }
+
+    #[test]
+    fn a_recording_has_no_notice() {
+        let notice = QuietNotice::until_the_end(
+            &shared(&["diagram", "-i", "a.arrows"]),
+            "the diagram comes at the end",
+        );
+        assert!(notice.due.is_none());
     }
 }

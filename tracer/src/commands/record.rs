@@ -3,6 +3,7 @@
 use std::{io, num::NonZeroU32};
 
 use tracer_core::{
+    counted::counted,
     event::{
         Event, ExistingSocket, ExistingTimewait, Nanos, SocketCookie, SourceCounts, Timestamp, Translated,
     },
@@ -11,7 +12,7 @@ use tracer_core::{
 
 use crate::{
     cli::{RecordArguments, Shared},
-    commands::trace,
+    commands::{quiet_notice::QuietNotice, trace},
     event_loop::{Consumer, Progress},
     host::CgroupResolver,
     recording::{Header, Output, Target, Writer},
@@ -59,6 +60,7 @@ struct Record {
     /// The source's counts at the start of the file.
     before: SourceCounts,
     latest: SourceCounts,
+    notice: QuietNotice,
 }
 
 impl Record {
@@ -90,6 +92,7 @@ impl Record {
             written: started,
             before: nothing,
             latest: nothing,
+            notice: QuietNotice::until_the_end(shared, "the recording goes on"),
         }
     }
 
@@ -160,6 +163,7 @@ impl Consumer for Record {
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
         self.latest = progress.source;
+        self.notice.print_if_due(0, &progress);
         let counts = self.counts();
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let waited = progress.now.since(self.written);
@@ -188,11 +192,12 @@ impl Consumer for Record {
         self.latest = summary.source;
         self.finish_file()?;
         if !self.quiet {
-            let files = match self.target.made() {
-                1 => "1 file".to_owned(),
-                several => format!("{several} files"),
-            };
-            stderr_line!("{} events recorded, {} bytes in {files}", self.events, self.bytes);
+            stderr_line!(
+                "{} recorded, {} in {}",
+                counted(self.events, "event"),
+                counted(self.bytes, "byte"),
+                counted(self.target.made(), "file")
+            );
         }
         Ok(())
     }

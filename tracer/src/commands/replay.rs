@@ -1,18 +1,20 @@
 //! Reports the progress and the problems of a recording on stderr while a command reads it.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use tracer_core::{
+    counted::counted,
     escape::escape,
     event::{Event, SourceCounts},
 };
 
 use crate::{
     cli::Shared,
+    commands::messages,
     recording::Header,
     report::utc,
     sources::{Origin, Polled, Source, recording::RecordingSource},
@@ -41,7 +43,7 @@ impl Replay {
     pub(super) fn announcement(paths: &[PathBuf], header: &Header) -> String {
         let name = match paths {
             [path] => path.display().to_string(),
-            several => format!("{} files", several.len()),
+            several => counted(several.len(), "file"),
         };
         format!(
             "reading {}: host {}, kernel {}, mode {}, recorded {}",
@@ -63,14 +65,13 @@ impl Replay {
         let (read, size) = self.source.progress();
         let Some(percent) = (read * 100).checked_div(size) else { return };
         let seen = self.source.counts().seen;
-        // A closed terminal does not end the replay.
-        let _ = write!(io::stderr(), "\rtcptrace-bpf: {percent:3} % read, {seen} transitions ");
+        messages::write(&format!("\rtcptrace-bpf: {percent:3} % read, {} ", counted(seen, "transition")));
         self.shown = true;
     }
 
     fn erase_progress(&mut self) {
         if std::mem::take(&mut self.shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            messages::write("\r\x1b[K");
         }
     }
 

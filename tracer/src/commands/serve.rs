@@ -15,6 +15,7 @@ use tokio::{
     sync::watch,
 };
 use tracer_core::{
+    counted::counted,
     event::Nanos,
     lifecycle::{Thresholds, TrackerOptions},
 };
@@ -35,8 +36,9 @@ use crate::{
         WrongUsage, error_text,
         input::{Input, Privileges},
     },
-    event_loop::{EventLoop, Finished},
+    event_loop::EventLoop,
     host::Visibility,
+    report::Palette,
     sources::{
         live::{Hook, privileges},
         observed_drops,
@@ -72,7 +74,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         _ if shared.verbose => LogLevel::Debug,
         level => level,
     };
-    logging::start(level, arguments.log_format);
+    logging::start(level, arguments.log_format, shared.color);
     // Bound before the privileges are dropped, which ports below 1024 require, and before the programs are loaded.
     let bound = arguments.listen.iter().map(Bound::new).collect::<anyhow::Result<Vec<_>>>()?;
     let listener_scan = if shared.input.is_empty() {
@@ -131,12 +133,12 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let site = Site::new(snapshots, agent, started, listener_scan, page);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, signals, &mut event_loop));
     systemd::stopping();
-    let Finished { lines, result } = event_loop.finish();
-    for line in lines {
+    let finished = event_loop.finish();
+    for line in finished.lines(Palette::default()) {
         tracing::info!("{line}");
     }
     // The tracing error is the cause of the other.
-    result.context("the events cannot be read any more")?;
+    finished.result.context("the events cannot be read any more")?;
     ended
 }
 
@@ -198,7 +200,7 @@ async fn serve(
         clients.shut_down(GRACE).await;
         return outcome;
     }
-    systemd::ready(&format!("tracing, {} listeners", arguments.listen.len()));
+    systemd::ready(&format!("tracing, {}", counted(arguments.listen.len(), "listener")));
     let _watchdog = systemd::watchdog(Arc::clone(&snapshots));
     let outcome = loop {
         tokio::select! {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use tracer_core::{
+    counted::counted,
     escape::escape,
     event::{ConnKey, Endpoint, ExistingSocket, Nanos, Netns, Process, TcpState, Timestamp},
     lifecycle::{
@@ -24,10 +25,10 @@ use tracer_core::{
 
 use crate::{
     cli::{Shared, StuckArguments},
-    commands::{input::visibility, table_width, trace},
+    commands::{input::visibility, quiet_notice::QuietNotice, table_style, trace},
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, PodNames, time_wait_model},
-    report::{Format, GroupRow, Sink, StuckRow, counted},
+    report::{Format, GroupRow, Sink, StuckRow},
     sources::sock_diag::{Existing, SocketSnapshot, existing},
 };
 
@@ -56,7 +57,7 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     }
     let value = AtEndValue::default();
     if shared.duration.is_some() {
-        trace::trace_keeping_privileges(shared, |_| AtEnd { compute: entered, value: Arc::clone(&value) })?;
+        trace::trace_keeping_privileges(shared, |_| AtEnd::new(shared, entered, &value))?;
     }
     let entered = take(&value);
     let visibility = visibility();
@@ -91,10 +92,24 @@ fn take<T: Default>(value: &Mutex<T>) -> T {
 struct AtEnd<T> {
     compute: fn(&Tracker, Timestamp) -> T,
     value: AtEndValue<T>,
+    notice: QuietNotice,
+}
+
+impl<T> AtEnd<T> {
+    /// Computes the value into `value`.
+    fn new(shared: &Shared, compute: fn(&Tracker, Timestamp) -> T, value: &AtEndValue<T>) -> Self {
+        let notice = QuietNotice::until_the_end(shared, "the list comes at the end");
+        Self { compute, value: Arc::clone(value), notice }
+    }
 }
 
 impl<T: Send + 'static> Consumer for AtEnd<T> {
     fn observe(&mut self, _observation: Observation<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
+        self.notice.print_if_due(0, &progress);
         Ok(())
     }
 
@@ -174,7 +189,7 @@ fn write(
     cgroups: &mut Cgroups,
 ) -> io::Result<()> {
     let mut sink =
-        Sink::new(io::stdout(), shared.output, shared.time).with_width(table_width::of_stdout(shared.output));
+        Sink::new(io::stdout(), shared.output, shared.time).with_style(table_style::of_stdout(shared));
     sink.begin::<StuckRow>()?;
     for group in groups.iter().take(limit) {
         let cgroup = group.members.first().and_then(|oldest| cgroups.of(oldest));

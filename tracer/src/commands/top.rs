@@ -30,7 +30,7 @@ use crate::{
     event_loop::{Consumer, Progress},
     report::{ConnectionCgroups, Summary},
     sources::Origin,
-    top::{Model, Settings},
+    top::{Model, Settings, Theme},
 };
 
 /// Interval of new screens in the traced host's time.
@@ -63,6 +63,7 @@ struct Top {
     shared_screen: Arc<SharedScreen>,
     last: Option<LastScreen>,
     drawing: Option<Drawing>,
+    theme: Theme,
 }
 
 /// When and with which settings the last screen was made.
@@ -90,13 +91,17 @@ impl LastScreen {
 impl Top {
     fn new(shared: &Shared, origin: Origin, dumps: Option<ListenerDumps>) -> Self {
         let model = Model::new(shared.filter(), ConnectionCgroups::new(origin.resolver));
-        Self { model, dumps, shared_screen: Arc::default(), last: None, drawing: None }
+        let colors = shared.color.palette(&io::stdout()).has_colors();
+        // The decision is made: crossterm would look at NO_COLOR by itself.
+        crossterm::style::force_color_output(colors);
+        let theme = Theme::new(colors);
+        Self { model, dumps, shared_screen: Arc::default(), last: None, drawing: None, theme }
     }
 }
 
 impl Consumer for Top {
     fn begin(&mut self) -> io::Result<()> {
-        self.drawing = Some(Drawing::start(Arc::clone(&self.shared_screen))?);
+        self.drawing = Some(Drawing::start(Arc::clone(&self.shared_screen), self.theme)?);
         Ok(())
     }
 

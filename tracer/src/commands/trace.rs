@@ -9,7 +9,7 @@ use tracer_core::lifecycle::TrackerOptions;
 use crate::{
     cli::Shared,
     commands::input::{Input, Privileges},
-    event_loop::{Consumer, EventLoop, Finished, RunError},
+    event_loop::{Consumer, EventLoop, RunError},
     sources::{Origin, live::Hook, observed_drops},
 };
 
@@ -108,13 +108,13 @@ pub(super) fn run_to_end<C: Consumer>(
             () = event_loop.ended() => true,
         }
     });
-    let Finished { lines, result } = event_loop.finish();
+    let finished = event_loop.finish();
     if !shared.quiet {
-        for line in lines {
+        for line in finished.lines(shared.color.palette(&io::stderr())) {
             stderr_line!("{line}");
         }
     }
-    conclude(result, input.recorded).map(|()| undisturbed)
+    conclude(finished.result, input.recorded).map(|()| undisturbed)
 }
 
 /// Returns a run's result. A closed stdout is success.

@@ -6,9 +6,11 @@ use tracer_core::{event::ClockOffset, lifecycle::Observation};
 
 use crate::{
     cli::Shared,
-    commands::{print_exit_report, print_forgotten, quiet_notice::QuietNotice, table_width},
+    commands::{print_exit_report, print_forgotten, quiet_notice::QuietNotice, table_style},
     event_loop::{Consumer, Progress},
-    report::{ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow},
+    report::{
+        ColorChoice, ConnectionCgroups, ExitReport, Filter, FirstTransitions, Sink, Summary, TransitionRow,
+    },
     sources::Origin,
 };
 
@@ -21,6 +23,7 @@ pub(super) struct Transitions {
     cgroups: ConnectionCgroups,
     /// `None` with `--quiet`.
     report: Option<ExitReport>,
+    color: ColorChoice,
     notice: QuietNotice,
 }
 
@@ -29,14 +32,15 @@ impl Transitions {
         let filter = shared.filter();
         Self {
             sink: Sink::new(io::stdout(), shared.output, shared.time)
-                .with_width(table_width::of_stdout(shared.output)),
+                .with_style(table_style::of_stdout(shared)),
             cgroups: ConnectionCgroups::new(origin.resolver),
             first: FirstTransitions::new(&filter),
             filter,
             clock: origin.clock,
             count: shared.count,
             report: (!shared.quiet).then(ExitReport::default),
-            notice: QuietNotice::new(shared, "a connection changes its state"),
+            color: shared.color,
+            notice: QuietNotice::until_a_row(shared, "a connection changes its state"),
         }
     }
 
@@ -97,7 +101,7 @@ impl Consumer for Transitions {
         if self.report.is_some() {
             print_forgotten(&self.first);
         }
-        print_exit_report(self.report.as_ref());
+        print_exit_report(self.report.as_ref(), self.color);
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ use tracer_core::{
 };
 
 use crate::{
-    report::{AbandonedSummary, DropSummary, Summary},
+    report::{AbandonedSummary, DropSummary, Palette, Summary},
     sources::{Polled, Source, live::StopHandle},
 };
 
@@ -38,10 +38,19 @@ pub(crate) struct EventLoop {
 
 /// The result of a run.
 pub(crate) struct Finished {
-    /// The lines of the closing summary.
-    pub(crate) lines: Vec<String>,
+    /// The counts of the run.
+    pub(crate) summary: Summary,
+    /// The lines after the counts.
+    pub(crate) details: Vec<String>,
     /// The error that ended the run early.
     pub(crate) result: Result<(), RunError>,
+}
+
+impl Finished {
+    /// Returns the lines of the closing summary.
+    pub(crate) fn lines(&self, palette: Palette) -> impl Iterator<Item = String> + '_ {
+        std::iter::once(self.summary.text(palette)).chain(self.details.iter().cloned())
+    }
 }
 
 /// An error that ended a run early.
@@ -124,8 +133,8 @@ fn run(
     }
     let abandoned = AbandonedSummary::new(tracker.abandoned()).map(|line| line.to_string());
     let drops = DropSummary::new(tracker.drop_places()).map(|line| line.to_string());
-    let lines = [Some(summary.to_string()), abandoned, drops, source.coverage().summary()];
-    Finished { lines: lines.into_iter().flatten().collect(), result }
+    let details = [abandoned, drops, source.coverage().summary()].into_iter().flatten().collect();
+    Finished { summary, details, result }
 }
 
 struct Run<'a> {

@@ -8,8 +8,12 @@ use crate::report::{
     row::Row as _,
     rows::{comparison::ComparisonRow, shift::ShiftRow},
     text::{
-        comparison::measure_text, handshake::group_text, table::append_line, table_width::TableWidth,
-        wall_time::TimeStyle,
+        comparison::measure_text,
+        handshake::group_text,
+        marks::verdict_mark,
+        style::{Mark, Palette},
+        table::append_line,
+        table_style::TableStyle,
     },
 };
 
@@ -21,8 +25,8 @@ const NAMED: usize = 3;
 pub struct CompareTable {
     /// The most groups to list.
     pub groups: usize,
-    /// Wide, it has the measures with too few events, and close reasons without a claim.
-    pub width: TableWidth,
+    /// The look. Wide, it has the measures with too few events, and close reasons without a claim.
+    pub style: TableStyle,
 }
 
 impl CompareTable {
@@ -37,9 +41,10 @@ impl CompareTable {
         report: &CompareReport<'_>,
         text: &mut String,
     ) -> fmt::Result {
-        text.push_str(&answer(report));
+        let style = self.style;
+        text.push_str(&style.width.wrapped(&answer(report, style.palette), 2));
         text.push('\n');
-        text.push_str(&extent(comparison, report));
+        text.push_str(&style.width.wrapped(&extent(comparison, report), 2));
         text.push('\n');
         let listed = report.groups.iter().take(self.groups);
         let shifts = listed.flat_map(|group| group.shifts.iter().map(move |shift| (group.key, shift)));
@@ -47,24 +52,24 @@ impl CompareTable {
             .filter(|(_, shift)| {
                 let is_minor =
                     shift.verdict == Verdict::TooFew || matches!(shift.measure, Measure::CloseReason(_));
-                self.width.is_wide() || shift.verdict.is_claim() || !is_minor
+                style.width.is_wide() || shift.verdict.is_claim() || !is_minor
             })
             .peekable();
         if shifts.peek().is_none() {
             return Ok(());
         }
         text.push('\n');
-        append_line(text, self.width, |line| ShiftRow::header(line, self.width, TimeStyle::None))?;
+        append_line(text, style.width, |line| ShiftRow::header(line, style))?;
         for (key, shift) in shifts {
             let row = ShiftRow::new(key, shift);
-            append_line(text, self.width, |line| row.line(line, self.width, TimeStyle::None))?;
+            append_line(text, style.width, |line| row.line(line, style))?;
         }
         Ok(())
     }
 }
 
 /// Returns the answer: which groups became worse, and which better.
-fn answer(report: &CompareReport<'_>) -> String {
+fn answer(report: &CompareReport<'_>, palette: Palette) -> String {
     let named = |verdict: Verdict| {
         let groups: Vec<&ComparedGroup<'_>> = report
             .groups
@@ -80,9 +85,12 @@ fn answer(report: &CompareReport<'_>) -> String {
     let parts: Vec<String> =
         [("Worse", Verdict::Worse), ("Better", Verdict::Better), ("Changed", Verdict::Changed)]
             .into_iter()
-            .filter_map(|(word, verdict)| Some(format!("{word}: {}", named(verdict)?)))
+            .filter_map(|(word, verdict)| {
+                let word = palette.painted(format!("{word}:"), verdict_mark(verdict));
+                Some(format!("{word} {}", named(verdict)?))
+            })
             .collect();
-    if parts.is_empty() { "No shift is proven".to_owned() } else { parts.join("; ") }
+    if parts.is_empty() { palette.painted("No shift is proven", Mark::Good) } else { parts.join("; ") }
 }
 
 fn name(group: &ComparedGroup<'_>, verdict: Verdict) -> String {

@@ -3,11 +3,12 @@
 use std::{cmp::Reverse, fmt};
 
 use tracer_core::{
+    counted::counted,
     event::{Endpoint, Nanos},
     lifecycle::{CloseReason, ClosedConnection, Role},
 };
 
-use crate::report::text::{endpoint::EndpointText, quantity};
+use crate::report::text::{endpoint::EndpointText, marks::reason_mark, quantity, style::Palette};
 
 /// Close reasons and handshakes that are shown.
 const SHOWN: usize = 3;
@@ -56,7 +57,7 @@ impl ExitReport {
     }
 
     /// Returns the lines of the report; empty if no connection closed.
-    pub fn lines(&self) -> Vec<String> {
+    pub fn lines(&self, palette: Palette) -> Vec<String> {
         let mut reasons: Vec<(CloseReason, u64)> =
             CloseReason::ALL.into_iter().zip(self.reasons).filter(|(_, count)| *count != 0).collect();
         reasons.sort_by_key(|(_, count)| Reverse(*count));
@@ -66,10 +67,12 @@ impl ExitReport {
             let mut parts: Vec<String> = reasons
                 .iter()
                 .take(SHOWN)
-                .map(|(reason, count)| format!("{count} {}", reason.name()))
+                .map(|(reason, count)| {
+                    palette.painted(format!("{count} {}", reason.name()), reason_mark(*reason))
+                })
                 .collect();
             if others != 0 {
-                parts.push(format!("{others} others"));
+                parts.push(counted(others, "other"));
             }
             lines.push(format!("how connections ended: {}", parts.join(", ")));
         }
@@ -92,8 +95,7 @@ impl fmt::Display for SlowHandshake {
         )?;
         match self.retransmits {
             Some(0) | None => Ok(()),
-            Some(1) => write!(formatter, " (1 resend)"),
-            Some(count) => write!(formatter, " ({count} resends)"),
+            Some(count) => write!(formatter, " ({})", counted(count, "resend")),
         }
     }
 }

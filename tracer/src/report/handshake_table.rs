@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use tracer_core::{
     analysis::{Fault, HandshakeReport, Histogram},
+    counted::counted,
     event::ClockOffset,
 };
 
@@ -15,10 +16,10 @@ use crate::report::{
     },
     text::{
         handshake::{fault_text, group_text},
-        quantity::{counted, spaced_duration},
+        quantity::spaced_duration,
+        style::{Mark, Palette},
         table::append_line,
-        table_width::TableWidth,
-        wall_time::TimeStyle,
+        table_style::TableStyle,
     },
 };
 
@@ -27,10 +28,8 @@ use crate::report::{
 pub struct HandshakeTable {
     /// The most groups to list.
     pub groups: usize,
-    /// Wide, it has the failures by reason.
-    pub width: TableWidth,
-    /// The style of times of day.
-    pub time: TimeStyle,
+    /// The look. Wide, it has the failures by reason.
+    pub style: TableStyle,
     /// The traced host's clock.
     pub clock: ClockOffset,
 }
@@ -45,28 +44,29 @@ impl HandshakeTable {
     ///
     /// None: writing to a string does not fail.
     pub fn write(&self, report: &HandshakeReport<'_>, text: &mut String) -> fmt::Result {
-        text.push_str(&headline(report));
+        let style = self.style;
+        text.push_str(&style.width.wrapped(&headline(report, style.palette), 2));
         text.push('\n');
-        append_line(text, self.width, |line| HandshakeGroupRow::header(line, self.width, self.time))?;
+        append_line(text, style.width, |line| HandshakeGroupRow::header(line, style))?;
         for group in report.groups.iter().take(self.groups) {
             let row = HandshakeGroupRow::new(group);
-            append_line(text, self.width, |line| row.line(line, self.width, self.time))?;
+            append_line(text, style.width, |line| row.line(line, style))?;
         }
         if report.groups.len() > self.groups {
             let more = &report.groups[self.groups..];
             let count: u64 = more.iter().map(|group| group.stats.count()).sum();
-            let handshakes = counted(usize::try_from(count).unwrap_or(usize::MAX), "handshake");
-            writeln!(text, "and {} with {handshakes}", counted(more.len(), "more group"))?;
+            let groups = counted(more.len(), "more group");
+            writeln!(text, "and {groups} with {}", counted(count, "handshake"))?;
         }
         if !report.slowest.is_empty() {
             text.push('\n');
-            append_line(text, self.width, |line| SlowHandshakeRow::header(line, self.width, self.time))?;
+            append_line(text, style.width, |line| SlowHandshakeRow::header(line, style))?;
             for (key, attempt) in report.slowest {
                 let row = SlowHandshakeRow::new(key, attempt, self.clock);
-                append_line(text, self.width, |line| row.line(line, self.width, self.time))?;
+                append_line(text, style.width, |line| row.line(line, style))?;
             }
         }
-        let drawn = histogram_lines(report.histogram);
+        let drawn = histogram_lines(report.histogram, style);
         if !drawn.is_empty() {
             writeln!(text, "\n{}", drawn.join("\n"))?;
         }
@@ -75,19 +75,18 @@ impl HandshakeTable {
 }
 
 /// Draws the histogram; returns no lines if it is empty.
-pub fn histogram_lines(histogram: &Histogram) -> Vec<String> {
+pub fn histogram_lines(histogram: &Histogram, style: TableStyle) -> Vec<String> {
     let max_count = histogram.buckets().map(|bucket| bucket.count).max().unwrap_or(0);
     if max_count == 0 {
         return Vec::new();
     }
     let mut head = String::new();
     // Writing to a string does not fail.
-    let _ = HandshakeBucketRow::header(&mut head, TableWidth::Standard, TimeStyle::None);
+    let _ = HandshakeBucketRow::header(&mut head, style);
     let mut lines = vec![head];
     for bucket in histogram.buckets() {
         let mut line = String::new();
-        let _ =
-            HandshakeBucketRow::new(bucket, max_count).line(&mut line, TableWidth::Standard, TimeStyle::None);
+        let _ = HandshakeBucketRow::new(bucket, max_count).line(&mut line, style);
         lines.push(line.trim_end().to_owned());
     }
     if histogram.buckets().any(|bucket| bucket.begins_with_retransmit()) {
@@ -97,7 +96,7 @@ pub fn histogram_lines(histogram: &Histogram) -> Vec<String> {
 }
 
 /// Names the worst offenders in one line, or sums up a host without any.
-fn headline(report: &HandshakeReport<'_>) -> String {
+fn headline(report: &HandshakeReport<'_>, palette: Palette) -> String {
     let offenders: Vec<String> = report
         .groups
         .iter()
@@ -109,11 +108,11 @@ fn headline(report: &HandshakeReport<'_>) -> String {
             // The most serious kind, and what this host itself contributes.
             let own = more.iter().find(|fault| matches!(fault, Fault::Dropping { .. }));
             let why: Vec<String> = first.into_iter().chain(own).map(fault_text).collect();
-            format!("{} ({})", group_text(group.key), why.join("; "))
+            format!("{} ({})", palette.painted(group_text(group.key), Mark::Bad), why.join("; "))
         })
         .collect();
     if !offenders.is_empty() {
-        return format!("Worst offenders: {}", offenders.join(", "));
+        return format!("{} {}", palette.painted("Worst offenders:", Mark::Bad), offenders.join(", "));
     }
     let total = report.total;
     if total.count() == 0 {
@@ -128,8 +127,9 @@ fn headline(report: &HandshakeReport<'_>) -> String {
         count => format!(" ({count} refused because nobody listens)"),
     };
     format!(
-        "Nothing stands out: {} handshakes, {} failed{unserved}, {} resent a SYN{median}",
-        total.count(),
+        "{} {}, {} failed{unserved}, {} resent a SYN{median}",
+        palette.painted("Nothing stands out:", Mark::Good),
+        counted(total.count(), "handshake"),
         total.not_completed(),
         total.retransmitted().0
     )

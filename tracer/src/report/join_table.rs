@@ -10,8 +10,7 @@ use crate::report::{
     text::{
         joined::{JoinHosts, join_summary},
         table::append_line,
-        table_width::TableWidth,
-        wall_time::TimeStyle,
+        table_style::TableStyle,
     },
 };
 
@@ -20,10 +19,8 @@ use crate::report::{
 pub struct JoinTable<'a> {
     /// The most handshakes to list.
     pub slowest: usize,
-    /// Wide, it has the endpoints as the server sees them, and the one-way times.
-    pub width: TableWidth,
-    /// The style of times of day.
-    pub time: TimeStyle,
+    /// The look. Wide, it has the endpoints as the server sees them, and the one-way times.
+    pub style: TableStyle,
     /// The names of the hosts.
     pub hosts: &'a JoinHosts,
 }
@@ -36,17 +33,17 @@ impl JoinTable<'_> {
     /// None: writing to a string does not fail.
     pub fn write(&self, report: &JoinReport<'_>, text: &mut String) -> fmt::Result {
         for line in join_summary(&report.counts, report.clock.as_ref(), self.hosts) {
-            text.push_str(&line);
+            text.push_str(&self.style.width.wrapped(&line, 2));
             text.push('\n');
         }
         if report.handshakes.is_empty() {
             return Ok(());
         }
         text.push('\n');
-        append_line(text, self.width, |line| JoinedHandshakeRow::header(line, self.width, self.time))?;
+        append_line(text, self.style.width, |line| JoinedHandshakeRow::header(line, self.style))?;
         for joined in report.handshakes.iter().take(self.slowest) {
             let row = JoinedHandshakeRow::new(joined, self.hosts);
-            append_line(text, self.width, |line| row.line(line, self.width, self.time))?;
+            append_line(text, self.style.width, |line| row.line(line, self.style))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::report::{
     row::Row as _,
     rows::{listener::ListenerRow, listener_drops::ListenerDropsRow},
-    text::{table::append_line, table_width::TableWidth, wall_time::TimeStyle},
+    text::{table::append_line, table_style::TableStyle},
 };
 
 /// The listeners, the worst first, and the causes of the drops in each network namespace.
@@ -17,8 +17,8 @@ pub struct ListenerTable<'a> {
     pub more: usize,
     /// The network namespaces of the listeners.
     pub drops: Vec<ListenerDropsRow>,
-    /// Wide, it has the network namespace of each listener.
-    pub width: TableWidth,
+    /// The look. Wide, it has the network namespace of each listener.
+    pub style: TableStyle,
 }
 
 impl ListenerTable<'_> {
@@ -28,22 +28,23 @@ impl ListenerTable<'_> {
     ///
     /// None: writing to a string does not fail.
     pub fn write(&self, text: &mut String) -> fmt::Result {
-        append_line(text, self.width, |line| ListenerRow::header(line, self.width, TimeStyle::None))?;
+        let style = self.style;
+        append_line(text, style.width, |line| ListenerRow::header(line, style))?;
         for row in &self.listeners {
-            append_line(text, self.width, |line| row.line(line, self.width, TimeStyle::None))?;
+            append_line(text, style.width, |line| row.line(line, style))?;
         }
         if self.listeners.is_empty() && self.more == 0 {
             text.push_str("no listening sockets\n");
         }
         if self.more > 0 {
-            append_line(text, self.width, |line| {
+            append_line(text, style.width, |line| {
                 fmt::Write::write_fmt(line, format_args!("and {} more", self.more))
             })?;
         }
         let mut gap = "\n";
         for row in self.drops.iter().filter(|row| row.has_causes()) {
             text.push_str(std::mem::take(&mut gap));
-            append_line(text, self.width, |line| row.line(line, self.width, TimeStyle::None))?;
+            append_line(text, style.width, |line| row.line(line, style))?;
         }
         Ok(())
     }

@@ -40,12 +40,15 @@ pub use rows::{
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, DropSummary, Summary};
+pub(crate) use text::style::wrapped;
 pub use text::{
     comparison::ComparedHosts,
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},
     joined::{JoinHosts, join_summary, joined_story},
-    quantity::{counted, duration_text},
+    quantity::duration_text,
+    style::{ColorChoice, Mark, Palette},
+    table_style::TableStyle,
     table_width::TableWidth,
     wall_time::{Rfc3339, TimeStyle, rfc3339, utc},
 };

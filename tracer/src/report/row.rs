@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use crate::report::{
-    fields::Fields,
-    text::{table_width::TableWidth, wall_time::TimeStyle},
-};
+use crate::report::{fields::Fields, text::table_style::TableStyle};
 
 /// A row: its fields for machines, and its line of a table for people.
 pub trait Row: Fields {
@@ -14,12 +11,12 @@ pub trait Row: Fields {
     /// # Errors
     ///
     /// None: writing to a string does not fail.
-    fn header(line: &mut String, width: TableWidth, time: TimeStyle) -> fmt::Result;
+    fn header(line: &mut String, style: TableStyle) -> fmt::Result;
 
     /// Writes the row of the table. A line may end in spaces.
     ///
     /// # Errors
     ///
     /// None: writing to a string does not fail.
-    fn line(&self, line: &mut String, width: TableWidth, time: TimeStyle) -> fmt::Result;
+    fn line(&self, line: &mut String, style: TableStyle) -> fmt::Result;
 }

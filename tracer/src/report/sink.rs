@@ -8,7 +8,7 @@ use std::{
 use crate::report::{
     csv, json,
     row::Row,
-    text::{table::append_line, table_width::TableWidth, wall_time::TimeStyle},
+    text::{table::append_line, table_style::TableStyle, table_width::TableWidth, wall_time::TimeStyle},
 };
 
 /// The form of the output.
@@ -34,8 +34,7 @@ const ROW_BYTES: usize = 4 << 10;
 pub struct Sink<W: Write> {
     stream: W,
     format: Format,
-    width: TableWidth,
-    time: TimeStyle,
+    style: TableStyle,
     header_due: bool,
     rows: u64,
     /// Whole lines that are not written to the stream yet.
@@ -49,13 +48,14 @@ impl<W: Write> Sink<W> {
     pub fn new(stream: W, format: Format, time: TimeStyle) -> Self {
         let lines = Vec::with_capacity(FLUSH_BYTES + ROW_BYTES);
         let width = if format == Format::Wide { TableWidth::Wide } else { TableWidth::Standard };
-        Self { stream, format, width, time, header_due: true, rows: 0, lines, line: String::new() }
+        let style = TableStyle { width, time, ..TableStyle::default() };
+        Self { stream, format, style, header_due: true, rows: 0, lines, line: String::new() }
     }
 
-    /// Sets the width of tables. The default is that of the format.
+    /// Sets the look of tables. The default has the width of the format and no colors.
     #[must_use]
-    pub fn with_width(mut self, width: TableWidth) -> Self {
-        self.width = width;
+    pub fn with_style(mut self, style: TableStyle) -> Self {
+        self.style = style;
         self
     }
 
@@ -74,7 +74,7 @@ impl<W: Write> Sink<W> {
             return Ok(());
         }
         match self.format {
-            Format::Table | Format::Wide => self.table_line(|line, width, time| R::header(line, width, time)),
+            Format::Table | Format::Wide => self.table_line(R::header),
             Format::Csv => csv::append_header::<R>(&mut self.lines),
             Format::Json => Ok(()),
         }
@@ -89,9 +89,7 @@ impl<W: Write> Sink<W> {
         self.begin::<R>()?;
         self.rows += 1;
         match self.format {
-            Format::Table | Format::Wide => {
-                self.table_line(|line, width, time| row.line(line, width, time))?;
-            }
+            Format::Table | Format::Wide => self.table_line(|line, style| row.line(line, style))?,
             Format::Json => {
                 json::append(row, &mut self.lines);
                 self.lines.push(b'\n');
@@ -101,12 +99,9 @@ impl<W: Write> Sink<W> {
         if self.lines.len() >= FLUSH_BYTES { self.write_buffer() } else { Ok(()) }
     }
 
-    fn table_line(
-        &mut self,
-        write: impl FnOnce(&mut String, TableWidth, TimeStyle) -> fmt::Result,
-    ) -> io::Result<()> {
+    fn table_line(&mut self, write: impl FnOnce(&mut String, TableStyle) -> fmt::Result) -> io::Result<()> {
         self.line.clear();
-        append_line(&mut self.line, self.width, |line| write(line, self.width, self.time))
+        append_line(&mut self.line, self.style.width, |line| write(line, self.style))
             .map_err(io::Error::other)?;
         self.lines.extend_from_slice(self.line.as_bytes());
         Ok(())
@@ -150,12 +145,12 @@ mod tests {
     }}
 
     impl Row for Plain {
-        fn header(line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
+        fn header(line: &mut String, _style: TableStyle) -> fmt::Result {
             line.push_str("NUMBER   ");
             Ok(())
         }
 
-        fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
+        fn line(&self, line: &mut String, _style: TableStyle) -> fmt::Result {
             line.push_str(if self.0 == u32::MAX { return Err(fmt::Error) } else { "row \u{a0} " });
             Ok(())
         }

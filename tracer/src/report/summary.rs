@@ -3,11 +3,16 @@
 use std::fmt;
 
 use tracer_core::{
+    counted::{counted, counted_as},
     event::SourceCounts,
     lifecycle::{AbandonedAt, AbandonedHandshakes, DropPlace, DropPlaces, TrackerCounts},
 };
 
-use crate::report::text::{endpoint::EndpointText, handshake::place_text};
+use crate::report::text::{
+    endpoint::EndpointText,
+    handshake::place_text,
+    style::{Mark, Palette},
+};
 
 /// Counts of the transitions that were seen, and of those that were missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,44 +25,72 @@ pub struct Summary {
     pub live: usize,
 }
 
+impl Summary {
+    /// Returns the line. Losses have a style.
+    pub fn text(&self, palette: Palette) -> String {
+        let parts = self.parts().into_iter().map(|(part, mark)| palette.painted(part, mark));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns the counts with their nouns. Some are only there if they are not 0.
+    fn parts(&self) -> Vec<(String, Mark)> {
+        let Self { source, tracker, live } = self;
+        let loss = |count: u64| Mark::Bad.when(count != 0);
+        let skipped = match source.skipped {
+            Some(skipped) => (format!("{skipped} skipped by the kernel"), loss(skipped)),
+            None => ("skips by the kernel unknown".to_owned(), Mark::Plain),
+        };
+        let mut parts = vec![
+            (counted_as(source.seen, "transition seen", "transitions seen"), Mark::Plain),
+            (format!("{} lost in the ring", source.lost), loss(source.lost)),
+            skipped,
+            (counted_as(tracker.closed, "connection closed", "connections closed"), Mark::Plain),
+            (format!("{live} open"), Mark::Plain),
+            (format!("{} evicted", tracker.evicted), loss(tracker.evicted)),
+            (format!("{} unmatched", tracker.unmatched), Mark::Plain),
+            (counted(tracker.gaps, "gap"), loss(tracker.gaps)),
+        ];
+        for (count, one, many, mark) in [
+            (
+                tracker.abandoned_handshakes,
+                "handshake abandoned by its client",
+                "handshakes abandoned by their clients",
+                Mark::Bad,
+            ),
+            (
+                tracker.inbound_refused,
+                "SYN refused because nobody listens",
+                "SYNs refused because nobody listens",
+                Mark::Bad,
+            ),
+            (
+                tracker.segments_dropped,
+                "handshake segment dropped by this host",
+                "handshake segments dropped by this host",
+                Mark::Bad,
+            ),
+            (
+                tracker.unfollowed,
+                "half-open/TIME_WAIT/listening socket not tracked",
+                "half-open/TIME_WAIT/listening sockets not tracked",
+                Mark::Bad,
+            ),
+            (source.resyncs, "resync from a socket dump", "resyncs from a socket dump", Mark::Plain),
+            (source.others_lost, "other event lost in the ring", "other events lost in the ring", Mark::Bad),
+            (source.malformed, "malformed record", "malformed records", Mark::Bad),
+            (source.recovered, "recovered from skips", "recovered from skips", Mark::Plain),
+        ] {
+            if count != 0 {
+                parts.push((counted_as(count, one, many), mark));
+            }
+        }
+        parts
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, tracker, live } = self;
-        write!(formatter, "{} transitions seen, {} lost in the ring, ", source.seen, source.lost)?;
-        match source.skipped {
-            Some(skipped) => write!(formatter, "{skipped} skipped by the kernel")?,
-            None => write!(formatter, "skips by the kernel unknown")?,
-        }
-        write!(
-            formatter,
-            ", {} connections closed, {live} open, {} evicted, {} unmatched, {} gaps",
-            tracker.closed, tracker.evicted, tracker.unmatched, tracker.gaps
-        )?;
-        if tracker.abandoned_handshakes != 0 {
-            write!(formatter, ", {} handshakes abandoned by their clients", tracker.abandoned_handshakes)?;
-        }
-        if tracker.inbound_refused != 0 {
-            write!(formatter, ", {} SYNs refused because nobody listens", tracker.inbound_refused)?;
-        }
-        if tracker.segments_dropped != 0 {
-            write!(formatter, ", {} handshake segments dropped by this host", tracker.segments_dropped)?;
-        }
-        if tracker.unfollowed != 0 {
-            write!(formatter, ", {} half-open/TIME_WAIT/listening sockets not tracked", tracker.unfollowed)?;
-        }
-        if source.resyncs != 0 {
-            write!(formatter, ", {} resyncs from a socket dump", source.resyncs)?;
-        }
-        if source.others_lost != 0 {
-            write!(formatter, ", {} other events lost in the ring", source.others_lost)?;
-        }
-        if source.malformed != 0 {
-            write!(formatter, ", {} malformed records", source.malformed)?;
-        }
-        if source.recovered != 0 {
-            write!(formatter, ", {} recovered from skips", source.recovered)?;
-        }
-        Ok(())
+        formatter.write_str(&self.text(Palette::default()))
     }
 }
 
@@ -137,6 +170,23 @@ mod tests {
     use tracer_core::event::{Endpoint, HandshakeSegment, KernelName, Netns};
 
     use super::*;
+
+    #[test]
+    fn one_of_a_thing_is_singular_and_losses_have_a_style() {
+        let one = Summary {
+            source: SourceCounts { seen: 1, lost: 1, skipped: Some(0), ..SourceCounts::default() },
+            tracker: TrackerCounts { closed: 1, gaps: 1, inbound_refused: 1, ..TrackerCounts::default() },
+            live: 0,
+        };
+        assert_eq!(
+            one.to_string(),
+            "1 transition seen, 1 lost in the ring, 0 skipped by the kernel, 1 connection closed, 0 open, 0 evicted, \
+             0 unmatched, 1 gap, 1 SYN refused because nobody listens"
+        );
+        let colored = one.text(Palette::new(true));
+        assert!(colored.contains("seen, \u{1b}[31m1 lost in the ring\u{1b}[0m, 0 skipped"), "{colored}");
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), one.to_string());
+    }
 
     fn abandoned(counts: &[(&str, u16, u32, u64)], overflow: u64) -> Option<String> {
         let listener = |&(address, port, netns, count): &(&str, u16, u32, u64)| AbandonedAt {

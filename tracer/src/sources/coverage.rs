@@ -1,5 +1,7 @@
 //! What could not be read on the host.
 
+use tracer_core::counted::counted;
+
 use crate::host::CgroupCounts;
 
 /// What could not be read on the host, by the source or by the cgroup lookups of its resolver, because of a limit, a
@@ -72,20 +74,20 @@ impl Coverage {
     /// does not count them.
     pub(crate) fn summary(&self) -> Option<String> {
         let parts: Vec<String> = [
-            (self.omitted_processes, "processes beyond the scan limit"),
-            (self.unreadable_namespaces, "network namespaces that could not be dumped"),
-            (self.omitted_namespaces, "network namespaces beyond the scan limit"),
-            (self.namespaces_without_resync, "network namespaces beyond the resync limit"),
-            (self.undecoded_sockets, "sockets that could not be decoded"),
-            (self.evicted_cgroups, "cgroups dropped from a full cache"),
-            (self.truncated_cgroup_walks, "walks of the cgroup tree that stopped at a limit"),
-            (self.conntrack_overruns, "losses of translations beyond a limit"),
-            (self.unreadable_names, "files with names of containers that could not be read"),
-            (self.omitted_names, "names of containers beyond a limit"),
+            (self.omitted_processes, "process", "beyond the scan limit"),
+            (self.unreadable_namespaces, "network namespace", "that could not be dumped"),
+            (self.omitted_namespaces, "network namespace", "beyond the scan limit"),
+            (self.namespaces_without_resync, "network namespace", "beyond the resync limit"),
+            (self.undecoded_sockets, "socket", "that could not be decoded"),
+            (self.evicted_cgroups, "cgroup", "dropped from a full cache"),
+            (self.truncated_cgroup_walks, "walk", "of the cgroup tree that stopped at a limit"),
+            (self.conntrack_overruns, "loss", "of translations beyond a limit"),
+            (self.unreadable_names, "file", "with names of containers that could not be read"),
+            (self.omitted_names, "name", "of containers beyond a limit"),
         ]
         .into_iter()
-        .filter(|&(count, _)| count != 0)
-        .map(|(count, meaning)| format!("{count} {meaning}"))
+        .filter(|&(count, ..)| count != 0)
+        .map(|(count, noun, more)| format!("{} {more}", counted(count, noun)))
         .collect();
         (!parts.is_empty()).then(|| format!("incomplete on this host: {}", parts.join(", ")))
     }

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tracer_core::event::{Event, Nanos, SourceCounts, Timestamp};
+use tracer_core::{
+    counted::counted_as,
+    event::{Event, Nanos, SourceCounts, Timestamp},
+};
 
 use crate::{
     host::{CgroupResolver, RecordedCgroups},
@@ -111,10 +114,14 @@ impl RecordingSource {
             }
             if header.part.checked_add(1) != Some(following.part) {
                 problems.push(format!(
-                    "between {} and {}, {} files of the recording were not given",
+                    "between {} and {}, {} not given",
                     part.path.display(),
                     next.path.display(),
-                    following.part - header.part - 1
+                    counted_as(
+                        following.part - header.part - 1,
+                        "file of the recording was",
+                        "files of the recording were"
+                    )
                 ));
             }
         }
@@ -217,10 +224,12 @@ impl RecordingSource {
             return;
         }
         if self.unknown_rows != 0 {
-            self.problems.push(format!(
-                "{} rows of the recording were skipped because they could not be decoded",
-                self.unknown_rows
-            ));
+            let rows = counted_as(
+                self.unknown_rows,
+                "row of the recording was skipped because it",
+                "rows of the recording were skipped because they",
+            );
+            self.problems.push(format!("{rows} could not be decoded"));
         }
         if let Some(until) = self.until
             && !self.parts.is_empty()

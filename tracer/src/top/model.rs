@@ -16,7 +16,10 @@ use tracer_core::{
 };
 
 use crate::{
-    report::{ConnectionCgroups, Filter, FirstTransitions, fault_text, group_text, histogram_lines, story},
+    report::{
+        ConnectionCgroups, Filter, FirstTransitions, TableStyle, fault_text, group_text, histogram_lines,
+        story,
+    },
     top::{
         ConnectionLine, EdgeLine, HandshakeLine, ListenerLine, OwnerLine, Screen, Settings, Sort, StateLine,
     },
@@ -160,7 +163,7 @@ impl Model {
             owners: owner_lines(owners),
             handshakes: report.groups.iter().take(MAX_GROUPS).map(handshake_line).collect(),
             slowest: report.slowest.iter().map(|(key, attempt)| (group_text(key), story(attempt))).collect(),
-            histogram: histogram_lines(report.histogram),
+            histogram: histogram_lines(report.histogram, TableStyle::default()),
             stuck: sorted(stuck, &Settings::default(), now),
             listeners: self.listener_lines(tracker, now),
             half_open,

@@ -14,11 +14,6 @@ impl Theme {
         Self { colors }
     }
 
-    /// Disables colors when `NO_COLOR` is not empty (<https://no-color.org>).
-    pub(crate) fn from_environment() -> Self {
-        Self::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
-    }
-
     fn color(self, color: Color) -> Style {
         if self.colors { Style::new().fg(color) } else { Style::new() }
     }

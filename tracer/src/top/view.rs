@@ -6,7 +6,7 @@ use ratatui::{
     style::Style,
     text::{Line, Span},
 };
-use tracer_core::{analysis::Edge, event::TcpState};
+use tracer_core::{analysis::Edge, counted::counted, event::TcpState};
 
 use crate::{
     report::{DIAGRAM_HEIGHT, DIAGRAM_WIDTH, Piece, PieceKind, diagram, duration_text},
@@ -89,8 +89,10 @@ fn head(screen: &Screen, settings: &Settings, theme: Theme) -> Line<'static> {
     let mut spans = vec![
         Span::styled("tcptrace-bpf top", theme.title()),
         Span::raw(format!(
-            "  {} open  {} transitions  {}/s",
-            screen.live, screen.transitions, screen.per_second
+            "  {} open  {}  {}/s",
+            screen.live,
+            counted(screen.transitions, "transition"),
+            screen.per_second
         )),
     ];
     if screen.missing > 0 {

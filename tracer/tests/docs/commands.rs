@@ -82,8 +82,13 @@ fn misdescribed(name: &str, option: &clap::Arg, row: &[String]) -> Option<String
         return Some(format!("--{name}: {short:?}"));
     }
     let words = code(&row[1..].join(" "));
-    let values: Vec<String> =
-        option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let listed = !option.is_hide_possible_values_set();
+    let values: Vec<String> = option
+        .get_possible_values()
+        .iter()
+        .filter(|_| listed)
+        .map(|value| value.get_name().to_owned())
+        .collect();
     if let Some(value) = values.iter().find(|value| !words.contains(value)) {
         return Some(format!("--{name}: {value} not in {words:?}"));
     }

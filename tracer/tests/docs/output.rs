@@ -173,7 +173,7 @@ fn value_names_are_listed_at_their_field() {
 #[test]
 fn every_part_of_the_summary_is_documented() {
     let source = SourceCounts {
-        seen: 1,
+        seen: 10,
         lost: 2,
         skipped: Some(3),
         others_lost: 4,

@@ -85,7 +85,7 @@ fn the_files_of_a_run_are_joined() {
     assert_eq!(events, [existing(1), dump_end(1), at(2), at(4), existing(5), dump_end(5), at(6)]);
     assert_eq!((sum.lost, sum.skipped), (111, None));
     assert!(
-        problems.len() == 1 && problems[0].contains("1 files of the recording were not given"),
+        problems.len() == 1 && problems[0].contains("1 file of the recording was not given"),
         "{problems:?}"
     );
 

@@ -1,6 +1,6 @@
 //! Comparisons as text.
 
-use tcptrace_bpf::report::{CompareTable, ComparedHosts, ComparisonRow, TableWidth};
+use tcptrace_bpf::report::{CompareTable, ComparedHosts, ComparisonRow, TableStyle};
 use tracer_core::{
     analysis::{ComparePeriod, CompareReport, HandshakeAttempt, HandshakesBy},
     event::{Nanos, Timestamp},
@@ -31,7 +31,7 @@ fn table(before: &ComparePeriod, after: &ComparePeriod) -> String {
     let hosts = ComparedHosts { before: "web-1".to_owned(), after: "web-1".to_owned() };
     let mut text = String::new();
     let comparison = ComparisonRow::new(&report, before, after, &hosts);
-    CompareTable { groups: 20, width: TableWidth::Standard }.write(&comparison, &report, &mut text).unwrap();
+    CompareTable { groups: 20, style: TableStyle::default() }.write(&comparison, &report, &mut text).unwrap();
     text
 }
 

@@ -1,6 +1,6 @@
 //! The state diagram.
 
-use tcptrace_bpf::report::{DiagramSvg, write_diagram_text};
+use tcptrace_bpf::report::{DiagramSvg, Palette, TableStyle, write_diagram_text};
 use tracer_core::{
     analysis::{LiveCounts, StateGraph},
     event::{
@@ -92,11 +92,24 @@ fn durations_belong_to_the_state_left() {
 fn the_diagram_as_text() {
     let (graph, live) = graph_of(&host());
     let mut text = String::new();
-    write_diagram_text(&mut text, &graph, &live, "2026-01-01T00:00:00Z, 10 s").unwrap();
+    write_diagram_text(&mut text, &graph, &live, "2026-01-01T00:00:00Z, 10 s", TableStyle::default())
+        .unwrap();
     insta::assert_snapshot!(text);
     let mut nothing = String::new();
-    write_diagram_text(&mut nothing, &StateGraph::default(), &LiveCounts::default(), "").unwrap();
+    write_diagram_text(
+        &mut nothing,
+        &StateGraph::default(),
+        &LiveCounts::default(),
+        "",
+        TableStyle::default(),
+    )
+    .unwrap();
     insta::assert_snapshot!("nothing", nothing);
+    let mut colored = String::new();
+    let style = TableStyle { palette: Palette::new(true), ..TableStyle::default() };
+    write_diagram_text(&mut colored, &graph, &live, "2026-01-01T00:00:00Z, 10 s", style).unwrap();
+    assert_eq!(anstream::adapter::strip_str(&colored).to_string(), text);
+    assert!(colored.contains("\u{1b}[1mESTABLISHED\u{1b}[0m"), "{colored}");
 }
 
 #[test]
@@ -159,7 +172,7 @@ fn the_documented_sample_matches_the_diagram() {
     let mut live = LiveCounts::default();
     live.add(Established, 322);
     let mut drawn = String::new();
-    write_diagram_text(&mut drawn, &graph, &live, "10.1 s: 3546 transitions").unwrap();
+    write_diagram_text(&mut drawn, &graph, &live, "10.1 s: 3546 transitions", TableStyle::default()).unwrap();
 
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/diagram.md");
     let page = std::fs::read_to_string(page).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tcptrace_bpf::report::{HandshakeTable, TableWidth, TimeStyle};
+use tcptrace_bpf::report::{HandshakeTable, Palette, TableStyle, TableWidth, TimeStyle};
 use tracer_core::{
     analysis::{
         Fault, GroupKey, HandshakeAttempt, HandshakeOutcome, Handshakes, HandshakesBy, HandshakesOptions,
@@ -24,7 +24,8 @@ fn table(handshakes: &Handshakes, groups: usize) -> String {
 
 fn table_of(handshakes: &Handshakes, groups: usize, width: TableWidth) -> String {
     let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
-    let table = HandshakeTable { groups, width, time: TimeStyle::Utc, clock };
+    let style = TableStyle { width, time: TimeStyle::Utc, ..TableStyle::default() };
+    let table = HandshakeTable { groups, style, clock };
     let mut text = String::new();
     table.write(&handshakes.report(), &mut text).unwrap();
     text
@@ -66,6 +67,38 @@ fn the_tables_fit_a_terminal_and_keep_the_answer() {
         assert_eq!(lines[groups].contains("P90"), width == 200, "{text}");
         assert_eq!(lines[slowest].contains("LOCAL"), width >= 120, "{text}");
     }
+}
+
+#[test]
+fn colors_name_the_culprits_and_move_nothing() {
+    let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
+    let handshakes = incident();
+    let write = |width, palette| {
+        let mut text = String::new();
+        let style = TableStyle { width, time: TimeStyle::Utc, palette };
+        HandshakeTable { groups: 20, style, clock }.write(&handshakes.report(), &mut text).unwrap();
+        text
+    };
+    for width in [TableWidth::Standard, TableWidth::Wide, TableWidth::Fit(80), TableWidth::Fit(120)] {
+        let (plain, colored) = (write(width, Palette::default()), write(width, Palette::new(true)));
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
+        // Of the groups, the offenders are red, and the others are not.
+        let red = |group: &str| {
+            colored.lines().any(|line| line.starts_with(&format!("\u{1b}[31m{group}\u{1b}[0m")))
+        };
+        assert!(red("10.0.1.6:8080") && red("10.0.1.7:8080") && red("10.0.1.8:8080"), "{colored}");
+        assert!(!red("10.0.1.1:8080"), "{colored}");
+        assert!(colored.lines().any(|line| line.starts_with("\u{1b}[1mGROUP")), "{colored}");
+    }
+}
+
+#[test]
+fn the_first_line_fits_a_terminal() {
+    let text = table_of(&incident(), 20, TableWidth::Fit(80));
+    let first: Vec<&str> = text.lines().take_while(|line| !line.starts_with("GROUP")).collect();
+    assert!(first.len() > 1 && first.iter().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(first[1..].iter().all(|line| line.starts_with("  ")), "{text}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Joined handshakes as text.
 
-use tcptrace_bpf::report::{JoinHosts, JoinTable, TableWidth, TimeStyle, joined_story};
+use tcptrace_bpf::report::{JoinHosts, JoinTable, TableStyle, TimeStyle, joined_story};
 use tracer_core::{
     analysis::{HandshakeAttempt, HandshakeEnd, HandshakeJoin, HandshakeOutcome, JoinSide},
     event::{ClockOffset, Endpoint, HandshakeSegment, InitialSequences, Nanos, Timestamp},
@@ -103,7 +103,8 @@ fn a_table_begins_with_how_the_recordings_fit() {
     let join = HandshakeJoin { this: side(&[fast, alone]), other: side(&[fast_served, abandoned]) };
     let hosts = JoinHosts { this: "web-1".to_owned(), other: "db-1\u{1b}".to_owned() };
     let mut text = String::new();
-    let table = JoinTable { slowest: 5, width: TableWidth::Standard, time: TimeStyle::None, hosts: &hosts };
+    let style = TableStyle { time: TimeStyle::None, ..TableStyle::default() };
+    let table = JoinTable { slowest: 5, style, hosts: &hosts };
     table.write(&join.report(), &mut text).unwrap();
     assert_eq!(
         text,

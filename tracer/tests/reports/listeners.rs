@@ -2,7 +2,7 @@
 
 use tcptrace_bpf::{
     host::{Cgroup, ListenDrops},
-    report::{ListenerDropsRow, ListenerRow, ListenerTable, TableWidth},
+    report::{ListenerDropsRow, ListenerRow, ListenerTable, Palette, TableStyle, TableWidth},
 };
 use tracer_core::{
     analysis::{
@@ -41,7 +41,7 @@ fn dump(length: u32, drops: u32) -> ListenerDump {
     }
 }
 
-fn table(width: TableWidth, knows_abandoned: bool) -> String {
+fn table(style: TableStyle, knows_abandoned: bool) -> String {
     let mut activity = ListenerActivity::new(dump(0, 11));
     activity.dumped(dump(129, 42));
     let local = |attempt| HandshakeAttempt { local: end("192.0.2.10", 443), ..attempt };
@@ -78,7 +78,7 @@ fn table(width: TableWidth, knows_abandoned: bool) -> String {
             ListenerDropsRow::new(Some(Netns(4_026_532_000)), Some(ListenDrops::default())),
             ListenerDropsRow::new(Some(Netns(4_026_532_001)), None),
         ],
-        width,
+        style,
     };
     let mut text = String::new();
     table.write(&mut text).unwrap();
@@ -87,10 +87,23 @@ fn table(width: TableWidth, knows_abandoned: bool) -> String {
 
 #[test]
 fn the_worst_listener_comes_first_with_the_causes_below() {
-    insta::assert_snapshot!(table(TableWidth::Standard, true));
+    insta::assert_snapshot!(table(TableStyle::default(), true));
 }
 
 #[test]
 fn unknown_figures_are_dashes() {
-    insta::assert_snapshot!(table(TableWidth::Wide, false));
+    let style = TableStyle { width: TableWidth::Wide, ..TableStyle::default() };
+    insta::assert_snapshot!(table(style, false));
+}
+
+#[test]
+fn full_queues_and_drops_are_red_and_untrusted_text_stays_escaped() {
+    let style = TableStyle { palette: Palette::new(true), ..TableStyle::default() };
+    let (colored, plain) = (table(style, true), table(TableStyle::default(), true));
+    assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
+    let busy = colored.lines().nth(1).unwrap();
+    for red in ["\u{1b}[31m129\u{1b}[0m", "\u{1b}[31m31\u{1b}[0m"] {
+        assert!(busy.contains(red), "{red:?} not in {busy:?}");
+    }
+    assert!(busy.contains("nginx\\x1b[31m (4711)"), "{busy}");
 }

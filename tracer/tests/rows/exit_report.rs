@@ -1,6 +1,6 @@
 //! The report of `connections` and `transitions` at exit.
 
-use tcptrace_bpf::report::ExitReport;
+use tcptrace_bpf::report::{ExitReport, Palette};
 use tracer_core::{
     event::{
         TcpInfo,
@@ -37,7 +37,7 @@ fn report(sockets: &[ScriptedSocket]) -> Vec<String> {
             }
         });
     }
-    report.lines()
+    report.lines(Palette::default())
 }
 
 #[test]

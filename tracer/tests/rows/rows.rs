@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use tcptrace_bpf::{
     host::{Cgroup, CgroupOwner, OwnerNames, PodNames},
     report::{
-        ConnectionRow, Fields, Format, Rfc3339, Row, Sink, TableWidth, TimeStyle, TransitionRow, ValueWriter,
+        ConnectionRow, Fields, Format, Palette, Rfc3339, Row, Sink, TableStyle, TableWidth, TimeStyle,
+        TransitionRow, ValueWriter,
     },
 };
 use tracer_core::{
@@ -210,8 +211,13 @@ fn the_table_of_connections_fits_a_terminal_and_keeps_the_reason() {
             let Observation::Closed(closed) = observation else { return };
             for width in [40, 80, 120, 200] {
                 let mut table = Vec::new();
+                let style = TableStyle {
+                    width: TableWidth::Fit(width),
+                    time: TimeStyle::Utc,
+                    palette: Palette::default(),
+                };
                 Sink::new(&mut table, Format::Table, TimeStyle::Utc)
-                    .with_width(TableWidth::Fit(width))
+                    .with_style(style)
                     .write(&ConnectionRow::new(&closed, None, clock))
                     .expect("a vector takes every row");
                 tables.push((usize::from(width), String::from_utf8(table).expect("rows are UTF-8")));
@@ -228,4 +234,41 @@ fn the_table_of_connections_fits_a_terminal_and_keeps_the_reason() {
     assert_eq!(titles(2), ["CLOSED", "PROCESS", "LOCAL", "REMOTE", "HANDSHAKE", "DURATION", "REASON"]);
     assert_eq!(titles(3).len(), 11);
     assert!(tables[1].1.lines().nth(1).unwrap().ends_with("refused"), "{}", tables[1].1);
+}
+
+#[test]
+fn only_tables_have_colors_and_a_failure_is_red() {
+    let clock = ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 };
+    let refused = ScriptedSocket::client(1).step(0, TcpState::SynSent).step(40, TcpState::Closed);
+    let mut tracker = Tracker::new(TrackerOptions::default());
+    let mut written = Vec::new();
+    for event in refused.flags(error(111)).events() {
+        tracker.observe(&event, &mut |observation| {
+            let Observation::Closed(closed) = observation else { return };
+            for format in [Format::Table, Format::Wide, Format::Json, Format::Csv] {
+                for width in [TableWidth::Standard, TableWidth::Wide, TableWidth::Fit(80)] {
+                    let text = |palette| {
+                        let mut text = Vec::new();
+                        Sink::new(&mut text, format, TimeStyle::Utc)
+                            .with_style(TableStyle { width, time: TimeStyle::Utc, palette })
+                            .write(&ConnectionRow::new(&closed, None, clock))
+                            .expect("a vector takes every row");
+                        String::from_utf8(text).expect("rows are UTF-8")
+                    };
+                    written.push((format, text(Palette::default()), text(Palette::new(true))));
+                }
+            }
+        });
+    }
+    assert_eq!(written.len(), 12);
+    for (format, plain, colored) in written {
+        if matches!(format, Format::Json | Format::Csv) {
+            assert_eq!(colored, plain);
+            continue;
+        }
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
+        assert!(colored.starts_with("\u{1b}[1mCLOSED"), "{colored}");
+        assert!(colored.contains("\u{1b}[31mrefused\u{1b}[0m"), "{colored}");
+    }
 }

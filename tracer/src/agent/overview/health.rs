@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracer_core::counted::counted_as;
+
 use crate::agent::{
     metrics::{Figures, MetricsSnapshot},
     overview::document::{Health, Note},
@@ -14,28 +16,28 @@ const STALE: Duration = Duration::from_secs(5);
 pub(super) fn health(metrics: &MetricsSnapshot, figures: &Figures) -> Health {
     let source = &metrics.source;
     let problems: Vec<String> = [
-        counted(
+        sentence(
             source.lost,
             "transition was lost because the buffer was full",
             "transitions were lost because the buffer was full",
         ),
-        counted(
+        sentence(
             source.others_lost,
             "other event was lost because the buffer was full",
             "other events were lost because the buffer was full",
         ),
-        counted(
+        sentence(
             source.skipped.unwrap_or(0),
             "transition was skipped by the kernel",
             "transitions were skipped by the kernel",
         ),
-        counted(source.malformed, "record could not be decoded", "records could not be decoded"),
-        counted(
+        sentence(source.malformed, "record could not be decoded", "records could not be decoded"),
+        sentence(
             metrics.tracker.evicted,
             "connection was evicted because the table was full: raise --max-connections",
             "connections were evicted because the table was full: raise --max-connections",
         ),
-        counted(
+        sentence(
             metrics.tracker.unfollowed,
             "half-open, timewait or listening socket has no place in its table",
             "half-open, timewait or listening sockets have no place in their table",
@@ -58,7 +60,7 @@ pub(super) fn health(metrics: &MetricsSnapshot, figures: &Figures) -> Health {
         };
         notes.push(Note { problem: false, text: text.to_owned() });
     }
-    if let Some(text) = counted(
+    if let Some(text) = sentence(
         source.resyncs,
         "resync has compared the table with the host's sockets",
         "resyncs have compared the table with the host's sockets",
@@ -78,12 +80,8 @@ pub(super) fn health(metrics: &MetricsSnapshot, figures: &Figures) -> Health {
 }
 
 /// Returns a sentence about a number of things; none without any.
-fn counted(count: u64, one: &str, many: &str) -> Option<String> {
-    match count {
-        0 => None,
-        1 => Some(format!("1 {one}.")),
-        _ => Some(format!("{count} {many}.")),
-    }
+fn sentence(count: u64, one: &str, many: &str) -> Option<String> {
+    (count != 0).then(|| format!("{}.", counted_as(count, one, many)))
 }
 
 fn capitalized(text: &str) -> String {
@@ -97,9 +95,9 @@ mod tests {
 
     #[test]
     fn a_number_of_things_is_a_sentence() {
-        assert_eq!(counted(0, "x", "xs"), None);
-        assert_eq!(counted(1, "record was lost", "records were lost").unwrap(), "1 record was lost.");
-        assert_eq!(counted(7, "record was lost", "records were lost").unwrap(), "7 records were lost.");
+        assert_eq!(sentence(0, "x", "xs"), None);
+        assert_eq!(sentence(1, "record was lost", "records were lost").unwrap(), "1 record was lost.");
+        assert_eq!(sentence(7, "record was lost", "records were lost").unwrap(), "7 records were lost.");
         assert_eq!(capitalized("incomplete on"), "Incomplete on");
     }
 }

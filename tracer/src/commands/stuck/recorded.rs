@@ -1,8 +1,9 @@
 //! Stuck connections at the end of a recording.
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32};
 
 use tracer_core::{
+    counted::counted,
     event::{Netns, Process, TcpState, Timestamp},
     lifecycle::{Age, Connection, StuckConnection, Tracker},
 };
@@ -14,7 +15,6 @@ use crate::{
         trace,
     },
     host::CgroupResolver,
-    report::counted,
 };
 
 pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result<()> {
@@ -22,7 +22,7 @@ pub(super) fn run(shared: &Shared, arguments: &StuckArguments) -> anyhow::Result
     let mut resolver = None;
     trace::trace(shared, |origin| {
         resolver = Some(origin.resolver);
-        AtEnd { compute: stuck, value: Arc::clone(&value) }
+        AtEnd::new(shared, stuck, &value)
     })?;
     let stuck = take(&value);
     let of = format!("{} open when the recording ended", counted(stuck.len(), "socket"));

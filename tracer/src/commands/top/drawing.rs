@@ -36,13 +36,13 @@ pub(super) struct Drawing {
 
 impl Drawing {
     /// Takes the terminal and starts the thread.
-    pub(super) fn start(shared: Arc<SharedScreen>) -> io::Result<Self> {
+    pub(super) fn start(shared: Arc<SharedScreen>, theme: Theme) -> io::Result<Self> {
         handle_sigtstp(Arc::clone(&shared))?;
         let terminal = OwnTerminal::take()?;
         let end = EndOnDrop(Arc::clone(&shared));
         let thread = thread::Builder::new().name("draw".to_owned()).spawn(move || {
             give_up_priority();
-            match run_screen(terminal, &end.0) {
+            match run_screen(terminal, &end.0, theme) {
                 // The terminal has hung up, so its errors do not matter.
                 Err(_) if matches!(wait_for_key(Duration::ZERO), Ok(false)) => Ok(()),
                 other => other,
@@ -92,8 +92,7 @@ fn is_suspend(event: &event::Event) -> bool {
         if key.code == KeyCode::Char('z') && key.modifiers.contains(KeyModifiers::CONTROL))
 }
 
-fn run_screen(mut terminal: OwnTerminal, shared: &SharedScreen) -> io::Result<()> {
-    let theme = Theme::from_environment();
+fn run_screen(mut terminal: OwnTerminal, shared: &SharedScreen, theme: Theme) -> io::Result<()> {
     let mut shown: Option<Current> = None;
     let mut regions = Regions::default();
     while !shared.ended.load(Ordering::Relaxed) {

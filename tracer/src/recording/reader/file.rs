@@ -8,6 +8,7 @@ use std::{
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_ipc::{Endianness, Message, MessageHeader, reader, root_as_message};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
+use tracer_core::counted::counted_as;
 
 use crate::recording::{
     COLUMNS, Header, HeaderError,
@@ -83,14 +84,25 @@ impl std::fmt::Display for Missing {
             ),
             Self::RestOfBatch { unused } => write!(
                 formatter,
-                "the recording ends inside a batch: {unused} bytes after the last complete one are not used"
+                "the recording ends inside a batch: {} not used",
+                counted_as(
+                    *unused,
+                    "byte after the last complete one is",
+                    "bytes after the last complete one are"
+                )
             ),
             Self::Damaged { at, why, unused } => write!(
                 formatter,
-                "the recording is damaged after byte {at} ({why}): {unused} bytes are not used"
+                "the recording is damaged after byte {at} ({why}): {} not used",
+                counted_as(*unused, "byte is", "bytes are")
             ),
             Self::AfterEnd { unused } => {
-                write!(formatter, "{unused} bytes after the end of the recording are not used")
+                let unused = counted_as(
+                    *unused,
+                    "byte after the end of the recording is",
+                    "bytes after the end of the recording are",
+                );
+                write!(formatter, "{unused} not used")
             }
         }
     }

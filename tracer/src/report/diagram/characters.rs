@@ -8,6 +8,8 @@ use tracer_core::{
     },
 };
 
+use crate::report::text::style::{Mark, Palette};
+
 /// Width of the diagram, columns.
 pub const DIAGRAM_WIDTH: u16 = 80;
 /// Height of the diagram, lines.
@@ -145,14 +147,34 @@ pub fn diagram(detail: &dyn Fn(TcpState) -> String, label: &dyn Fn(Edge) -> Stri
 }
 
 /// Draws the pieces as lines of text.
-pub fn diagram_lines(pieces: &[Piece]) -> Vec<String> {
-    let mut canvas = vec![vec![' '; usize::from(DIAGRAM_WIDTH)]; usize::from(DIAGRAM_HEIGHT)];
+pub fn diagram_lines(pieces: &[Piece], palette: Palette) -> Vec<String> {
+    let mut canvas = vec![vec![(' ', Mark::Plain); usize::from(DIAGRAM_WIDTH)]; usize::from(DIAGRAM_HEIGHT)];
     for piece in pieces {
         for (x, character) in (usize::from(piece.x)..).zip(piece.text.chars()) {
             if let Some(cell) = canvas.get_mut(usize::from(piece.y)).and_then(|line| line.get_mut(x)) {
-                *cell = character;
+                *cell = (character, mark(piece.kind));
             }
         }
     }
-    canvas.into_iter().map(|line| line.into_iter().collect::<String>().trim_end().to_owned()).collect()
+    canvas.iter().map(|line| painted_line(line, palette)).collect()
+}
+
+/// Returns the text of a line, each run of characters in its style.
+fn painted_line(line: &[(char, Mark)], palette: Palette) -> String {
+    let end = line.iter().rposition(|(character, _)| *character != ' ').map_or(0, |last| last + 1);
+    let runs = line[..end].chunk_by(|first, second| first.1 == second.1);
+    runs.map(|run| {
+        let text: String = run.iter().map(|(character, _)| *character).collect();
+        palette.painted(text, run.first().map_or(Mark::Plain, |(_, mark)| *mark))
+    })
+    .collect()
+}
+
+/// Returns the mark of a piece: names stand out, and edges that no connection should take.
+fn mark(kind: PieceKind) -> Mark {
+    match kind {
+        PieceKind::State(_) => Mark::Title,
+        PieceKind::Pathological(_) => Mark::Bad,
+        PieceKind::Line | PieceKind::Detail(_) | PieceKind::Edge(_) => Mark::Plain,
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use tracer_core::{
     analysis::{Edge, LiveCounts, StateGraph},
+    counted::counted,
     event::{Nanos, TcpState},
 };
 
@@ -11,7 +12,7 @@ use crate::report::{
     diagram::characters::{diagram, diagram_lines},
     row::Row as _,
     rows::diagram_edge::DiagramEdgeRow,
-    text::{quantity::spaced_duration, table::append_line, table_width::TableWidth, wall_time::TimeStyle},
+    text::{quantity::spaced_duration, table::append_line, table_style::TableStyle},
 };
 
 /// Writes the title, the diagram in characters, and a table of every edge with its times.
@@ -24,6 +25,7 @@ pub fn write_diagram_text(
     graph: &StateGraph,
     live: &LiveCounts,
     title: &str,
+    style: TableStyle,
 ) -> fmt::Result {
     let detail = |state: TcpState| match live.of(state) {
         0 => String::new(),
@@ -31,18 +33,14 @@ pub fn write_diagram_text(
     };
     let label = |edge: Edge| graph.edge(edge).map(|stats| stats.count.to_string()).unwrap_or_default();
     writeln!(text, "{title}\n")?;
-    for line in diagram_lines(&diagram(&detail, &label)) {
+    for line in diagram_lines(&diagram(&detail, &label), style.palette) {
         writeln!(text, "{line}")?;
     }
     text.truncate(text.trim_end().len());
     text.push_str("\n\n");
-    append_line(text, TableWidth::Standard, |line| {
-        DiagramEdgeRow::header(line, TableWidth::Standard, TimeStyle::None)
-    })?;
+    append_line(text, style.width, |line| DiagramEdgeRow::header(line, style))?;
     for (edge, stats) in graph.edges() {
-        append_line(text, TableWidth::Standard, |line| {
-            DiagramEdgeRow::new(edge, stats).line(line, TableWidth::Standard, TimeStyle::None)
-        })?;
+        append_line(text, style.width, |line| DiagramEdgeRow::new(edge, stats).line(line, style))?;
     }
     Ok(())
 }
@@ -51,5 +49,5 @@ pub fn write_diagram_text(
 pub fn diagram_title(span: Nanos, begin: Option<String>, transitions: u64, lost: u64) -> String {
     let begin = begin.map(|begin| format!("{begin}, ")).unwrap_or_default();
     let missing = if lost > 0 { format!(", {lost} lost") } else { String::new() };
-    format!("{begin}{}: {transitions} transitions{missing}", spaced_duration(span))
+    format!("{begin}{}: {}{missing}", spaced_duration(span), counted(transitions, "transition"))
 }

@@ -21,8 +21,10 @@ use crate::{
             endpoint::{EndpointText, ZonedEndpoint, known_address, known_port, network_type},
             errno,
             handshake::drops_text,
+            marks::{handshake_mark, reason_mark},
             name::{CgroupOwnerText, EscapedText, ProcessName},
             quantity::{bytes, duration, microseconds},
+            style::Mark,
             table::table,
             wall_time::{Rfc3339, rfc3339},
         },
@@ -249,20 +251,21 @@ table! { ConnectionRow<'_>, |row, wide| {
     left 12 "ROLE" = role_text(row.connection.role), drop 4;
     left 23 "LOCAL" = ZonedEndpoint(row.connection.local, row.interface()), drop 3;
     left 23 "REMOTE" = ZonedEndpoint(row.connection.remote, row.interface());
-    right 9 "HANDSHAKE" = duration(row.handshake_duration()), drop 1;
+    right 9 "HANDSHAKE" = duration(row.handshake_duration()), drop 1, mark handshake_mark(row.connection.handshake);
     right 9 "DURATION" = duration(row.duration), drop 2;
     right 7 "SENT" = bytes(row.info.map(|info| info.bytes_sent)), drop 6;
     right 7 "RECV" = bytes(row.info.map(|info| info.bytes_received)), drop 6;
-    left 22 "REASON" = row.closed.close_cause.reason.name(), least 14;
+    left 22 "REASON" = row.closed.close_cause.reason.name(), least 14, mark reason_mark(row.closed.close_cause.reason);
     left 7 "BY" = row.closed.close_cause.closed_by.map_or("-", ClosedBy::name), if wide;
-    right 4 "RETR" = OrDash(row.info.map(|info| info.retransmits)), if wide;
+    right 4 "RETR" = OrDash(row.info.map(|info| info.retransmits)), if wide,
+        mark Mark::Warning.when(row.info.is_some_and(|info| info.retransmits > 0));
     right 8 "RTT" = duration(row.info.and_then(|info| info.srtt).map(Nanos::from)), if wide;
     right 8 "ACCEPT" = duration(row.accept_wait().map(AcceptWait::duration)), if wide;
     right 8 "WRITE" = duration(row.connection.first_write()), if wide;
     right 8 "READ" = duration(row.connection.first_read()), if wide;
     left 24 "CONTAINER" = OrDash(CgroupOwnerText::of(row.cgroup)), if wide;
     left 23 "BACKEND" = OrDash(row.closed.backend.map(EndpointText)), if wide;
-    left 30 "WHY" = WhyText(row.closed), if wide;
+    left 30 "WHY" = WhyText(row.closed), if wide, mark Mark::Bad;
     left 0 "STATES" = StatesText(&row.states()), if wide;
 }}
 

@@ -8,7 +8,9 @@ use tracer_core::{
 use crate::report::{
     fields::fields,
     text::{
+        marks::entered_mark,
         quantity::{duration, microseconds},
+        style::Mark,
         table::table,
     },
 };
@@ -65,10 +67,10 @@ fields! { DiagramEdgeRow, |row| {
 
 table! { DiagramEdgeRow, |row, wide| {
     left 11 "FROM" = row.edge.0.kernel_name();
-    left 1 "" = if is_pathological(row.edge) { "✕" } else { "→" };
-    left 11 "TO" = row.edge.1.kernel_name();
+    left 1 "" = if is_pathological(row.edge) { "✕" } else { "→" }, mark Mark::Bad.when(is_pathological(row.edge));
+    left 11 "TO" = row.edge.1.kernel_name(), mark entered_mark(row.edge.0, row.edge.1);
     right 8 "COUNT" = row.count;
-    right 8 "FAILED" = row.failures;
+    right 8 "FAILED" = row.failures, mark Mark::Bad.when(row.failures > 0);
     right 9 "P50" = duration(row.p50);
     right 9 "P99" = duration(row.p99);
     right 9 "MAX" = duration(row.max);

@@ -16,6 +16,7 @@ use crate::report::{
         OrDash, Text,
         handshake::{fault_text, group_name, group_text},
         quantity::{duration, microseconds},
+        style::Mark,
         table::table,
     },
 };
@@ -51,6 +52,11 @@ impl<'a> HandshakeGroupRow<'a> {
             max: durations.max(),
             faults: (!faults.is_empty()).then(|| faults.join("; ")),
         }
+    }
+
+    /// Returns the mark of the faults: those of an offender, or those that cost little.
+    fn why_mark(&self) -> Mark {
+        if self.group.score.is_offender() { Mark::Bad } else { Mark::Warning }
     }
 
     fn total(&self) -> Nanos {
@@ -116,10 +122,10 @@ fields! { HandshakeGroupRow<'_>, |row| {
 }}
 
 table! { HandshakeGroupRow<'_>, |row, wide| {
-    left 23 "GROUP" = group_text(row.group.key).as_str();
+    left 23 "GROUP" = group_text(row.group.key).as_str(), mark Mark::Bad.when(row.group.score.is_offender());
     right 7 "COUNT" = row.group.stats.count();
-    right 6 "FAILED" = row.group.stats.not_completed();
-    right 6 "RESENT" = row.group.stats.retransmitted().0, drop 2;
+    right 6 "FAILED" = row.group.stats.not_completed(), mark Mark::Bad.when(row.group.stats.not_completed() > 0);
+    right 6 "RESENT" = row.group.stats.retransmitted().0, drop 2, mark Mark::Warning.when(row.group.stats.retransmitted().0 > 0);
     right 8 "P50" = duration(row.p50), drop 1;
     right 8 "P90" = duration(row.p90), drop 5;
     right 8 "P99" = duration(row.p99);
@@ -129,7 +135,7 @@ table! { HandshakeGroupRow<'_>, |row, wide| {
     left 0 "" = "", if wide;
     left 32 "FAILURES" = FailuresText(&row.failures()), if wide;
     left 0 "" = "";
-    left 0 "WHY" = row.faults.as_deref().unwrap_or("-"), least 30;
+    left 0 "WHY" = row.faults.as_deref().unwrap_or("-"), least 30, mark row.why_mark();
 }}
 
 /// A share in percent.

@@ -16,6 +16,7 @@ use crate::report::{
         OrDash,
         endpoint::{EndpointText, known_address, known_port},
         joined::{JoinHosts, joined_story},
+        marks::joined_mark,
         name::{EscapedText, ProcessName},
         quantity::{duration, microseconds},
         table::table,
@@ -157,5 +158,5 @@ table! { JoinedHandshakeRow<'_>, |row, wide| {
     right 8 "ACK" = duration(row.joined.one_way.ack.map(SpanBounds::middle)), if wide;
     right 8 "WITHIN" = duration(row.uncertainty().map(SpanBounds::uncertainty)), if wide;
     left 0 "" = "";
-    left 0 "STORY" = joined_story(row.joined).as_str(), least 30;
+    left 0 "STORY" = joined_story(row.joined).as_str(), least 30, mark joined_mark(row.joined);
 }}

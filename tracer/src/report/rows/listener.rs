@@ -14,8 +14,10 @@ use crate::{
         text::{
             OrDash, Text,
             endpoint::{EndpointText, known_port},
+            marks::queue_mark,
             name::{CgroupOwnerText, EscapedText, ProcessName},
             quantity::{duration, microseconds},
+            style::Mark,
             table::table,
         },
     },
@@ -152,14 +154,14 @@ fields! { ListenerRow<'_>, |row| {
 
 table! { ListenerRow<'_>, |row, wide| {
     left 23 "LISTENER" = EndpointText(row.listener.socket.local);
-    right 6 "QUEUE" = OrDash(row.queue_length());
+    right 6 "QUEUE" = OrDash(row.queue_length()), mark queue_mark(row.queue_length(), row.queue_limit());
     right 6 "LIMIT" = OrDash(row.queue_limit());
-    right 6 "PEAK" = OrDash(row.listener.accept_queue_peak), drop 1;
+    right 6 "PEAK" = OrDash(row.listener.accept_queue_peak), drop 1, mark queue_mark(row.listener.accept_queue_peak, row.queue_limit());
     right 9 "HALF-OPEN" = OrDash(row.listener.half_open), drop 4;
-    right 7 "DROPPED" = OrDash(row.listener.drops_during);
+    right 7 "DROPPED" = OrDash(row.listener.drops_during), mark Mark::Bad.when(row.listener.drops_during.unwrap_or(0) > 0);
     right 8 "IN-ALL" = OrDash(row.listener.socket.drops), drop 7;
     right 8 "ESTAB" = OrDash(row.established());
-    right 9 "ABANDONED" = OrDash(row.abandoned()), drop 3;
+    right 9 "ABANDONED" = OrDash(row.abandoned()), drop 3, mark Mark::Bad.when(row.abandoned().unwrap_or(0) > 0);
     right 8 "P50" = duration(row.handshake(0.5)), drop 6;
     right 8 "P99" = duration(row.handshake(0.99)), drop 2;
     right 8 "WAIT-P50" = duration(row.accept_wait(0.5)), drop 6;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use tracer_core::event::Netns;
+use tracer_core::{counted::counted_as, event::Netns};
 
 use crate::{
     host::ListenDrops,
@@ -10,7 +10,7 @@ use crate::{
         fields::fields,
         row::Row,
         rows::listener::ListenerRow,
-        text::{table_width::TableWidth, wall_time::TimeStyle},
+        text::{style::Mark, table_style::TableStyle},
     },
 };
 
@@ -38,15 +38,15 @@ impl ListenerDropsRow {
             syn_cookies_failed,
         } = self.drops;
         [
-            (listen_drops, "dropped by listeners"),
-            (listen_overflows, "because the accept queue was full"),
-            (syn_queue_full_drops, "because the SYN queue was full"),
-            (syn_cookies_sent, "SYN cookies sent"),
-            (syn_cookies_received, "SYN cookies received"),
-            (syn_cookies_failed, "invalid SYN cookies"),
+            (listen_drops, "dropped by listeners", "dropped by listeners"),
+            (listen_overflows, "because the accept queue was full", "because the accept queue was full"),
+            (syn_queue_full_drops, "because the SYN queue was full", "because the SYN queue was full"),
+            (syn_cookies_sent, "SYN cookie sent", "SYN cookies sent"),
+            (syn_cookies_received, "SYN cookie received", "SYN cookies received"),
+            (syn_cookies_failed, "invalid SYN cookie", "invalid SYN cookies"),
         ]
         .into_iter()
-        .filter_map(|(count, words)| Some(format!("{} {words}", count.filter(|&count| count > 0)?)))
+        .filter_map(|(count, one, many)| Some(counted_as(count.filter(|&count| count > 0)?, one, many)))
         .collect()
     }
 
@@ -76,16 +76,16 @@ fields! { ListenerDropsRow, |row| {
 }}
 
 impl Row for ListenerDropsRow {
-    fn header(line: &mut String, width: TableWidth, time: TimeStyle) -> fmt::Result {
-        ListenerRow::header(line, width, time)
+    fn header(line: &mut String, style: TableStyle) -> fmt::Result {
+        ListenerRow::header(line, style)
     }
 
-    fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
+    fn line(&self, line: &mut String, style: TableStyle) -> fmt::Result {
         match self.netns {
             Some(netns) => write!(line, "network namespace {netns}: ")?,
             None => line.push_str("this network namespace: "),
         }
-        line.push_str(&self.causes().join(", "));
+        line.push_str(&style.palette.painted(self.causes().join(", "), Mark::Bad));
         Ok(())
     }
 }

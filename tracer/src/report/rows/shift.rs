@@ -10,6 +10,7 @@ use crate::report::{
     text::{
         comparison::{measure_text, period_text, probability_text},
         handshake::{group_name, group_text},
+        marks::verdict_mark,
         quantity::microseconds,
         table::table,
     },
@@ -65,7 +66,7 @@ fields! { ShiftRow<'_>, |row| {
 }}
 
 table! { ShiftRow<'_>, |row, wide| {
-    left 10 "VERDICT" = row.shift.verdict.name();
+    left 10 "VERDICT" = row.shift.verdict.name(), mark verdict_mark(row.shift.verdict);
     left 23 "GROUP" = group_text(row.key).as_str();
     left 23 "MEASURE" = measure_text(row.shift.measure).as_str();
     right 9 "BEFORE" = period_text(&row.shift.before).as_str();

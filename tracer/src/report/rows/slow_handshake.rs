@@ -16,6 +16,7 @@ use crate::report::{
         OrDash,
         endpoint::{EndpointText, known_address, known_port, network_type},
         handshake::{group_name, story},
+        marks::attempt_mark,
         name::ProcessName,
         quantity::{duration, microseconds},
         table::table,
@@ -102,5 +103,5 @@ table! { SlowHandshakeRow<'_>, |row, wide| {
     left 23 "REMOTE" = EndpointText(row.attempt.remote);
     right 8 "TIME" = duration(row.attempt.duration);
     left 0 "" = "";
-    left 0 "STORY" = story(row.attempt).as_str(), least 30;
+    left 0 "STORY" = story(row.attempt).as_str(), least 30, mark attempt_mark(row.attempt);
 }}

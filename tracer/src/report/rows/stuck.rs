@@ -14,8 +14,10 @@ use crate::{
         text::{
             OrDash, Text,
             endpoint::{ZonedEndpoint, known_address, known_port, network_type},
+            marks::state_mark,
             name::{CgroupOwnerText, EscapedText, ProcessName},
             quantity::{duration, microseconds},
+            style::Mark,
             table::table,
         },
     },
@@ -102,16 +104,21 @@ fields! { StuckRow<'_>, |row| {
 
 table! { StuckRow<'_>, |row, wide| {
     right 6 "COUNT" = "";
-    left 11 "STATE" = row.stuck.state.kernel_name();
+    left 11 "STATE" = row.stuck.state.kernel_name(), mark state_mark(row.stuck.state);
     right 9 "AGE" = AgeText(row.stuck.age);
     left 0 "" = "";
     left 23 "LOCAL" = ZonedEndpoint(row.stuck.local, row.stuck.interface), drop 1;
     left 23 "REMOTE" = ZonedEndpoint(row.stuck.remote, row.stuck.interface);
-    right 7 "UNREAD" = OrDash(row.stuck.unread_bytes), drop 2;
-    right 7 "UNACKED" = OrDash(row.stuck.unacked_bytes), drop 3;
+    right 7 "UNREAD" = OrDash(row.stuck.unread_bytes), drop 2, mark pending_mark(row.stuck.unread_bytes);
+    right 7 "UNACKED" = OrDash(row.stuck.unacked_bytes), drop 3, mark pending_mark(row.stuck.unacked_bytes);
     left 0 "" = "";
     left 0 "OWNER" = OwnerText(row), least 20;
 }}
+
+/// Returns the mark of a number of bytes that somebody should have taken.
+fn pending_mark(bytes: Option<u32>) -> Mark {
+    Mark::Warning.when(bytes.unwrap_or(0) > 0)
+}
 
 /// An age; `>` marks a lower bound.
 #[derive(Clone, Copy, Debug)]

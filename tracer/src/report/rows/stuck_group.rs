@@ -17,8 +17,8 @@ use crate::{
         text::{
             name::ProcessName,
             quantity::{duration, microseconds},
-            table_width::TableWidth,
-            wall_time::TimeStyle,
+            style::Mark,
+            table_style::TableStyle,
         },
     },
 };
@@ -90,11 +90,11 @@ fields! { GroupRow<'_>, |row| {
 }}
 
 impl Row for GroupRow<'_> {
-    fn header(line: &mut String, width: TableWidth, time: TimeStyle) -> fmt::Result {
-        StuckRow::header(line, width, time)
+    fn header(line: &mut String, style: TableStyle) -> fmt::Result {
+        StuckRow::header(line, style)
     }
 
-    fn line(&self, line: &mut String, _width: TableWidth, _time: TimeStyle) -> fmt::Result {
+    fn line(&self, line: &mut String, style: TableStyle) -> fmt::Result {
         let states: Vec<String> = self
             .states()
             .iter()
@@ -104,7 +104,7 @@ impl Row for GroupRow<'_> {
             line,
             "{:>6} {}, oldest {}: {}",
             self.group.members.len(),
-            escape(self.group.key.as_bytes()),
+            style.palette.painted(escape(self.group.key.as_bytes()), Mark::Title),
             duration(Some(self.group.oldest_age())),
             states.join(", ")
         )

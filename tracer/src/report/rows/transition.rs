@@ -16,6 +16,7 @@ use crate::report::{
     text::{
         OrDash,
         endpoint::{ZonedEndpoint, bound, known_address, known_port, network_type},
+        marks::entered_mark,
         name::{EscapedText, ProcessName, SocketText},
         quantity::{duration, microseconds},
         table::table,
@@ -169,7 +170,7 @@ table! { TransitionRow, |row, wide| {
     left 23 "LOCAL" = ZonedEndpoint(row.local, row.interface), drop 2;
     left 23 "REMOTE" = ZonedEndpoint(row.remote, row.interface);
     left 11 "FROM" = row.from.kernel_name();
-    left 11 "TO" = row.to.kernel_name();
+    left 11 "TO" = row.to.kernel_name(), mark entered_mark(row.from, row.to);
     right 9 "DURATION" = duration(row.duration);
     left 0 "" = "", if wide;
     left 8 "OWNER BY" = row.owner_source.name(), if wide;

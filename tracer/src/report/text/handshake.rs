@@ -2,6 +2,7 @@
 
 use tracer_core::{
     analysis::{Fault, GroupKey, HandshakeAttempt, HandshakeOutcome},
+    counted::counted,
     escape::escape,
     event::{HandshakeSegment, KernelName, Nanos},
     lifecycle::{
@@ -161,9 +162,7 @@ fn drop_text(drop: &SegmentDrop) -> String {
 
 /// Describes a number of segments: `2 SYNs`.
 fn segments_text(count: u64, segment: HandshakeSegment) -> String {
-    let segment = segment_name(segment);
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {segment}{plural}")
+    counted(count, segment_name(segment))
 }
 
 /// Describes the cause of a drop: `netfilter_drop in nft_do_chain`.
@@ -196,11 +195,8 @@ fn established(attempt: &HandshakeAttempt) -> String {
     let Some(duration) = attempt.duration else {
         return match attempt.caveat {
             Some(HandshakeCaveat::RetransmitSchedule) => {
-                let count = attempt.retransmits.unwrap_or(0);
-                format!(
-                    "unknown: {count} SYN-ACK{} retransmitted, unclear which one was answered",
-                    plural(count)
-                )
+                let resent = counted(attempt.retransmits.unwrap_or(0), "SYN-ACK");
+                format!("unknown: {resent} retransmitted, unclear which one was answered")
             }
             Some(HandshakeCaveat::FastOpenDeferred) => {
                 "unknown: Fast Open deferred the SYN, which was then retransmitted".to_owned()
@@ -248,11 +244,8 @@ fn parts(attempt: &HandshakeAttempt, duration: Nanos) -> Parts {
     match (attempt.lost, attempt.retransmits) {
         (Some(true), _) => parts.push(lost(attempt, wait)),
         (None, Some(count @ 1..)) => {
-            parts.push(format!(
-                "{count} {}{} resent, although the first one arrived",
-                segment(attempt),
-                plural(count)
-            ));
+            let resent = counted(count, segment(attempt));
+            parts.push(format!("{resent} resent, although the first one arrived"));
         }
         _ => {}
     }
@@ -279,24 +272,20 @@ fn segment(attempt: &HandshakeAttempt) -> &'static str {
     if attempt.role == Role::Server { "SYN-ACK" } else { "SYN" }
 }
 
-fn plural(count: u8) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
 /// Describes lost SYNs and how long each was waited for: `2 SYNs lost (1 s + 2 s)`.
 fn lost(attempt: &HandshakeAttempt, wait: Nanos) -> String {
     let count = attempt.retransmits.unwrap_or(0);
-    let counted = format!("{count} {}{} lost", segment(attempt), plural(count));
+    let lost = format!("{} lost", counted(count, segment(attempt)));
     if wait < Nanos::from_millis(500) {
-        return format!("{counted} (waits unknown)");
+        return format!("{lost} (waits unknown)");
     }
     match attempt.schedule() {
         Some(schedule) if schedule.retransmits == count && count <= LISTED_WAITS => {
             let waits: Vec<String> =
                 schedule.intervals().map(|wait| format!("{} s", wait.as_secs())).collect();
-            format!("{counted} ({})", waits.join(" + "))
+            format!("{lost} ({})", waits.join(" + "))
         }
-        _ => format!("{counted} ({})", spaced_duration(wait)),
+        _ => format!("{lost} ({})", spaced_duration(wait)),
     }
 }
 
@@ -304,7 +293,7 @@ fn failed(attempt: &HandshakeAttempt, reason: CloseReason) -> String {
     let after =
         attempt.duration.map(|duration| format!(" after {}", spaced_duration(duration))).unwrap_or_default();
     let resent = attempt.retransmits.unwrap_or(0);
-    let sent = format!("{} SYN{}", u16::from(resent) + 1, if resent == 0 { "" } else { "s" });
+    let sent = counted(u16::from(resent) + 1, "SYN");
     let name = match attempt.error {
         Some(error) if reason == CloseReason::Unreachable => format!(" ({})", errno::name(error)),
         _ => String::new(),
@@ -327,12 +316,12 @@ fn failed(attempt: &HandshakeAttempt, reason: CloseReason) -> String {
 }
 
 fn abandoned(attempt: &HandshakeAttempt) -> String {
-    let sent = u16::from(attempt.retransmits.unwrap_or(0)) + 1;
+    let sent = counted(u16::from(attempt.retransmits.unwrap_or(0)) + 1, "SYN-ACK");
     let waited = attempt
         .duration
         .map(|duration| format!(" in more than {}", spaced_duration(duration)))
         .unwrap_or_default();
-    format!("abandoned by the client: {sent} SYN-ACKs, no final ACK{waited}")
+    format!("abandoned by the client: {sent}, no final ACK{waited}")
 }
 
 #[cfg(test)]

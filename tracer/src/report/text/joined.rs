@@ -2,6 +2,7 @@
 
 use tracer_core::{
     analysis::{ClockEstimate, HandshakeOutcome, JoinCounts, JoinedHandshake},
+    counted::{counted, counted_as},
     escape::escape,
     event::{HandshakeSegment, Nanos},
     lifecycle::{CloseReason, ObservedDrops, SegmentDrop},
@@ -64,7 +65,6 @@ fn failure(outcome: HandshakeOutcome) -> &'static str {
 /// Describes the loss of one kind of segment: `1 SYN lost, dropped by the server's host (netfilter_drop in nft_do_chain)`.
 fn lost(joined: &JoinedHandshake<'_>, segment: HandshakeSegment) -> Option<String> {
     let count = joined.fate.lost(segment).filter(|&count| count > 0)?;
-    let plural = if count == 1 { "" } else { "s" };
     let by_client = joined.client.drops.as_deref().map(|drops| (drops, "client"));
     let by_server = (&joined.server_drops, "server");
     let mut places: Vec<String> = Vec::new();
@@ -81,7 +81,7 @@ fn lost(joined: &JoinedHandshake<'_>, segment: HandshakeSegment) -> Option<Strin
     if places.is_empty() && sees_drops(joined, segment) {
         places.push(" between the hosts".to_owned());
     }
-    Some(format!("{count} {}{plural} lost{}", segment_name(segment), places.concat()))
+    Some(format!("{} lost{}", counted(count, segment_name(segment)), places.concat()))
 }
 
 fn reason(drop: &SegmentDrop) -> String {
@@ -174,9 +174,9 @@ fn clock_line(clock: Option<&ClockEstimate>, this: &str, other: &str) -> String 
     }
     match clock.contradictions {
         0 => {}
-        1 => parts.push("one handshake contradicts the earlier ones, as if a clock was set".to_owned()),
         count => {
-            parts.push(format!("{count} handshakes contradict the earlier ones, as if a clock was set"));
+            let contradict = counted_as(count, "handshake contradicts", "handshakes contradict");
+            parts.push(format!("{contradict} the earlier ones, as if a clock was set"));
         }
     }
     parts.join("; ")

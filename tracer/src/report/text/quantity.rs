@@ -25,11 +25,6 @@ pub fn duration_text(duration: Option<Nanos>) -> String {
     self::duration(duration).to_string()
 }
 
-/// Returns a count with its noun: `1 group`, `2 groups`. `noun` is the singular, with a regular plural.
-pub fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 /// A duration.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::report) struct DurationText(Nanos);
@@ -143,11 +138,6 @@ display_as_text!(DurationText, ByteCount);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_of_a_thing_is_singular() {
-        assert_eq!([0, 1, 2].map(|count| counted(count, "group")), ["0 groups", "1 group", "2 groups"]);
-    }
 
     #[test]
     fn durations_have_a_suitable_unit() {

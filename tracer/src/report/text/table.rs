@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::report::text::{
+    style::{Mark, Palette},
+    table_style::TableStyle,
     table_width::{TableWidth, shorten},
     write::Text,
 };
@@ -13,41 +15,44 @@ const SPACES: &str = "                                ";
 pub(in crate::report) struct TableLine<'a> {
     text: &'a mut String,
     shortens: bool,
+    palette: Palette,
 }
 
 impl<'a> TableLine<'a> {
     /// Appends to a text.
-    pub(in crate::report) fn new(text: &'a mut String, shortens: bool) -> Self {
-        Self { text, shortens }
+    pub(in crate::report) fn new(text: &'a mut String, style: TableStyle) -> Self {
+        Self { text, shortens: style.width.shortens(), palette: style.palette }
     }
 
-    /// Appends a left-aligned cell and a space.
-    pub(in crate::report) fn left(&mut self, width: usize, cell: &impl Text) -> fmt::Result {
+    /// Appends a left-aligned cell in the style of its mark, and a space.
+    pub(in crate::report) fn left(&mut self, width: usize, cell: &impl Text, mark: Mark) -> fmt::Result {
         let start = self.text.len();
         cell.write_to(self.text)?;
         if self.shortens {
             shorten(self.text, start, width);
         }
         let padding = &SPACES[..self.missing(start, width)];
+        self.palette.paint(self.text, start, mark);
         self.text.push_str(padding);
         self.text.push(' ');
         Ok(())
     }
 
-    /// Appends a right-aligned cell and a space.
-    pub(in crate::report) fn right(&mut self, width: usize, cell: &impl Text) -> fmt::Result {
+    /// Appends a right-aligned cell in the style of its mark, and a space.
+    pub(in crate::report) fn right(&mut self, width: usize, cell: &impl Text, mark: Mark) -> fmt::Result {
         let start = self.text.len();
         cell.write_to(self.text)?;
         if self.shortens {
             shorten(self.text, start, width);
         }
         let padding = &SPACES[..self.missing(start, width)];
+        self.palette.paint(self.text, start, mark);
         self.text.insert_str(start, padding);
         self.text.push(' ');
         Ok(())
     }
 
-    /// Returns how many characters the cell that begins at `start` is short of `width`.
+    /// Returns how many characters the cell that begins at `start`, and has no style yet, is short of `width`.
     fn missing(&self, start: usize, width: usize) -> usize {
         let cell = &self.text[start..];
         let characters = if cell.is_ascii() { cell.len() } else { cell.chars().count() };
@@ -79,7 +84,7 @@ pub(in crate::report) fn append_line(
 /// Implements [`Row`](crate::report::row::Row) from the columns of its table: alignment, width, title, and cell.
 ///
 /// Of the columns with `drop`, a terminal that is too narrow lacks those with the highest number first. The last column has
-/// no width of its own; it is at `least` so wide.
+/// no width of its own; it is at `least` so wide. A cell has the style of its `mark`.
 ///
 /// `[time]` begins the line with a time of day, unless times are off. `if wide` limits a column to the wide table. A
 /// column of width 0 without a title widens the gap before the next.
@@ -87,54 +92,57 @@ macro_rules! table {
     ($row_type:ty, |$row:ident, $wide:ident| {
         $([time] $time_title:literal = $time:expr;)?
         $($align:ident $width:literal $title:literal = $cell:expr
-            $(, if $condition:ident)? $(, drop $rank:literal)? $(, least $least:literal)?;)+
+            $(, if $condition:ident)? $(, drop $rank:literal)? $(, least $least:literal)? $(, mark $mark:expr)?;)+
     }) => {
         impl $crate::report::row::Row for $row_type {
             fn header(
                 line: &mut String,
-                width: $crate::report::text::table_width::TableWidth,
-                time: $crate::report::text::wall_time::TimeStyle,
+                style: $crate::report::text::table_style::TableStyle,
             ) -> std::fmt::Result {
-                // Not every table has a time and wide columns.
-                let $wide = width.is_wide();
-                let _ = ($wide, time);
+                // Not every table has wide columns.
+                let $wide = style.width.is_wide();
+                let _ = $wide;
                 let highest = $crate::report::text::table::highest_rank!(
-                    width, time, $wide, [$($time_title)?],
+                    style, $wide, [$($time_title)?],
                     $([$width $(, if $condition)? $(, drop $rank)? $(, least $least)?])+
                 );
-                $($crate::report::text::wall_time::write_time_title(line, $time_title, time)?;)?
-                let mut columns = $crate::report::text::table::TableLine::new(line, width.shortens());
+                let start = line.len();
+                $($crate::report::text::wall_time::write_time_title(line, $time_title, style.time)?;)?
+                let mut columns = $crate::report::text::table::TableLine::new(line, style);
                 $(if $crate::report::text::table::fits(
                     $crate::report::text::table::or!(true $(, $condition)?),
                     $crate::report::text::table::or!(0 $(, $rank)?),
                     highest,
                 ) {
-                    columns.$align($width, &$title)?;
+                    columns.$align($width, &$title, $crate::report::text::style::Mark::Plain)?;
                 })+
+                style.palette.paint_trimmed(line, start, $crate::report::text::style::Mark::Title);
                 Ok(())
             }
 
             fn line(
                 &self,
                 line: &mut String,
-                width: $crate::report::text::table_width::TableWidth,
-                time: $crate::report::text::wall_time::TimeStyle,
+                style: $crate::report::text::table_style::TableStyle,
             ) -> std::fmt::Result {
                 let $row = self;
-                let $wide = width.is_wide();
-                let _ = ($wide, time);
+                let $wide = style.width.is_wide();
+                let _ = $wide;
                 let highest = $crate::report::text::table::highest_rank!(
-                    width, time, $wide, [$($time_title)?],
+                    style, $wide, [$($time_title)?],
                     $([$width $(, if $condition)? $(, drop $rank)? $(, least $least)?])+
                 );
-                $($crate::report::text::wall_time::write_time_of_day(line, $time, time)?;)?
-                let mut columns = $crate::report::text::table::TableLine::new(line, width.shortens());
+                $($crate::report::text::wall_time::write_time_of_day(line, $time, style.time)?;)?
+                let mut columns = $crate::report::text::table::TableLine::new(line, style);
                 $(if $crate::report::text::table::fits(
                     $crate::report::text::table::or!(true $(, $condition)?),
                     $crate::report::text::table::or!(0 $(, $rank)?),
                     highest,
                 ) {
-                    columns.$align($width, &$cell)?;
+                    let mark = $crate::report::text::table::or!(
+                        $crate::report::text::style::Mark::Plain $(, $mark)?
+                    );
+                    columns.$align($width, &$cell, mark)?;
                 })+
                 Ok(())
             }
@@ -144,12 +152,12 @@ macro_rules! table {
 
 /// Returns the highest rank of the columns that fit: see [`TableWidth`](crate::report::text::table_width::TableWidth).
 macro_rules! highest_rank {
-    ($width:ident, $time:ident, $wide:ident, [$($time_title:literal)?],
+    ($style:ident, $wide:ident, [$($time_title:literal)?],
      $([$column:literal $(, if $condition:ident)? $(, drop $rank:literal)? $(, least $least:literal)?])+) => {{
         // A table without a time has nothing before its columns.
         let before: &[&str] = &[$($time_title)?];
-        let before = before.len() * $crate::report::text::wall_time::time_width($time);
-        $width.highest_rank(before, &[$(
+        let before = before.len() * $crate::report::text::wall_time::time_width($style.time);
+        $style.width.highest_rank(before, &[$(
             $crate::report::text::table_width::ColumnSize {
                 width: $crate::report::text::table::or!($column $(, $least)?),
                 rank: $crate::report::text::table::or!(0 $(, $rank)?),
@@ -183,13 +191,40 @@ mod tests {
     #[test]
     fn cells_are_padded_to_their_columns() {
         let mut line = String::new();
-        let mut columns = TableLine::new(&mut line, false);
-        columns.left(5, &"ab").unwrap();
-        columns.right(5, &"cd").unwrap();
-        columns.left(0, &"").unwrap();
-        columns.left(2, &"wide").unwrap();
-        columns.right(4, &"caf\u{e9}s").unwrap();
-        columns.right(6, &"caf\u{e9}").unwrap();
+        let mut columns = TableLine::new(&mut line, TableStyle::default());
+        columns.left(5, &"ab", Mark::Bad).unwrap();
+        columns.right(5, &"cd", Mark::Plain).unwrap();
+        columns.left(0, &"", Mark::Plain).unwrap();
+        columns.left(2, &"wide", Mark::Plain).unwrap();
+        columns.right(4, &"caf\u{e9}s", Mark::Plain).unwrap();
+        columns.right(6, &"caf\u{e9}", Mark::Plain).unwrap();
         assert_eq!(line, "ab       cd  wide caf\u{e9}s   caf\u{e9} ");
+    }
+
+    #[test]
+    fn styles_do_not_move_the_columns() {
+        let palette = Palette::new(true);
+        let written = |style| {
+            let mut text = String::new();
+            for cells in [["ab", "-", "long-name"], ["a", "cd", "x"]] {
+                append_line(&mut text, TableWidth::Fit(17), |line| {
+                    let mut columns = TableLine::new(line, style);
+                    columns.left(3, &cells[0], Mark::Bad)?;
+                    columns.right(4, &cells[1], Mark::Warning)?;
+                    columns.left(8, &cells[2], Mark::Good)
+                })
+                .unwrap();
+            }
+            text
+        };
+        let style = TableStyle { width: TableWidth::Fit(17), ..TableStyle::default() };
+        let plain = written(style);
+        assert_eq!(plain, "ab     - long-na\u{2026}\na     cd x\n");
+        let colored = written(TableStyle { palette, ..style });
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
+        assert_eq!(
+            colored.lines().next_back(),
+            Some("\u{1b}[31ma\u{1b}[0m     \u{1b}[35mcd\u{1b}[0m \u{1b}[32mx\u{1b}[0m")
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Which columns a table has, and how wide they are.
 
+use crate::report::text::style;
+
 /// The width of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableWidth {
@@ -47,13 +49,17 @@ impl TableWidth {
     }
 
     /// Cuts the last line of a text to the width.
-    pub(in crate::report) fn cut(self, text: &mut String, start: usize) {
-        let Self::Fit(width) = self else { return };
-        let width = usize::from(width).max(1);
-        if text[start..].chars().nth(width).is_some() {
-            let keep = text[start..].char_indices().nth(width - 1).map_or(0, |(at, _)| at);
-            text.truncate(start + keep);
-            text.push('\u{2026}');
+    pub(crate) fn cut(self, text: &mut String, start: usize) {
+        if let Self::Fit(width) = self {
+            style::cut(text, start, width.into());
+        }
+    }
+
+    /// Breaks a line between words if it is too wide; further lines begin with `indent` spaces.
+    pub(crate) fn wrapped(self, line: &str, indent: usize) -> String {
+        match self {
+            Self::Fit(width) => style::wrapped(line, width.into(), indent),
+            Self::Standard | Self::Wide => line.to_owned(),
         }
     }
 }

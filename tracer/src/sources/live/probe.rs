@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_core::event::Event;
+use tracer_core::{counted::counted_as, event::Event};
 
 use crate::{
     host::{CgroupLimits, CgroupPaths, DEFAULT_NICE, NamespaceFacts, Priority, Sight, Visibility},
@@ -295,7 +295,10 @@ fn conntrack_check() -> Check {
     Check {
         name: "conntrack",
         finding: match conntrack::probe() {
-            Ok(entries) => Finding::Found(format!("{entries} entries in this network namespace")),
+            Ok(entries) => {
+                let entries = counted_as(entries, "entry", "entries");
+                Finding::Found(format!("{entries} in this network namespace"))
+            }
             Err(error) => Finding::Missing(error.to_string()),
         },
         cost: "`--backends` does not work",

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use hashbrown::HashSet;
 use rustix::io::Errno;
-use tracer_core::event::{
-    ExistingSocket, ExistingTimewait, Nanos, Netns, SocketCookie, TcpInfo, TcpState, Timestamp,
+use tracer_core::{
+    counted::{counted, counted_as},
+    event::{ExistingSocket, ExistingTimewait, Nanos, Netns, SocketCookie, TcpInfo, TcpState, Timestamp},
 };
 
 use crate::{
@@ -158,24 +159,27 @@ fn limit_problems(coverage: &Coverage, reads_all_processes: bool) -> Vec<String>
     let mut problems = Vec::new();
     if unreadable_processes > 0 && !reads_all_processes {
         problems.push(format!(
-            "the network namespaces and sockets of {unreadable_processes} processes cannot be read without \
-             CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; run as root or grant them"
+            "the network namespaces and sockets of {} cannot be read without CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; run \
+             as root or grant them",
+            counted(unreadable_processes, "process")
         ));
     }
     if omitted_processes > 0 {
         problems.push(format!(
-            "{omitted_processes} processes were not searched for their sockets because the scan limit was reached"
+            "{} not searched for sockets because the scan limit was reached",
+            counted_as(omitted_processes, "process was", "processes were")
         ));
     }
     if omitted_namespaces > 0 {
         problems.push(format!(
-            "the network namespaces of {omitted_namespaces} processes and mounts were not dumped because the scan limit \
-             was reached"
+            "the network namespaces of {} were not dumped because the scan limit was reached",
+            counted_as(omitted_namespaces, "process or mount", "processes and mounts")
         ));
     }
     if undecoded_sockets > 0 {
         problems.push(format!(
-            "{undecoded_sockets} sockets could not be decoded; report this with the kernel version"
+            "{} could not be decoded; report this with the kernel version",
+            counted(undecoded_sockets, "socket")
         ));
     }
     problems

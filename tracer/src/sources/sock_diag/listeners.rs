@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::{fd::AsFd as _, io::Errno};
 use tracer_core::{
     analysis::{AddressCounts, ListenerDump, ListenerSnapshot},
+    counted::counted,
     event::{Netns, TcpState},
 };
 
@@ -82,9 +83,8 @@ impl ListenerWatch {
                 }
                 if list.unreadable_processes > 0 && only.is_none() {
                     watch.problem(format!(
-                        "the network namespaces of {} processes cannot be read without CAP_SYS_PTRACE; run as root or \
-                         grant it",
-                        list.unreadable_processes
+                        "the network namespaces of {} cannot be read without CAP_SYS_PTRACE; run as root or grant it",
+                        counted(list.unreadable_processes, "process")
                     ));
                 }
             }
