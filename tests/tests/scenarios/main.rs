@@ -16,6 +16,7 @@ mod containers;
 mod deferred;
 mod diagram;
 mod filters;
+mod flight;
 mod formats;
 mod handshakes;
 mod investigation;
