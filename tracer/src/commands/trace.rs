@@ -55,8 +55,9 @@ pub(super) fn trace_creating_files<C: Consumer>(
     run(shared, Input::open(shared, Privileges::ToCreateFiles)?, consumer)
 }
 
-/// Like [`trace_creating_files`], for a flight recorder: SIGUSR1 asks for a file instead of ending the run. `announcement` is a
-/// further line to print at the start.
+/// Like [`trace_creating_files`], for a flight recorder: SIGUSR1 asks for a file instead of ending the run.
+///
+/// `announcement` is a further line to print at the start.
 pub(super) fn trace_for_flight_recorder<C: Consumer>(
     shared: &Shared,
     announcement: Option<String>,

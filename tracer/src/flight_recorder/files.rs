@@ -15,7 +15,10 @@ use crate::recording::{create_new, to_utc};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FilesError {
     /// The folder does not exist or is not writable.
-    #[error("frozen files cannot be written to {}: {cause}; name a folder that exists and that this user may write", folder.display())]
+    #[error(
+        "frozen files cannot be written to {}: {cause}; name a folder that exists and that this user may write",
+        folder.display()
+    )]
     Folder {
         /// The folder.
         folder: PathBuf,
