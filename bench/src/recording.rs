@@ -35,6 +35,7 @@ pub(crate) fn write(path: &Path, live: usize, transitions: u64) -> Result<Value>
         started: listener.time(),
         run: "0000000000000000".to_owned(),
         part: 1,
+        frozen_by: None,
     };
     let mut owners = CgroupResolver::recorded(RecordedCgroups::default());
     let mut counts = SourceCounts { skipped: Some(0), ..SourceCounts::default() };

@@ -26,9 +26,14 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn read(mut stream: impl io::Read + io::Write, path: &str, header: &str) -> io::Result<Self> {
+    fn read(
+        mut stream: impl io::Read + io::Write,
+        method: &str,
+        path: &str,
+        header: &str,
+    ) -> io::Result<Self> {
         let host = if header.starts_with("Host:") { "" } else { "Host: localhost\r\n" };
-        write!(stream, "GET {path} HTTP/1.1\r\n{host}Connection: close\r\n{header}\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n{header}\r\n")?;
         let mut response = Vec::new();
         stream.read_to_end(&mut response)?;
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
@@ -46,9 +51,22 @@ impl Response {
 ///
 /// Returns an error if no response arrives within the limit.
 pub fn get(address: SocketAddr, path: &str, header: &str) -> io::Result<Response> {
+    request(address, "GET", path, header)
+}
+
+/// Posts nothing to a path over TCP. `header` is as for [`get`].
+///
+/// # Errors
+///
+/// Returns an error if no response arrives within the limit.
+pub fn post(address: SocketAddr, path: &str, header: &str) -> io::Result<Response> {
+    request(address, "POST", path, header)
+}
+
+fn request(address: SocketAddr, method: &str, path: &str, header: &str) -> io::Result<Response> {
     let stream = TcpStream::connect_timeout(&address, limit())?;
     stream.set_read_timeout(Some(limit()))?;
-    Response::read(stream, path, header)
+    Response::read(stream, method, path, header)
 }
 
 /// Requests a path over a Unix socket.
@@ -59,7 +77,7 @@ pub fn get(address: SocketAddr, path: &str, header: &str) -> io::Result<Response
 pub fn get_unix(socket: &Path, path: &str) -> io::Result<Response> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit()))?;
-    Response::read(stream, path, "")
+    Response::read(stream, "GET", path, "")
 }
 
 /// Percent-encodes text for a URL (RFC 3986, section 2.1).

@@ -102,6 +102,7 @@ fn record(path: &Path, events: impl IntoIterator<Item = Event>) {
         started: Timestamp(0),
         run: "0123456789abcdef".into(),
         part: 1,
+        frozen_by: None,
     };
     let cgroups = RecordedCgroups::default();
     for (id, path) in [(1, "/even"), (2, "/odd")] {

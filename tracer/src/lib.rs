@@ -20,6 +20,8 @@ pub mod cli;
 pub mod commands;
 #[cfg(feature = "program")]
 mod event_loop;
+#[cfg(feature = "program")]
+mod flight_recorder;
 pub mod host;
 pub mod recording;
 #[cfg(feature = "program")]

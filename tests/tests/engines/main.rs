@@ -48,6 +48,7 @@ fn write_recording(path: &Path) {
         started: Timestamp(0),
         run: "0123456789abcdef".into(),
         part: 1,
+        frozen_by: None,
     };
     let mut resolver = CgroupResolver::recorded(RecordedCgroups::default());
     let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();

@@ -17,6 +17,7 @@ mod containers;
 mod deferred;
 mod diagram;
 mod filters;
+mod flight;
 mod formats;
 mod handshakes;
 mod investigation;

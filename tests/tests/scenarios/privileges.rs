@@ -29,6 +29,7 @@ pub(crate) fn capabilities(status: &Path) -> Option<[u64; 4]> {
 #[case::serve(&["serve", "--listen", "127.0.0.1:0"], 0)]
 #[case::record(&["record", "FILE"], 0)]
 #[case::rotation(&["record", "FILE", "--rotate", "1h"], TO_CREATE_FILES)]
+#[case::flight_recorder(&["record", "FILE", "--ring", "1M"], TO_CREATE_FILES)]
 fn capabilities_end_when_tracing_begins(#[case] arguments: &[&str], #[case] kept: u64) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("recording.arrows");

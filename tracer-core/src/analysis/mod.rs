@@ -5,6 +5,7 @@
 
 mod attempt;
 mod compare;
+mod freeze;
 mod group_key;
 mod handshakes;
 mod histogram;
@@ -19,6 +20,10 @@ pub use attempt::{HandshakeAttempt, HandshakeOutcome, TimeSplit};
 pub use compare::{
     ComparePeriod, CompareReport, ComparedGroup, MAX_COMPARED_GROUPS, MAX_COMPARED_SAMPLES, MIN_SHIFT,
     MIN_SHIFT_PERCENT, Measure, PeriodShare, SIGNIFICANCE, Shift, Verdict,
+};
+pub use freeze::{
+    FreezeCondition, FreezeCount, FreezeMeasure, FreezeReason, FreezeTrigger, FreezeTriggerOptions,
+    MIN_HANDSHAKES, Measured,
 };
 pub use group_key::{GroupKey, HandshakesBy};
 pub use handshakes::{GroupReport, HandshakeReport, HandshakeStats, Handshakes, HandshakesOptions};

@@ -8,6 +8,7 @@ mod backends;
 mod close_reasons;
 mod compare;
 mod eviction;
+mod freeze;
 mod handshakes;
 mod identity;
 mod join;

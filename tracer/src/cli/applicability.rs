@@ -312,6 +312,9 @@ fn with_others(cli: &Cli, rule: &Rule, option: &str) -> Option<&'static str> {
         "count" if matches!(&cli.command, Some(Command::Handshakes(arguments)) if arguments.joins()) => {
             Some("with --join it makes no groups; --slowest sets the number of handshakes")
         }
+        "count" if matches!(&cli.command, Some(Command::Record(arguments)) if arguments.flight.ring.is_some()) => {
+            Some("with --ring it keeps the last events; use --duration to end it early")
+        }
         "failed" => match &cli.command {
             Some(Command::Export(arguments)) if !arguments.exports_only_closed() => {
                 Some("only closed connections can have failed; add --what connections")
@@ -455,6 +458,7 @@ mod tests {
                 "--count: with --join it makes no groups; --slowest",
             ),
             (&["compare", "a", "b", "--buffer", "8M"], "--buffer: with AFTER it reads only recordings"),
+            (&["record", "a", "--ring", "1M", "-n", "3"], "--count: with --ring it keeps the last events"),
             (&["serve", "-q", "--log-level", "debug"], "--log-level: --quiet and --verbose"),
         ] {
             let error = read(line).unwrap_err();

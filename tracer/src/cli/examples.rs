@@ -141,6 +141,10 @@ pub(crate) fn examples(command: &str) -> &'static [Example] {
                 &[
                     example("sudo tcptrace-bpf serve", "Metrics on http://127.0.0.1:10793/metrics"),
                     example(
+                        "sudo tcptrace-bpf serve --ring 64M --freeze-on 'failures>100' --freeze-to /var/lib/tcptrace-bpf",
+                        "Metrics, and a recording of the minutes before failures",
+                    ),
+                    example(
                         "sudo tcptrace-bpf serve --check --config tcptrace-bpf.toml",
                         "Check a configuration",
                     ),
@@ -154,6 +158,10 @@ pub(crate) fn examples(command: &str) -> &'static [Example] {
                     example(
                         "sudo tcptrace-bpf record trace.arrows --rotate 1h --max-files 24",
                         "The last day, in a file per hour",
+                    ),
+                    example(
+                        "sudo tcptrace-bpf record incident.arrows --ring 64M --freeze-on 'handshake_p99>1s,failures>100'",
+                        "Nothing until something happens, then a file with the minutes before",
                     ),
                 ]
             }
@@ -221,6 +229,21 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, command};
 
+    /// Splits a command line like a shell, up to a pipe or a redirection.
+    fn words(line: &str) -> Vec<OsString> {
+        let mut words = String::new();
+        let mut quoted = false;
+        for character in line.chars() {
+            match character {
+                '\'' => quoted = !quoted,
+                '|' | '>' if !quoted => break,
+                other => words.push(other),
+            }
+        }
+        // No quoted text has a space.
+        words.split_whitespace().map(OsString::from).collect()
+    }
+
     #[test]
     fn every_command_has_examples_that_parse() {
         let command = command();
@@ -228,8 +251,8 @@ mod tests {
         for name in names {
             assert!(examples(name).len() >= 2, "{name}");
             for example in examples(name) {
-                let own = example.line.trim_start_matches("sudo ").split(['|', '>']).next().unwrap();
-                let words: Vec<OsString> = own.split_whitespace().map(OsString::from).collect();
+                let own = example.line.trim_start_matches("sudo ");
+                let words = words(own);
                 assert_eq!(words[0], "tcptrace-bpf");
                 match Cli::read(words, |_| None) {
                     Ok(cli) => cli.check().unwrap_or_else(|error| panic!("{own}: {error}")),

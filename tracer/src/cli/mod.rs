@@ -9,6 +9,7 @@ mod examples;
 mod export;
 mod file_names;
 mod filters;
+mod flight;
 mod handshakes;
 mod listeners;
 mod man;
@@ -26,6 +27,7 @@ pub(crate) use completions::CompletionsArguments;
 pub(crate) use definition::command;
 pub(crate) use diagram::DiagramArguments;
 pub(crate) use export::ExportArguments;
+pub(crate) use flight::FlightArguments;
 pub(crate) use handshakes::HandshakesArguments;
 pub(crate) use listeners::ListenersArguments;
 pub(crate) use man::ManArguments;
@@ -123,6 +125,7 @@ impl Cli {
             Some(Command::Record(arguments)) => arguments.conflict(),
             Some(Command::Compare(arguments)) => arguments.conflict().map(str::to_owned),
             Some(Command::Handshakes(arguments)) => arguments.conflict(&self.shared.input).map(str::to_owned),
+            Some(Command::Serve(arguments)) => arguments.conflict(&self.shared.input).map(str::to_owned),
             Some(Command::Man(arguments)) => arguments.conflict(),
             _ => None,
         };
@@ -174,6 +177,14 @@ mod tests {
             (&["export", "a", "--to", "b.json"], "`tcptrace-bpf -i a -o json > b.json`"),
             (&["record", "a.parquet"], "`tcptrace-bpf export a.arrows --what connections --to a.parquet`"),
             (&["record", "a.pcap"], "`tcpdump -w a.pcap`"),
+            (&["record", "a", "--freeze-on", "failures>1"], "--freeze-on needs --ring"),
+            (&["record", "-", "--ring", "1M"], "instead of `-`"),
+            (&["record", "a", "--ring", "1M", "--rotate", "1h"], "give one of them"),
+            (&["record", "a", "--ring", "1M", "--force"], "--force has no use with --ring"),
+            (&["serve", "--ring", "1M"], "--ring needs --freeze-to"),
+            (&["serve", "--freeze-to", "b"], "--freeze-to needs --ring"),
+            (&["serve", "--freeze-on", "failures>1"], "--freeze-on needs --ring"),
+            (&["serve", "-i", "a", "--ring", "1M", "--freeze-to", "b"], "no use with --input"),
         ] {
             let cli = Cli::try_parse_from(["tcptrace-bpf"].iter().chain(arguments)).unwrap();
             let error = cli.check().unwrap_err();
@@ -198,6 +209,8 @@ mod tests {
             (["--netns", "/no/such/file"], ["/no/such/file", "self"]),
             (["--host-root", "/no/such/folder"], ["/no/such/folder", "-v /:/host:ro"]),
             (["listeners", "--port=443-80"], ["443-80", "80-443"]),
+            (["record", "--freeze-on=p99>1s"], ["`p99`", "handshake_p99"]),
+            (["serve", "--ring=1K"], ["`1K`", "64M"]),
             (["--frobnicate", "x"], ["--frobnicate", "unexpected"]),
         ] {
             let text =

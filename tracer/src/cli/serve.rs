@@ -11,7 +11,10 @@ use crate::{
         logging::{LogFormat, LogLevel},
         metrics::Label,
     },
-    cli::parsers::{Named, THRESHOLDS, parse_duration, parse_threshold},
+    cli::{
+        FlightArguments,
+        parsers::{Named, THRESHOLDS, parse_duration, parse_threshold},
+    },
 };
 
 /// Options of `serve`.
@@ -50,6 +53,12 @@ pub(crate) struct ServeArguments {
     /// Further name under which a browser may open the page; names other than the host's are refused
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_page")]
     pub(crate) page_host: Vec<String>,
+    /// The flight recorder.
+    #[command(flatten)]
+    pub(crate) flight: FlightArguments,
+    /// Folder for the files of --ring
+    #[arg(long, value_name = "FOLDER", help_heading = "Flight recorder")]
+    pub(crate) freeze_to: Option<PathBuf>,
     /// Check the configuration and exit
     #[arg(long)]
     pub(crate) check: bool,
@@ -75,6 +84,23 @@ const LABELS: [&str; Label::ALL.len()] = {
     }
     names
 };
+
+impl ServeArguments {
+    /// Returns the error of options that contradict each other. `input` is the recording that is read instead of the kernel.
+    pub(super) fn conflict(&self, input: &[PathBuf]) -> Option<&'static str> {
+        match (self.flight.ring, &self.freeze_to) {
+            (None, Some(_)) => {
+                Some("--freeze-to needs --ring, the memory for the last events; add --ring 64M")
+            }
+            (None, None) => self.flight.conflict(),
+            (Some(_), None) => Some("--ring needs --freeze-to, the folder for its files"),
+            (Some(_), Some(_)) if !input.is_empty() => {
+                Some("--ring keeps the events of this kernel; it has no use with --input")
+            }
+            (Some(_), Some(_)) => None,
+        }
+    }
+}
 
 /// A requested opt-in label, with the file of its list for `remote_cidr` and `service`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -102,7 +102,9 @@ impl Input {
 
     /// Uses an open recording.
     pub(super) fn of_recording(shared: &Shared, source: RecordingSource) -> Self {
-        let announcement = vec![Replay::announcement(&shared.input, source.header())];
+        let header = source.header();
+        let first = Replay::announcement(&shared.input, header);
+        let announcement = std::iter::once(first).chain(Replay::frozen(header)).collect();
         Self {
             mode: None,
             announcement,

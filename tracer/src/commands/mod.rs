@@ -10,6 +10,7 @@ mod diagram;
 mod doctor;
 mod error_text;
 mod export;
+mod flight_record;
 mod handshakes;
 mod input;
 mod joined;

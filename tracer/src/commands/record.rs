@@ -1,21 +1,19 @@
 //! `record`: writes the event stream to a file.
 
-use std::{io, num::NonZeroU32};
+use std::io;
 
 use tracer_core::{
     counted::counted,
-    event::{
-        Event, ExistingSocket, ExistingTimewait, Nanos, SocketCookie, SourceCounts, Timestamp, Translated,
-    },
-    lifecycle::{Observation, TimewaitSocket, Tracker},
+    event::{Event, Nanos, SourceCounts, Timestamp},
+    lifecycle::Observation,
 };
 
 use crate::{
     cli::{RecordArguments, Shared},
-    commands::{quiet_notice::QuietNotice, trace},
+    commands::{flight_record, quiet_notice::QuietNotice, trace},
     event_loop::{Consumer, Progress},
     host::CgroupResolver,
-    recording::{Header, Output, Target, Writer},
+    recording::{Header, Output, Target, Writer, write_open_sockets},
     report::Summary,
     sources::Origin,
 };
@@ -26,6 +24,9 @@ const INTERVAL: Nanos = Nanos::from_secs(1);
 const QUIET_INTERVAL: Nanos = Nanos::from_secs(10);
 
 pub(super) fn run(shared: &Shared, arguments: &RecordArguments) -> anyhow::Result<()> {
+    if let Some(ring) = arguments.flight.ring {
+        return flight_record::run(shared, arguments, ring);
+    }
     // Before tracing starts, and before the privileges are dropped.
     let mut target = Target::new(&arguments.file, arguments.rotation(), arguments.force)?;
     let output = target.next_file()?;
@@ -65,18 +66,8 @@ struct Record {
 
 impl Record {
     fn new(shared: &Shared, target: Target, output: Output, origin: Origin) -> Self {
-        use std::hash::{BuildHasher as _, RandomState};
         let started = crate::host::now();
-        let header = Header {
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            wire_version: tracer_ebpf::WIRE_VERSION,
-            host: origin.host,
-            clock: origin.clock,
-            time_wait: origin.time_wait,
-            started,
-            run: format!("{:016x}", RandomState::new().hash_one(started)),
-            part: 1,
-        };
+        let header = origin.recording_header(started);
         let nothing = SourceCounts { skipped: Some(0), ..SourceCounts::default() };
         Self {
             target,
@@ -104,21 +95,7 @@ impl Record {
         self.header.started = progress.now;
         self.before = progress.source;
         let mut writer = Writer::new(output, &self.header)?;
-        for translated in progress.tracker.translations() {
-            let event = Event::Translated(Translated { time: progress.now, ..translated });
-            writer.event(&event, &mut self.resolver)?;
-        }
-        for socket in existing(progress.tracker, progress.now) {
-            writer.event(&Event::Existing(socket), &mut self.resolver)?;
-        }
-        for socket in progress.tracker.timewait_sockets() {
-            let TimewaitSocket { state, timer_due, local, remote, netns, .. } = socket;
-            let time = progress.now;
-            let event =
-                Event::ExistingTimewait(ExistingTimewait { time, state, timer_due, local, remote, netns });
-            writer.event(&event, &mut self.resolver)?;
-        }
-        writer.event(&Event::DumpEnd { started: progress.now, timewait: true }, &mut self.resolver)?;
+        write_open_sockets(&mut writer, progress.tracker, progress.now, &mut self.resolver)?;
         writer.flush(&self.counts(), &mut self.resolver)?;
         self.writer = Some(writer);
         Ok(())
@@ -201,43 +178,4 @@ impl Consumer for Record {
         }
         Ok(())
     }
-}
-
-/// Returns every listener and connection in the table as a socket dump would.
-fn existing(tracker: &Tracker, now: Timestamp) -> impl Iterator<Item = ExistingSocket> + '_ {
-    let listeners = tracker.listeners().enumerate().map(move |(index, (netns, local, process))| {
-        let address = match local.address {
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        ExistingSocket {
-            time: now,
-            cookie: SocketCookie(index as u64),
-            state: tracer_core::event::TcpState::Listen,
-            state_age: None,
-            local,
-            remote: tracer_core::event::Endpoint { address, port: 0 },
-            process,
-            netns,
-            cgroup_id: None,
-            info: None,
-            interface: None,
-        }
-    });
-    let connections = tracker.connections().map(move |(socket, connection)| ExistingSocket {
-        time: now,
-        // The table identifies a dumped socket by the complement of its cookie. The complement of the identity
-        // therefore restores it, and the next transition finds the connection.
-        cookie: SocketCookie(!socket.0),
-        state: connection.state(),
-        state_age: connection.history.since().map(|since| now.since(since)),
-        local: connection.local,
-        remote: connection.remote,
-        process: connection.owner.process,
-        netns: connection.netns,
-        cgroup_id: connection.cgroup_id,
-        info: None,
-        interface: connection.interface.map(NonZeroU32::get),
-    });
-    listeners.chain(connections)
 }

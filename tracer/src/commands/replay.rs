@@ -15,7 +15,7 @@ use tracer_core::{
 use crate::{
     cli::Shared,
     commands::messages,
-    recording::Header,
+    recording::{FrozenBy, Header},
     report::utc,
     sources::{Origin, Polled, Source, recording::RecordingSource},
 };
@@ -53,6 +53,18 @@ impl Replay {
             escape(header.host.mode.as_bytes()),
             utc(header.started, header.clock)
         )
+    }
+
+    /// Returns the line that says why a flight recorder wrote the file; none for any other recording.
+    pub(super) fn frozen(header: &Header) -> Option<String> {
+        let FrozenBy { cause, measured, time } = header.frozen_by.as_ref()?;
+        let measured = measured.as_ref().map(|measured| format!(" ({measured})")).unwrap_or_default();
+        Some(format!(
+            "frozen {} by {}{}",
+            utc(*time, header.clock),
+            escape(cause.as_bytes()),
+            escape(measured.as_bytes())
+        ))
     }
 
     fn report_progress(&mut self) {

@@ -3,6 +3,8 @@
 //! The thread `trace` reads and counts events; the main thread serves HTTP. They share only snapshots of the counts,
 //! which the tracing thread publishes on request. So no client can delay tracing.
 
+mod flight;
+
 use std::{
     path::Path,
     sync::Arc,
@@ -36,7 +38,8 @@ use crate::{
         WrongUsage, error_text,
         input::{Input, Privileges},
     },
-    event_loop::EventLoop,
+    event_loop::{EventLoop, Finished},
+    flight_recorder::{FreezeHandle, WithFlightRecorder},
     host::Visibility,
     report::Palette,
     sources::{
@@ -64,6 +67,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         if let Some(path) = &arguments.web_config {
             reread(path).map_err(WrongUsage::of)?;
         }
+        flight::files(arguments)?;
         if !shared.quiet {
             stderr_line!("the configuration is valid");
         }
@@ -82,7 +86,9 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     } else {
         ListenerScan::default()
     };
+    let flight = flight::Flight::prepare(shared, arguments);
     let mut input = Input::open(shared, Privileges::Dropped)?;
+    let files = flight::files(arguments)?;
     if let Some(path) = &arguments.web_config
         && let Err(error) = reread(path)
     {
@@ -96,7 +102,8 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     // Before the start is announced, because a user may then send a signal.
     let signals = {
         let _guard = runtime.enter();
-        Signals::new().context("the signal handlers could not be set up")?
+        Signals::new(flight.as_ref().map(|flight| flight.handle.clone()))
+            .context("the signal handlers could not be set up")?
     };
     for line in &input.announcement {
         tracing::info!("{line}");
@@ -108,6 +115,11 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         drops: observed_drops(&origin.host),
         resets: origin.host.has_hook(Hook::ResetSent.name()),
     };
+    let freeze = signals.freeze.clone();
+    let flight = flight.zip(files);
+    let flight =
+        flight.map(|(flight, files)| flight.recorder(arguments, thresholds(arguments), files, &origin));
+    let flight = flight.transpose().context("the flight recorder could not be started")?;
     let recorder = Recorder::new(RecorderOptions {
         thresholds: thresholds(arguments),
         limits: LabelLimits {
@@ -119,6 +131,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
     let overview = (!arguments.no_page).then(|| OverviewRecorder::new(thresholds(arguments)));
     let (snapshots, publisher) = channel();
     let consumer = MetricsConsumer::new(recorder, overview, publisher);
+    let consumer = WithFlightRecorder::new(consumer, flight);
     let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer)
         .context("the thread that reads events could not be started")?;
     // The tracing thread has inherited the priority; this thread returns to its own.
@@ -129,6 +142,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         host: origin.host.name,
         clock: origin.clock,
         names: arguments.page_host.clone(),
+        freeze,
     });
     let site = Site::new(snapshots, agent, started, listener_scan, page);
     let ended = runtime.block_on(serve(shared, arguments, bound, web, site, signals, &mut event_loop));
@@ -207,6 +221,7 @@ async fn serve(
             _ = signals.terminate.recv() => break Ok(()),
             _ = signals.interrupt.recv() => break Ok(()),
             _ = signals.hangup.recv() => reload(arguments, &web),
+            _ = signals.user.recv() => flight::on_signal(signals.freeze.as_ref()),
             () = &mut duration => break Ok(()),
             () = event_loop.ended(), if !over => {
                 if live {
@@ -246,14 +261,20 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// SIGUSR1, which writes a file of the flight recorder.
+    user: Signal,
+    /// The flight recorder; none without `--ring`.
+    freeze: Option<FreezeHandle>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(freeze: Option<FreezeHandle>) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+            freeze,
         })
     }
 }

@@ -9,7 +9,8 @@ use tracer_core::lifecycle::TrackerOptions;
 use crate::{
     cli::Shared,
     commands::input::{Input, Privileges},
-    event_loop::{Consumer, EventLoop, RunError},
+    event_loop::{Consumer, EventLoop, Finished, RunError},
+    flight_recorder::FreezeHandle,
     sources::{Origin, live::Hook, observed_drops},
 };
 
@@ -54,6 +55,20 @@ pub(super) fn trace_creating_files<C: Consumer>(
     run(shared, Input::open(shared, Privileges::ToCreateFiles)?, consumer)
 }
 
+/// Like [`trace_creating_files`], for a flight recorder: SIGUSR1 asks for a file instead of ending the run.
+///
+/// `announcement` is a further line to print at the start.
+pub(super) fn trace_for_flight_recorder<C: Consumer>(
+    shared: &Shared,
+    announcement: Option<String>,
+    freeze: &FreezeHandle,
+    consumer: impl FnOnce(Origin) -> anyhow::Result<C>,
+) -> anyhow::Result<()> {
+    let mut input = Input::open(shared, Privileges::ToCreateFiles)?;
+    input.announcement.extend(announcement);
+    run_with_requests(shared, input, Some(freeze), consumer).map(|_| ())
+}
+
 /// Like [`trace`], with an open input.
 pub(super) fn run<C: Consumer>(
     shared: &Shared,
@@ -66,17 +81,39 @@ pub(super) fn run<C: Consumer>(
 /// Like [`run`]. Returns false if a signal ended the run.
 pub(super) fn run_to_end<C: Consumer>(
     shared: &Shared,
-    mut input: Input,
+    input: Input,
     consumer: impl FnOnce(Origin) -> C,
+) -> anyhow::Result<bool> {
+    run_with_requests(shared, input, None, |origin| Ok(consumer(origin)))
+}
+
+/// Asks for a file at each signal. Never returns.
+async fn freeze_at(signal: Option<&mut Signal>, freeze: Option<&FreezeHandle>) {
+    if let (Some(signal), Some(freeze)) = (signal, freeze) {
+        while signal.recv().await.is_some() {
+            freeze.signal();
+        }
+    }
+    std::future::pending().await
+}
+
+/// Like [`run_to_end`]. With `freeze`, SIGUSR1 does not end the run.
+fn run_with_requests<C: Consumer>(
+    shared: &Shared,
+    mut input: Input,
+    freeze: Option<&FreezeHandle>,
+    consumer: impl FnOnce(Origin) -> anyhow::Result<C>,
 ) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the signal handler could not be started")?;
     // Before the start is announced, because a user may then send a signal.
-    let mut signals = {
+    let asking = freeze.map(|_| SignalKind::user_defined1());
+    let (mut signals, mut asking_signal) = {
         let _guard = runtime.enter();
-        ENDING.into_iter().map(|kind| signal(kind())).collect::<io::Result<Vec<_>>>()?
+        let ending = ENDING.into_iter().map(|kind| kind()).filter(|kind| Some(*kind) != asking);
+        (ending.map(signal).collect::<io::Result<Vec<_>>>()?, asking.map(signal).transpose()?)
     };
     if !shared.quiet {
         for line in &input.announcement {
@@ -90,7 +127,7 @@ pub(super) fn run_to_end<C: Consumer>(
         drops: observed_drops(&origin.host),
         resets: origin.host.has_hook(Hook::ResetSent.name()),
     };
-    let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer(origin))
+    let mut event_loop = EventLoop::start(input.source, input.stop, options, consumer(origin)?)
         .context("the thread that reads events could not be started")?;
     // The tracing thread has inherited the priority; this thread returns to its own.
     drop(input.priority);
@@ -104,6 +141,7 @@ pub(super) fn run_to_end<C: Consumer>(
         };
         tokio::select! {
             () = any_of(&mut signals) => false,
+            () = freeze_at(asking_signal.as_mut(), freeze) => false,
             () = duration => true,
             () = event_loop.ended() => true,
         }

@@ -10,11 +10,10 @@ mod format;
 pub mod reader;
 mod writer;
 
-pub use format::{COLUMNS, Column, ColumnType, Header, HeaderError, Kind, arrow_schema};
+pub use format::{COLUMNS, Column, ColumnType, FrozenBy, Header, HeaderError, Kind, arrow_schema};
 pub(crate) use format::{from_utc, to_utc};
-pub(crate) use writer::create_new;
 pub use writer::{BATCH_ROWS, Writer};
-pub(crate) use writer::{Output, Rotation, Target};
+pub(crate) use writer::{Output, Rotation, Target, create_new, write_open_sockets};
 
 /// The version of the format. A reader accepts this version and earlier ones. New columns and metadata do not change
 /// the version.

@@ -9,7 +9,7 @@ pub mod sock_diag;
 use std::io;
 
 use tracer_core::{
-    event::{ClockOffset, Event, Nanos, SourceCounts},
+    event::{ClockOffset, Event, Nanos, SourceCounts, Timestamp},
     lifecycle::{ObservedDrops, TimeWaitModel},
 };
 
@@ -17,6 +17,7 @@ pub use coverage::Coverage;
 
 use crate::{
     host::{CgroupResolver, HostNames},
+    recording::Header,
     sources::live::Hook,
 };
 
@@ -73,6 +74,29 @@ pub struct Origin {
     pub resolver: CgroupResolver,
     /// The names of the host, its kernel and the tracing mode.
     pub host: HostNames,
+}
+
+impl Origin {
+    /// Returns the header of a new recording of this host that starts at a time, with a run id of its own.
+    pub(crate) fn recording_header(&self, started: Timestamp) -> Header {
+        Header {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            wire_version: tracer_ebpf::WIRE_VERSION,
+            host: self.host.clone(),
+            clock: self.clock,
+            time_wait: self.time_wait,
+            started,
+            run: new_run(),
+            part: 1,
+            frozen_by: None,
+        }
+    }
+}
+
+/// Returns a random id for the files of a run.
+pub(crate) fn new_run() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    format!("{:016x}", RandomState::new().hash_one(crate::host::now()))
 }
 
 /// Returns which drops the hooks of a traced host observe.

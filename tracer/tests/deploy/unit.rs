@@ -62,7 +62,9 @@ fn every_commented_setting_of_the_example_is_valid() {
         fs::write(folder.path().join(name), text).unwrap();
     }
     let file = folder.path().join("whole.toml");
-    fs::write(&file, whole.replace("/etc/tcptrace-bpf", folder.path().to_str().unwrap())).unwrap();
+    let folders = ["/etc/tcptrace-bpf", "/var/lib/tcptrace-bpf"];
+    let here = |text: String, folder_of: &&str| text.replace(*folder_of, folder.path().to_str().unwrap());
+    fs::write(&file, folders.iter().fold(whole, here)).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_tcptrace-bpf"))
         .args(["serve", "--check", "--config"])
         .arg(&file)

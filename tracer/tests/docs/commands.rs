@@ -112,6 +112,20 @@ fn misdescribed(name: &str, option: &clap::Arg, row: &[String]) -> Option<String
     None
 }
 
+/// Returns a command line up to a pipe, a redirection or a comment, without its quotes. No quoted text has a space.
+fn command_line(line: &str) -> String {
+    let mut quoted = false;
+    let mut own = String::new();
+    for character in line.chars() {
+        match character {
+            '\'' => quoted = !quoted,
+            '|' | '>' | '#' if !quoted => break,
+            other => own.push(other),
+        }
+    }
+    own
+}
+
 #[test]
 fn documented_command_lines_parse() {
     let mut count = 0;
@@ -120,7 +134,7 @@ fn documented_command_lines_parse() {
             let Some(line) = line.trim_start_matches("$ ").strip_prefix("sudo tcptrace-bpf") else {
                 continue;
             };
-            let own = line.split(['|', '>', '#']).next().unwrap();
+            let own = command_line(line);
             let arguments = ["tcptrace-bpf"].into_iter().chain(own.split_whitespace());
             match Cli::read(arguments.map(OsString::from), |_| None) {
                 Ok(cli) => cli.check().unwrap_or_else(|error| panic!("{name}: {line}: {error}")),

@@ -118,6 +118,7 @@ fn sample(count: u64, batch: usize) -> Vec<u8> {
         started: Timestamp(0),
         run: "run".into(),
         part: 1,
+        frozen_by: None,
     };
     let mut resolver = CgroupResolver::recorded(RecordedCgroups::default());
     let mut writer = Writer::new(Vec::new(), &header).expect("memory takes all");

@@ -30,6 +30,7 @@ pub(crate) fn header() -> Header {
         started: Timestamp(1_000),
         run: "run".into(),
         part: 1,
+        frozen_by: None,
     }
 }
 

@@ -10,16 +10,19 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tokio::sync::Mutex;
 use tracer_core::event::ClockOffset;
 
-use crate::agent::{
-    http::{host_check::HostCheck, pages::Site},
-    metrics::Figures,
-    overview::{ApiError, Facet, Inputs, openapi, overview},
-    publisher::Counts,
+use crate::{
+    agent::{
+        http::{freeze_api, host_check::HostCheck, pages::Site},
+        metrics::Figures,
+        overview::{ApiError, Facet, Inputs, openapi, overview},
+        publisher::Counts,
+    },
+    flight_recorder::FreezeHandle,
 };
 
 const INDEX: &str = include_str!("page/index.html");
@@ -40,11 +43,13 @@ pub(crate) struct PageOptions {
     pub(crate) clock: ClockOffset,
     /// Further permitted names in the Host header.
     pub(crate) names: Vec<String>,
+    /// Asks the flight recorder for a file; none without one.
+    pub(crate) freeze: Option<FreezeHandle>,
 }
 
 /// The page's state.
 pub(super) struct PageState {
-    options: PageOptions,
+    pub(super) options: PageOptions,
     hosts: HostCheck,
     /// The latest counts. Locked while a document is made, so there is one at a time.
     latest: Mutex<Option<(Instant, Counts, Figures)>>,
@@ -69,6 +74,7 @@ pub(super) fn router(site: &Site) -> Router<Site> {
         .route("/page.css", file("text/css; charset=utf-8", STYLE))
         .route("/api/v1/overview", get(api))
         .route("/api/v1/openapi.json", get(description))
+        .route("/api/v1/freeze", post(freeze_api::freeze))
         .layer(middleware::from_fn_with_state(site.clone(), protect))
 }
 
@@ -92,7 +98,8 @@ async fn protect(State(site): State<Site>, request: Request, next: Next) -> Resp
     response
 }
 
-fn error(status: StatusCode, text: &str) -> Response {
+/// Returns an error as a JSON document.
+pub(super) fn error(status: StatusCode, text: &str) -> Response {
     (status, Json(ApiError { error: text.to_owned() })).into_response()
 }
 

@@ -286,9 +286,22 @@ pub struct ApiError {
     pub error: String,
 }
 
+/// A recording that the flight recorder wrote.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FrozenFile {
+    /// Path of the file on this host
+    pub file: String,
+    /// Its size, bytes
+    pub bytes: u64,
+    /// The start of its events, RFC 3339 in UTC
+    pub from: String,
+    /// The end of its events: the time of the request
+    pub until: String,
+}
+
 /// The paths of the API, for the description only.
 mod paths {
-    use super::{ApiError, Overview};
+    use super::{ApiError, FrozenFile, Overview};
 
     /// What TCP does on this host: now, and in the last hour
     ///
@@ -310,6 +323,25 @@ mod paths {
     )]
     #[expect(dead_code, reason = "carries the description")]
     pub(super) fn overview() {}
+
+    /// Write the last events to a file (`--ring`)
+    ///
+    /// The answer follows when the file is on the disk. A request with the Origin of another site is refused.
+    #[utoipa::path(
+        post,
+        path = "/api/v1/freeze",
+        responses(
+            (status = 200, body = FrozenFile, description = "The file"),
+            (status = 403, body = ApiError, description = "A page of another site sent the request"),
+            (status = 409, body = ApiError, description = "There is no flight recorder"),
+            (status = 421, body = String, description = "The Host header names another host"),
+            (status = 500, body = ApiError, description = "The file could not be written"),
+            (status = 503, body = ApiError, description = "Another file is being written"),
+            (status = 504, body = ApiError, description = "The file is still being written"),
+        )
+    )]
+    #[expect(dead_code, reason = "carries the description")]
+    pub(super) fn freeze() {}
 }
 
 #[derive(OpenApi)]
@@ -320,7 +352,7 @@ mod paths {
         version = "1",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
-    paths(paths::overview)
+    paths(paths::overview, paths::freeze)
 )]
 struct Api;
 

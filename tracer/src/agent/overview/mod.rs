@@ -18,7 +18,7 @@ mod minute;
 mod recorder;
 mod view;
 
-pub use document::{ApiError, Overview, openapi};
+pub use document::{ApiError, FrozenFile, Overview, openapi};
 pub use facet::{Facet, FilterError};
 pub use recorder::{OverviewRecorder, OverviewSnapshot};
 pub use view::{Inputs, overview};

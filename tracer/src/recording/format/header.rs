@@ -8,6 +8,17 @@ use tracer_core::{
 
 use crate::{host::HostNames, recording::FORMAT_VERSION};
 
+/// Why a flight recorder wrote a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenBy {
+    /// The condition that held, such as `handshake_p99>1s`; `SIGUSR1` or `HTTP` for a request.
+    pub cause: String,
+    /// The value above the limit of the condition, for people; none for a request.
+    pub measured: Option<String>,
+    /// The time of the trigger. The file has the events before it.
+    pub time: Timestamp,
+}
+
 /// The origin of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -27,6 +38,8 @@ pub struct Header {
     pub run: String,
     /// The number of this file in the run, from 1.
     pub part: u32,
+    /// Why a flight recorder wrote the file; none for any other recording.
+    pub frozen_by: Option<FrozenBy>,
 }
 
 /// Why metadata is not that of a recording.
@@ -65,29 +78,53 @@ const RUN: &str = "tcptrace.run";
 const PART: &str = "tcptrace.part";
 /// Absent in files of earlier versions.
 const HOOKS: &str = "tcptrace.hooks";
+/// Only in files of a flight recorder, as the next two.
+const FROZEN_BY: &str = "tcptrace.frozen_by";
+const FROZEN_VALUE: &str = "tcptrace.frozen_value";
+const FROZEN_AT: &str = "tcptrace.frozen_monotonic_ns";
 
 impl Header {
     /// The keys of the metadata, in the order of the documentation.
-    pub const KEYS: [&'static str; 12] =
-        [FORMAT, TOOL, WIRE, HOST, KERNEL, MODE, CLOCK, FIN_TIMEOUT, STARTED, RUN, PART, HOOKS];
+    pub const KEYS: [&'static str; 15] = [
+        FORMAT,
+        TOOL,
+        WIRE,
+        HOST,
+        KERNEL,
+        MODE,
+        CLOCK,
+        FIN_TIMEOUT,
+        STARTED,
+        RUN,
+        PART,
+        HOOKS,
+        FROZEN_BY,
+        FROZEN_VALUE,
+        FROZEN_AT,
+    ];
 
     /// Encodes the header as metadata of a schema.
     pub fn to_metadata(&self) -> Metadata {
+        let frozen_by = self.frozen_by.as_ref();
         let values = [
-            FORMAT_VERSION.to_string(),
-            self.tool_version.clone(),
-            self.wire_version.to_string(),
-            self.host.name.clone(),
-            self.host.kernel.clone(),
-            self.host.mode.clone(),
-            self.clock.to_utc_ns.to_string(),
-            self.time_wait.fin_timeout.0.to_string(),
-            self.started.0.to_string(),
-            self.run.clone(),
-            self.part.to_string(),
-            self.host.hooks.clone(),
+            Some(FORMAT_VERSION.to_string()),
+            Some(self.tool_version.clone()),
+            Some(self.wire_version.to_string()),
+            Some(self.host.name.clone()),
+            Some(self.host.kernel.clone()),
+            Some(self.host.mode.clone()),
+            Some(self.clock.to_utc_ns.to_string()),
+            Some(self.time_wait.fin_timeout.0.to_string()),
+            Some(self.started.0.to_string()),
+            Some(self.run.clone()),
+            Some(self.part.to_string()),
+            Some(self.host.hooks.clone()),
+            frozen_by.map(|by| by.cause.clone()),
+            frozen_by.and_then(|by| by.measured.clone()),
+            frozen_by.map(|by| by.time.0.to_string()),
         ];
-        Self::KEYS.iter().map(|key| (*key).to_owned()).zip(values).collect()
+        let pairs = Self::KEYS.iter().zip(values);
+        pairs.filter_map(|(key, value)| Some(((*key).to_owned(), value?))).collect()
     }
 
     /// Decodes the metadata of a schema.
@@ -114,6 +151,14 @@ impl Header {
             started: Timestamp(number(metadata, STARTED)?),
             run: text(metadata, RUN)?,
             part: number(metadata, PART)?,
+            frozen_by: match metadata.get(FROZEN_BY) {
+                None => None,
+                Some(cause) => Some(FrozenBy {
+                    cause: cause.clone(),
+                    measured: metadata.get(FROZEN_VALUE).cloned(),
+                    time: Timestamp(number(metadata, FROZEN_AT)?),
+                }),
+            },
         })
     }
 }
@@ -148,12 +193,18 @@ mod tests {
             started: Timestamp(u64::MAX),
             run: "r".into(),
             part: 2,
+            frozen_by: None,
         }
     }
 
     #[test]
     fn metadata_round_trips() {
         assert_eq!(Header::from_metadata(&header().to_metadata()), Ok(header()));
+        for measured in [None, Some("3.02s over 24 handshakes".to_owned())] {
+            let by = FrozenBy { cause: "handshake_p99>1s".into(), measured, time: Timestamp(9) };
+            let frozen = Header { frozen_by: Some(by), ..header() };
+            assert_eq!(Header::from_metadata(&frozen.to_metadata()), Ok(frozen));
+        }
     }
 
     #[test]

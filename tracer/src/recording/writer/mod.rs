@@ -6,12 +6,14 @@ mod columns;
 mod compression;
 mod info;
 mod interner;
+mod open_sockets;
 mod owners;
 mod sparse;
 mod synced;
 mod target;
 mod validity;
 
+pub(crate) use open_sockets::write_open_sockets;
 pub(crate) use target::{Output, Rotation, Target, create_new};
 
 use std::io::{self, Write};
@@ -110,6 +112,24 @@ impl<W: Write> Writer<W> {
             self.columns.counts(self.last_time, counts);
         }
         self.write_batch()
+    }
+
+    /// Returns the file.
+    pub(crate) fn file_mut(&mut self) -> &mut W {
+        &mut self.file
+    }
+
+    /// Writes batches that another writer has encoded.
+    ///
+    /// The first of them, and the first after them, must have all dictionaries: each is the first batch of its writer.
+    ///
+    /// # Errors
+    ///
+    /// When the write fails.
+    pub(crate) fn append_encoded(&mut self, batches: &[u8]) -> io::Result<()> {
+        self.file.write_all(batches)?;
+        self.bytes += batches.len() as u64;
+        Ok(())
     }
 
     /// Writes the pending rows, the final counts and the end marker.
