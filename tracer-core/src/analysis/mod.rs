@@ -5,6 +5,7 @@
 
 mod attempt;
 mod compare;
+mod connection_readings;
 mod group_key;
 mod handshakes;
 mod histogram;
@@ -19,6 +20,9 @@ pub use attempt::{HandshakeAttempt, HandshakeOutcome, TimeSplit};
 pub use compare::{
     ComparePeriod, CompareReport, ComparedGroup, MAX_COMPARED_GROUPS, MAX_COMPARED_SAMPLES, MIN_SHIFT,
     MIN_SHIFT_PERCENT, Measure, PeriodShare, SIGNIFICANCE, Shift, Verdict,
+};
+pub use connection_readings::{
+    ByteRates, ConnectionCounters, ConnectionDump, ConnectionReading, ConnectionReadings, ConnectionSnapshot,
 };
 pub use group_key::{GroupKey, HandshakesBy};
 pub use handshakes::{GroupReport, HandshakeReport, HandshakeStats, Handshakes, HandshakesOptions};

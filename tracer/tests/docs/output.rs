@@ -9,6 +9,7 @@ use tcptrace_bpf::{
         GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
         ListenerRow, Row, ShiftRow, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle, TransitionRow,
     },
+    top::SavedView,
 };
 use tracer_core::{
     event::{Nanos, SourceCounts, TcpState},
@@ -21,11 +22,15 @@ use crate::{
 };
 
 /// Sections of docs/output.md and the fields of their tables.
-fn field_tables() -> [(&'static str, &'static [Field]); 16] {
+fn field_tables() -> [(&'static str, &'static [Field]); 25] {
     let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
         FieldKind::List(fields) => Some(fields),
         _ => None,
     });
+    let list = |name: &str| match SavedView::FIELDS.iter().find(|field| field.name == name).map(|it| it.kind) {
+        Some(FieldKind::List(fields)) => fields,
+        other => panic!("{name}: {other:?}"),
+    };
     [
         ("`connection`", ConnectionRow::FIELDS),
         ("States", states.expect("a connection has states")),
@@ -43,6 +48,15 @@ fn field_tables() -> [(&'static str, &'static [Field]); 16] {
         ("`listener_drops`", ListenerDropsRow::FIELDS),
         ("`stuck_group`", GroupRow::FIELDS),
         ("`stuck`", StuckRow::FIELDS),
+        ("`top`", SavedView::FIELDS),
+        ("`tables`", list("tables")),
+        ("`states`", list("states")),
+        ("`edges`", list("edges")),
+        ("`connections` and `stuck`", list("connections")),
+        ("`owners`", list("owners")),
+        ("`handshake_groups`", list("handshake_groups")),
+        ("`handshake_slow` in `top`", list("handshake_slow")),
+        ("`listeners`", list("listeners")),
     ]
 }
 
