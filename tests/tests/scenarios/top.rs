@@ -41,7 +41,8 @@ fn connections_can_be_searched_and_opened() {
     assert!(screen.contains("ESTABLISHED") && screen.contains("CLOSE_WAIT"), "{screen}");
     pty.type_keys("2");
     let screen = pty.wait_for("Connections: 6");
-    assert!(screen.contains(&format!("{} (", own_name())), "{screen}");
+    // A long name is shortened.
+    assert!(screen.contains(&own_name()[..8]), "{screen}");
     let port = sockets::port(&pairs[0].client);
     pty.type_keys(&format!("/:{port}\r"));
     pty.wait_for("Connections: 2");
@@ -97,7 +98,8 @@ fn bytes_are_shown_and_the_view_is_saved() {
     assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     let view: TopView = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     assert_eq!((view.r#type.as_str(), view.tab.as_str()), ("top", "connections"));
-    assert_eq!((view.open_connections, view.matching_connections, view.unread_connections), (2, 2, 0));
+    assert!(view.open_connections >= 2, "those of other namespaces included: {}", view.open_connections);
+    assert_eq!((view.matching_connections, view.unread_connections), (2, 0));
     let [client, server] = &view.connections[..] else { panic!("{view:#?}") };
     assert_eq!((client.local_port, server.remote_port), (Some(port), Some(port)));
     assert_eq!((client.bytes_sent, client.bytes_received), (Some(5000), Some(0)));
@@ -127,9 +129,9 @@ fn rates_are_the_difference_of_two_readings() {
         sockets::send(&pair.client, &[7; 1000]);
         sockets::receive(&pair.server, 1000);
         let screen = pty.text();
-        let row = screen.lines().find(|line| line.contains(own_name().as_str()))?;
+        let row = screen.lines().find(|line| line.contains(&own_name()[..8]))?;
         // Process, connections, bytes sent and received per second.
-        let rates: Vec<&str> = row.split(&['│', ' ']).filter(|it| it.ends_with(['B', 'K', 'M'])).collect();
+        let rates: Vec<&str> = row.split(['│', ' ']).filter(|it| it.ends_with(['B', 'K', 'M'])).collect();
         let [sent, received] = rates[..] else { return None };
         (sent == received && sent != "0B").then_some(())
     });
