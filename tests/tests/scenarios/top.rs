@@ -93,7 +93,8 @@ fn bytes_are_shown_and_the_view_is_saved() {
     pty.type_keys("\r");
     pty.type_keys("w");
     pty.wait_for("saved tcptrace-bpf-top-");
-    let files: Vec<_> = fs::read_dir(&folder).expect("the folder exists").map(|it| it.unwrap().path()).collect();
+    let files: Vec<_> =
+        fs::read_dir(&folder).expect("the folder exists").map(|it| it.unwrap().path()).collect();
     let [file] = &files[..] else { panic!("{files:?}") };
     assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     let view: TopView = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();

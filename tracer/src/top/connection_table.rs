@@ -207,7 +207,12 @@ fn is_suspicious(state: TcpState) -> bool {
 mod tests {
     use super::*;
 
-    fn titles(width: u16, content: (u16, u16, u16), sort: Sort, reads_bytes: bool) -> (Vec<&'static str>, Widths) {
+    fn titles(
+        width: u16,
+        content: (u16, u16, u16),
+        sort: Sort,
+        reads_bytes: bool,
+    ) -> (Vec<&'static str>, Widths) {
         let (process, local, remote) = content;
         let columns = Columns::new(width, &Widths { process, local, remote }, sort, reads_bytes);
         let used: u16 = columns.shown.iter().map(|column| column.width() + 1).sum();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tracer_core::{
     analysis::{
         ConnectionReadings, Edge, GroupKey, GroupReport, HandshakeAttempt, Handshakes, HandshakesBy,
-        HandshakesOptions, ListenAddress, ListenerActivity, ListenerDump, ListenerHandshakes, ListenerProcesses,
-        LiveCounts, StateGraph,
+        HandshakesOptions, ListenAddress, ListenerActivity, ListenerDump, ListenerHandshakes,
+        ListenerProcesses, LiveCounts, StateGraph,
     },
     event::{Event, SourceCounts, TcpState, Timestamp},
     lifecycle::{Age, Observation, Thresholds, Tracker},
@@ -219,16 +219,11 @@ impl Model {
     }
 
     fn edges(&mut self, now: Timestamp) -> Vec<EdgeLine> {
-        let counts: Vec<(Edge, u64)> =
-            self.graph.edges().map(|(edge, stats)| (edge, stats.count)).collect();
+        let counts: Vec<(Edge, u64)> = self.graph.edges().map(|(edge, stats)| (edge, stats.count)).collect();
         let rates = self.edge_rates.update(now, counts.iter().copied().collect());
         let mut edges: Vec<EdgeLine> = counts
             .into_iter()
-            .map(|(edge, count)| EdgeLine {
-                edge,
-                count,
-                per_second: rates.get(&edge).copied().unwrap_or(0),
-            })
+            .map(|(edge, count)| EdgeLine { edge, count, per_second: rates.get(&edge).copied().unwrap_or(0) })
             .collect();
         edges.sort_by_key(|line| line.edge);
         edges

@@ -36,12 +36,9 @@ impl Owners {
         let owned = match self.0.entry(process.map(|process| (process.comm, process.pid))) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if count >= MAX_OWNERS => return,
-            Entry::Vacant(entry) => entry.insert(Owned {
-                process,
-                states: BTreeMap::new(),
-                sent_rate: None,
-                received_rate: None,
-            }),
+            Entry::Vacant(entry) => {
+                entry.insert(Owned { process, states: BTreeMap::new(), sent_rate: None, received_rate: None })
+            }
         };
         *owned.states.entry(connection.state()).or_default() += 1;
         if let Some(rates) = reading.and_then(|reading| reading.rates) {

@@ -101,9 +101,15 @@ impl Tab {
                 Sort::Handshake,
             ],
             Self::Owners => &[Sort::Connections, Sort::Process, Sort::SentRate, Sort::ReceivedRate],
-            Self::Handshakes => {
-                &[Sort::Worst, Sort::Group, Sort::Count, Sort::Rate, Sort::Failed, Sort::Resent, Sort::Handshake]
-            }
+            Self::Handshakes => &[
+                Sort::Worst,
+                Sort::Group,
+                Sort::Count,
+                Sort::Rate,
+                Sort::Failed,
+                Sort::Resent,
+                Sort::Handshake,
+            ],
             Self::Listeners => &[
                 Sort::Worst,
                 Sort::Local,

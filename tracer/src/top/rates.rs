@@ -54,7 +54,11 @@ impl<K: Clone + Eq + Hash> Rates<K> {
 mod tests {
     use super::*;
 
-    fn rate(rates: &mut Rates<&'static str>, millis: u64, counts: &[(&'static str, u64)]) -> Vec<Option<u64>> {
+    fn rate(
+        rates: &mut Rates<&'static str>,
+        millis: u64,
+        counts: &[(&'static str, u64)],
+    ) -> Vec<Option<u64>> {
         let now = Timestamp(1_000_000_000 + millis * 1_000_000);
         let found = rates.update(now, counts.iter().copied().collect());
         counts.iter().map(|(key, _)| found.get(key).copied()).collect()

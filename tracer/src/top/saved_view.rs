@@ -9,12 +9,12 @@ use tracer_core::{
 
 use crate::{
     report::{
-        ProcessName, Rfc3339, fields::fields, json_line, known_address, known_port, microseconds, network_type,
-        rfc3339,
+        ProcessName, Rfc3339, fields::fields, json_line, known_address, known_port, microseconds,
+        network_type, rfc3339,
     },
     top::{
-        ConnectionLine, EdgeLine, HandshakeLine, ListenerLine, OwnerLine, Queries, Screen, Settings, StateLine,
-        Tab,
+        ConnectionLine, EdgeLine, HandshakeLine, ListenerLine, OwnerLine, Queries, Screen, Settings,
+        StateLine, Tab,
     },
 };
 

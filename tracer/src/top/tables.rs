@@ -14,9 +14,7 @@ use tracer_core::{
 
 use crate::{
     report::{bytes_text, counted, duration_text, endpoint_text},
-    top::{
-        ConnectionLine, Query, Screen, Settings, Sort, Tab, Theme, connection_table::connections,
-    },
+    top::{ConnectionLine, Query, Screen, Settings, Sort, Tab, Theme, connection_table::connections},
 };
 
 /// From this width on, a table of groups shows every column.
@@ -83,7 +81,9 @@ fn title(tab: Tab, screen: &Screen) -> String {
 
 /// Adds how old the bytes and round-trip times of these lines are, and how many connections are not read.
 fn with_reading_age(title: String, screen: &Screen, lines: &[ConnectionLine]) -> String {
-    let Some(read_at) = lines.iter().filter_map(|line| Some(line.reading?.read_at)).min() else { return title };
+    let Some(read_at) = lines.iter().filter_map(|line| Some(line.reading?.read_at)).min() else {
+        return title;
+    };
     let age = rough_duration_text(screen.now.since(read_at));
     let unread = match screen.unread_connections {
         0 => String::new(),
@@ -196,7 +196,10 @@ fn listeners(width: u16, screen: &Screen, query: &Query, theme: Theme) -> Table<
 
 /// Returns the titles and widths of the shown columns: the first and the last with text, the others with numbers. The last
 /// takes the rest of the width.
-fn head_of(columns: &[(bool, &'static str, u16)], last: &'static str) -> (Vec<Cell<'static>>, Vec<Constraint>) {
+fn head_of(
+    columns: &[(bool, &'static str, u16)],
+    last: &'static str,
+) -> (Vec<Cell<'static>>, Vec<Constraint>) {
     let shown = columns.iter().filter(|(is_shown, ..)| *is_shown).enumerate();
     let titles = shown.clone().map(|(index, (_, title, _))| match index {
         0 => Cell::from(*title),

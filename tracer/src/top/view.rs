@@ -137,9 +137,7 @@ fn foot(settings: &Settings, has_table: bool, theme: Theme) -> Line<'static> {
     }
     let of_table = match settings.tab {
         _ if !has_table => "Tab next tab  ",
-        Tab::Diagram | Tab::Connections | Tab::Stuck => {
-            "Enter open  / find  s sort  r reverse  f state  "
-        }
+        Tab::Diagram | Tab::Connections | Tab::Stuck => "Enter open  / find  s sort  r reverse  f state  ",
         Tab::Owners => "Enter list  / find  s sort  r reverse  f state  ",
         Tab::Handshakes | Tab::Listeners => "Enter list  / find  s sort  r reverse  ",
     };

@@ -27,7 +27,8 @@ fn field_tables() -> [(&'static str, &'static [Field]); 25] {
         FieldKind::List(fields) => Some(fields),
         _ => None,
     });
-    let list = |name: &str| match SavedView::FIELDS.iter().find(|field| field.name == name).map(|it| it.kind) {
+    let list = |name: &str| match SavedView::FIELDS.iter().find(|field| field.name == name).map(|it| it.kind)
+    {
         Some(FieldKind::List(fields)) => fields,
         other => panic!("{name}: {other:?}"),
     };

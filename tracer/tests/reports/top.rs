@@ -9,8 +9,8 @@ use tcptrace_bpf::{
     host::{Cgroup, CgroupResolver, CgroupSubtree, PodNames, RecordedCgroups},
     report::{ConnectionCgroups, Filter},
     top::{
-        ConnectionLine, EdgeLine, Effect, Model, Query, Regions, SavedView, Screen, Settings, Sort, Tab, Theme,
-        apply, draw,
+        ConnectionLine, EdgeLine, Effect, Model, Query, Regions, SavedView, Screen, Settings, Sort, Tab,
+        Theme, apply, draw,
     },
 };
 use tracer_core::{
@@ -19,8 +19,8 @@ use tracer_core::{
         ListenerSnapshot,
     },
     event::{
-        AcceptQueue, ClockOffset, ConnKey, Endpoint, Event as TcpEvent, ExistingSocket, Micros, Nanos, Netns, SocketCookie,
-        SourceCounts, TcpState, Timestamp,
+        AcceptQueue, ClockOffset, ConnKey, Endpoint, Event as TcpEvent, ExistingSocket, Micros, Nanos, Netns,
+        SocketCookie, SourceCounts, TcpState, Timestamp,
     },
     lifecycle::{Tracker, TrackerOptions},
 };
@@ -208,9 +208,8 @@ fn connections_are_sorted_searched_and_filtered() {
     assert_eq!(states(&reversed)[0], TcpState::CloseWait);
     let only = asking(Tab::Connections, |query| query.state = Some(TcpState::SynSent));
     assert_eq!(states(&only), [TcpState::SynSent]);
-    let search = |text: &str| {
-        screen_with(&asking(Tab::Connections, |query| query.search = text.to_owned())).matching
-    };
+    let search =
+        |text: &str| screen_with(&asking(Tab::Connections, |query| query.search = text.to_owned())).matching;
     assert_eq!(
         (search("close_wait"), search("ORDERS-api"), search("10.0.0.9:8080"), search("nobody")),
         (2, 9, 7, 0)
@@ -233,13 +232,20 @@ fn bytes_and_rates_come_from_the_last_two_readings() {
         assert_eq!(figures(line), Some((3 * port, port, 1000 * port)), "{line:?}");
     }
     let ports: Vec<u16> = lines.iter().map(|line| line.local.port).collect();
-    assert_eq!(ports, [20_181, 20_180, 20_179, 20_178, 20_177, 20_176, 443, 443, 0], "unknown rates are last");
+    assert_eq!(
+        ports,
+        [20_181, 20_180, 20_179, 20_178, 20_177, 20_176, 443, 443, 0],
+        "unknown rates are last"
+    );
     assert_eq!(figures(&lines[8]), None, "no reading");
     let owner = &screen.owners[0];
     assert_eq!(owner.sent_rate, Some((20_176..=20_181).sum::<u64>() + 2 * 443));
     assert_eq!(owner.received_rate, owner.sent_rate.map(|rate| 1000 * rate));
     let shown = text(80, 24, &by(Tab::Connections, Sort::SentRate));
-    assert!(shown.contains("SENT/S") && shown.contains("19.7K") && shown.contains("bytes 0.4s old"), "{shown}");
+    assert!(
+        shown.contains("SENT/S") && shown.contains("19.7K") && shown.contains("bytes 0.4s old"),
+        "{shown}"
+    );
 }
 
 /// Both addresses are whole at 80 columns.
@@ -426,11 +432,10 @@ fn a_saved_view_has_what_is_shown() {
     assert_eq!(view["time"], "2026-11-18T11:25:00.000000000Z");
     assert_eq!((&view["open_connections"], &view["matching_connections"]), (&9.into(), &6.into()));
     let table = &view["tables"][0];
-    assert_eq!((&table["tab"], &table["sort"], &table["state"]), (
-        &"connections".into(),
-        &"sent".into(),
-        &"established".into()
-    ));
+    assert_eq!(
+        (&table["tab"], &table["sort"], &table["state"]),
+        (&"connections".into(), &"sent".into(), &"established".into())
+    );
     let connections = view["connections"].as_array().unwrap();
     assert_eq!(connections.len(), 6);
     let first = &connections[0];
@@ -439,8 +444,14 @@ fn a_saved_view_has_what_is_shown() {
     assert_eq!((&first["bytes_received"], &first["srtt_us"]), (&60_543_000.into(), &20_181.into()));
     assert_eq!((&first["reading_age_us"], &first["unread_bytes"]), (&400_000.0.into(), &10.into()));
     assert_eq!((&first["process"], &first["pid"]), (&"orders-api".into(), &4711.into()));
-    assert_eq!((&first["age_source"], &first["states"][1]["state"]), (&"observed".into(), &"established".into()));
-    assert_eq!((&view["owners"][0]["count"], &view["owners"][0]["states"][0]["count"]), (&9.into(), &6.into()));
+    assert_eq!(
+        (&first["age_source"], &first["states"][1]["state"]),
+        (&"observed".into(), &"established".into())
+    );
+    assert_eq!(
+        (&view["owners"][0]["count"], &view["owners"][0]["states"][0]["count"]),
+        (&9.into(), &6.into())
+    );
     assert_eq!(view["handshake_groups"].as_array().unwrap().len(), 2);
     assert_eq!((&view["stuck"][0]["state"], &view["stuck_connections"]), (&"syn_sent".into(), &3.into()));
     let listener = &view["listeners"][0];
