@@ -305,6 +305,68 @@ impl Stuck {
     }
 }
 
+/// The view that `top` saves. The figures of handshakes and the diagram have no mirror.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct TopView {
+    pub r#type: String,
+    pub time: String,
+    pub tab: String,
+    pub open_connections: u64,
+    pub transitions: u64,
+    pub matching_connections: u64,
+    pub connections: Vec<TopConnection>,
+    pub unread_connections: u64,
+    pub owners: Vec<TopOwner>,
+    pub stuck_connections: u64,
+    pub stuck: Vec<TopConnection>,
+}
+
+/// An open connection in [`TopView`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct TopConnection {
+    pub role: String,
+    pub network_type: String,
+    pub local_address: String,
+    pub local_port: Option<u16>,
+    pub remote_address: Option<String>,
+    pub remote_port: Option<u16>,
+    pub state: String,
+    pub age_us: Option<f64>,
+    pub age_source: String,
+    pub states: Vec<Span>,
+    pub handshake_us: Option<f64>,
+    pub syn_retransmits: Option<u8>,
+    pub bytes_sent: Option<u64>,
+    pub bytes_received: Option<u64>,
+    pub bytes_sent_per_second: Option<u64>,
+    pub bytes_received_per_second: Option<u64>,
+    pub retransmits: Option<u32>,
+    pub srtt_us: Option<u32>,
+    pub min_rtt_us: Option<u32>,
+    pub unread_bytes: Option<u32>,
+    pub unacked_bytes: Option<u32>,
+    pub reading_age_us: Option<f64>,
+    pub pid: Option<u32>,
+    pub process: Option<String>,
+    pub owner_source: String,
+    pub netns: Option<u32>,
+    pub incomplete: bool,
+}
+
+/// A process in [`TopView`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "docs/output.md describes each field")]
+pub struct TopOwner {
+    pub pid: Option<u32>,
+    pub process: Option<String>,
+    pub count: u64,
+    pub states: Vec<StateCount>,
+    pub bytes_sent_per_second: Option<u64>,
+    pub bytes_received_per_second: Option<u64>,
+}
+
 impl Connection {
     /// Names of the states in order.
     pub fn state_names(&self) -> Vec<&str> {

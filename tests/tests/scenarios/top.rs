@@ -1,11 +1,19 @@
 //! `top` on a terminal.
 
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    process::Command,
+};
+
 use rstest::rstest;
 use rustix::process::Signal;
 use tcptrace_tests::{
     Namespace,
     process::own_name,
+    program::program,
     pty::Pty,
+    rows::TopView,
     sockets,
     tun::{Relay, SERVER, SegmentKind, Verdict},
     wait,
@@ -33,7 +41,8 @@ fn connections_can_be_searched_and_opened() {
     assert!(screen.contains("ESTABLISHED") && screen.contains("CLOSE_WAIT"), "{screen}");
     pty.type_keys("2");
     let screen = pty.wait_for("Connections: 6");
-    assert!(screen.contains(&format!("{} (", own_name())), "{screen}");
+    // A long name is shortened.
+    assert!(screen.contains(&own_name()[..8]), "{screen}");
     let port = sockets::port(&pairs[0].client);
     pty.type_keys(&format!("/:{port}\r"));
     pty.wait_for("Connections: 2");
@@ -49,6 +58,85 @@ fn connections_can_be_searched_and_opened() {
     pty.wait_for("Connections: 0");
     pty.type_keys("q");
     pty.wait_for("transitions seen");
+    let (status, text) = pty.wait_for_exit();
+    assert!(status.success(), "{status}: {text}");
+}
+
+/// The kernel's counters of open connections are in the list, in the details, and in the file that `w` writes.
+#[test]
+fn bytes_are_shown_and_the_view_is_saved() {
+    let namespace = Namespace::new();
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let mut command = Command::new(program());
+    let netns = namespace.inode().to_string();
+    command.args(["top", "--netns", &netns, "--duration", "10m", "--buffer", "64M"]);
+    command.current_dir(folder.path());
+    let pty = Pty::start_command(80, 24, command);
+    pty.wait_for("tcptrace-bpf top");
+    let pair = sockets::pair(&namespace, "127.0.0.1:0");
+    sockets::send(&pair.client, &[7; 5000]);
+    sockets::receive(&pair.server, 5000);
+    let port = sockets::port(&pair.client);
+    pty.type_keys("2");
+    pty.type_keys(&format!("/:{port}\r"));
+    pty.wait_for("Connections: 2,");
+    // The order by bytes sent shows the column also at 80 columns.
+    pty.type_keys("sssssss");
+    pty.wait_for("by sent; bytes");
+    let screen = pty.wait_for(" 4.9K");
+    let row = screen.lines().find(|line| line.contains(" 4.9K")).expect("the line is shown");
+    let (local, remote) = (format!(" 127.0.0.1:{port} "), format!(" {} ", sockets::local(&pair.server)));
+    assert!(row.find(&local) < row.find(&remote) && row.contains(&local), "{row}");
+    pty.type_keys("\r");
+    let screen = pty.wait_for("Sent      4.9K");
+    assert!(screen.contains("Received  0B") && screen.contains("RTT  "), "{screen}");
+    pty.type_keys("\r");
+    pty.type_keys("w");
+    pty.wait_for("saved tcptrace-bpf-top-");
+    let files: Vec<_> =
+        fs::read_dir(&folder).expect("the folder exists").map(|it| it.unwrap().path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    let view: TopView = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!((view.r#type.as_str(), view.tab.as_str()), ("top", "connections"));
+    assert!(view.open_connections >= 2, "those of other namespaces included: {}", view.open_connections);
+    assert_eq!((view.matching_connections, view.unread_connections), (2, 0));
+    let [client, server] = &view.connections[..] else { panic!("{view:#?}") };
+    assert_eq!((client.local_port, server.remote_port), (Some(port), Some(port)));
+    assert_eq!((client.bytes_sent, client.bytes_received), (Some(5000), Some(0)));
+    assert_eq!((server.bytes_sent, server.bytes_received), (Some(0), Some(5000)));
+    assert_eq!((client.state.as_str(), client.age_source.as_str()), ("established", "observed"));
+    assert!(client.srtt_us.is_some() && client.reading_age_us.is_some(), "{client:#?}");
+    assert_eq!(client.netns, Some(namespace.inode()));
+    assert_eq!(view.owners[0].count, 2);
+    // In the folder of another user, root needs a capability that `top` has given up.
+    chown(&folder, Some(65_534), None).expect("root may give a folder away");
+    pty.type_keys("w");
+    pty.wait_for("not saved: Permission denied");
+    pty.type_keys("q");
+    let (status, text) = pty.wait_for_exit();
+    assert!(status.success(), "{status}: {text}");
+    assert_eq!(fs::read_dir(&folder).expect("the folder exists").count(), 1);
+}
+
+/// Two readings of a connection that sends without a pause have a rate; the process has the sum.
+#[test]
+fn rates_are_the_difference_of_two_readings() {
+    let namespace = Namespace::new();
+    let pty = start(&namespace, 120, 40);
+    let pair = sockets::pair(&namespace, "127.0.0.1:0");
+    pty.type_keys("3");
+    wait::until("the owner's rates", || {
+        sockets::send(&pair.client, &[7; 1000]);
+        sockets::receive(&pair.server, 1000);
+        let screen = pty.text();
+        let row = screen.lines().find(|line| line.contains(&own_name()[..8]))?;
+        // Process, connections, bytes sent and received per second.
+        let rates: Vec<&str> = row.split(['│', ' ']).filter(|it| it.ends_with(['B', 'K', 'M'])).collect();
+        let [sent, received] = rates[..] else { return None };
+        (sent == received && sent != "0B").then_some(())
+    });
+    pty.type_keys("q");
     let (status, text) = pty.wait_for_exit();
     assert!(status.success(), "{status}: {text}");
 }

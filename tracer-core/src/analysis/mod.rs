@@ -5,6 +5,7 @@
 
 mod attempt;
 mod compare;
+mod connection_readings;
 mod freeze;
 mod group_key;
 mod handshakes;
@@ -20,6 +21,9 @@ pub use attempt::{HandshakeAttempt, HandshakeOutcome, TimeSplit};
 pub use compare::{
     ComparePeriod, CompareReport, ComparedGroup, MAX_COMPARED_GROUPS, MAX_COMPARED_SAMPLES, MIN_SHIFT,
     MIN_SHIFT_PERCENT, Measure, PeriodShare, SIGNIFICANCE, Shift, Verdict,
+};
+pub use connection_readings::{
+    ByteRates, ConnectionCounters, ConnectionDump, ConnectionReading, ConnectionReadings, ConnectionSnapshot,
 };
 pub use freeze::{
     FreezeCondition, FreezeCount, FreezeMeasure, FreezeReason, FreezeTrigger, FreezeTriggerOptions,

@@ -13,6 +13,7 @@ use crate::{
         GroupRow, HandshakeBucketRow, HandshakeGroupRow, JoinRow, JoinedHandshakeRow, ListenerDropsRow,
         ListenerRow, OpenConnectionRow, ShiftRow, SlowHandshakeRow, StuckRow, TransitionRow,
     },
+    top::{KEYS, SavedView},
 };
 
 /// A man page.
@@ -41,6 +42,9 @@ fn page(command: &Command, definition: &Command) -> Page {
         man.render_options_section(&mut text)?;
         if command.has_subcommands() {
             man.render_subcommands_section(&mut text)?;
+        }
+        if command.get_name() == "top" {
+            write_terms("KEYS", &KEYS, &mut text);
         }
         for (title, fields) in row_types(command.get_name()) {
             write_fields(title, fields, &mut text);
@@ -93,6 +97,15 @@ fn files(command: &str) -> &'static [(&'static str, &'static str)] {
     const NETNS: (&str, &str) = ("/run/netns", "Network namespaces with the names that --netns accepts.");
     match command {
         "completions" | "man" | "export" => &[],
+        "top" => &[
+            (
+                "tcptrace-bpf-top-TIME.json",
+                "The view that the key w saves: a new file in the working directory, for its user only.",
+            ),
+            BTF,
+            TRACEFS,
+            NETNS,
+        ],
         "serve" => &[
             ("/etc/tcptrace-bpf/tcptrace-bpf.toml", "The configuration of the service of the packages."),
             BTF,
@@ -170,6 +183,7 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
         "listeners" => {
             vec![("listener", ListenerRow::FIELDS), ("listener_drops", ListenerDropsRow::FIELDS)]
         }
+        "top" => vec![("A SAVED VIEW", SavedView::FIELDS)],
         "stuck" => vec![("stuck_group", GroupRow::FIELDS), ("stuck", StuckRow::FIELDS)],
         _ => Vec::new(),
     }
@@ -179,15 +193,18 @@ fn row_types(command: &str) -> Vec<(&'static str, &'static [Field])> {
 fn write_fields(title: &str, fields: &[Field], page: &mut Vec<u8>) {
     let mut section = Roff::new();
     section.control("SH", [format!("FIELDS OF {title}").as_str()]);
+    list_fields("", fields, &mut section);
+    section.to_writer(page).expect("a write to a vector does not fail");
+}
+
+/// Lists fields, and below each list the fields of its items.
+fn list_fields(prefix: &str, fields: &[Field], section: &mut Roff) {
     for field in fields {
-        list_field("", field, &mut section);
+        list_field(prefix, field, section);
         if let FieldKind::List(items) = field.kind {
-            for item in items {
-                list_field(&format!("{}[].", field.name), item, &mut section);
-            }
+            list_fields(&format!("{prefix}{}[].", field.name), items, section);
         }
     }
-    section.to_writer(page).expect("a write to a vector does not fail");
 }
 
 fn list_field(prefix: &str, field: &Field, section: &mut Roff) {
@@ -268,6 +285,21 @@ mod tests {
             assert!(!text.contains("]("), "{} has a link in Markdown", page.file);
         }
         assert_eq!(without_links("see [a](b.md) and [c](#d)."), "see a and c.");
+    }
+
+    #[test]
+    fn the_page_of_top_has_its_keys_and_the_saved_view() {
+        let page = pages().into_iter().find(|page| page.file == "tcptrace-bpf-top.1").unwrap();
+        let text = read(&page);
+        for part in [
+            ".SH KEYS",
+            "save the view as JSON",
+            "connections[].bytes_sent_per_second",
+            "connections[].states[].duration_us",
+            "tcptrace-bpf-top-TIME.json",
+        ] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
     }
 
     #[test]

@@ -17,7 +17,10 @@ use tracer_core::{
 use crate::{
     cli::{ListenersArguments, Shared},
     commands::{
-        listener_dumps::ListenerDumps, live_report::LiveReport, quiet_notice::QuietNotice, table_style, trace,
+        live_report::LiveReport,
+        quiet_notice::QuietNotice,
+        socket_dumps::{Dumped, SocketDumps},
+        table_style, trace,
     },
     event_loop::{Consumer, Progress},
     host::{Cgroup, CgroupResolver, ListenDrops, Visibility},
@@ -28,7 +31,7 @@ use crate::{
 };
 
 pub(super) fn run(shared: &Shared, arguments: &ListenersArguments) -> anyhow::Result<()> {
-    let (input, first, dumps) = ListenerDumps::beside(shared)?;
+    let (input, first, dumps) = SocketDumps::beside(shared)?;
     let knows_abandoned = input.traces_syn_ack_retransmits;
     let hides_sockets = input.visibility.as_ref().is_some_and(Visibility::hides_sockets);
     trace::run(shared, input, |origin| {
@@ -48,7 +51,7 @@ type Shown = (ListenerReport, Option<Arc<Cgroup>>);
 
 struct Listeners {
     activity: ListenerActivity,
-    dumps: ListenerDumps,
+    dumps: SocketDumps,
     first_drops: DropsByNetns,
     last_drops: DropsByNetns,
     problems: Vec<String>,
@@ -73,7 +76,7 @@ impl Listeners {
         arguments: &ListenersArguments,
         origin: Origin,
         first: WatchedListeners,
-        dumps: ListenerDumps,
+        dumps: SocketDumps,
         knows_abandoned: bool,
     ) -> Self {
         let mut filter = shared.filter();
@@ -188,7 +191,7 @@ impl Consumer for Listeners {
         if let Some(notice) = &mut self.notice {
             notice.print_if_due(0, &progress);
         }
-        if let Some(found) = self.dumps.poll() {
+        if let Some(Dumped::Listeners(found)) = self.dumps.poll() {
             self.dumped(found);
         }
         if self.live.is_due(progress.now) {
@@ -200,7 +203,7 @@ impl Consumer for Listeners {
     }
 
     fn finish(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        match self.dumps.dump_now() {
+        match self.dumps.listeners_now() {
             Some(found) => self.dumped(found),
             None => self.problems.push("the last dump of the listening sockets failed; try again".to_owned()),
         }

@@ -5,6 +5,7 @@
 //! The terminal is restored at the end, on every signal that ends the program, and on a panic.
 
 mod drawing;
+mod saving;
 mod shared_screen;
 mod terminal;
 
@@ -16,14 +17,14 @@ use std::{
 
 use anyhow::bail;
 use tracer_core::{
-    event::{Event, Nanos, Timestamp},
+    event::{ClockOffset, Event, Nanos, Timestamp},
     lifecycle::Observation,
 };
 
 use crate::{
     cli::Shared,
     commands::{
-        listener_dumps::ListenerDumps,
+        socket_dumps::{Dumped, SocketDumps},
         top::{drawing::Drawing, shared_screen::SharedScreen},
         trace,
     },
@@ -48,9 +49,9 @@ pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
     if !shared.input.is_empty() {
         return trace::trace(shared, |origin| Top::new(shared, origin, None));
     }
-    let (input, first, dumps) = ListenerDumps::beside(shared)?;
+    let (input, first, dumps) = SocketDumps::beside(shared)?;
     trace::run(shared, input, |origin| {
-        let mut top = Top::new(shared, origin, Some(dumps));
+        let mut top = Top::new(shared, origin, Some(dumps.with_connections()));
         top.model.dumped(first.dump);
         top
     })
@@ -59,10 +60,12 @@ pub(super) fn run(shared: &Shared) -> anyhow::Result<()> {
 struct Top {
     model: Model,
     /// None in a replay.
-    dumps: Option<ListenerDumps>,
+    dumps: Option<SocketDumps>,
     shared_screen: Arc<SharedScreen>,
     last: Option<LastScreen>,
     drawing: Option<Drawing>,
+    /// The traced host's.
+    clock: ClockOffset,
     theme: Theme,
 }
 
@@ -81,27 +84,27 @@ impl LastScreen {
         (passed >= REFRESH && waited >= MIN_INTERVAL) || (passed > Nanos::ZERO && waited >= IDLE_REFRESH)
     }
 
-    /// Returns whether the user changed the selection or the order of connections.
+    /// Returns whether the user changed what a table lists, or its order.
     fn differs(&self, settings: &Settings) -> bool {
-        (self.settings.sort, self.settings.reversed, self.settings.state, &self.settings.search)
-            != (settings.sort, settings.reversed, settings.state, &settings.search)
+        self.settings.queries != settings.queries
     }
 }
 
 impl Top {
-    fn new(shared: &Shared, origin: Origin, dumps: Option<ListenerDumps>) -> Self {
+    fn new(shared: &Shared, origin: Origin, dumps: Option<SocketDumps>) -> Self {
+        let clock = origin.clock;
         let model = Model::new(shared.filter(), ConnectionCgroups::new(origin.resolver));
         let colors = shared.color.palette(&io::stdout()).has_colors();
         // The decision is made: crossterm would look at NO_COLOR by itself.
         crossterm::style::force_color_output(colors);
         let theme = Theme::new(colors);
-        Self { model, dumps, shared_screen: Arc::default(), last: None, drawing: None, theme }
+        Self { model, dumps, shared_screen: Arc::default(), last: None, drawing: None, clock, theme }
     }
 }
 
 impl Consumer for Top {
     fn begin(&mut self) -> io::Result<()> {
-        self.drawing = Some(Drawing::start(Arc::clone(&self.shared_screen), self.theme)?);
+        self.drawing = Some(Drawing::start(Arc::clone(&self.shared_screen), self.clock, self.theme)?);
         Ok(())
     }
 
@@ -116,8 +119,10 @@ impl Consumer for Top {
     }
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
-        if let Some(found) = self.dumps.as_mut().and_then(ListenerDumps::poll) {
-            self.model.dumped(found.dump);
+        match self.dumps.as_mut().and_then(SocketDumps::poll) {
+            Some(Dumped::Listeners(found)) => self.model.dumped(found.dump),
+            Some(Dumped::Connections(readings)) => self.model.read(readings),
+            None => {}
         }
         let settings = self.shared_screen.lock().settings.clone();
         let due = match &self.last {

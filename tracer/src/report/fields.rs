@@ -132,10 +132,10 @@ macro_rules! fields {
     };
 }
 
-pub(super) use fields;
+pub(crate) use fields;
 
 /// A Rust type that a field may have.
-pub(super) trait FieldValue {
+pub(crate) trait FieldValue {
     /// Its type in the outputs.
     const KIND: FieldKind;
 

@@ -18,6 +18,14 @@ pub(super) fn append(row: &impl Fields, line: &mut Vec<u8>) {
     line.push(b'}');
 }
 
+/// Returns a row as a line.
+pub(crate) fn json_line(row: &impl Fields) -> Vec<u8> {
+    let mut line = Vec::new();
+    append(row, &mut line);
+    line.push(b'\n');
+    line
+}
+
 /// The fields of an object, without the closing brace.
 struct JsonObject<'a> {
     line: &'a mut Vec<u8>,

@@ -5,7 +5,7 @@ mod csv;
 mod diagram;
 mod exit_report;
 pub mod export;
-mod fields;
+pub(crate) mod fields;
 mod filter;
 mod handshake_table;
 mod join_table;
@@ -29,6 +29,7 @@ pub use filter::{
 };
 pub use handshake_table::{HandshakeTable, histogram_lines};
 pub use join_table::JoinTable;
+pub(crate) use json::json_line;
 pub use listener_table::ListenerTable;
 pub use row::Row;
 pub use rows::{
@@ -40,13 +41,18 @@ pub use rows::{
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, DropSummary, Summary};
-pub(crate) use text::style::wrapped;
+pub(crate) use text::{
+    endpoint::{known_address, known_port, network_type},
+    name::ProcessName,
+    quantity::microseconds,
+    style::wrapped,
+};
 pub use text::{
     comparison::ComparedHosts,
     endpoint::endpoint_text,
     handshake::{fault_text, group_text, story},
     joined::{JoinHosts, join_summary, joined_story},
-    quantity::duration_text,
+    quantity::{bytes_text, duration_text},
     style::{ColorChoice, Mark, Palette},
     table_style::TableStyle,
     table_width::TableWidth,

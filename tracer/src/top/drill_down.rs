@@ -16,7 +16,10 @@ impl Settings {
         }
         self.detail = false;
         if let Some(search) = self.group_text(screen) {
-            *self = Self { tab: Tab::Connections, search, state: None, selected: 0, ..std::mem::take(self) };
+            self.tab = Tab::Connections;
+            self.selected = 0;
+            let query = self.query_mut();
+            (query.search, query.state) = (search, None);
         }
     }
 

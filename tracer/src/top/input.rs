@@ -20,19 +20,35 @@ pub enum Effect {
     Nothing,
     /// The screen has to be redrawn.
     Redraw,
+    /// The view has to be saved, and the screen redrawn.
+    Save,
 }
 
 /// Applies a terminal event. `lines` is the number of lines of the focused table.
 pub fn apply(settings: &mut Settings, event: &Event, regions: Regions, lines: usize) -> Effect {
     let before = settings.clone();
+    let mut saves = false;
     match event {
-        Event::Key(key) if key.kind != KeyEventKind::Release => key_pressed(settings, *key, lines),
+        Event::Key(key) if key.kind != KeyEventKind::Release => {
+            settings.notice = None;
+            saves = saves_view(settings, *key);
+            key_pressed(settings, *key, lines);
+        }
         Event::Mouse(mouse) => mouse_moved(settings, *mouse, regions, lines),
         Event::Resize(..) => return Effect::Redraw,
         _ => {}
     }
     settings.selected = settings.selected.min(lines.saturating_sub(1));
-    if *settings == before { Effect::Nothing } else { Effect::Redraw }
+    match (saves, *settings == before) {
+        (true, _) => Effect::Save,
+        (false, true) => Effect::Nothing,
+        (false, false) => Effect::Redraw,
+    }
+}
+
+/// Returns whether a key asks to save the view. In a search it is a letter.
+fn saves_view(settings: &Settings, key: KeyEvent) -> bool {
+    !settings.searching && key.modifiers.is_empty() && key.code == KeyCode::Char('w')
 }
 
 fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
@@ -57,13 +73,23 @@ fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
         KeyCode::Char('q') => settings.quit = true,
         KeyCode::Char('?' | 'h') => settings.help = true,
         KeyCode::Char('p' | ' ') => settings.paused = !settings.paused,
-        KeyCode::Char('s') => settings.sort = settings.sort.next(),
-        KeyCode::Char('r') => settings.reversed = !settings.reversed,
-        KeyCode::Char('f') => settings.state = next_state(settings.state),
+        KeyCode::Char('s') => {
+            let tab = settings.tab;
+            settings.query_mut().next_sort(tab);
+        }
+        KeyCode::Char('r') => {
+            let query = settings.query_mut();
+            query.reversed = !query.reversed;
+        }
+        KeyCode::Char('f') if settings.tab.has_states() => {
+            let query = settings.query_mut();
+            query.state = next_state(query.state);
+        }
         KeyCode::Char('/') => settings.searching = true,
         KeyCode::Esc => {
-            settings.search.clear();
-            settings.state = None;
+            let query = settings.query_mut();
+            query.search.clear();
+            query.state = None;
         }
         KeyCode::Char(digit @ '1'..='6') => to_tab(settings, Tab::ALL[digit as usize - '1' as usize]),
         KeyCode::Tab | KeyCode::Right => to_tab(settings, settings.tab.moved(1)),
@@ -80,16 +106,14 @@ fn key_pressed(settings: &mut Settings, key: KeyEvent, lines: usize) {
 }
 
 fn search(settings: &mut Settings, key: KeyCode) {
+    settings.searching &= !matches!(key, KeyCode::Enter | KeyCode::Esc);
+    let text = &mut settings.query_mut().search;
     match key {
-        KeyCode::Enter => settings.searching = false,
-        KeyCode::Esc => {
-            settings.searching = false;
-            settings.search.clear();
-        }
+        KeyCode::Esc => text.clear(),
         KeyCode::Backspace => {
-            settings.search.pop();
+            text.pop();
         }
-        KeyCode::Char(character) if settings.search.len() < MAX_SEARCH => settings.search.push(character),
+        KeyCode::Char(character) if text.len() < MAX_SEARCH => text.push(character),
         _ => {}
     }
 }

@@ -1,7 +1,7 @@
 //! The data of a screen, ready to draw.
 
 use tracer_core::{
-    analysis::Edge,
+    analysis::{ConnectionReading, Edge},
     event::{AcceptQueue, Endpoint, Nanos, Netns, Process, SocketId, TcpState, Timestamp},
     lifecycle::{Role, StateSpan},
 };
@@ -29,17 +29,23 @@ pub struct Screen {
     pub connections: Vec<ConnectionLine>,
     /// The number of matching connections; the list may be shorter.
     pub matching: u64,
-    /// The processes, most connections first.
+    /// Whether bytes and round-trip times are read; false in a replay, which has no sockets to read them from.
+    pub reads_bytes: bool,
+    /// Open connections of the host whose bytes are not read because there are too many.
+    pub unread_connections: u64,
+    /// The listed processes, sorted.
     pub owners: Vec<OwnerLine>,
-    /// The handshake groups, worst score first.
+    /// The listed handshake groups, sorted.
     pub handshakes: Vec<HandshakeLine>,
     /// The slowest handshakes: group and explanation.
     pub slowest: Vec<(String, String)>,
     /// The histogram of handshake durations, as text.
     pub histogram: Vec<String>,
-    /// The connections beyond the threshold of their state, longest first.
+    /// The listed connections beyond the threshold of their state, sorted.
     pub stuck: Vec<ConnectionLine>,
-    /// The listening sockets, the worst first; none in a replay, which has no queues to look at.
+    /// The number of connections beyond the threshold of their state, including those that are not listed.
+    pub beyond_threshold: u64,
+    /// The listed listening sockets, sorted; none in a replay, which has no queues to look at.
     pub listeners: Option<Vec<ListenerLine>>,
     /// Half-open handshakes in the last socket dump, also of filtered listeners.
     pub half_open: u64,
@@ -113,6 +119,25 @@ pub struct ConnectionLine {
     pub spans: Vec<StateSpan>,
     /// Its start was not seen.
     pub incomplete: bool,
+    /// The kernel's counters; none before the first reading, and in a replay.
+    pub reading: Option<ConnectionReading>,
+}
+
+impl ConnectionLine {
+    /// Returns the bytes sent per second, between the last two readings.
+    pub(super) fn sent_rate(&self) -> Option<u64> {
+        Some(self.reading?.rates?.sent)
+    }
+
+    /// Returns the bytes received per second, between the last two readings.
+    pub(super) fn received_rate(&self) -> Option<u64> {
+        Some(self.reading?.rates?.received)
+    }
+
+    /// Returns the smoothed round-trip time of the last reading.
+    pub(super) fn rtt(&self) -> Option<Nanos> {
+        self.reading?.counters.srtt.map(Nanos::from)
+    }
 }
 
 /// A group of handshakes.
@@ -126,6 +151,8 @@ pub struct HandshakeLine {
     pub failed: u64,
     /// Completed handshakes with a retransmitted SYN or SYN-ACK.
     pub resent: u64,
+    /// Handshakes that finished in the last second.
+    pub per_second: u64,
     /// Median, 99th percentile and maximum duration of the completed handshakes.
     pub times: [Option<Nanos>; 3],
     /// The faults in words; empty without a fault.
@@ -153,6 +180,8 @@ pub struct ListenerLine {
     pub established: Option<u64>,
     /// Handshakes that clients abandoned, likewise.
     pub abandoned: Option<u64>,
+    /// Handshakes that completed in the last second, likewise.
+    pub per_second: Option<u64>,
     /// 99th percentile of the durations of completed handshakes.
     pub handshake_p99: Option<Nanos>,
     /// 99th percentile of the waits for `accept()`.
@@ -168,4 +197,8 @@ pub struct OwnerLine {
     pub count: u64,
     /// Connections by state, most first; states without connections are omitted.
     pub states: Vec<(TcpState, u64)>,
+    /// Bytes sent per second by the connections whose rate is known; none if no rate is known.
+    pub sent_rate: Option<u64>,
+    /// Bytes received per second, likewise.
+    pub received_rate: Option<u64>,
 }

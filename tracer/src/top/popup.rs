@@ -6,37 +6,48 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Block, Clear, Paragraph},
 };
+use tracer_core::event::{Micros, Nanos, Timestamp};
 
 use crate::{
-    report::{duration_text, endpoint_text},
-    top::{ConnectionLine, Theme, tables::process_text},
+    report::{bytes_text, duration_text, endpoint_text},
+    top::{
+        ConnectionLine, Theme,
+        connection_table::age_text,
+        tables::{process_text, rough_duration_text},
+    },
 };
 
-const HELP: [&str; 15] = [
-    "1-6, Tab, click   select a tab",
-    "Up Down k j       select a line; wheel, PgUp PgDn Home End too",
-    "Enter             details of a connection; connections of a group",
-    "s                 sort by the next column",
-    "r                 reverse the order",
-    "f                 filter connections by the next state",
-    "/                 filter connections by text; Esc clears it",
-    "p, Space          pause",
-    "? h               this help",
-    "q, Ctrl-C         quit; Ctrl-Z suspends",
-    "",
+/// The keys with their effects, also for the man page.
+pub(crate) const KEYS: [(&str, &str); 11] = [
+    ("1-6, Tab, click", "select a tab"),
+    ("Up Down k j", "select a line; wheel, PgUp PgDn Home End too"),
+    ("Enter", "details of a connection; connections of a group"),
+    ("s", "sort this tab by the next column"),
+    ("r", "reverse the order of this tab"),
+    ("f", "filter connections and processes by the next state"),
+    ("/", "filter this tab by text; Esc clears both filters"),
+    ("p, Space", "pause"),
+    ("w", "save the view as JSON in the working directory"),
+    ("? h", "this help"),
+    ("q, Ctrl-C", "quit; Ctrl-Z suspends"),
+];
+
+const NOTES: [&str; 5] = [
     "State: live connections, and median/99th percentile of the time in it.",
     "Edge: transitions in total and in the last second.",
     "✕: connections that closed without a FIN.",
+    "Bytes and RTT are read each second; SENT/S and RECV/S need two readings.",
     "A table lists at most 1000 lines.",
 ];
 
 pub(super) fn help(frame: &mut Frame<'_>, theme: Theme) {
-    let lines = HELP.map(Line::raw).to_vec();
+    let keys = KEYS.map(|(key, effect)| Line::raw(format!("{key:<17} {effect}")));
+    let lines = keys.into_iter().chain([Line::raw("")]).chain(NOTES.map(Line::raw)).collect();
     over(frame, " Keys ", lines, theme);
 }
 
 /// Draws the details of a connection, with the time in each state as a bar.
-pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: Theme) {
+pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, now: Timestamp, theme: Theme) {
     let field = |name: &'static str, value: String| {
         Line::from(vec![Span::styled(name, theme.title()), Span::raw(value)])
     };
@@ -57,27 +68,63 @@ pub(super) fn detail(frame: &mut Frame<'_>, connection: &ConnectionLine, theme: 
                 _ => duration_text(connection.handshake),
             },
         ),
-        Line::raw(""),
     ];
-    let longest = connection.spans.iter().filter_map(|span| span.duration).max().unwrap_or_default();
+    lines.extend(traffic(connection, now).into_iter().map(|(name, value)| field(name, value)));
+    lines.push(Line::raw(""));
+    // The age of the line, which may be a lower bound, is the duration of the current state.
     let last = connection.spans.len().saturating_sub(1);
-    for (index, span) in connection.spans.iter().enumerate() {
-        let cells = span
-            .duration
+    let times: Vec<(Option<Nanos>, String)> = connection
+        .spans
+        .iter()
+        .enumerate()
+        .map(|(index, span)| {
+            if index == last {
+                (connection.age, age_text(connection))
+            } else {
+                (span.duration, duration_text(span.duration))
+            }
+        })
+        .collect();
+    let longest = times.iter().filter_map(|(duration, _)| *duration).max().unwrap_or_default();
+    for (index, (span, (duration, text))) in connection.spans.iter().zip(times).enumerate() {
+        let cells = duration
             .and_then(|duration| (u128::from(duration.0) * 30).checked_div(u128::from(longest.0)))
             .unwrap_or(0);
-        let bar = "█".repeat(usize::try_from(cells).unwrap_or(0).max(usize::from(span.duration.is_some())));
+        let bar = "█".repeat(usize::try_from(cells).unwrap_or(0).max(usize::from(duration.is_some())));
         let now = if index == last { " now" } else { "" };
-        lines.push(Line::raw(format!(
-            "{:<11} {:>9} {bar}{now}",
-            span.state.kernel_name(),
-            duration_text(span.duration)
-        )));
+        lines.push(Line::raw(format!("{:<11} {text:>9} {bar}{now}", span.state.kernel_name())));
     }
     if connection.incomplete {
         lines.push(Line::styled("Its start was not seen.", theme.dim()));
     }
     over(frame, " Connection ", lines, theme);
+}
+
+/// Returns the fields that show the last reading of the kernel's counters; none before the first reading.
+fn traffic(connection: &ConnectionLine, now: Timestamp) -> Vec<(&'static str, String)> {
+    let Some(reading) = connection.reading else { return Vec::new() };
+    let counters = reading.counters;
+    let bytes = |count: u64, rate: Option<u64>| match rate {
+        Some(rate) => format!("{}, {}/s", bytes_text(Some(count)), bytes_text(Some(rate))),
+        None => bytes_text(Some(count)),
+    };
+    let rtt = |time: Option<Micros>| duration_text(time.map(Nanos::from));
+    let queued = |count: u32| bytes_text(Some(count.into()));
+    vec![
+        ("Sent      ", bytes(counters.bytes_sent, connection.sent_rate())),
+        ("Received  ", bytes(counters.bytes_received, connection.received_rate())),
+        ("RTT       ", format!("{}, min {}", rtt(counters.srtt), rtt(counters.min_rtt))),
+        (
+            "Queues    ",
+            format!(
+                "{} unread, {} unacknowledged, {} segments resent",
+                queued(counters.unread_bytes),
+                queued(counters.unacked_bytes),
+                counters.retransmits
+            ),
+        ),
+        ("Read      ", format!("{} ago", rough_duration_text(now.since(reading.read_at)))),
+    ]
 }
 
 /// Draws the notice that the shown connection is no longer listed.

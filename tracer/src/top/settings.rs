@@ -1,8 +1,8 @@
 //! The settings that the user changes with keys and the mouse.
 
-use tracer_core::event::{Endpoint, SocketId, TcpState};
+use tracer_core::event::{Endpoint, SocketId};
 
-use crate::top::{ConnectionLine, Screen};
+use crate::top::{ConnectionLine, Queries, Query, Screen};
 
 /// A tab: the diagram or a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,57 +46,14 @@ impl Tab {
     }
 }
 
-/// The sort order of connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sort {
-    /// The time in the state, longest first.
-    #[default]
-    Age,
-    /// The state.
-    State,
-    /// The process.
-    Process,
-    /// The remote address and port.
-    Remote,
-    /// The handshake duration, longest first.
-    Handshake,
-}
-
-impl Sort {
-    const ALL: [Self; 5] = [Self::Age, Self::State, Self::Process, Self::Remote, Self::Handshake];
-
-    /// Returns the next order, with wraparound.
-    #[must_use]
-    pub(super) fn next(self) -> Self {
-        Self::ALL[(self as usize + 1) % Self::ALL.len()]
-    }
-
-    /// Returns the displayed name.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Age => "age",
-            Self::State => "state",
-            Self::Process => "process",
-            Self::Remote => "remote",
-            Self::Handshake => "handshake",
-        }
-    }
-}
-
 /// The current settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The selected tab.
     pub tab: Tab,
-    /// The sort order of connections.
-    pub sort: Sort,
-    /// Reverses the order.
-    pub reversed: bool,
-    /// Lists only connections in this state.
-    pub state: Option<TcpState>,
-    /// Lists only connections that contain this text; case-insensitive.
-    pub search: String,
-    /// Keys edit the search text.
+    /// The order and the filters of each table.
+    pub queries: Queries,
+    /// Keys edit the search text of the selected tab.
     pub searching: bool,
     /// The screen is not updated.
     pub paused: bool,
@@ -108,11 +65,23 @@ pub struct Settings {
     pub opened: Option<(SocketId, Endpoint)>,
     /// The help is shown.
     pub help: bool,
+    /// A sentence in place of the keys in the last line, until the next key press.
+    pub notice: Option<String>,
     /// The user has quit.
     pub quit: bool,
 }
 
 impl Settings {
+    /// Returns the order and the filters of the selected tab.
+    pub fn query(&self) -> &Query {
+        self.queries.of(self.tab)
+    }
+
+    /// Returns the order and the filters of the selected tab, to be changed.
+    pub fn query_mut(&mut self) -> &mut Query {
+        self.queries.of_mut(self.tab)
+    }
+
     /// Returns the selected connection.
     pub(super) fn selected_connection<'a>(&self, screen: &'a Screen) -> Option<&'a ConnectionLine> {
         let lines = match self.tab {

@@ -9,13 +9,16 @@ use ratatui::{
 };
 use tracer_core::{
     escape::escape,
-    event::{Process, TcpState},
+    event::{Nanos, Process},
 };
 
 use crate::{
-    report::{duration_text, endpoint_text},
-    top::{ConnectionLine, Screen, Settings, Tab, Theme},
+    report::{bytes_text, counted, duration_text, endpoint_text},
+    top::{ConnectionLine, Query, Screen, Settings, Sort, Tab, Theme, connection_table::connections},
 };
+
+/// From this width on, a table of groups shows every column.
+const WIDE: u16 = 110;
 
 /// Draws a table and returns the region of its lines, below the header.
 ///
@@ -31,116 +34,124 @@ pub(super) fn draw(
     let count = screen.lines(tab);
     let selected = (count > 0 && focused).then(|| settings.selected.min(count.saturating_sub(1)));
     let state = &mut TableState::new().with_selected(selected);
+    let query = settings.queries.of(tab);
+    let title = format!(" {}{} ", title(tab, screen), query.title());
     let title = match tab {
-        Tab::Diagram | Tab::Connections => connections_title(screen, settings),
-        Tab::Owners => format!(" Owners: {} ", screen.owners.len()),
-        Tab::Handshakes => " Handshakes ".to_owned(),
-        Tab::Stuck => format!(" Stuck: {} beyond their threshold ", screen.stuck.len()),
-        Tab::Listeners => listeners_title(screen),
+        Tab::Diagram | Tab::Connections => with_reading_age(title, screen, &screen.connections),
+        Tab::Stuck => with_reading_age(title, screen, &screen.stuck),
+        Tab::Owners | Tab::Handshakes | Tab::Listeners => title,
     };
     let block = Block::bordered().title(title).border_style(theme.dim()).title_style(theme.title());
     let inner = block.inner(area);
+    let width = inner.width;
     match tab {
         Tab::Diagram | Tab::Connections => {
-            let table = connections(area.width, &screen.connections, theme).block(block);
-            frame.render_stateful_widget(table, area, state);
+            let table = connections(width, &screen.connections, query.sort, screen.reads_bytes, theme);
+            frame.render_stateful_widget(table.block(block), area, state);
         }
         Tab::Owners => frame.render_stateful_widget(owners(screen, theme).block(block), area, state),
-        Tab::Handshakes => handshakes(frame, area, block, screen, state, theme),
+        Tab::Handshakes => handshakes(frame, area, block, screen, (query, state), theme),
         Tab::Stuck => {
-            let table = connections(area.width, &screen.stuck, theme).block(block);
-            frame.render_stateful_widget(table, area, state);
+            let table = connections(width, &screen.stuck, query.sort, screen.reads_bytes, theme);
+            frame.render_stateful_widget(table.block(block), area, state);
         }
         Tab::Listeners => {
-            let table = listeners(area.width, screen, theme).block(block);
+            let table = listeners(width, screen, query, theme).block(block);
             frame.render_stateful_widget(table, area, state);
         }
     }
     Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner }
 }
 
-fn connections_title(screen: &Screen, settings: &Settings) -> String {
-    let listed = screen.connections.len() as u64;
-    let of = if listed < screen.matching {
-        format!("{listed} of {}", screen.matching)
-    } else {
-        listed.to_string()
-    };
-    let state = settings.state.map(|state| format!(", {}", state.kernel_name())).unwrap_or_default();
-    let search = if settings.search.is_empty() { String::new() } else { format!(", /{}", settings.search) };
-    let order = if settings.reversed { " reversed" } else { "" };
-    format!(" Connections: {of}{state}{search}, by {}{order} ", settings.sort.name())
+/// Returns the name of a table with the number of its lines.
+fn title(tab: Tab, screen: &Screen) -> String {
+    let listed = screen.lines(tab) as u64;
+    let of = |all: u64| if listed < all { format!("{listed} of {all}") } else { listed.to_string() };
+    match tab {
+        Tab::Diagram | Tab::Connections => format!("Connections: {}", of(screen.matching)),
+        Tab::Owners => format!("Owners: {listed}"),
+        Tab::Handshakes => format!("Handshakes: {}", counted(screen.handshakes.len(), "group")),
+        Tab::Stuck => format!("Stuck: {} beyond their threshold", of(screen.beyond_threshold)),
+        Tab::Listeners if screen.listeners.is_none() => {
+            "Listeners: not in a recording, which has no accept queues".to_owned()
+        }
+        Tab::Listeners => format!("Listeners: {listed}, {} half-open handshakes", screen.half_open),
+    }
 }
 
-fn connections(width: u16, lines: &[ConnectionLine], theme: Theme) -> Table<'static> {
-    // A narrow table omits the local address, a very narrow one also the handshake.
-    let (local, handshake) = (width >= 96, width >= 74);
-    let rows = lines.iter().map(|line| {
-        let mut cells = vec![Cell::from(process_text(line.process))];
-        if local {
-            cells.push(Cell::from(endpoint_text(line.local)));
-        }
-        cells.push(Cell::from(endpoint_text(line.remote)));
-        let style = if is_suspicious(line.state) { theme.bad() } else { Style::new() };
-        cells.push(Cell::from(line.state.kernel_name()).style(style));
-        let age = duration_text(line.age);
-        cells.push(Cell::from(
-            Line::from(if line.at_least && line.age.is_some() { format!(">{age}") } else { age })
-                .right_aligned(),
-        ));
-        if handshake {
-            cells.push(Cell::from(Line::from(duration_text(line.handshake)).right_aligned()));
-        }
-        Row::new(cells)
-    });
-    let mut head = vec!["PROCESS"];
-    let mut widths = vec![Constraint::Max(40)];
-    if local {
-        head.push("LOCAL");
-        widths.push(Constraint::Length(23));
-    }
-    head.extend(["REMOTE", "STATE", "      AGE"]);
-    widths.extend([Constraint::Length(23), Constraint::Length(11), Constraint::Length(9)]);
-    if handshake {
-        head.push("HANDSHAKE");
-        widths.push(Constraint::Length(9));
-    }
-    table(rows, &widths, head, theme)
+/// Adds how old the bytes and round-trip times of these lines are, and how many connections are not read.
+fn with_reading_age(title: String, screen: &Screen, lines: &[ConnectionLine]) -> String {
+    let Some(read_at) = lines.iter().filter_map(|line| Some(line.reading?.read_at)).min() else {
+        return title;
+    };
+    let age = rough_duration_text(screen.now.since(read_at));
+    let unread = match screen.unread_connections {
+        0 => String::new(),
+        count => format!(", {count} not read"),
+    };
+    format!("{}; bytes {age} old{unread} ", title.trim_end())
+}
+
+/// Formats a duration to the tenth of a second.
+pub(super) fn rough_duration_text(duration: Nanos) -> String {
+    let tenths = duration.as_millis() / 100;
+    if tenths < 600 { format!("{}.{}s", tenths / 10, tenths % 10) } else { duration_text(Some(duration)) }
+}
+
+/// Returns the width of the longest text.
+pub(super) fn fitted(texts: &[String]) -> u16 {
+    let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0);
+    u16::try_from(longest).unwrap_or(u16::MAX)
 }
 
 /// Builds a table with a header and a selection.
-fn table<'a>(
+pub(super) fn table<'a>(
     rows: impl IntoIterator<Item = Row<'a>>,
     widths: &[Constraint],
-    head: Vec<&'a str>,
+    head: impl IntoIterator<Item: Into<Cell<'a>>>,
     theme: Theme,
 ) -> Table<'a> {
     Table::new(rows, widths).header(Row::new(head).style(theme.title())).row_highlight_style(theme.selected())
 }
 
-/// Returns whether a state is short-lived on a healthy host.
-fn is_suspicious(state: TcpState) -> bool {
-    matches!(state, TcpState::CloseWait | TcpState::Closing | TcpState::LastAck | TcpState::SynSent)
-}
-
+/// Returns the name and id of a process, or `-`.
 pub(super) fn process_text(process: Option<Process>) -> String {
     process.map_or_else(|| "-".to_owned(), |process| format!("{} ({})", escape(process.name()), process.pid))
 }
 
-fn listeners_title(screen: &Screen) -> String {
-    match &screen.listeners {
-        Some(listeners) => {
-            format!(" Listeners: {}, {} half-open handshakes ", listeners.len(), screen.half_open)
+/// Cuts the name in the text of [`process_text`], so that the id stays.
+pub(super) fn shortened_process(text: &str, width: u16) -> String {
+    let width = usize::from(width);
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    match text.rsplit_once(" (") {
+        Some((name, id)) if id.len() + 4 <= width => {
+            let kept: String = name.chars().take(width - id.len() - 3).collect();
+            format!("{kept}… ({id}")
         }
-        None => " Listeners: not in a recording, which has no accept queues ".to_owned(),
+        _ => text.to_owned(),
     }
 }
 
-fn listeners(width: u16, screen: &Screen, theme: Theme) -> Table<'static> {
-    let wide = width >= 110;
-    let right = |text: String| Cell::from(Line::from(text).right_aligned());
-    let number = |number: Option<u64>| right(number.map_or_else(|| "-".to_owned(), |it| it.to_string()));
-    let rows = screen.listeners.iter().flatten().map(|line| {
+/// A cell of a column of numbers.
+fn right(text: String) -> Cell<'static> {
+    Cell::from(Line::from(text).right_aligned())
+}
+
+/// A cell of a column of numbers that may be unknown.
+fn number(number: Option<u64>) -> Cell<'static> {
+    right(number.map_or_else(|| "-".to_owned(), |it| it.to_string()))
+}
+
+fn listeners(width: u16, screen: &Screen, query: &Query, theme: Theme) -> Table<'static> {
+    let listed = screen.listeners.as_deref().unwrap_or_default();
+    let addresses: Vec<String> = listed.iter().map(|line| endpoint_text(line.local)).collect();
+    let address = fitted(&addresses).clamp(8, 23);
+    // A narrow table has the column that it is sorted by.
+    let shows = |sort: Sort| width >= WIDE || query.sort == sort;
+    let shows_rate = shows(Sort::Rate) || address <= 16;
+    let rows = listed.iter().zip(addresses).map(|(line, address)| {
         let queue =
             line.queue.map_or_else(|| "-".to_owned(), |queue| format!("{}/{}", queue.length, queue.limit));
         // Linux admits one connection more than the limit.
@@ -148,39 +159,80 @@ fn listeners(width: u16, screen: &Screen, theme: Theme) -> Table<'static> {
         let drops = line.drops.map(u64::from);
         let bad = |is_bad: bool| if is_bad { theme.bad() } else { Style::new() };
         let mut cells = vec![
-            Cell::from(endpoint_text(line.local)),
+            Cell::from(address),
             right(queue).style(bad(is_full)),
             number(line.half_open),
             number(drops).style(bad(drops > Some(0))),
         ];
-        if wide {
-            cells.extend([number(line.established), number(line.abandoned)]);
+        if shows(Sort::Count) {
+            cells.push(number(line.established));
+        }
+        if shows_rate {
+            cells.push(number(line.per_second));
+        }
+        if width >= WIDE {
+            cells.push(number(line.abandoned));
+        }
+        if shows(Sort::Handshake) {
             cells.push(right(duration_text(line.handshake_p99)));
         }
         cells.extend([right(duration_text(line.accept_wait_p99)), Cell::from(process_text(line.process))]);
         Row::new(cells)
     });
-    let mut head = vec!["LISTENER", "    QUEUE", "HALF-OPEN", "DROPPED"];
-    let mut widths =
-        vec![Constraint::Length(23), Constraint::Length(9), Constraint::Length(9), Constraint::Length(7)];
-    if wide {
-        head.extend(["   ESTAB", "ABANDONED", "     P99"]);
-        widths.extend([Constraint::Length(8), Constraint::Length(9), Constraint::Length(8)]);
-    }
-    head.extend(["WAIT-P99", "PROCESS"]);
-    widths.extend([Constraint::Length(8), Constraint::Fill(1)]);
-    table(rows, &widths, head, theme)
+    let columns = [
+        (true, "LISTENER", address),
+        (true, "QUEUE", 9),
+        (true, "HALF-OPEN", 9),
+        (true, "DROPPED", 7),
+        (shows(Sort::Count), "ESTAB", 8),
+        (shows_rate, "ESTAB/S", 7),
+        (width >= WIDE, "ABANDONED", 9),
+        (shows(Sort::Handshake), "P99", 8),
+        (true, "WAIT-P99", 8),
+    ];
+    let (head, widths) = head_of(&columns, "PROCESS");
+    table(rows.collect::<Vec<_>>(), &widths, head, theme)
+}
+
+/// Returns the titles and widths of the shown columns: the first and the last with text, the others with numbers. The last
+/// takes the rest of the width.
+fn head_of(
+    columns: &[(bool, &'static str, u16)],
+    last: &'static str,
+) -> (Vec<Cell<'static>>, Vec<Constraint>) {
+    let shown = columns.iter().filter(|(is_shown, ..)| *is_shown).enumerate();
+    let titles = shown.clone().map(|(index, (_, title, _))| match index {
+        0 => Cell::from(*title),
+        _ => right((*title).to_owned()),
+    });
+    let widths = shown.map(|(_, (_, _, width))| Constraint::Length(*width));
+    (titles.chain([Cell::from(last)]).collect(), widths.chain([Constraint::Fill(1)]).collect())
 }
 
 fn owners(screen: &Screen, theme: Theme) -> Table<'static> {
-    let rows = screen.owners.iter().map(|owner| {
-        let name = owner.process.map_or_else(|| "unknown".to_owned(), |process| process_text(Some(process)));
+    let name = |process: Option<Process>| {
+        process.map_or_else(|| "unknown".to_owned(), |process| process_text(Some(process)))
+    };
+    let names: Vec<String> = screen.owners.iter().map(|owner| name(owner.process)).collect();
+    let width = fitted(&names).clamp(7, 24);
+    let rows = screen.owners.iter().zip(names).map(|(owner, name)| {
         let states: Vec<String> =
             owner.states.iter().map(|(state, count)| format!("{count} {}", state.kernel_name())).collect();
-        Row::new([name, owner.count.to_string(), states.join(", ")])
+        let mut cells = vec![Cell::from(shortened_process(&name, width)), right(owner.count.to_string())];
+        if screen.reads_bytes {
+            cells.extend([owner.sent_rate, owner.received_rate].map(|rate| right(bytes_text(rate))));
+        }
+        cells.push(Cell::from(states.join(", ")));
+        Row::new(cells)
     });
-    let widths = [Constraint::Length(24), Constraint::Length(11), Constraint::Fill(1)];
-    table(rows, &widths, vec!["PROCESS", "CONNECTIONS", "STATES"], theme)
+    let columns = [
+        (true, "PROCESS", width),
+        (true, "CONNECTIONS", 11),
+        (screen.reads_bytes, "SENT/S", 7),
+        (screen.reads_bytes, "RECV/S", 7),
+    ];
+    let (head, widths) = head_of(&columns, "STATES");
+    table(rows.collect::<Vec<_>>(), &widths, head, theme)
 }
 
 fn handshakes(
@@ -188,7 +240,7 @@ fn handshakes(
     area: Rect,
     block: Block<'_>,
     screen: &Screen,
-    state: &mut TableState,
+    (query, state): (&Query, &mut TableState),
     theme: Theme,
 ) {
     let inner = block.inner(area);
@@ -203,7 +255,8 @@ fn handshakes(
         Constraint::Length(if histogram > 0 { histogram + 1 } else { 0 }),
     ])
     .areas(inner);
-    handshake_groups(frame, groups, screen, state, theme);
+    let table = handshake_groups(groups.width, screen, query, theme);
+    frame.render_stateful_widget(table, groups, state);
     let stories =
         screen.slowest.iter().take(usize::from(slowest)).map(|(group, story)| format!("{group:<23} {story}"));
     let lines = std::iter::once(Line::styled("SLOWEST", theme.title())).chain(stories.map(Line::raw));
@@ -213,42 +266,41 @@ fn handshakes(
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), drawn);
 }
 
-fn handshake_groups(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    screen: &Screen,
-    state: &mut TableState,
-    theme: Theme,
-) {
-    let wide = area.width >= 110;
-    let right = |text: String| Cell::from(Line::from(text).right_aligned());
+fn handshake_groups(width: u16, screen: &Screen, query: &Query, theme: Theme) -> Table<'static> {
+    let groups: Vec<String> = screen.handshakes.iter().map(|line| line.group.clone()).collect();
+    // A narrow table has the column that it is sorted by.
+    let shows = |sort: Sort| width >= WIDE || query.sort == sort;
     let rows = screen.handshakes.iter().map(|group| {
         let [p50, p99, max] = group.times.map(duration_text);
-        let mut cells = vec![Cell::from(group.group.as_str()), right(group.count.to_string())];
-        if wide {
-            cells.extend([right(group.failed.to_string()), right(group.resent.to_string())]);
+        let mut cells = vec![
+            Cell::from(group.group.clone()),
+            right(group.count.to_string()),
+            right(group.per_second.to_string()),
+        ];
+        if shows(Sort::Failed) {
+            cells.push(right(group.failed.to_string()));
+        }
+        if shows(Sort::Resent) {
+            cells.push(right(group.resent.to_string()));
         }
         cells.extend([right(p50), right(p99)]);
-        if wide {
+        if width >= WIDE {
             cells.push(right(max));
         }
         let style = if group.is_offender { theme.bad() } else { Style::new() };
-        cells.push(Cell::from(group.why.as_str()).style(style));
+        cells.push(Cell::from(group.why.clone()).style(style));
         Row::new(cells)
     });
-    let (mut head, mut widths) =
-        (vec!["GROUP", "  COUNT"], vec![Constraint::Length(22), Constraint::Length(7)]);
-    if wide {
-        head.extend(["FAILED", "RESENT"]);
-        widths.extend([Constraint::Length(6); 2]);
-    }
-    head.extend(["     P50", "     P99"]);
-    widths.extend([Constraint::Length(8); 2]);
-    if wide {
-        head.push("     MAX");
-        widths.push(Constraint::Length(8));
-    }
-    head.push("WHY");
-    widths.push(Constraint::Fill(1));
-    frame.render_stateful_widget(table(rows, &widths, head, theme), area, state);
+    let columns = [
+        (true, "GROUP", fitted(&groups).clamp(8, 22)),
+        (true, "COUNT", 7),
+        (true, "/S", 5),
+        (shows(Sort::Failed), "FAILED", 6),
+        (shows(Sort::Resent), "RESENT", 6),
+        (true, "P50", 8),
+        (true, "P99", 8),
+        (width >= WIDE, "MAX", 8),
+    ];
+    let (head, widths) = head_of(&columns, "WHY");
+    table(rows.collect::<Vec<_>>(), &widths, head, theme)
 }

@@ -39,10 +39,10 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen, settings: &Settings, theme: 
     frame.render_widget(tab_line(settings, theme), line(1));
     let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
     let rows = draw_body(frame, body, screen, settings, theme);
-    frame.render_widget(foot(settings, theme), line(area.height - 1));
+    frame.render_widget(foot(settings, rows.height > 0, theme), line(area.height - 1));
     if settings.detail {
         match settings.opened_connection(screen) {
-            Some(connection) => popup::detail(frame, connection, theme),
+            Some(connection) => popup::detail(frame, connection, screen.now, theme),
             None if settings.opened.is_some() => popup::gone(frame, theme),
             None => {}
         }
@@ -98,8 +98,8 @@ fn head(screen: &Screen, settings: &Settings, theme: Theme) -> Line<'static> {
     if screen.missing > 0 {
         spans.push(Span::styled(format!("  {} missed", screen.missing), theme.bad()));
     }
-    if !screen.stuck.is_empty() {
-        spans.push(Span::styled(format!("  {} stuck", screen.stuck.len()), theme.bad()));
+    if screen.beyond_threshold > 0 {
+        spans.push(Span::styled(format!("  {} stuck", screen.beyond_threshold), theme.bad()));
     }
     if screen.half_open > 0 {
         spans.push(Span::raw(format!("  {} half-open", screen.half_open)));
@@ -126,14 +126,24 @@ fn tab_line(settings: &Settings, theme: Theme) -> Line<'static> {
     )
 }
 
-fn foot(settings: &Settings, theme: Theme) -> Line<'static> {
+/// Returns the last line: the search text, a notice, or the keys that have an effect on the selected tab.
+fn foot(settings: &Settings, has_table: bool, theme: Theme) -> Line<'static> {
     if settings.searching {
         return Line::from(vec![
             Span::styled("/", theme.title()),
-            Span::raw(format!("{}▏", settings.search)),
+            Span::raw(format!("{}▏", settings.query().search)),
         ]);
     }
-    Line::styled("? keys  Enter detail  / search  s sort  r reverse  f state  p pause  q quit", theme.dim())
+    if let Some(notice) = &settings.notice {
+        return Line::styled(notice.clone(), theme.title());
+    }
+    let of_table = match settings.tab {
+        _ if !has_table => "Tab next tab  ",
+        Tab::Diagram | Tab::Connections | Tab::Stuck => "Enter open  / find  s sort  r reverse  f state  ",
+        Tab::Owners => "Enter list  / find  s sort  r reverse  f state  ",
+        Tab::Handshakes | Tab::Listeners => "Enter list  / find  s sort  r reverse  ",
+    };
+    Line::styled(format!("? keys  {of_table}p pause  w save  q quit"), theme.dim())
 }
 
 fn draw_diagram(frame: &mut Frame<'_>, area: Rect, screen: &Screen, theme: Theme) {

@@ -11,6 +11,7 @@ use tcptrace_bpf::{
         ListenerRow, OpenConnectionRow, Row, ShiftRow, Sink, SlowHandshakeRow, StuckRow, Summary, TimeStyle,
         TransitionRow,
     },
+    top::SavedView,
 };
 use tracer_core::{
     event::{Nanos, SourceCounts, TcpState},
@@ -23,11 +24,16 @@ use crate::{
 };
 
 /// Sections of docs/output.md and the fields of their tables.
-fn field_tables() -> [(&'static str, &'static [Field]); 17] {
+fn field_tables() -> [(&'static str, &'static [Field]); 26] {
     let states = ConnectionRow::FIELDS.iter().find_map(|field| match field.kind {
         FieldKind::List(fields) => Some(fields),
         _ => None,
     });
+    let list = |name: &str| match SavedView::FIELDS.iter().find(|field| field.name == name).map(|it| it.kind)
+    {
+        Some(FieldKind::List(fields)) => fields,
+        other => panic!("{name}: {other:?}"),
+    };
     [
         ("`connection`", ConnectionRow::FIELDS),
         ("States", states.expect("a connection has states")),
@@ -46,6 +52,15 @@ fn field_tables() -> [(&'static str, &'static [Field]); 17] {
         ("`listener_drops`", ListenerDropsRow::FIELDS),
         ("`stuck_group`", GroupRow::FIELDS),
         ("`stuck`", StuckRow::FIELDS),
+        ("`top`", SavedView::FIELDS),
+        ("`tables`", list("tables")),
+        ("`states`", list("states")),
+        ("`edges`", list("edges")),
+        ("`connections` and `stuck`", list("connections")),
+        ("`owners`", list("owners")),
+        ("`handshake_groups`", list("handshake_groups")),
+        ("`handshake_slow` in `top`", list("handshake_slow")),
+        ("`listeners`", list("listeners")),
     ]
 }
 

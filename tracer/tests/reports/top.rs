@@ -8,11 +8,20 @@ use ratatui::{Terminal, backend::TestBackend, layout::Rect, style::Color};
 use tcptrace_bpf::{
     host::{Cgroup, CgroupResolver, CgroupSubtree, PodNames, RecordedCgroups},
     report::{ConnectionCgroups, Filter},
-    top::{EdgeLine, Effect, Model, Regions, Screen, Settings, Sort, Tab, Theme, apply, draw},
+    top::{
+        ConnectionLine, EdgeLine, Effect, Model, Query, Regions, SavedView, Screen, Settings, Sort, Tab,
+        Theme, apply, draw,
+    },
 };
 use tracer_core::{
-    analysis::{ListenerDump, ListenerSnapshot},
-    event::{AcceptQueue, Endpoint, Netns, SocketCookie, SourceCounts, TcpState, Timestamp},
+    analysis::{
+        ConnectionCounters, ConnectionDump, ConnectionReadings, ConnectionSnapshot, ListenerDump,
+        ListenerSnapshot,
+    },
+    event::{
+        AcceptQueue, ClockOffset, ConnKey, Endpoint, Event as TcpEvent, ExistingSocket, Micros, Nanos, Netns,
+        SocketCookie, SourceCounts, TcpState, Timestamp,
+    },
     lifecycle::{Tracker, TrackerOptions},
 };
 
@@ -49,14 +58,39 @@ fn listeners(drops: u32) -> ListenerDump {
     }
 }
 
+const NOW: Timestamp = Timestamp(BEGIN + 100 * SECOND);
+
+/// Returns two readings of the connections, 2 s apart and the last 400 ms ago. The higher the local port, the more bytes.
+fn readings(tracker: &Tracker) -> Arc<ConnectionReadings> {
+    let dump = |ago: u64, rounds: u64| {
+        let snapshot = |key: ConnKey| {
+            let port = u64::from(key.local.port);
+            let counters = ConnectionCounters {
+                bytes_sent: port * rounds,
+                bytes_received: port * rounds * 1000,
+                retransmits: 2,
+                srtt: Some(Micros(u32::from(key.local.port))),
+                min_rtt: Some(Micros(300)),
+                unread_bytes: 10,
+                unacked_bytes: 2000,
+            };
+            ConnectionSnapshot { key, read_at: NOW.saturating_sub(Nanos(ago * MS)), counters }
+        };
+        let connections = tracker.connections().filter(|(_, it)| it.state() != TcpState::SynSent);
+        ConnectionDump { connections: connections.map(|(_, it)| snapshot(it.key())).collect(), omitted: 0 }
+    };
+    Arc::new(ConnectionReadings::default().next(&dump(2400, 1)).next(&dump(400, 3)))
+}
+
 fn screen_with(settings: &Settings) -> Screen {
     let mut model = model();
     model.dumped(listeners(100));
     model.dumped(listeners(112));
     let events = host();
     let tracker = observe(&events, |observation| model.observe(&observation));
+    model.read(readings(&tracker));
     let source = SourceCounts { seen: events.len() as u64, skipped: Some(0), ..SourceCounts::default() };
-    model.screen(&tracker, source, Timestamp(BEGIN + 100 * SECOND), settings)
+    model.screen(&tracker, source, NOW, settings)
 }
 
 fn drawn(width: u16, height: u16, settings: &Settings, theme: Theme) -> (Terminal<TestBackend>, Regions) {
@@ -73,6 +107,18 @@ fn text(width: u16, height: u16, settings: &Settings) -> String {
 
 fn on(tab: Tab) -> Settings {
     Settings { tab, ..Settings::default() }
+}
+
+/// Returns the settings of a tab with another query.
+fn asking(tab: Tab, change: impl FnOnce(&mut Query)) -> Settings {
+    let mut settings = on(tab);
+    change(settings.query_mut());
+    settings
+}
+
+/// Returns the settings of a tab that is sorted by this key.
+fn by(tab: Tab, sort: Sort) -> Settings {
+    asking(tab, |query| query.sort = sort)
 }
 
 #[test]
@@ -157,13 +203,13 @@ fn connections_are_sorted_searched_and_filtered() {
     let states = |settings: &Settings| -> Vec<TcpState> {
         screen_with(settings).connections.iter().map(|line| line.state).collect()
     };
-    let by_state = Settings { sort: Sort::State, ..Settings::default() };
-    assert_eq!(states(&by_state)[0], TcpState::Established);
-    assert_eq!(states(&Settings { reversed: true, ..by_state })[0], TcpState::CloseWait);
-    let only = Settings { state: Some(TcpState::SynSent), ..Settings::default() };
+    assert_eq!(states(&by(Tab::Connections, Sort::State))[0], TcpState::Established);
+    let reversed = asking(Tab::Connections, |query| (query.sort, query.reversed) = (Sort::State, true));
+    assert_eq!(states(&reversed)[0], TcpState::CloseWait);
+    let only = asking(Tab::Connections, |query| query.state = Some(TcpState::SynSent));
     assert_eq!(states(&only), [TcpState::SynSent]);
     let search =
-        |text: &str| screen_with(&Settings { search: text.to_owned(), ..Settings::default() }).matching;
+        |text: &str| screen_with(&asking(Tab::Connections, |query| query.search = text.to_owned())).matching;
     assert_eq!(
         (search("close_wait"), search("ORDERS-api"), search("10.0.0.9:8080"), search("nobody")),
         (2, 9, 7, 0)
@@ -173,12 +219,255 @@ fn connections_are_sorted_searched_and_filtered() {
 }
 
 #[test]
+fn bytes_and_rates_come_from_the_last_two_readings() {
+    let screen = screen_with(&by(Tab::Connections, Sort::SentRate));
+    let lines = &screen.connections;
+    let figures = |line: &ConnectionLine| {
+        let reading = line.reading?;
+        let rates = reading.rates?;
+        Some((reading.counters.bytes_sent, rates.sent, rates.received))
+    };
+    for line in lines.iter().filter(|line| line.state != TcpState::SynSent) {
+        let port = u64::from(line.local.port);
+        assert_eq!(figures(line), Some((3 * port, port, 1000 * port)), "{line:?}");
+    }
+    let ports: Vec<u16> = lines.iter().map(|line| line.local.port).collect();
+    assert_eq!(
+        ports,
+        [20_181, 20_180, 20_179, 20_178, 20_177, 20_176, 443, 443, 0],
+        "unknown rates are last"
+    );
+    assert_eq!(figures(&lines[8]), None, "no reading");
+    let owner = &screen.owners[0];
+    assert_eq!(owner.sent_rate, Some((20_176..=20_181).sum::<u64>() + 2 * 443));
+    assert_eq!(owner.received_rate, owner.sent_rate.map(|rate| 1000 * rate));
+    let shown = text(80, 24, &by(Tab::Connections, Sort::SentRate));
+    assert!(
+        shown.contains("SENT/S") && shown.contains("19.7K") && shown.contains("bytes 0.4s old"),
+        "{shown}"
+    );
+}
+
+/// Both addresses are whole at 80 columns.
+#[test]
+fn both_addresses_are_shown_at_every_width() {
+    for (width, height) in [(80, 24), (120, 40), (200, 60)] {
+        for tab in [Tab::Connections, Tab::Stuck] {
+            let shown = text(width, height, &on(tab));
+            assert!(shown.contains("LOCAL") && shown.contains("REMOTE"), "{shown}");
+            assert!(shown.contains("10.0.0.1:443 ") && shown.contains("10.0.0.2:20182 "), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn owners_are_sorted_and_filtered() {
+    let owners = |settings: &Settings| screen_with(settings).owners;
+    let close_wait = owners(&asking(Tab::Owners, |query| query.state = Some(TcpState::CloseWait)));
+    assert_eq!((close_wait[0].count, &close_wait[0].states[..]), (2, &[(TcpState::CloseWait, 2)][..]));
+    assert_eq!(owners(&asking(Tab::Owners, |query| query.search = "orders".to_owned()))[0].count, 9);
+    assert_eq!(owners(&asking(Tab::Owners, |query| query.search = "nobody".to_owned())), []);
+    // The connections are not filtered by the query of another tab.
+    let other = screen_with(&asking(Tab::Owners, |query| query.search = "nobody".to_owned()));
+    assert_eq!((other.connections.len(), other.live), (9, 9));
+}
+
+#[test]
+fn handshake_groups_are_sorted_and_filtered() {
+    let groups = |settings: &Settings| -> Vec<(String, u64, u64)> {
+        let lines = screen_with(settings).handshakes;
+        lines.into_iter().map(|line| (line.group, line.count, line.failed)).collect()
+    };
+    let (client, server) = ("10.0.0.9:8080".to_owned(), "port 443 here".to_owned());
+    let worst = groups(&on(Tab::Handshakes));
+    assert_eq!(worst, [(client.clone(), 61, 8), (server.clone(), 22, 0)]);
+    assert_eq!(groups(&by(Tab::Handshakes, Sort::Count)), worst);
+    let reversed = asking(Tab::Handshakes, |query| (query.sort, query.reversed) = (Sort::Failed, true));
+    assert_eq!(groups(&reversed)[0].0, server);
+    assert_eq!(groups(&by(Tab::Handshakes, Sort::Handshake))[0].0, server, "40 ms is longer than 20 ms");
+    let search = |text: &str| groups(&asking(Tab::Handshakes, |query| query.search = text.to_owned()));
+    assert_eq!(search("443")[0].0, server);
+    assert_eq!((search("443").len(), search("refused").len(), search("nobody").len()), (1, 1, 0));
+}
+
+#[test]
+fn listeners_are_sorted_and_filtered() {
+    let ports = |settings: &Settings| -> Vec<u16> {
+        screen_with(settings).listeners.unwrap().iter().map(|line| line.local.port).collect()
+    };
+    assert_eq!(ports(&on(Tab::Listeners)), [443, 22]);
+    assert_eq!(ports(&by(Tab::Listeners, Sort::Local)), [22, 443]);
+    for sort in [Sort::Queue, Sort::HalfOpen, Sort::Dropped] {
+        assert_eq!(ports(&by(Tab::Listeners, sort)), [443, 22], "{sort:?}");
+        let reversed = asking(Tab::Listeners, |query| (query.sort, query.reversed) = (sort, true));
+        assert_eq!(ports(&reversed), [22, 443], "{sort:?}");
+    }
+    assert_eq!(ports(&asking(Tab::Listeners, |query| query.search = ":22 ".to_owned())), [22]);
+}
+
+#[test]
+fn stuck_connections_are_sorted_and_filtered() {
+    let stuck = |settings: &Settings| {
+        let screen = screen_with(settings);
+        (screen.stuck.iter().map(|line| line.state).collect::<Vec<_>>(), screen.beyond_threshold)
+    };
+    let all = [TcpState::SynSent, TcpState::CloseWait, TcpState::CloseWait];
+    assert_eq!(stuck(&on(Tab::Stuck)), (all.to_vec(), 3));
+    let reversed = asking(Tab::Stuck, |query| (query.sort, query.reversed) = (Sort::State, true));
+    assert_eq!(stuck(&reversed).0[0], TcpState::CloseWait);
+    let only = asking(Tab::Stuck, |query| query.state = Some(TcpState::SynSent));
+    assert_eq!(stuck(&only), (vec![TcpState::SynSent], 3), "the first line of the screen counts all");
+    assert!(text(80, 24, &only).contains("Stuck: 1 of 3 beyond their threshold, SYN_SENT, by age"));
+}
+
+#[test]
+fn handshakes_per_second_are_those_of_the_group() {
+    let mut model = model();
+    let mut tracker = Tracker::new(TrackerOptions::default());
+    let settings = Settings::default();
+    let mut rates = Vec::new();
+    for (second, count) in [(0, 2), (1, 7), (2, 3)] {
+        for index in 0..count {
+            let steps = [(second * SECOND, TcpState::SynSent), (second * SECOND + MS, TcpState::Established)];
+            for event in socket_events(second * 10 + index + 1, TcpState::Closed, &steps, 0) {
+                tracker.observe(&event, &mut |observation| model.observe(&observation));
+            }
+        }
+        let now = Timestamp(BEGIN + (second + 1) * SECOND);
+        let screen = model.screen(&tracker, SourceCounts::default(), now, &settings);
+        rates.push((screen.handshakes[0].count, screen.handshakes[0].per_second));
+    }
+    assert_eq!(rates, [(2, 0), (9, 7), (12, 3)]);
+}
+
+/// The state of a connection that existed before began before the start, and the row and its details say so.
+#[test]
+fn the_row_and_the_details_have_the_same_age() {
+    let mut model = model();
+    let mut tracker = Tracker::new(TrackerOptions::default());
+    let endpoint = |port| Endpoint { address: "10.0.0.1".parse().unwrap(), port };
+    let socket = ExistingSocket {
+        time: Timestamp(BEGIN),
+        cookie: SocketCookie(7),
+        state: TcpState::Established,
+        state_age: Some(Nanos(30 * SECOND)),
+        local: endpoint(1),
+        remote: endpoint(2),
+        process: None,
+        netns: Some(Netns(1)),
+        cgroup_id: None,
+        info: None,
+        interface: None,
+    };
+    tracker.observe(&TcpEvent::Existing(socket), &mut |observation| model.observe(&observation));
+    for event in socket_events(1, TcpState::Closed, &[(0, TcpState::SynSent)], 0) {
+        tracker.observe(&event, &mut |observation| model.observe(&observation));
+    }
+    for (remote, age) in [("10.0.0.1:2", ">2m10s"), ("10.0.0.9:8080", " 1m40s")] {
+        let mut settings = asking(Tab::Connections, |query| query.search = remote.to_owned());
+        let screen = model.screen(&tracker, SourceCounts::default(), NOW, &settings);
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        for (detail, beside) in [(false, screen.connections[0].state.kernel_name()), (true, " now")] {
+            settings.detail = detail;
+            terminal.draw(|frame| _ = draw(frame, &screen, &settings, Theme::new(true))).unwrap();
+            let shown = terminal.backend().to_string();
+            let says_it = |line: &str| line.contains(age) && line.contains(beside);
+            assert!(shown.lines().any(says_it), "no {age} beside {beside} in {shown}");
+        }
+    }
+}
+
+#[test]
+fn the_last_line_offers_what_works_in_the_tab() {
+    for (tab, filters, opens) in [
+        (Tab::Connections, true, "Enter open"),
+        (Tab::Owners, true, "Enter list"),
+        (Tab::Handshakes, false, "Enter list"),
+        (Tab::Stuck, true, "Enter open"),
+        (Tab::Listeners, false, "Enter list"),
+    ] {
+        let shown = text(80, 24, &on(tab));
+        let keys = shown.lines().last().unwrap();
+        assert!(keys.contains(opens) && keys.contains("s sort") && keys.contains("w save"), "{keys}");
+        assert!(keys.contains("q quit"), "{keys}");
+        assert_eq!(keys.contains("f state"), filters, "{keys}");
+        let mut settings = on(tab);
+        type_in(&mut settings, &[KeyCode::Char('f')]);
+        assert_eq!(settings.query().state.is_some(), filters, "{tab:?}");
+        // Each press sorts by another column, and the title names it.
+        let first = settings.query().sort;
+        type_in(&mut settings, &[KeyCode::Char('s'), KeyCode::Char('r')]);
+        assert_ne!(settings.query().sort, first);
+        assert!(text(80, 24, &settings).contains(" reversed"), "{tab:?}");
+    }
+    assert!(!text(80, 24, &on(Tab::Diagram)).lines().last().unwrap().contains("s sort"), "no table is shown");
+    assert!(text(120, 40, &on(Tab::Diagram)).lines().last().unwrap().contains("s sort"));
+}
+
+#[test]
+fn a_key_saves_the_view_and_the_last_line_says_where() {
+    let mut settings = on(Tab::Connections);
+    let w = key(KeyCode::Char('w'));
+    assert_eq!(apply(&mut settings, &w, Regions::default(), 9), Effect::Save);
+    settings.notice = Some("saved view.json in /root".to_owned());
+    let shown = text(80, 24, &settings);
+    assert!(shown.lines().last().unwrap().contains("saved view.json in /root"), "{shown}");
+    assert_eq!(apply(&mut settings, &key(KeyCode::Down), Regions::default(), 9), Effect::Redraw);
+    assert_eq!(settings.notice, None, "until the next key");
+    settings.searching = true;
+    assert_eq!(apply(&mut settings, &w, Regions::default(), 9), Effect::Redraw);
+    assert_eq!(settings.query().search, "w", "a letter of the search");
+}
+
+#[test]
+fn a_saved_view_has_what_is_shown() {
+    let mut settings = by(Tab::Connections, Sort::Sent);
+    settings.query_mut().state = Some(TcpState::Established);
+    let screen = screen_with(&settings);
+    let clock = ClockOffset { to_utc_ns: 1_795_000_000_000_000_000 };
+    let json = SavedView::new(&screen, &settings, clock).to_json();
+    assert_eq!(json.last(), Some(&b'\n'));
+    let view: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((&view["type"], &view["tab"]), (&"top".into(), &"connections".into()));
+    assert_eq!(view["time"], "2026-11-18T11:25:00.000000000Z");
+    assert_eq!((&view["open_connections"], &view["matching_connections"]), (&9.into(), &6.into()));
+    let table = &view["tables"][0];
+    assert_eq!(
+        (&table["tab"], &table["sort"], &table["state"]),
+        (&"connections".into(), &"sent".into(), &"established".into())
+    );
+    let connections = view["connections"].as_array().unwrap();
+    assert_eq!(connections.len(), 6);
+    let first = &connections[0];
+    assert_eq!((&first["local_address"], &first["local_port"]), (&"10.0.0.1".into(), &20_181.into()));
+    assert_eq!((&first["bytes_sent"], &first["bytes_sent_per_second"]), (&60_543.into(), &20_181.into()));
+    assert_eq!((&first["bytes_received"], &first["srtt_us"]), (&60_543_000.into(), &20_181.into()));
+    assert_eq!((&first["reading_age_us"], &first["unread_bytes"]), (&400_000.0.into(), &10.into()));
+    assert_eq!((&first["process"], &first["pid"]), (&"orders-api".into(), &4711.into()));
+    assert_eq!(
+        (&first["age_source"], &first["states"][1]["state"]),
+        (&"observed".into(), &"established".into())
+    );
+    assert_eq!(
+        (&view["owners"][0]["count"], &view["owners"][0]["states"][0]["count"]),
+        (&9.into(), &6.into())
+    );
+    assert_eq!(view["handshake_groups"].as_array().unwrap().len(), 2);
+    assert_eq!((&view["stuck"][0]["state"], &view["stuck_connections"]), (&"syn_sent".into(), &3.into()));
+    let listener = &view["listeners"][0];
+    assert_eq!((&listener["local_port"], &listener["accept_queue"]), (&443.into(), &129.into()));
+    let opened = view["edges"].as_array().unwrap().iter().find(|edge| edge["to"] == "syn_sent").unwrap();
+    assert_eq!((&opened["from"], &opened["count"]), (&"closed".into(), &62.into()));
+}
+
+#[test]
 fn enter_on_a_group_lists_its_connections() {
     let drill = |tab, selected| {
-        let mut settings = Settings { selected, detail: true, state: Some(TcpState::SynSent), ..on(tab) };
+        let mut settings = Settings { selected, detail: true, ..on(tab) };
+        settings.queries.of_mut(Tab::Connections).state = Some(TcpState::SynSent);
         settings.drill_down(&screen_with(&Settings::default()));
         let matching = screen_with(&settings).matching;
-        (settings.tab, settings.search, settings.detail, matching)
+        (settings.tab, settings.query().search.clone(), settings.detail, matching)
     };
     let screen = screen_with(&Settings::default());
     let owner = screen.owners[0].process.unwrap();
@@ -211,20 +500,20 @@ fn keys_control_the_view() {
         &[KeyCode::Tab, KeyCode::Down, KeyCode::Char('j'), KeyCode::Char('s'), KeyCode::Char('r')],
     );
     assert_eq!((settings.tab, settings.selected), (Tab::Connections, 2));
-    assert_eq!((settings.sort, settings.reversed), (Sort::State, true));
+    assert_eq!((settings.query().sort, settings.query().reversed), (Sort::State, true));
     type_in(&mut settings, &[KeyCode::End, KeyCode::Down]);
     assert_eq!(settings.selected, 8, "the last of nine");
     type_in(&mut settings, &[KeyCode::Char('5'), KeyCode::Char(' '), KeyCode::Char('f')]);
     assert_eq!((settings.tab, settings.selected, settings.paused), (Tab::Stuck, 0, true));
-    assert_eq!(settings.state, Some(TcpState::SynSent));
+    assert_eq!(settings.query().state, Some(TcpState::SynSent));
     // Command keys are text in a search.
     type_in(
         &mut settings,
         &[KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Char('s'), KeyCode::Backspace, KeyCode::Enter],
     );
-    assert_eq!((settings.search.as_str(), settings.searching, settings.quit), ("q", false, false));
+    assert_eq!((settings.query().search.as_str(), settings.searching, settings.quit), ("q", false, false));
     type_in(&mut settings, &[KeyCode::Esc]);
-    assert_eq!((settings.search.as_str(), settings.state), ("", None));
+    assert_eq!((settings.query().search.as_str(), settings.query().state), ("", None));
     // `q` closes the popup first, then the program.
     type_in(&mut settings, &[KeyCode::Char('?'), KeyCode::Char('q')]);
     assert!(!settings.help && !settings.quit);
@@ -249,7 +538,9 @@ fn the_timeline_stays_with_its_connection() {
     let opened = settings.opened_connection(&screen).unwrap().clone();
     assert_eq!(Some(&opened), screen.connections.get(1));
     // Another sort order moves the connection to another line.
-    let other = screen_with(&Settings { reversed: true, ..settings.clone() });
+    let mut reversed = settings.clone();
+    reversed.query_mut().reversed = true;
+    let other = screen_with(&reversed);
     settings.hold(&other, 1);
     assert_eq!(settings.opened_connection(&other).unwrap().socket, opened.socket);
     assert_ne!(other.connections[1].socket, opened.socket);

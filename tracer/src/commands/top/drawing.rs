@@ -13,14 +13,16 @@ use rustix::{
     io::Errno,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tracer_core::event::ClockOffset;
 
 use crate::{
     commands::top::{
+        saving,
         shared_screen::{Current, EndOnDrop, SharedScreen},
         terminal::{OwnTerminal, restore},
     },
     host::give_up_priority,
-    top::{Effect, Regions, Theme, apply, draw},
+    top::{Effect, Regions, SavedView, Theme, apply, draw},
 };
 
 /// Longest wait for the drawing thread to end.
@@ -35,14 +37,14 @@ pub(super) struct Drawing {
 }
 
 impl Drawing {
-    /// Takes the terminal and starts the thread.
-    pub(super) fn start(shared: Arc<SharedScreen>, theme: Theme) -> io::Result<Self> {
+    /// Takes the terminal and starts the thread. `clock` is the traced host's.
+    pub(super) fn start(shared: Arc<SharedScreen>, clock: ClockOffset, theme: Theme) -> io::Result<Self> {
         handle_sigtstp(Arc::clone(&shared))?;
         let terminal = OwnTerminal::take()?;
         let end = EndOnDrop(Arc::clone(&shared));
         let thread = thread::Builder::new().name("draw".to_owned()).spawn(move || {
             give_up_priority();
-            match run_screen(terminal, &end.0, theme) {
+            match run_screen(terminal, &end.0, clock, theme) {
                 // The terminal has hung up, so its errors do not matter.
                 Err(_) if matches!(wait_for_key(Duration::ZERO), Ok(false)) => Ok(()),
                 other => other,
@@ -92,7 +94,12 @@ fn is_suspend(event: &event::Event) -> bool {
         if key.code == KeyCode::Char('z') && key.modifiers.contains(KeyModifiers::CONTROL))
 }
 
-fn run_screen(mut terminal: OwnTerminal, shared: &SharedScreen, theme: Theme) -> io::Result<()> {
+fn run_screen(
+    mut terminal: OwnTerminal,
+    shared: &SharedScreen,
+    clock: ClockOffset,
+    theme: Theme,
+) -> io::Result<()> {
     let mut shown: Option<Current> = None;
     let mut regions = Regions::default();
     while !shared.ended.load(Ordering::Relaxed) {
@@ -122,13 +129,21 @@ fn run_screen(mut terminal: OwnTerminal, shared: &SharedScreen, theme: Theme) ->
             let current = &mut *guard;
             let before = current.settings.selected;
             let lines = current.screen.lines(current.settings.tab);
-            if apply(&mut current.settings, &event, regions, lines) == Effect::Redraw {
+            let effect = apply(&mut current.settings, &event, regions, lines);
+            if effect != Effect::Nothing {
                 shown = None;
             }
             current.settings.drill_down(&current.screen);
             current.settings.hold(&current.screen, before);
             if current.settings.quit {
                 return Ok(());
+            }
+            if effect == Effect::Save {
+                let view = current.clone();
+                // The tracing thread does not wait for the file.
+                drop(guard);
+                let notice = saving::save(&SavedView::new(&view.screen, &view.settings, clock).to_json());
+                shared.lock().settings.notice = Some(notice);
             }
         }
     }

@@ -77,17 +77,17 @@ pub(in crate::report) fn bound(event: Endpoint, connection: Option<Endpoint>) ->
 }
 
 /// Returns `ipv4` or `ipv6`.
-pub(in crate::report) fn network_type(local: Endpoint) -> &'static str {
+pub(crate) fn network_type(local: Endpoint) -> &'static str {
     if local.address.is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
 /// Returns the port, unless none is bound.
-pub(in crate::report) fn known_port(endpoint: Endpoint) -> Option<u16> {
+pub(crate) fn known_port(endpoint: Endpoint) -> Option<u16> {
     (endpoint.port != 0).then_some(endpoint.port)
 }
 
 /// Returns the remote address if there is a peer. Listeners, and sockets the kernel has not connected yet, have port 0.
-pub(in crate::report) fn known_address(remote: Endpoint) -> Option<IpAddr> {
+pub(crate) fn known_address(remote: Endpoint) -> Option<IpAddr> {
     (remote.port != 0).then_some(remote.address)
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// The name of a process, escaped.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::report) struct ProcessName(pub(in crate::report) Process);
+pub(crate) struct ProcessName(pub(crate) Process);
 
 impl Text for ProcessName {
     fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {

@@ -11,7 +11,7 @@ const SECOND: u64 = 1_000 * MS;
 
 /// Converts a duration to microseconds with a fraction.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 104 days, then to the microsecond")]
-pub(in crate::report) fn microseconds(duration: Nanos) -> f64 {
+pub(crate) fn microseconds(duration: Nanos) -> f64 {
     duration.0 as f64 / 1000.0
 }
 
@@ -107,6 +107,11 @@ fn three_digits(nanoseconds: u64, unit: u64) -> String {
 /// Returns a number of bytes in a binary unit that suits it, or `-`.
 pub(in crate::report) fn bytes(count: Option<u64>) -> OrDash<ByteCount> {
     OrDash(count.map(ByteCount))
+}
+
+/// Formats a number of bytes as [`bytes`] does.
+pub fn bytes_text(count: Option<u64>) -> String {
+    bytes(count).to_string()
 }
 
 /// A number of bytes.

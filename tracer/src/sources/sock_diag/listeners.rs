@@ -25,16 +25,16 @@ const MAX_PROBLEMS: usize = 8;
 
 /// A watched network namespace.
 #[derive(Debug)]
-struct Namespace {
+pub(super) struct Namespace {
     name: String,
-    channel: Channel,
+    pub(super) channel: Channel,
     netstat: Option<NetstatFile>,
 }
 
-/// Open channels into the network namespaces.
+/// Open channels into the network namespaces, for dumps of the listeners and of the open connections.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerWatch {
-    namespaces: Vec<Namespace>,
+    pub(super) namespaces: Vec<Namespace>,
     /// Sentences about missing listeners, at most eight.
     problems: Vec<String>,
 }

@@ -14,6 +14,7 @@ mod error;
 mod existing;
 mod listeners;
 pub(in crate::sources) mod netlink;
+mod readings;
 mod reconcile;
 mod socket;
 mod states;
