@@ -41,12 +41,6 @@ pub use rows::{
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, DropSummary, Summary};
-pub(crate) use text::{
-    endpoint::{known_address, known_port, network_type},
-    name::ProcessName,
-    quantity::microseconds,
-    style::wrapped,
-};
 pub use text::{
     comparison::ComparedHosts,
     endpoint::endpoint_text,
@@ -57,4 +51,10 @@ pub use text::{
     table_style::TableStyle,
     table_width::TableWidth,
     wall_time::{Rfc3339, TimeStyle, rfc3339, utc},
+};
+pub(crate) use text::{
+    endpoint::{known_address, known_port, network_type},
+    name::ProcessName,
+    quantity::microseconds,
+    style::wrapped,
 };

@@ -13,9 +13,7 @@ use tracer_core::{
 };
 
 use crate::{
-    report::{
-        ConnectionCgroups, Filter, FirstTransitions, TableStyle, group_text, histogram_lines, story,
-    },
+    report::{ConnectionCgroups, Filter, FirstTransitions, TableStyle, group_text, histogram_lines, story},
     top::{
         EdgeLine, HandshakeLine, ListenerLine, Query, Screen, Settings, StateLine, Tab,
         connection_lines::{self, Found, MAX_LINES},
