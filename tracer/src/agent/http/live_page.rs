@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tracer_core::event::ClockOffset;
 
 use crate::agent::{
-    http::{host_check::HostCheck, pages::Site},
+    http::{gzip, host_check::HostCheck, pages::Site},
     metrics::Figures,
     overview::{ApiError, Facet, Inputs, openapi, overview},
     publisher::Counts,
@@ -69,6 +69,7 @@ pub(super) fn router(site: &Site) -> Router<Site> {
         .route("/page.css", file("text/css; charset=utf-8", STYLE))
         .route("/api/v1/overview", get(api))
         .route("/api/v1/openapi.json", get(description))
+        .layer(middleware::from_fn(gzip::compress))
         .layer(middleware::from_fn_with_state(site.clone(), protect))
 }
 
