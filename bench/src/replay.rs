@@ -4,12 +4,15 @@ use std::{hint::black_box, io, time::Duration};
 
 use clap::ValueEnum;
 use tcptrace_bpf::{
-    agent::metrics::{Recorder, RecorderOptions},
+    agent::{
+        metrics::{Recorder, RecorderOptions},
+        overview::OverviewRecorder,
+    },
     report::{ConnectionRow, Format, Sink, TimeStyle, TransitionRow},
 };
 use tracer_core::{
     event::{ClockOffset, Event},
-    lifecycle::{Observation, Tracker, TrackerOptions},
+    lifecycle::{Observation, Thresholds, Tracker, TrackerOptions},
 };
 
 use crate::{
@@ -27,6 +30,8 @@ pub enum Stage {
     Core,
     /// The daemon's metrics, without opt-in labels.
     Metrics,
+    /// The daemon's metrics and the last hour of its live page: `serve` without `--no-page`.
+    Page,
     /// A JSON row for every transition.
     TransitionsJson,
     /// A JSON row for every connection.
@@ -118,7 +123,7 @@ fn measured(events: &[Event], tracker: &mut Tracker, output: &mut StageOutput) -
 fn process(events: &[Event], tracker: &mut Tracker, output: &mut StageOutput) -> io::Result<()> {
     let mut written = Ok(());
     for event in events {
-        if output.stage == Stage::Metrics {
+        if matches!(output.stage, Stage::Metrics | Stage::Page) {
             output.recorder.event(event);
         }
         tracker.observe(event, &mut |observation| {
@@ -128,6 +133,9 @@ fn process(events: &[Event], tracker: &mut Tracker, output: &mut StageOutput) ->
         });
     }
     written?;
+    if let (Stage::Page, Some(last)) = (output.stage, events.last()) {
+        output.overview.advance(tracker, last.time());
+    }
     output.sink.flush()
 }
 
@@ -146,6 +154,7 @@ fn processor_time() -> Duration {
 struct StageOutput {
     stage: Stage,
     recorder: Recorder,
+    overview: OverviewRecorder,
     sink: Sink<io::Sink>,
     clock: ClockOffset,
 }
@@ -153,12 +162,15 @@ struct StageOutput {
 impl StageOutput {
     fn new(stage: Stage) -> Self {
         let format = match stage {
-            Stage::Core | Stage::Metrics | Stage::TransitionsJson | Stage::ConnectionsJson => Format::Json,
+            Stage::Core | Stage::Metrics | Stage::Page | Stage::TransitionsJson | Stage::ConnectionsJson => {
+                Format::Json
+            }
             Stage::TransitionsTable | Stage::ConnectionsTable => Format::Wide,
         };
         Self {
             stage,
             recorder: Recorder::new(RecorderOptions::default()),
+            overview: OverviewRecorder::new(Thresholds::default()),
             sink: Sink::new(io::sink(), format, TimeStyle::Utc),
             clock: ClockOffset { to_utc_ns: 1_700_000_000_000_000_000 },
         }
@@ -172,6 +184,11 @@ impl StageOutput {
             }
             (Stage::Metrics, observation) => {
                 self.recorder.observe(observation);
+                Ok(())
+            }
+            (Stage::Page, observation) => {
+                self.recorder.observe(observation);
+                self.overview.observe(observation);
                 Ok(())
             }
             (

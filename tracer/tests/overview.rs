@@ -10,7 +10,7 @@ use tcptrace_bpf::agent::{
     overview::{Facet, Inputs, OverviewRecorder, openapi, overview},
 };
 use tracer_core::{
-    event::{ClockOffset, Event, SourceCounts, TcpState, Timestamp},
+    event::{AcceptQueue, ClockOffset, Event, SourceCounts, TcpState, Timestamp},
     lifecycle::{Thresholds, Tracker, TrackerOptions},
 };
 use tracer_core_testing::script::{SECOND, ScriptedSocket, at, process, time};
@@ -202,6 +202,30 @@ fn stuck_connections_are_grouped_by_their_process() {
     assert_eq!((&group["process"], &group["count"]), (&"leaky".into(), &2.into()));
     assert_eq!(group["oldest_us"], 89_000_000.0);
     assert_eq!(find(&document["states"], "state", "close_wait")["stuck"], 2);
+}
+
+#[test]
+fn listeners_have_their_processes_and_are_filtered_by_them() {
+    let mut harness = Harness::new();
+    harness.take([
+        ScriptedSocket::listener(1, 0, Some(process(10, "nginx"))),
+        ScriptedSocket::accepted(2)
+            .with_all(|transition| transition.accept_queue = Some(AcceptQueue { length: 2, limit: 128 })),
+    ]);
+    let mut listeners = |query: Option<(&str, &str)>| {
+        let query: Vec<_> =
+            query.iter().map(|(kind, value)| ((*kind).to_owned(), (*value).to_owned())).collect();
+        harness.document(Facet::of_query(&query).unwrap()).0["listeners"].clone()
+    };
+    let all = listeners(None);
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+    assert_eq!((&all[0]["port"], &all[0]["peak"]), (&443.into(), &2.into()));
+    assert_eq!(all[0]["processes"], serde_json::json!(["nginx"]));
+    assert_eq!(listeners(Some(("process", "nginx"))), all);
+    assert_eq!(listeners(Some(("port", "443"))), all);
+    for other in [("process", "curl"), ("port", "80"), ("remote", "10.0.0.1")] {
+        assert_eq!(listeners(Some(other)), Value::Array(Vec::new()), "{other:?}");
+    }
 }
 
 #[test]

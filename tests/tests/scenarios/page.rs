@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use tcptrace_tests::{
     Daemon, Namespace, http,
+    process::own_name,
     sockets::{self, Pair},
     wait,
 };
@@ -108,6 +109,14 @@ fn browser_shows_the_numbers_of_the_metrics_without_an_error() {
         let shown = attribute(&page, &name, "data-count").and_then(|count| count.parse::<f64>().ok());
         assert_eq!(shown, Some(daemon.value(&series(edge)).unwrap_or(0.0)), "{name}");
     }
+    // The rows of a table, as HTML.
+    let rows = |table: &str| {
+        let rest = page.split(&format!("id=\"{table}\"")).nth(1).unwrap_or_else(|| panic!("no {table}"));
+        rest.split("</tbody>").next().unwrap().to_owned()
+    };
+    assert!(rows("listeners").contains(&format!("process={}", own_name())), "{}", rows("listeners"));
+    assert!(rows("edges").contains(">ESTABLISHED</td>"), "{}", rows("edges"));
+    assert!(rows("minutes").contains("data-head=\"Completed\""), "{}", rows("minutes"));
     let port = sockets::port(&held[0].listener);
     let (page, console) = browse(&daemon, &format!("?port={port}"));
     assert_eq!(console, Vec::<String>::new());

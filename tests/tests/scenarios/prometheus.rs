@@ -17,6 +17,8 @@ use tcptrace_tests::{
     wait,
 };
 
+use crate::support::ss;
+
 /// A Prometheus that scrapes a daemon every second; killed on drop, or when the test exits otherwise.
 struct Prometheus {
     child: Child,
@@ -91,14 +93,6 @@ impl Drop for Prometheus {
     }
 }
 
-/// Counts the sockets in a state with `ss`.
-fn ss(namespace: &Namespace, state: &str) -> f64 {
-    let output = namespace.run("ss", || Command::new("ss").args(["-tanH", "state", state]).output());
-    let output = output.unwrap_or_else(|error| panic!("ss cannot start: {error}"));
-    assert!(output.status.success());
-    f64::from(u32::try_from(String::from_utf8_lossy(&output.stdout).lines().count()).unwrap())
-}
-
 #[rstest]
 #[case::classic(false)]
 #[case::native(true)]
@@ -141,11 +135,12 @@ fn prometheus_queries_return_the_traffic(#[case] native: bool) {
     prometheus.wait_for("sum(tcptrace_connections_closed_total{reason=\"aborted\"})", 50.0);
     prometheus.wait_for("sum(tcptrace_connections_closed_total{reason=\"reset_by_peer\"})", 50.0);
     prometheus.wait_for("sum(tcptrace_events_lost_total{where!=\"kernel\"})", 0.0);
-    prometheus.wait_for("tcptrace_connections{state=\"established\"}", ss(namespace, "established"));
+    prometheus.wait_for("tcptrace_connections{state=\"established\"}", ss(namespace, "established").into());
     // The kernel does not report when a timewait socket changes from FIN_WAIT2 to TIME_WAIT.
     let timewait_sockets = ss(namespace, "time-wait") + ss(namespace, "fin-wait-2");
-    prometheus.wait_for("sum(tcptrace_connections{state=~\"time_wait|fin_wait_2\"})", timewait_sockets);
-    assert!(ss(namespace, "established") >= 24.0);
+    prometheus
+        .wait_for("sum(tcptrace_connections{state=~\"time_wait|fin_wait_2\"})", timewait_sockets.into());
+    assert!(ss(namespace, "established") >= 24);
 
     let name = "tcptrace_handshake_duration_seconds";
     let labels = "{role=\"server\",network_type=\"ipv4\"}";

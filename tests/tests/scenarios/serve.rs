@@ -25,9 +25,7 @@ use tcptrace_tests::{
     wait,
 };
 
-/// A web configuration with user `alice` and password `secret`, hashed by `htpasswd -nBC 4`.
-const PASSWORD_CONFIG: &str =
-    "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
+use crate::support::{PASSWORD_CONFIG, next_notification};
 
 /// Opens a connection, sends 10 bytes and closes it from the client.
 fn open_and_close(namespace: &Namespace, on: &str) {
@@ -236,13 +234,6 @@ fn full_accept_queue_is_reported_until_drained(#[values(Mode::Btf, Mode::Tracepo
     daemon.wait_for(&series(""), 0.0);
     drop(listener);
     wait::until("the series to end", || daemon.value(&series("")).is_none().then_some(()));
-}
-
-/// Receives the next notification to systemd; `None` after the socket's read timeout.
-fn next_notification(systemd: &UnixDatagram) -> Option<String> {
-    let mut buffer = [0; 1024];
-    let count = systemd.recv(&mut buffer).ok()?;
-    Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }
 
 #[test]

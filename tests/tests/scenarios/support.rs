@@ -1,6 +1,6 @@
 //! Shared traffic and assertions of the scenarios.
 
-use std::{net::SocketAddr, ops::RangeBounds, process::Command, time::Duration};
+use std::{net::SocketAddr, ops::RangeBounds, os::unix::net::UnixDatagram, process::Command, time::Duration};
 
 use socket2::Socket;
 use tcptrace_tests::{
@@ -14,6 +14,10 @@ pub(crate) const CLIENT_STATES: &[&str] =
     &["syn_sent", "established", "fin_wait_1", "fin_wait_2", "time_wait"];
 /// The states of a server whose client closes first.
 pub(crate) const SERVER_STATES: &[&str] = &["syn_received", "established", "close_wait", "last_ack"];
+
+/// A web configuration with user `alice` and password `secret`, hashed by `htpasswd -nBC 4`.
+pub(crate) const PASSWORD_CONFIG: &str =
+    "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW}\n";
 
 /// The transitions of a client that closes first.
 pub(crate) const CLIENT_EDGES: &[(&str, &str)] = &[
@@ -128,4 +132,19 @@ pub(crate) fn overflow(namespace: &Namespace, to: SocketAddr, count: usize) {
     // SYN_SENT has the number 2.
     let pending = 1 << 2 | sockets::SYN_RECEIVED;
     wait::until("the end of the clients", || (namespace.sockets_in(pending) == 0).then_some(()));
+}
+
+/// Counts the sockets in a state with `ss`.
+pub(crate) fn ss(namespace: &Namespace, state: &str) -> u32 {
+    let output = namespace.run("ss", || Command::new("ss").args(["-tanH", "state", state]).output());
+    let output = output.unwrap_or_else(|error| panic!("ss cannot start: {error}"));
+    assert!(output.status.success());
+    u32::try_from(String::from_utf8_lossy(&output.stdout).lines().count()).unwrap()
+}
+
+/// Receives the next notification to systemd; `None` after the socket's read timeout.
+pub(crate) fn next_notification(systemd: &UnixDatagram) -> Option<String> {
+    let mut buffer = [0; 1024];
+    let count = systemd.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }

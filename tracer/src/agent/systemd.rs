@@ -12,6 +12,11 @@ pub(crate) fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Changes the status that `systemctl status` shows.
+pub(crate) fn status(text: &str) {
+    notify(&[NotifyState::Status(text)]);
+}
+
 /// Reports that the agent is stopping.
 pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping]);

@@ -62,7 +62,7 @@ pub(super) fn run(shared: &Shared, arguments: &ServeArguments) -> anyhow::Result
         label_lists::read(&arguments.label.iter().map(|it| (it.0, it.1.clone())).collect::<Vec<_>>())
             .map_err(WrongUsage::of)?;
     if arguments.check {
-        // `systemctl reload` runs this check first, and a reload has no privileges any more.
+        // A reload has no privileges any more, so the check has none either.
         privileges::keep_only(&[]).context("the capabilities could not be dropped")?;
         if let Some(path) = &arguments.web_config {
             reread(path).map_err(WrongUsage::of)?;
@@ -214,7 +214,7 @@ async fn serve(
         clients.shut_down(GRACE).await;
         return outcome;
     }
-    systemd::ready(&format!("tracing, {}", counted(arguments.listen.len(), "listener")));
+    systemd::ready(&status(arguments));
     let _watchdog = systemd::watchdog(Arc::clone(&snapshots));
     let outcome = loop {
         tokio::select! {
@@ -242,7 +242,16 @@ fn unexpected_end(live: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reloads the web configuration. An invalid one changes nothing.
+/// Returns the status for systemd.
+fn status(arguments: &ServeArguments) -> String {
+    format!(
+        "tracing, listening on {}",
+        arguments.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// Reloads the web configuration. An invalid one changes nothing, and the log and the status for systemd say why:
+/// `systemctl reload` only sends the signal.
 fn reload(arguments: &ServeArguments, web: &watch::Sender<Arc<Web>>) {
     let Some(path) = &arguments.web_config else {
         tracing::info!("nothing to reload: SIGHUP reloads only --web-config, which is not set");
@@ -251,9 +260,14 @@ fn reload(arguments: &ServeArguments, web: &watch::Sender<Arc<Web>>) {
     match Web::read(path) {
         Ok(new) => {
             web.send_replace(Arc::new(new));
+            systemd::status(&status(arguments));
             tracing::info!("{} was read again", path.display());
         }
-        Err(error) => tracing::error!("the old configuration stays: {error}"),
+        Err(error) => {
+            let text = format!("the old configuration stays: {error}");
+            systemd::status(&format!("{}; {text}", status(arguments)));
+            tracing::error!("{text}");
+        }
     }
 }
 

@@ -8,6 +8,9 @@ const RECORDING: &str = "deploy/prometheus/recording.rules.yaml";
 const ALERTING: &str = "deploy/prometheus/alerting.rules.yaml";
 const TESTS: [&str; 3] = ["agent.yaml", "connections.yaml", "handshakes.yaml"];
 
+/// The address that a user replaces. Names below `.invalid` belong to nobody (RFC 2606).
+const RUNBOOK_BASE: &str = "https://tcptrace-bpf.invalid/";
+
 /// Returns all values of a key in a YAML file; a block value as one text.
 fn values(text: &str, key: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -91,10 +94,14 @@ fn every_alert_has_a_severity_and_a_runbook() {
     let text = read(ALERTING);
     let alerts = values(&text, "alert");
     let operating = read("docs/operating.md");
-    let runbooks = values(&text, "runbook");
-    let expected: Vec<String> =
-        alerts.iter().map(|alert| format!("docs/operating.md#{}", alert.to_lowercase())).collect();
-    assert_eq!(runbooks, expected);
+    let runbooks = values(&text, "runbook_url");
+    let link = |alert: &String| format!("{RUNBOOK_BASE}docs/operating.md#{}", alert.to_lowercase());
+    assert_eq!(runbooks, alerts.iter().map(link).collect::<Vec<_>>());
+    let chart = read("deploy/helm/tcptrace-bpf/values.yaml");
+    assert!(chart.contains(&format!("runbookBaseUrl: \"{RUNBOOK_BASE}\"")), "{chart}");
+    let template = read("deploy/helm/tcptrace-bpf/templates/prometheus-rules.yaml");
+    assert!(template.contains(&format!("replace \"{RUNBOOK_BASE}\" $.Values")), "{template}");
+    assert!(operating.contains(&format!("s|{RUNBOOK_BASE}|")), "docs/operating.md has the command");
     for alert in &alerts {
         assert!(
             operating.lines().any(|line| line == format!("### {alert}")),

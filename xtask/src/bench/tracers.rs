@@ -32,6 +32,8 @@ const OURS: &[(&str, &str, &[&str])] = &[
     ("serve", "tcptrace-bpf serve", &["serve"]),
     // Shows the cost of the twin program, which recovers transitions for which the kernel skips the first one.
     ("serve", "tcptrace-bpf serve, without the twin", &["serve", "--no-twin"]),
+    // Shows the cost of the page's last hour.
+    ("serve", "tcptrace-bpf serve, without the page", &["serve", "--no-page"]),
     ("connections", "tcptrace-bpf connections", &["connections"]),
     ("transitions", "tcptrace-bpf transitions -o json", &["transitions", "-o", "json"]),
     ("record", "tcptrace-bpf record", &["record", "-"]),

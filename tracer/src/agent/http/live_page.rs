@@ -17,7 +17,7 @@ use tracer_core::event::ClockOffset;
 
 use crate::{
     agent::{
-        http::{freeze_api, host_check::HostCheck, pages::Site},
+        http::{freeze_api, gzip, host_check::HostCheck, pages::Site},
         metrics::Figures,
         overview::{ApiError, Facet, Inputs, openapi, overview},
         publisher::Counts,
@@ -75,6 +75,7 @@ pub(super) fn router(site: &Site) -> Router<Site> {
         .route("/api/v1/overview", get(api))
         .route("/api/v1/openapi.json", get(description))
         .route("/api/v1/freeze", post(freeze_api::freeze))
+        .layer(middleware::from_fn(gzip::compress))
         .layer(middleware::from_fn_with_state(site.clone(), protect))
 }
 

@@ -4,6 +4,7 @@ mod address;
 pub(crate) mod auth;
 pub(crate) mod clients;
 mod freeze_api;
+mod gzip;
 mod host_check;
 pub(crate) mod listen;
 pub(crate) mod live_page;

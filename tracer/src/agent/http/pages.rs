@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, watch};
 use crate::agent::{
     http::{
         auth::Admission,
+        gzip::{self, Encoding},
         live_page::{self, PageOptions, PageState},
         web_config::Web,
     },
@@ -53,6 +54,7 @@ pub(super) struct Inner {
 /// A page being sent, for as long as a response holds it.
 struct Sent {
     format: PageFormat,
+    encoding: Encoding,
     made_at: Instant,
     page: Weak<Page>,
 }
@@ -113,13 +115,15 @@ impl Site {
         }
     }
 
-    /// Renders a page. At the limit of pages, returns a recent one of the same format.
-    async fn page(&self, format: PageFormat) -> Result<Arc<Page>, String> {
+    /// Renders a page and compresses it if asked, one at a time. At the limit of pages, returns a recent one of the same
+    /// format and encoding.
+    async fn page(&self, format: PageFormat, encoding: Encoding) -> Result<Arc<Page>, String> {
         let mut pages = self.0.pages.lock().await;
         pages.retain(|sent| sent.page.strong_count() > 0);
         if pages.len() >= MAX_PAGES {
-            let recent =
-                pages.iter().rev().find(|sent| sent.format == format && sent.made_at.elapsed() < SHARE_FOR);
+            let recent = pages.iter().rev().find(|sent| {
+                (sent.format, sent.encoding) == (format, encoding) && sent.made_at.elapsed() < SHARE_FOR
+            });
             return recent
                 .and_then(|sent| sent.page.upgrade())
                 .ok_or_else(|| "too many clients are reading slowly: try again in some seconds".to_owned());
@@ -128,19 +132,31 @@ impl Site {
         let figures = self.figures(&counts).await;
         let page =
             render(counts.snapshot, &self.0.agent, figures, format).map_err(|error| error.to_string())?;
+        let page = match encoding {
+            Encoding::Identity => page,
+            Encoding::Gzip => gzip::compressed(page)
+                .await
+                .map_err(|error| format!("the page could not be compressed: {error}"))?,
+        };
         let page = Arc::new(Page(page));
-        pages.push(Sent { format, made_at: Instant::now(), page: Arc::downgrade(&page) });
+        pages.push(Sent { format, encoding, made_at: Instant::now(), page: Arc::downgrade(&page) });
         Ok(page)
     }
 }
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = PageFormat::negotiate(accept);
-    match site.page(format).await {
+    let (format, encoding) = (PageFormat::negotiate(accept), Encoding::negotiate(&headers));
+    match site.page(format, encoding).await {
         Ok(page) => {
             let body = Body::from(Bytes::from_owner(PageRef(page)));
-            ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
+            let head =
+                [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept, accept-encoding")];
+            let mut response = (head, body).into_response();
+            if encoding == Encoding::Gzip {
+                gzip::mark_compressed(response.headers_mut());
+            }
+            response
         }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
@@ -223,19 +239,23 @@ mod tests {
         let site = Site::new(snapshots, agent, SystemTime::now(), ListenerScan::default(), None);
         let mut held = Vec::new();
         for _ in 0..MAX_PAGES {
-            held.push(site.page(PageFormat::Text).await.ok().unwrap());
+            held.push(site.page(PageFormat::Text, Encoding::Identity).await.ok().unwrap());
         }
-        let shared = site.page(PageFormat::Text).await.ok().unwrap();
+        let shared = site.page(PageFormat::Text, Encoding::Identity).await.ok().unwrap();
         assert!(Arc::ptr_eq(&shared, &held[MAX_PAGES - 1]));
-        assert!(site.page(PageFormat::Protobuf).await.is_err(), "none of them is protobuf");
+        assert!(
+            site.page(PageFormat::Protobuf, Encoding::Identity).await.is_err(),
+            "none of them is protobuf"
+        );
+        assert!(site.page(PageFormat::Text, Encoding::Gzip).await.is_err(), "none of them is compressed");
         drop(shared);
         for sent in site.0.pages.lock().await.iter_mut() {
             sent.made_at = sent.made_at.checked_sub(SHARE_FOR).unwrap();
         }
-        let error = site.page(PageFormat::Text).await.err().unwrap();
+        let error = site.page(PageFormat::Text, Encoding::Identity).await.err().unwrap();
         assert!(error.contains("too many clients are reading"), "{error}");
         held.pop();
-        let new = site.page(PageFormat::Text).await.ok().unwrap();
+        let new = site.page(PageFormat::Text, Encoding::Identity).await.ok().unwrap();
         assert!(held.iter().all(|old| !Arc::ptr_eq(old, &new)));
     }
 }

@@ -266,6 +266,8 @@ pub struct Listener {
     /// Dropped segments since the start, as in `tcptrace_listener_drops_total`; null if unknown
     #[schema(required)]
     pub drops: Option<u64>,
+    /// Names of the processes that listen on the port, in any network namespace; empty if unknown
+    pub processes: Vec<String>,
 }
 
 /// Open connections with something in common.

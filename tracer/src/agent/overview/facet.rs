@@ -127,7 +127,7 @@ impl Facet {
 }
 
 /// Returns a process name without padding, escaped.
-fn process_name(comm: &[u8; 16]) -> String {
+pub(super) fn process_name(comm: &[u8; 16]) -> String {
     escape(Process { pid: 0, uid: 0, comm: *comm }.name())
 }
 

@@ -13,6 +13,7 @@ mod edges;
 mod facet;
 mod health;
 mod history;
+mod listening;
 mod live;
 mod minute;
 mod recorder;

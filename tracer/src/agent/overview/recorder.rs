@@ -9,6 +9,7 @@ use tracer_core::{
 
 use crate::agent::overview::{
     history::History,
+    listening::Listening,
     live::{LiveScan, LiveTable},
 };
 
@@ -28,6 +29,7 @@ pub struct OverviewSnapshot {
     pub(super) history: History,
     /// None until the first scan of a large table ends.
     pub(super) live: Option<Arc<LiveTable>>,
+    pub(super) listening: Listening,
 }
 
 impl OverviewRecorder {
@@ -54,6 +56,7 @@ impl OverviewRecorder {
             thresholds: self.thresholds,
             history: self.history.clone(),
             live: self.scan.request(tracker, &self.thresholds, now),
+            listening: Listening::of(tracker),
         }
     }
 }

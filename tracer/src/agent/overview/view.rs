@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 
 use tracer_core::{
     analysis::{GroupKey, GroupReport, HandshakeAttempt},
-    escape::escape,
-    event::{ClockOffset, Nanos, Process, TcpState},
+    event::{ClockOffset, Nanos, TcpState},
     lifecycle::{StuckConnection, group_stuck},
 };
 
@@ -19,9 +18,10 @@ use crate::{
                 StateCount, Stuck, StuckProcess, Transitions,
             },
             edges::{self, EDGES},
-            facet::Facet,
+            facet::{Facet, process_name},
             health::health,
             history::{History, MINUTES},
+            listening::Listening,
             live::{ByState, LiveTable},
             minute::{Counts, Minute},
             recorder::OverviewSnapshot,
@@ -71,7 +71,7 @@ pub fn overview(inputs: Inputs<'_>, facet: Option<Facet>) -> Overview {
         slowest: slowest(&hour.history, facet, clock),
         failed: failed(&hour.history, facet, clock),
         stuck: live.map(|live| stuck(live, hour, facet)),
-        listeners: listeners(metrics, figures, facet),
+        listeners: listeners(metrics, figures, &hour.listening, facet),
         processes: open("process"),
         remotes: open("remote"),
         ports: open("port"),
@@ -82,10 +82,6 @@ pub fn overview(inputs: Inputs<'_>, facet: Option<Facet>) -> Overview {
 #[expect(clippy::cast_precision_loss, reason = "exact up to 104 days, then to the microsecond")]
 fn microseconds(duration: Nanos) -> f64 {
     duration.0 as f64 / 1000.0
-}
-
-fn process_name(process: &Process) -> String {
-    escape(process.name())
 }
 
 fn states(metrics: &MetricsSnapshot, live: Option<&LiveTable>, facet: Option<Facet>) -> Vec<State> {
@@ -201,7 +197,7 @@ fn attempt(attempt: &HandshakeAttempt, clock: ClockOffset) -> Attempt {
     Attempt {
         time: rfc3339(attempt.ended, clock).to_string(),
         role: attempt.role.name().to_owned(),
-        process: attempt.process.as_ref().map(process_name),
+        process: attempt.process.map(|process| process_name(&process.comm)),
         local: endpoint_text(attempt.local),
         remote: attempt.remote.address.to_string(),
         remote_port: (attempt.remote.port != 0).then_some(attempt.remote.port),
@@ -219,7 +215,8 @@ fn stuck(live: &LiveTable, hour: &OverviewSnapshot, facet: Option<Facet>) -> Stu
         Some(Facet::Remote(address)) => it.remote.address == address,
         Some(Facet::Port(port)) => it.local.port == port || it.remote.port == port,
     };
-    let key = |it: &StuckConnection| it.process.as_ref().map(process_name).unwrap_or_default();
+    let key =
+        |it: &StuckConnection| it.process.map(|process| process_name(&process.comm)).unwrap_or_default();
     let groups = group_stuck(live.stuck.iter().filter(is_shown).copied(), &hour.thresholds, key);
     let count: usize = groups.iter().map(|group| group.members.len()).sum();
     let more = if facet.is_none() { live.more_stuck } else { 0 };
@@ -227,7 +224,7 @@ fn stuck(live: &LiveTable, hour: &OverviewSnapshot, facet: Option<Facet>) -> Stu
         let oldest = group.members.first()?;
         let states = group.states().into_iter();
         Some(StuckProcess {
-            process: oldest.process.as_ref().map(process_name),
+            process: oldest.process.map(|process| process_name(&process.comm)),
             count: group.members.len() as u64,
             oldest_us: microseconds(group.oldest_age()),
             states: states
@@ -241,7 +238,15 @@ fn stuck(live: &LiveTable, hour: &OverviewSnapshot, facet: Option<Facet>) -> Stu
     Stuck { count: count as u64 + more, more, groups: shown.collect() }
 }
 
-fn listeners(metrics: &MetricsSnapshot, figures: &Figures, facet: Option<Facet>) -> Vec<Listener> {
+fn listeners(
+    metrics: &MetricsSnapshot,
+    figures: &Figures,
+    listening: &Listening,
+    facet: Option<Facet>,
+) -> Vec<Listener> {
+    let processes = |port| -> Vec<String> {
+        listening.on(port).take(MAX_LINES).map(|comm| process_name(&comm)).collect()
+    };
     let mut listeners: Vec<Listener> = metrics
         .accept_queues(&figures.listeners.queues)
         .into_iter()
@@ -251,21 +256,32 @@ fn listeners(metrics: &MetricsSnapshot, figures: &Figures, facet: Option<Facet>)
             limit: Some(queue.limit),
             peak: queue.peak,
             drops: None,
+            processes: processes(queue.port),
         })
         .collect();
     for &(port, drops) in &figures.listeners.drops.ports {
         match listeners.iter_mut().find(|listener| listener.port == port) {
             Some(listener) => listener.drops = Some(drops),
             None => {
-                listeners.push(Listener { port, queue: None, limit: None, peak: None, drops: Some(drops) });
+                listeners.push(Listener {
+                    port,
+                    queue: None,
+                    limit: None,
+                    peak: None,
+                    drops: Some(drops),
+                    processes: processes(port),
+                });
             }
         }
     }
     match facet {
         None => {}
         Some(Facet::Port(port)) => listeners.retain(|listener| listener.port == port),
-        // Ports have no process here, and no remote address.
-        Some(_) => listeners.clear(),
+        Some(Facet::Process(comm)) => {
+            listeners.retain(|listener| listening.on(listener.port).any(|name| name == comm));
+        }
+        // A listener has no remote address.
+        Some(Facet::Remote(_)) => listeners.clear(),
     }
     // The worst first.
     listeners.sort_by_key(|it| (Reverse(it.drops), Reverse(it.queue), Reverse(it.peak), it.port));

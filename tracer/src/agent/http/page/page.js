@@ -11,7 +11,7 @@ const STATES = {
 const CLOSED = [[560, 40], [870, 660]];
 // The kernel closes the socket at FIN_WAIT2 and CLOSING; a timewait socket goes on, without events.
 const EDGES = [
-  ["closed", "listen", "M560 67V103", 570, 90, "start"],
+  ["closed", "listen", "M560 67V103", 570, 81, "start"],
   ["closed", "syn_sent", "M638 40H870V193", 880, 116, "start"],
   ["listen", "syn_received", "M482 130H250V193", 260, 168, "start"],
   ["listen", "closed", "M638 130H690", 700, 134, "start"],
@@ -73,6 +73,8 @@ function duration(us) {
     : `${Math.floor(seconds / 3600)}h${String(Math.floor(seconds / 60) % 60).padStart(2, "0")}m`;
 }
 
+/** Formats a count per second. */
+const perSecond = (rate) => `${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))}/s`;
 const bytes = (count) => (count === null ? "–" : `${(count / 1e6).toFixed(1)} MB`);
 const clock = (time) => new Date(time).toLocaleTimeString([], { hour12: false });
 
@@ -80,8 +82,10 @@ const clock = (time) => new Date(time).toLocaleTimeString([], { hour12: false })
 function filterButton(kind, value, text = value) {
   // Names with escaped bytes cannot be a filter.
   if (value === null || value === undefined || String(value).includes("\\")) return text ?? "unknown";
-  const button = make("button", { type: "button", "data-key": `${kind}=${value}`, title: `Show only ${kind} ${value}` }, String(text));
-  button.addEventListener("click", () => setFilter(kind, String(value)));
+  const used = new URLSearchParams(location.search).get(kind) === String(value);
+  const title = used ? "Show everything" : `Show only ${kind} ${value}`;
+  const button = make("button", { type: "button", "data-key": `${kind}=${value}`, "aria-pressed": used, title }, String(text));
+  button.addEventListener("click", () => (used ? setFilter(null) : setFilter(kind, String(value))));
   return button;
 }
 
@@ -96,25 +100,44 @@ function filterChanged() {
   refresh();
 }
 
-/** Replaces the children of an element, and keeps the keyboard focus on the same button. */
+/**
+ * Replaces those children of an element that differ. Others stay, with what is selected or read aloud in them. The keyboard
+ * focus stays on the same button; if that is gone, it moves to the content.
+ */
 function replace(id, children) {
   const parent = byId(id);
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  parent.replaceChildren(...children);
-  if (focused) parent.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  children.forEach((child, index) => {
+    const old = parent.children[index];
+    if (!old) parent.append(child);
+    else if (old.outerHTML !== child.outerHTML) old.replaceWith(child);
+  });
+  while (parent.children.length > children.length) parent.lastElementChild.remove();
+  if (focused && !parent.contains(document.activeElement)) {
+    (parent.querySelector(`[data-key="${CSS.escape(focused)}"]`) ?? byId("main")).focus();
+  }
 }
 
 /** Fills a table; a cell is text, an element, or an array of a class and one of both. */
 function fill(id, rows, none) {
-  const columns = byId(id).parentElement.querySelectorAll("th").length;
+  const columns = [...byId(id).parentElement.querySelectorAll("th")].map((head) => head.textContent);
   if (rows.length === 0) {
-    replace(id, [make("tr", {}, make("td", { colspan: columns, class: "none" }, none))]);
+    replace(id, [make("tr", { role: "row" }, make("td", { role: "cell", colspan: columns.length, class: "none" }, none))]);
     return;
   }
-  replace(id, rows.map((cells) => make("tr", {}, ...cells.map((cell) => {
+  // A phone shows the cells below each other, with the heads of their columns.
+  replace(id, rows.map((cells) => make("tr", { role: "row" }, ...cells.map((cell, index) => {
     const [kind, content] = Array.isArray(cell) ? cell : ["", cell];
-    return make("td", { class: kind }, content);
+    return make("td", { role: "cell", class: kind, "data-head": columns[index] }, content);
   }))));
+}
+
+/** A table keeps its roles where a style sheet changes how its rows are laid out. */
+function nameRoles() {
+  const roles = { table: "table", thead: "rowgroup", tbody: "rowgroup", "thead tr": "row", th: "columnheader" };
+  for (const [selector, role] of Object.entries(roles)) {
+    for (const element of document.querySelectorAll(selector)) element.setAttribute("role", role);
+  }
 }
 
 // The diagram is built once and then updated.
@@ -178,10 +201,12 @@ function updateDiagram(overview) {
     shown.group.setAttribute("data-count", count);
     shown.line.setAttribute("marker-end", `url(#arrow-${count === 0 ? "plain" : shown.fails ? "fails" : "used"})`);
     shown.count.textContent = count > 0 ? number(count) : "";
-    shown.rate.textContent = rate > 0 ? `${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))}/s` : "";
+    shown.rate.textContent = rate > 0 ? perSecond(rate) : "";
     shown.title.textContent = `${KERNEL_NAMES[edge.from]} → ${KERNEL_NAMES[edge.to]}: ${number(count)}`;
     if (gained > 0) move(shown, gained);
   }
+  const used = overview.edges.filter((edge) => countOf(edge) > 0);
+  fill("edges", used.map((edge) => [KERNEL_NAMES[edge.from], KERNEL_NAMES[edge.to], ["n", number(countOf(edge))]]), "No transition yet.");
   for (const state of overview.states) {
     const shown = nodes.get(state.state);
     if (!shown) continue;
@@ -194,7 +219,6 @@ function updateDiagram(overview) {
     .filter((state) => state.connections > 0)
     .map((state) => `${KERNEL_NAMES[state.state]} ${state.connections}`).join(", "));
   if (previous === null || time > previous.time) previous = { time, counts: now };
-  return { rate: seconds };
 }
 
 /** Lets dots move along an edge until the next counts; their number grows with the logarithm of the count. */
@@ -259,16 +283,21 @@ function updateHeat({ bounds_us: bounds, resend_steps_us: steps, minutes }) {
     parts.push(draw("line", { x1: left, x2: right + 4, y1: y, y2: y, class: "heat-step" }));
     parts.push(draw("text", { x: right + 8, y: y + 4, class: "heat-step-label" }, `${duration(step)}: ${["1st", "2nd", "3rd", "4th"][index]} resent SYN`));
   });
-  byId("heat").replaceChildren(...parts);
+  replace("heat", parts);
   const sum = (of) => minutes.reduce((total, minute) => total + of(minute), 0);
-  const slow = sum((minute) => minute.durations.reduce((total, count, row) => total + (bounds[row] >= steps[0] ? count : 0), 0));
-  const note = `${number(sum((minute) => minute.established))} completed, ${number(slow)} took 1 s or more, ${number(sum((minute) => minute.failed))} failed`;
+  const slowOf = (minute) => minute.durations.reduce((total, count, row) => total + (bounds[row] >= steps[0] ? count : 0), 0);
+  const note = `${number(sum((minute) => minute.established))} completed, ${number(sum(slowOf))} took 1 s or more, ${number(sum((minute) => minute.failed))} failed`;
+  const used = minutes.filter((minute) => minute.established + minute.failed > 0).reverse();
+  fill("minutes", used.map((minute) => [
+    clock(minute.start).slice(0, 5), ["n", number(minute.established)], ["n", number(slowOf(minute))],
+    [minute.failed > 0 ? "n bad" : "n", number(minute.failed)],
+  ]), "No handshake in the last hour.");
   byId("heat-note").textContent = note;
   byId("heat").setAttribute("aria-label", `Heat map of handshakes by minute and duration: ${note}`);
 }
 
 function openList(id, kind, entries) {
-  if (entries === null) return replace(id, [make("li", {}, "counting…")]);
+  if (entries === null) return replace(id, [make("li", {}, make("span", {}, "counting…"))]);
   if (entries.length === 0) return replace(id, [make("li", {}, make("span", {}, "none"))]);
   replace(id, entries.slice(0, 12).map((entry) => make("li", {}, filterButton(kind, entry.name), make("span", {}, number(entry.connections)))));
 }
@@ -277,6 +306,14 @@ function remote(address, port) {
   const span = make("span", {});
   span.append(filterButton("remote", address, address.includes(":") ? `[${address}]` : address));
   if (port !== null) span.append(":", filterButton("port", port, String(port)));
+  return span;
+}
+
+/** The processes that listen, as buttons. */
+function listening(names) {
+  if (names.length === 0) return "unknown";
+  const span = make("span", {});
+  names.forEach((name, index) => span.append(index > 0 ? ", " : "", filterButton("process", name)));
   return span;
 }
 
@@ -339,11 +376,12 @@ function show(overview) {
     ["story", statesText(group.states)], remote(group.remote, group.remote_port),
   ]), overview.stuck ? "No connection is stuck." : "The connections are being counted.");
   fill("listeners", overview.listeners.slice(0, 12).map((it) => [
-    filterButton("port", it.port), [it.queue > it.limit ? "n bad" : "n", number(it.queue)], ["n", number(it.limit)], ["n", number(it.peak)],
-    [it.drops > 0 ? "n bad" : "n", number(it.drops)],
-  ]), overview.filter && overview.filter.kind !== "port" ? "Listeners are filtered by port only." : "No listening socket.");
+    filterButton("port", it.port), ["names", listening(it.processes)], [it.queue > it.limit ? "n bad" : "n", number(it.queue)],
+    ["n", number(it.limit)], ["n", number(it.peak)], [it.drops > 0 ? "n bad" : "n", number(it.drops)],
+  ]), overview.filter?.kind === "remote" ? "A listener has no remote address." : "No listening socket.");
   const problems = overview.health.notes.filter((note) => note.problem).length;
-  setStatus(overview.health.status, problems === 0 ? "Live" : `Live, ${problems} ${problems === 1 ? "problem" : "problems"}`);
+  const filter = overview.filter ? `, only ${overview.filter.kind} ${overview.filter.value}` : "";
+  setStatus(overview.health.status, `Live${filter}${problems === 0 ? "" : `, ${problems} ${problems === 1 ? "problem" : "problems"}`}`);
 }
 
 /** Changes the status only when it differs, because screen readers announce every change. */
@@ -351,35 +389,62 @@ function setStatus(kind, text) {
   const status = byId("status");
   status.className = `status ${kind}`;
   if (status.textContent !== text) status.textContent = text;
+  byId("main").classList.toggle("old", kind === "down");
 }
 
 let running = 0;
+let pending = false;
 let drawn = false;
 
 async function refresh() {
   const turn = ++running;
+  pending = true;
   try {
-    const response = await fetch(`/api/v1/overview${location.search}`, { cache: "no-store" });
-    const body = await response.json();
+    const response = await fetch(`/api/v1/overview${location.search}`, { cache: "no-store", signal: AbortSignal.timeout(5 * INTERVAL_MS) });
+    // A refusal may come without JSON, such as one for a missing password.
+    const body = await response.json().catch(() => ({ error: `The tracer refuses the request: status ${response.status}` }));
     if (turn !== running) return;
     if (!response.ok) {
       setStatus("down", body.error);
       return;
     }
     show(body);
-    // On a phone, the last minutes are at the right end.
-    const heat = byId("heat").parentElement;
-    if (!drawn) heat.scrollLeft = heat.scrollWidth;
+    if (!drawn) scrollOnce();
     drawn = true;
   } catch {
     if (turn === running) setStatus("down", "The tracer does not answer");
+  } finally {
+    if (turn === running) pending = false;
   }
 }
 
+/** On a phone, shows the middle of the diagram, and the last minutes. */
+function scrollOnce() {
+  const diagram = byId("diagram").parentElement;
+  diagram.scrollLeft = (diagram.scrollWidth - diagram.clientWidth) / 2;
+  const heat = byId("heat").parentElement;
+  heat.scrollLeft = heat.scrollWidth;
+}
+
+/** The keyboard reaches a box only where there is something to scroll. */
+const sizes = new ResizeObserver((changed) => {
+  for (const { target } of changed) {
+    const box = target.closest(".scroll");
+    if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+});
+
 buildDiagram();
+nameRoles();
 byId("clear").addEventListener("click", () => { setFilter(null); byId("main").focus(); });
 addEventListener("popstate", filterChanged);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 addEventListener("keydown", (event) => { if (event.key === "Escape" && location.search) setFilter(null); });
 refresh();
-setInterval(() => { if (!document.hidden) refresh(); }, INTERVAL_MS);
+for (const box of document.querySelectorAll(".scroll")) {
+  sizes.observe(box);
+  sizes.observe(box.firstElementChild);
+}
+// A slow answer is waited for.
+setInterval(() => { if (!document.hidden && !pending) refresh(); }, INTERVAL_MS);
