@@ -9,6 +9,7 @@ use std::{
 
 use tracer_core::{
     analysis::{FreezeMeasure, FreezeReason, Measured},
+    counted::counted,
     event::{Event, Nanos, Timestamp},
 };
 
@@ -16,7 +17,7 @@ use crate::{
     flight_recorder::{files::FrozenFiles, ring::RingContent},
     host::{CgroupResolver, RecordedCgroups},
     recording::{FrozenBy, Header, Writer},
-    report::{counted, duration_text},
+    report::duration_text,
 };
 
 /// Why a file is written.

@@ -8,12 +8,13 @@ use ratatui::{
     widgets::{Block, Cell, Paragraph, Row, Table, TableState},
 };
 use tracer_core::{
+    counted::counted,
     escape::escape,
     event::{Nanos, Process},
 };
 
 use crate::{
-    report::{bytes_text, counted, duration_text, endpoint_text},
+    report::{bytes_text, duration_text, endpoint_text},
     top::{ConnectionLine, Query, Screen, Settings, Sort, Tab, Theme, connection_table::connections},
 };
 
