@@ -36,6 +36,7 @@ impl RecordArguments {
         let max_files = self.max_files.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         Rotation { max_files, ..self.rotate.unwrap_or_default() }
     }
+
     /// Returns the error of options that contradict each other.
     pub(super) fn conflict(&self) -> Option<&'static str> {
         if self.flight.ring.is_none() {
