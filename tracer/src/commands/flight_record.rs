@@ -18,7 +18,7 @@ pub(super) fn run(shared: &Shared, arguments: &RecordArguments, ring: u64) -> an
     files.check()?;
     let announcement = flight.announcement(&files.shown());
     let quiet = shared.quiet;
-    let report = move |notice| match notice {
+    let report = move |notice: Notice| match notice {
         Notice::Done(_) if quiet => {}
         Notice::Done(text) | Notice::Problem(text) => stderr_line!("{text}"),
     };

@@ -170,15 +170,22 @@ impl FlightRecorder {
         Ok(())
     }
 
+    /// Refuses a request because a file is being written.
+    fn refuse(&self, reply: Option<Reply>) {
+        if let Some(reply) = reply {
+            // The client may be gone.
+            let _ = reply.send(Err(FreezeError::Busy));
+        } else {
+            (self.report)(Notice::Problem(FreezeError::Busy.to_string()));
+        }
+    }
+
     fn answer_requests(&mut self, now: Timestamp) -> io::Result<()> {
         while let Some(request) = self.requests.next() {
-            if !self.is_writing() {
+            if self.is_writing() {
+                self.refuse(request.reply);
+            } else {
                 self.freeze(request.cause, request.reply, now)?;
-                continue;
-            }
-            match request.reply {
-                Some(reply) => drop(reply.send(Err(FreezeError::Busy))),
-                None => (self.report)(Notice::Problem(FreezeError::Busy.to_string())),
             }
         }
         Ok(())

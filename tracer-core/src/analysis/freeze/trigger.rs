@@ -111,7 +111,7 @@ impl FreezeTrigger {
             };
             watched.calm_since = None;
             // One file is for all conditions that hold.
-            if may_trigger && std::mem::replace(&mut watched.armed, false) && reason.is_none() {
+            if may_trigger && std::mem::take(&mut watched.armed) && reason.is_none() {
                 reason = Some(FreezeReason { condition: watched.condition.clone(), measured });
             }
         }

@@ -58,7 +58,7 @@ impl Flight {
         if let Some(line) = arguments.flight.announcement(&files.shown()) {
             tracing::info!("{line}");
         }
-        let report = |notice| match notice {
+        let report = |notice: Notice| match notice {
             Notice::Done(text) => tracing::info!("{text}"),
             Notice::Problem(text) => tracing::error!("{text}"),
         };
