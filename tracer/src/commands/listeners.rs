@@ -178,7 +178,7 @@ impl Consumer for Listeners {
 
     fn flush(&mut self, progress: Progress<'_>) -> io::Result<()> {
         if let Some(Dumped::Listeners(found)) = self.dumps.poll() {
-            self.dumped(found);
+            self.dumped(*found);
         }
         if self.live.is_due(progress.now) {
             let shown = self.shown(&ListenerProcesses::of(progress.tracker), progress.now);

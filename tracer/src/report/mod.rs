@@ -41,11 +41,6 @@ pub use rows::{
 };
 pub use sink::{Format, Sink};
 pub use summary::{AbandonedSummary, DropSummary, Summary};
-pub(crate) use text::{
-    endpoint::{known_address, known_port, network_type},
-    name::ProcessName,
-    quantity::microseconds,
-};
 pub use text::{
     comparison::ComparedHosts,
     endpoint::endpoint_text,
@@ -54,4 +49,9 @@ pub use text::{
     quantity::{bytes_text, counted, duration_text},
     table_width::TableWidth,
     wall_time::{Rfc3339, TimeStyle, rfc3339, utc},
+};
+pub(crate) use text::{
+    endpoint::{known_address, known_port, network_type},
+    name::ProcessName,
+    quantity::microseconds,
 };
