@@ -192,7 +192,7 @@ impl Consumer for Listeners {
             notice.print_if_due(0, &progress);
         }
         if let Some(Dumped::Listeners(found)) = self.dumps.poll() {
-            self.dumped(found);
+            self.dumped(*found);
         }
         if self.live.is_due(progress.now) {
             let shown = self.shown(&ListenerProcesses::of(progress.tracker), progress.now);

@@ -36,7 +36,7 @@ enum Request {
 #[derive(Debug)]
 pub(super) enum Dumped {
     /// The listeners and half-open handshakes.
-    Listeners(WatchedListeners),
+    Listeners(Box<WatchedListeners>),
     /// The counters of the open connections, with the rates since the dump before.
     Connections(Arc<ConnectionReadings>),
 }
@@ -93,7 +93,7 @@ impl SocketDumps {
             while let Ok(request) = requested.recv() {
                 let started = Instant::now();
                 let found = match request {
-                    Request::Listeners => Dumped::Listeners(watch.dump()),
+                    Request::Listeners => Dumped::Listeners(Box::new(watch.dump())),
                     Request::Connections => {
                         readings = Arc::new(readings.next(&watch.read_connections()));
                         Dumped::Connections(Arc::clone(&readings))
@@ -145,7 +145,7 @@ impl SocketDumps {
         self.request(Request::Listeners);
         self.running.take()?;
         match self.results.recv().ok()?.0 {
-            Dumped::Listeners(found) => Some(found),
+            Dumped::Listeners(found) => Some(*found),
             Dumped::Connections(_) => None,
         }
     }

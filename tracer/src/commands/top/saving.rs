@@ -1,8 +1,8 @@
 //! Saves the view to a new file in the working directory.
 
 use std::{
-    env, fs, io,
-    io::Write as _,
+    env, fs,
+    io::{self, Write as _},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
