@@ -168,6 +168,13 @@ fn install_debian(workspace: &Workspace) -> Result<()> {
     process::run(
         Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .env("LLVM_PREFIX", format!("/usr/lib/llvm-{major}"))
+            // LLVM does the work and is compiled already; the linker itself is quick enough without optimization.
+            .envs([
+                ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
+                ("CARGO_PROFILE_RELEASE_LTO", "off"),
+                ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+                ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+            ])
             .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--no-default-features"])
             .args(["--features", &format!("llvm-{major}"), "--root"])
             .arg(workspace.tools()),
