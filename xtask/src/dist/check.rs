@@ -1,9 +1,10 @@
-//! Installs, runs and removes the files of a release in clean systems: Debian roots, an empty root, a booted systemd
-//! and a container.
+//! Installs, runs and removes the files of a release in clean systems: Debian roots, an empty root, a booted systemd,
+//! a container and a pod.
 
 mod container;
 mod debian;
 mod elf;
+mod pod;
 mod red_hat;
 mod root;
 mod service;
@@ -92,8 +93,12 @@ fn run_natively(
     let archive = release.folder.join(image::file_name(&release.version));
     let page = release.workspace.root().join("docs/install.md");
     let page = fs::read_to_string(&page).with_context(|| format!("could not read {}", page.display()))?;
-    container::check(&archive, &image::name(&release.version), &page, &roots.folder().join("podman"))?;
+    let (image, storage) = (image::name(&release.version), roots.folder().join("podman"));
+    container::check(&archive, &image, &page, &storage)?;
     passed("image: loaded by podman, and traces the host");
+    pod::check(release.workspace.root(), &format!("localhost/{image}"), &storage)?;
+    passed("pod of the DaemonSet: played by podman, becomes ready and counts a connection");
+    container::remove(&image, &storage)?;
     Ok(())
 }
 

@@ -9,13 +9,7 @@ use crate::process;
 
 /// Loads the image into a storage of its own and traces the host with the options in `page`, docs/install.md.
 pub(super) fn check(archive: &Path, name: &str, page: &str, storage: &Path) -> Result<()> {
-    let podman = || {
-        let mut podman = Command::new("podman");
-        // runc runs with every version of cgroups.
-        podman.args(["--runtime", "runc", "--root"]).arg(storage.join("root"));
-        podman.arg("--runroot").arg(storage.join("run"));
-        podman
-    };
+    let podman = || podman(storage);
     let _ = process::probe(podman().args(["system", "reset", "--force"]));
     process::run(podman().args(["load", "--quiet", "--input"]).arg(archive))?;
     let image = format!("localhost/{name}");
@@ -34,7 +28,21 @@ pub(super) fn check(archive: &Path, name: &str, page: &str, storage: &Path) -> R
     let options = documented_options(page)?;
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     tracer::traces(run(&options).args(["connections", "-o", "json"]))?;
-    process::run(podman().args(["rmi", "--force", &image]))?;
+    Ok(())
+}
+
+/// Returns podman with a storage of its own.
+pub(super) fn podman(storage: &Path) -> Command {
+    let mut podman = Command::new("podman");
+    // runc runs with every version of cgroups.
+    podman.args(["--runtime", "runc", "--root"]).arg(storage.join("root"));
+    podman.arg("--runroot").arg(storage.join("run"));
+    podman
+}
+
+/// Removes the image and the storage.
+pub(super) fn remove(name: &str, storage: &Path) -> Result<()> {
+    process::run(podman(storage).args(["rmi", "--force", &format!("localhost/{name}")]))?;
     fs::remove_dir_all(storage).with_context(|| format!("could not remove {}", storage.display()))
 }
 
