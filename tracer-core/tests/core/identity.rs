@@ -33,7 +33,7 @@ fn a_client_socket_is_reused_by_a_server() {
     let mut second = ScriptedSocket::server(1).step(350, SynReceived).step(360, Established).transitions();
     let mut events = listener.events();
     events.extend(first.events());
-    events.extend(second.drain(..).map(tracer_core::event::Event::Transition));
+    events.extend(second.drain(..).map(Event::Transition));
     let observed = track(&mut tracker, &events);
     assert_eq!(observed.only_closed().connection.role, Role::Client);
     let (_, live) = tracker.connections().next().unwrap();

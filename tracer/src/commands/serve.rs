@@ -17,7 +17,6 @@ use tokio::{
     sync::watch,
 };
 use tracer_core::{
-    counted::counted,
     event::Nanos,
     lifecycle::{Thresholds, TrackerOptions},
 };
@@ -38,7 +37,7 @@ use crate::{
         WrongUsage, error_text,
         input::{Input, Privileges},
     },
-    event_loop::{EventLoop, Finished},
+    event_loop::EventLoop,
     flight_recorder::{FreezeHandle, WithFlightRecorder},
     host::Visibility,
     report::Palette,

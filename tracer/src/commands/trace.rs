@@ -9,7 +9,7 @@ use tracer_core::lifecycle::TrackerOptions;
 use crate::{
     cli::Shared,
     commands::input::{Input, Privileges},
-    event_loop::{Consumer, EventLoop, Finished, RunError},
+    event_loop::{Consumer, EventLoop, RunError},
     flight_recorder::FreezeHandle,
     sources::{Origin, live::Hook, observed_drops},
 };
@@ -94,7 +94,7 @@ async fn freeze_at(signal: Option<&mut Signal>, freeze: Option<&FreezeHandle>) {
             freeze.signal();
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Like [`run_to_end`]. With `freeze`, SIGUSR1 does not end the run.

@@ -201,12 +201,12 @@ fn head_of(
     columns: &[(bool, &'static str, u16)],
     last: &'static str,
 ) -> (Vec<Cell<'static>>, Vec<Constraint>) {
-    let shown = columns.iter().filter(|(is_shown, ..)| *is_shown).enumerate();
-    let titles = shown.clone().map(|(index, (_, title, _))| match index {
+    let shown = columns.iter().filter(|(is_shown, ..)| *is_shown);
+    let titles = shown.clone().enumerate().map(|(index, (_, title, _))| match index {
         0 => Cell::from(*title),
         _ => right((*title).to_owned()),
     });
-    let widths = shown.map(|(_, (_, _, width))| Constraint::Length(*width));
+    let widths = shown.map(|(_, _, width)| Constraint::Length(*width));
     (titles.chain([Cell::from(last)]).collect(), widths.chain([Constraint::Fill(1)]).collect())
 }
 

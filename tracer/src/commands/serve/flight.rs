@@ -75,8 +75,9 @@ impl Flight {
 
 /// Asks for a file because of SIGUSR1.
 pub(super) fn on_signal(freeze: Option<&FreezeHandle>) {
-    match freeze {
-        Some(handle) => handle.signal(),
-        None => tracing::info!("nothing to freeze: SIGUSR1 writes the ring of --ring, which is not set"),
+    if let Some(handle) = freeze {
+        handle.signal();
+    } else {
+        tracing::info!("nothing to freeze: SIGUSR1 writes the ring of --ring, which is not set");
     }
 }
