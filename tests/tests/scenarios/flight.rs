@@ -96,7 +96,7 @@ fn slow_handshakes_freeze_a_file_with_them_and_with_what_was_before() {
     let (file, table) = (file.to_str().unwrap(), folder.path().join("transitions.parquet"));
     let exported = run(&["export", file, "--what", "transitions", "--to", table.to_str().unwrap()]);
     assert!(exported.stderr.contains("frozen 20") && table.exists(), "{}", exported.stderr);
-    run(&["compare", file, file, "-o", "json"]);
+    run(&["-i", file, "handshakes", "-o", "json"]);
     fs::remove_file(table).unwrap();
 
     // The condition still holds, and a second file would be written after it has ended and holds again.

@@ -53,7 +53,7 @@ fn a_resync_closes_connections_whose_close_was_lost(#[values(Mode::Btf, Mode::Tr
     assert_eq!(rows.iter().filter(|row| row.opened.is_some()).count(), 2 * BEGUN);
     assert!(rows.iter().filter(|row| row.closed.is_none()).all(|row| row.gap));
     assert!(ended.summary().lost > 0);
-    assert!(ended.stderr.contains("1 resyncs from a socket dump"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("1 resync from a socket dump"), "{}", ended.stderr);
 }
 
 /// After a loss the gauges agree with the kernel in every state: also for timewait sockets that existed at the start, that

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::net::UnixDatagram, process::Command};
 
 use rustix::process::Signal;
-use tcptrace_tests::{Daemon, Namespace, Tracer, speed};
+use tcptrace_tests::{Daemon, Namespace, Tracer, speed, wait};
 
 use crate::support::{PASSWORD_CONFIG, next_notification};
 
@@ -49,6 +49,6 @@ fn main_process_reloads_files_that_no_other_process_sees() {
     let status = reload("basic_auth_users: {alice: broken}\n");
     let reason = "the old configuration stays: the password of `alice`";
     assert!(status.contains(reason), "{status}");
-    assert!(daemon.program.stderr().contains(reason), "{}", daemon.program.stderr());
+    wait::until("the log", || daemon.program.stderr().contains(reason).then_some(()));
     assert_eq!(daemon.get("/healthz").unwrap().status, 401);
 }

@@ -194,6 +194,7 @@ impl FlightRecorder {
 
 impl Consumer for FlightRecorder {
     fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.trigger.move_to(event.time());
         self.ring.event(event, &mut self.resolver)
     }
 

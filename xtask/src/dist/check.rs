@@ -23,7 +23,8 @@ use crate::{
 };
 
 /// Required Debian packages.
-const PACKAGES: [&str; 6] = ["debootstrap", "podman", "rpm", "runc", "systemd", "systemd-container"];
+const PACKAGES: [&str; 7] =
+    ["catatonit", "debootstrap", "podman", "rpm", "runc", "systemd", "systemd-container"];
 
 /// Debian releases in which the archive's program must run, oldest first.
 const SUITES: [&str; 3] = ["bullseye", "bookworm", "trixie"];

@@ -69,6 +69,14 @@ impl FreezeTrigger {
         }
     }
 
+    /// Moves the window to the time of an event. Call it before the event is observed: after a pause, one batch may have
+    /// events of many seconds.
+    pub fn move_to(&mut self, time: Timestamp) {
+        if !self.watched.is_empty() {
+            self.window.move_to(time);
+        }
+    }
+
     /// Counts an observation.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         if !self.watched.is_empty() {

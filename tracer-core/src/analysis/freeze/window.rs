@@ -103,6 +103,15 @@ impl FreezeWindow {
 
     /// Moves the window to a time, and counts the events that the source missed since the last call.
     pub(super) fn advance(&mut self, now: Timestamp, source: &SourceCounts) {
+        self.move_to(now);
+        let missed =
+            source.lost.saturating_add(source.others_lost).saturating_add(source.skipped.unwrap_or(0));
+        let before = self.missed.replace(missed).unwrap_or(missed);
+        self.add(FreezeCount::LostEvents, missed.saturating_sub(before));
+    }
+
+    /// Moves the window to a time.
+    pub(super) fn move_to(&mut self, now: Timestamp) {
         let mut ends = self.ends.unwrap_or_else(|| now.saturating_add(self.step));
         let mut steps = 0;
         while now >= ends && steps < PARTS {
@@ -116,10 +125,6 @@ impl FreezeWindow {
             ends = now.saturating_add(self.step);
         }
         self.ends = Some(ends);
-        let missed =
-            source.lost.saturating_add(source.others_lost).saturating_add(source.skipped.unwrap_or(0));
-        let before = self.missed.replace(missed).unwrap_or(missed);
-        self.add(FreezeCount::LostEvents, missed.saturating_sub(before));
     }
 
     /// Returns the value of a measure in the window; none without enough handshakes, and for stuck connections, which have

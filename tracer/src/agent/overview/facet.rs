@@ -1,8 +1,11 @@
 //! What the overview can be filtered by: a process, a remote address or a port; and bounded tables of them.
 
-use std::net::IpAddr;
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 use tracer_core::{
     analysis::{GroupKey, HandshakeAttempt},
     escape::escape,
@@ -14,7 +17,7 @@ use tracer_core::{
 const NAME_BYTES: usize = 15;
 
 /// An attribute of a connection that the overview can be filtered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Facet {
     /// The name of its process, NUL-padded.
     Process([u8; 16]),
@@ -22,6 +25,18 @@ pub enum Facet {
     Remote(IpAddr),
     /// The port of its service: the local port of a server, the remote port of a client.
     Port(u16),
+}
+
+/// One number for each facet, because every transition looks up three: the derived hash takes several steps.
+impl Hash for Facet {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(match self {
+            Self::Process(comm) => u128::from_ne_bytes(*comm),
+            Self::Remote(IpAddr::V4(address)) => u128::from(address.to_bits()) << 32,
+            Self::Remote(IpAddr::V6(address)) => address.to_bits(),
+            Self::Port(port) => u128::from(*port),
+        });
+    }
 }
 
 /// A filter that does not exist.
@@ -157,14 +172,17 @@ impl<T: Default> FacetTable<T> {
             Facet::Remote(_) => 1,
             Facet::Port(_) => 2,
         };
-        if !self.values.contains_key(&facet) {
-            if self.used[kind] >= self.limits.0[kind] {
+        match self.values.entry(facet) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(_) if self.used[kind] >= self.limits.0[kind] => {
                 self.overflow += 1;
-                return None;
+                None
             }
-            self.used[kind] += 1;
+            Entry::Vacant(entry) => {
+                self.used[kind] += 1;
+                Some(entry.insert(T::default()))
+            }
         }
-        Some(self.values.entry(facet).or_default())
     }
 
     pub(super) fn get(&self, facet: Facet) -> Option<&T> {

@@ -65,15 +65,31 @@ pub(super) fn check(root: &Path, image: &str, storage: &Path) -> Result<()> {
 /// The name of the pod.
 const NAME: &str = "tcptrace-bpf-check";
 
-/// Returns the pod that a DaemonSet creates on each node, with this image.
+/// Fields of the container that podman cannot take: ports in the host's network, and probes over HTTP, for which it
+/// starts `curl` in the container.
+const WITHOUT: [&str; 4] = ["ports", "startupProbe", "readinessProbe", "livenessProbe"];
+
+/// podman's filter of system calls refuses bpf() with CAP_BPF up to 4.3, where it reads only this annotation.
+const ANNOTATIONS: &str = "  annotations:\n    seccomp.security.alpha.kubernetes.io/pod: unconfined\n";
+
+/// Returns the pod that a DaemonSet creates on each node, with this image and without what podman cannot take.
 fn pod(daemon_set: &str, image: &str) -> Result<String> {
     let (_, template) = daemon_set.split_once("\n  template:\n").context("the DaemonSet has no template")?;
     let mut pod = "apiVersion: v1\nkind: Pod\n".to_owned();
-    for line in template.lines() {
-        pod.push_str(line.strip_prefix("    ").unwrap_or(line));
-        pod.push('\n');
+    let mut is_left_out = false;
+    for line in template.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)) {
+        if let Some(field) = line.strip_prefix("      ").filter(|rest| !rest.starts_with(' ')) {
+            is_left_out =
+                WITHOUT.iter().any(|it| field.strip_prefix(it).is_some_and(|rest| rest.starts_with(':')));
+        } else if !line.starts_with("       ") {
+            is_left_out = false;
+        }
+        if !is_left_out {
+            pod.push_str(line);
+            pod.push('\n');
+        }
     }
-    let named = pod.replacen("metadata:\n", &format!("metadata:\n  name: {NAME}\n"), 1);
+    let named = pod.replacen("metadata:\n", &format!("metadata:\n  name: {NAME}\n{ANNOTATIONS}"), 1);
     let with_image = named.replacen("image: tcptrace-bpf\n", &format!("image: {image}\n"), 1);
     ensure!(named != pod && with_image != named, "the DaemonSet has no metadata or no image `tcptrace-bpf`");
     Ok(with_image)
