@@ -65,7 +65,8 @@ fn connections_can_be_searched_and_opened() {
 /// The kernel's counters of open connections are in the list, in the details, and in the file that `w` writes.
 #[test]
 fn bytes_are_shown_and_the_view_is_saved() {
-    let namespace = Namespace::new();
+    let namespace = Namespace::alone();
+    let _inhabitant = namespace.inhabit();
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let mut command = Command::new(program());
     let netns = namespace.inode().to_string();
@@ -122,7 +123,8 @@ fn bytes_are_shown_and_the_view_is_saved() {
 /// Two readings of a connection that sends without a pause have a rate; the process has the sum.
 #[test]
 fn rates_are_the_difference_of_two_readings() {
-    let namespace = Namespace::new();
+    let namespace = Namespace::alone();
+    let _inhabitant = namespace.inhabit();
     let pty = start(&namespace, 120, 40);
     let pair = sockets::pair(&namespace, "127.0.0.1:0");
     pty.type_keys("3");
