@@ -86,7 +86,8 @@ fn bytes_are_shown_and_the_view_is_saved() {
     pty.wait_for("by sent; bytes");
     let screen = pty.wait_for(" 4.9K");
     let row = screen.lines().find(|line| line.contains(" 4.9K")).expect("the line is shown");
-    let (local, remote) = (format!(" 127.0.0.1:{port} "), format!(" {} ", sockets::local(&pair.server)));
+    // At 80 columns a long local address loses its beginning, never its port.
+    let (local, remote) = (format!(".0.0.1:{port} "), format!(" {} ", sockets::local(&pair.server)));
     assert!(row.find(&local) < row.find(&remote) && row.contains(&local), "{row}");
     pty.type_keys("\r");
     let screen = pty.wait_for("Sent      4.9K");

@@ -151,8 +151,10 @@ mod tests {
     fn the_pod_is_that_of_the_daemon_set() {
         let daemon_set = include_str!("../../../../deploy/kubernetes/base/daemon-set.yaml");
         let pod = pod(daemon_set, "localhost/tcptrace-bpf:1").unwrap();
+        let metadata = "metadata:\n  name: tcptrace-bpf-check\n";
         assert!(
-            pod.starts_with("apiVersion: v1\nkind: Pod\nmetadata:\n  name: tcptrace-bpf-check\n  labels:\n")
+            pod.starts_with(&format!("apiVersion: v1\nkind: Pod\n{metadata}{ANNOTATIONS}  labels:\n")),
+            "{pod}"
         );
         assert!(pod.contains("\nspec:\n  serviceAccountName: tcptrace-bpf\n"));
         assert!(pod.contains("      image: localhost/tcptrace-bpf:1\n"));
