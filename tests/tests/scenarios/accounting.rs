@@ -67,10 +67,24 @@ fn churn(namespace: &Namespace, port: u16, connections: u64, pace: impl Fn(u64) 
         });
     });
     drop(listener);
+    let _left = SocketsOnPanic(namespace);
     // All states but TIME_WAIT (6) and CLOSE (7).
     wait::until("the last acknowledgements", || {
         (namespace.sockets_in(!(1 << 6 | 1 << 7)) == 0).then_some(())
     });
+}
+
+/// Prints the sockets of a namespace when the test fails.
+struct SocketsOnPanic<'a>(&'a Namespace);
+
+impl Drop for SocketsOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let command = "ss -tanoe | grep -v TIME-WAIT | head -n 20";
+            let output = self.0.run("ss", || Command::new("sh").args(["-c", command]).output());
+            eprintln!("{output:?}");
+        }
+    }
 }
 
 /// Returns whether the kernel counts skipped runs of this mode's program. Reports the test as not possible

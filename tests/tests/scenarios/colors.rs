@@ -18,7 +18,14 @@ fn on_a_terminal(variables: &[&str], options: &[&str]) -> String {
     let namespace = Namespace::new();
     let netns = namespace.inode().to_string();
     let mut command = Command::new("env");
-    command.args(variables).arg(program()).args(["connections", "--netns", &netns, "--duration", "10m"]);
+    // A continuous integration shows colors whatever its terminal.
+    command.args(["-u", "CI"]).args(variables).arg(program()).args([
+        "connections",
+        "--netns",
+        &netns,
+        "--duration",
+        "10m",
+    ]);
     command.args(options);
     let pty = Pty::start_command(80, 24, command);
     pty.wait_for("tracing TCP in mode");

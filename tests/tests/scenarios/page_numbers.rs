@@ -136,3 +136,29 @@ fn page_agrees_with_ss_and_the_other_commands() {
     assert_eq!(rows.iter().filter(|row| row.role == "client").count(), (CLOSED + LEAKED) as usize);
     drop((leaked, held, waiting, full));
 }
+
+/// Who opened a connection from before the start is not known, but who listens is.
+#[test]
+fn connections_from_before_the_start_count_at_the_port_of_their_service() {
+    let namespace = Namespace::new();
+    let _inhabitant = namespace.inhabit();
+    let before: Vec<Pair> = (0..3).map(|_| sockets::pair(&namespace, "127.0.0.1:0")).collect();
+    let daemon = Daemon::start(&namespace, &[]);
+    let mut services: Vec<_> =
+        before.iter().map(|pair| (sockets::local(&pair.server).port().to_string(), 2)).collect();
+    services.sort_unstable();
+    let ports = wait::until("a scan of the connections", || {
+        Some(overview(&daemon, "")["ports"].clone()).filter(Value::is_array)
+    });
+    let ends: Vec<_> = before
+        .iter()
+        .flat_map(|pair| [&pair.client, &pair.server].map(|socket| sockets::local(socket).port().to_string()))
+        .collect();
+    let ports = ports.as_array().unwrap().iter();
+    let mut counted: Vec<_> = ports
+        .map(|it| (it["name"].as_str().unwrap().to_owned(), it["connections"].as_u64().unwrap()))
+        .filter(|(name, _)| ends.contains(name))
+        .collect();
+    counted.sort_unstable();
+    assert_eq!(counted, services);
+}

@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(for_width(summary.to_owned(), None), summary);
         assert_eq!(
             for_width(summary.to_owned(), Some(60)),
-            "tcptrace-bpf: 36 transitions seen, 0 lost in the ring, 8\n  connections closed"
+            "tcptrace-bpf: 36 transitions seen, 0 lost in the ring,\n  8 connections closed"
         );
     }
 }

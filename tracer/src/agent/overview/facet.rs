@@ -105,6 +105,14 @@ impl Facet {
         Self::of_parts(connection.role, connection.local, connection.remote, connection.owner.process)
     }
 
+    /// Returns the facets of an open connection. One from before the start, of which only the ends are known, belongs to
+    /// the service of its local port if a socket listens there.
+    pub(super) fn of_open(connection: &Connection, listens: impl Fn(u16) -> bool) -> [Option<Self>; 3] {
+        let is_served = connection.role == Role::Unknown && listens(connection.local.port);
+        let role = if is_served { Role::Server } else { connection.role };
+        Self::of_parts(role, connection.local, connection.remote, connection.owner.process)
+    }
+
     /// Returns the facets of a handshake.
     pub(super) fn of_attempt(attempt: &HandshakeAttempt) -> [Option<Self>; 3] {
         Self::of_parts(attempt.role, attempt.local, attempt.remote, attempt.process)

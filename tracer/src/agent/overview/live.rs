@@ -30,16 +30,19 @@ pub(super) struct LiveTable {
     pub(super) stuck: Vec<StuckConnection>,
     /// Stuck connections beyond [`MAX_STUCK`].
     pub(super) more_stuck: u64,
+    /// The ports on which sockets listened at the start of the scan, in any network namespace, in order.
+    listening: Vec<u16>,
 }
 
 impl LiveTable {
-    fn new() -> Self {
-        Self { facets: FacetTable::new(LIMITS), stuck: Vec::new(), more_stuck: 0 }
+    fn new(listening: Vec<u16>) -> Self {
+        Self { facets: FacetTable::new(LIMITS), stuck: Vec::new(), more_stuck: 0, listening }
     }
 
     fn add(&mut self, connection: &Connection, thresholds: &Thresholds, now: Timestamp) {
         let state = connection.state();
-        for facet in Facet::of(connection).into_iter().flatten() {
+        let listens = |port| self.listening.binary_search(&port).is_ok();
+        for facet in Facet::of_open(connection, listens).into_iter().flatten() {
             if let Some(counts) = self.facets.slot(facet) {
                 counts[state as usize] += 1;
             }
@@ -90,7 +93,7 @@ impl LiveScan {
             next: None,
             begun: Timestamp(0),
             wanted_until: Timestamp(0),
-            table: LiveTable::new(),
+            table: LiveTable::new(Vec::new()),
             done: None,
         }
     }
@@ -105,7 +108,7 @@ impl LiveScan {
             if now.since(self.begun) < INTERVAL {
                 return;
             }
-            self.begin(now);
+            self.begin(tracker, now);
         }
         self.part(tracker, thresholds, now);
     }
@@ -119,14 +122,17 @@ impl LiveScan {
     ) -> Option<Arc<LiveTable>> {
         self.wanted_until = Timestamp(now.0.saturating_add(IDLE.0));
         if tracker.slots() <= PART {
-            self.begin(now);
+            self.begin(tracker, now);
             self.part(tracker, thresholds, now);
         }
         self.done.clone()
     }
 
-    fn begin(&mut self, now: Timestamp) {
-        (self.begun, self.next, self.table) = (now, Some(0), LiveTable::new());
+    fn begin(&mut self, tracker: &Tracker, now: Timestamp) {
+        let mut listening: Vec<_> = tracker.listeners().map(|(_, local, _)| local.port).collect();
+        listening.sort_unstable();
+        listening.dedup();
+        (self.begun, self.next, self.table) = (now, Some(0), LiveTable::new(listening));
     }
 
     fn part(&mut self, tracker: &Tracker, thresholds: &Thresholds, now: Timestamp) {
@@ -134,7 +140,7 @@ impl LiveScan {
         let table = &mut self.table;
         self.next = tracker.walk(from, PART, &mut |connection| table.add(connection, thresholds, now));
         if self.next.is_none() {
-            self.done = Some(Arc::new(std::mem::replace(&mut self.table, LiveTable::new())));
+            self.done = Some(Arc::new(std::mem::replace(&mut self.table, LiveTable::new(Vec::new()))));
         }
     }
 }

@@ -155,11 +155,11 @@ pub(in crate::report) fn cut(text: &mut String, start: usize, width: usize) {
 }
 
 /// Breaks a line between words so that it fits `width` visible characters. Further lines begin with `indent` spaces. A word
-/// that is wider than a line stays whole.
+/// that is wider than a line stays whole, and a number stays with the word after it.
 pub(crate) fn wrapped(line: &str, width: usize, indent: usize) -> String {
     let mut text = String::with_capacity(line.len() + line.len() / 8);
     let mut column = 0;
-    for (index, word) in line.split(' ').enumerate() {
+    for (index, word) in unbroken(line).enumerate() {
         let length = visible(word).count();
         if index > 0 && column > indent && column + 1 + length > width {
             text.truncate(text.trim_end_matches(' ').len());
@@ -174,6 +174,26 @@ pub(crate) fn wrapped(line: &str, width: usize, indent: usize) -> String {
         column += length;
     }
     text
+}
+
+/// Splits a line at the spaces at which it may break.
+fn unbroken(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let mut from = 0;
+        for (space, _) in line.match_indices(' ') {
+            let word = &line[from..space];
+            let is_number = !word.is_empty() && visible(word).all(|at| word.as_bytes()[at].is_ascii_digit());
+            if !is_number {
+                rest = Some(&line[space + 1..]);
+                return Some(&line[..space]);
+            }
+            from = space + 1;
+        }
+        rest = None;
+        Some(line)
+    })
 }
 
 #[cfg(test)]
@@ -242,6 +262,7 @@ mod tests {
         assert_eq!(wrapped("one two three four", 7, 2), "one two\n  three\n  four");
         assert_eq!(wrapped("found    name  detail of it", 20, 4), "found    name\n    detail of it");
         assert_eq!(wrapped("a-word-that-is-too-long x", 5, 2), "a-word-that-is-too-long\n  x");
+        assert_eq!(wrapped("seen 12 times of 7", 8, 2), "seen\n  12 times\n  of 7");
         assert_eq!(wrapped("", 5, 2), "");
         let red = Palette::new(true).painted("two words", Mark::Bad);
         assert_eq!(wrapped(&format!("one {red} x"), 9, 2), "one \u{1b}[31mtwo\n  words\u{1b}[0m x");

@@ -6,7 +6,7 @@ use hashbrown::HashSet;
 use rustix::io::Errno;
 use tracer_core::{
     counted::{counted, counted_as},
-    event::{ExistingSocket, ExistingTimewait, Nanos, Netns, SocketCookie, TcpInfo, TcpState, Timestamp},
+    event::{ExistingSocket, ExistingTimewait, Nanos, Netns, SocketCookie, TcpState, Timestamp},
 };
 
 use crate::{
@@ -263,12 +263,7 @@ fn describe(socket: &SocketSnapshot, owners: Option<&SocketOwners>, time: Timest
         process,
         netns: socket.netns,
         cgroup_id: socket.cgroup_id,
-        // The kernel counts the peer's FIN as a byte; `TcpInfo` does not.
-        info: socket.info.map(|info| TcpInfo {
-            unread_bytes: socket.unread_bytes().unwrap_or(info.unread_bytes),
-            unacked_bytes: socket.unacknowledged_bytes().unwrap_or(info.unacked_bytes),
-            ..info
-        }),
+        info: socket.info,
         interface: socket.interface,
     }
 }

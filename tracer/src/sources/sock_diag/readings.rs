@@ -42,12 +42,7 @@ fn add(dump: &mut ConnectionDump, socket: &SocketSnapshot, read_at: Timestamp) {
         dump.omitted += 1;
         return;
     }
-    let counters = ConnectionCounters {
-        // The kernel counts the peer's FIN as a byte.
-        unread_bytes: socket.unread_bytes().unwrap_or(info.unread_bytes),
-        unacked_bytes: socket.unacknowledged_bytes().unwrap_or(info.unacked_bytes),
-        ..ConnectionCounters::from(info)
-    };
+    let counters = ConnectionCounters::from(info);
     dump.connections.push(ConnectionSnapshot { key: socket.key(), read_at, counters });
 }
 

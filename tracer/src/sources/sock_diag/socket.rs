@@ -101,23 +101,13 @@ impl SocketSnapshot {
     /// Returns the received payload bytes that the application has not read, without the peer's FIN; `None` without a
     /// stream.
     pub fn unread_bytes(&self) -> Option<u32> {
-        let queue = self.has_stream().then_some(self.rqueue)?;
-        Some(if self.peer_closed() { queue.saturating_sub(1) } else { queue })
+        self.has_stream().then(|| self.rqueue.saturating_sub(peer_fin(self.state)))
     }
 
     /// Returns the written payload bytes that the peer has not acknowledged, sent or not, without a SYN or FIN; `None`
     /// without a stream.
     pub fn unacknowledged_bytes(&self) -> Option<u32> {
-        let queue = self.has_stream().then_some(self.wqueue)?;
-        Some(match self.state {
-            // In these states a SYN or FIN follows the data, and the peer has not acknowledged it.
-            TcpState::SynSent
-            | TcpState::SynReceived
-            | TcpState::FinWait1
-            | TcpState::Closing
-            | TcpState::LastAck => queue.saturating_sub(1),
-            _ => queue,
-        })
+        self.has_stream().then(|| self.wqueue.saturating_sub(own_syn_or_fin(self.state)))
     }
 
     /// Returns a lower bound of the time in the state; `None` where no bound is known.
@@ -165,9 +155,26 @@ impl SocketSnapshot {
     fn has_stream(&self) -> bool {
         self.is_full() && self.state != TcpState::Listen
     }
+}
 
-    /// Returns whether the state implies that the peer's FIN was received in order.
-    fn peer_closed(&self) -> bool {
-        matches!(self.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait)
-    }
+/// Returns 1 in the states in which the peer's FIN was received in order: the kernel counts it as a byte, in
+/// `idiag_rqueue` until the application reads the end of the stream, and in `tcpi_bytes_received`.
+pub(super) fn peer_fin(state: TcpState) -> u32 {
+    u32::from(matches!(
+        state,
+        TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait
+    ))
+}
+
+/// Returns 1 in the states in which a SYN or FIN follows the data and the peer has not acknowledged it: the kernel counts
+/// it as a byte in `idiag_wqueue`.
+pub(super) fn own_syn_or_fin(state: TcpState) -> u32 {
+    u32::from(matches!(
+        state,
+        TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::FinWait1
+            | TcpState::Closing
+            | TcpState::LastAck
+    ))
 }

@@ -2,7 +2,10 @@
 
 use tracer_core::event::{Micros, Millis, TcpInfo, TcpState};
 
-use crate::sources::sock_diag::netlink::{u32_at, u64_at};
+use crate::sources::sock_diag::{
+    netlink::{u32_at, u64_at},
+    socket::{own_syn_or_fin, peer_fin},
+};
 
 /// The decoded fields of `tcp_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(super) fn decode(bytes: &[u8], state: TcpState, rqueue: u32, wqueue: u32) ->
     let info = TcpInfo {
         // The kernel counts retransmitted bytes again.
         bytes_sent: bytes_sent.saturating_sub(bytes_retransmitted),
-        bytes_received: u64_at(bytes, 128)?,
+        bytes_received: u64_at(bytes, 128)?.saturating_sub(peer_fin(state).into()),
         segments_sent: u32_at(bytes, 136)?,
         segments_received: u32_at(bytes, 140)?,
         data_segments_received: u32_at(bytes, 152)?,
@@ -30,8 +33,8 @@ pub(super) fn decode(bytes: &[u8], state: TcpState, rqueue: u32, wqueue: u32) ->
         min_rtt: Some(Micros(u32_at(bytes, 148)?)).filter(|&rtt| rtt != Micros(u32::MAX)),
         mss: u32_at(bytes, 16)?,
         user_timeout: None,
-        unacked_bytes: wqueue,
-        unread_bytes: rqueue,
+        unacked_bytes: wqueue.saturating_sub(own_syn_or_fin(state)),
+        unread_bytes: rqueue.saturating_sub(peer_fin(state)),
         segments_in_flight: u32_at(bytes, 24)?,
         pending_retransmits: *bytes.get(2)?,
         probes: *bytes.get(3)?,
@@ -78,6 +81,20 @@ mod tests {
         bytes[208..216].copy_from_slice(&1_000u64.to_ne_bytes());
         let decoded = decode(&bytes, TcpState::Established, 0, 0).unwrap();
         assert_eq!(decoded.info.bytes_sent, 4_999_999_000);
+    }
+
+    #[test]
+    fn the_segments_that_open_and_close_are_no_bytes() {
+        let mut bytes = numbered(232);
+        bytes[128..136].copy_from_slice(&1_001u64.to_ne_bytes());
+        let of = |state| {
+            let info = decode(&bytes, state, 11, 21).unwrap().info;
+            (info.bytes_received, info.unread_bytes, info.unacked_bytes)
+        };
+        assert_eq!(of(TcpState::Established), (1001, 11, 21));
+        assert_eq!(of(TcpState::CloseWait), (1000, 10, 21));
+        assert_eq!(of(TcpState::FinWait1), (1001, 11, 20));
+        assert_eq!(of(TcpState::LastAck), (1000, 10, 20));
     }
 
     #[test]

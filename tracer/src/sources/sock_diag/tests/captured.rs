@@ -76,14 +76,14 @@ fn connections_have_all_fields() {
         inode: Some(49218),
         rqueue: 6,
         info: Some(TcpInfo {
-            bytes_received: 6,
+            bytes_received: 5,
             segments_sent: 1,
             segments_received: 4,
             data_segments_received: 1,
             srtt: Some(Micros(25)),
             min_rtt: Some(Micros(25)),
             mss: 32768,
-            unread_bytes: 6,
+            unread_bytes: 5,
             ..TcpInfo::default()
         }),
         since_ack: Some(Millis(0)),

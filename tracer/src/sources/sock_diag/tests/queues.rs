@@ -109,13 +109,15 @@ fn a_keepalive_timer_has_its_remaining_time() {
 }
 
 #[test]
-fn unread_bytes_exclude_the_fin_of_the_peer() {
+fn received_and_unread_bytes_exclude_the_fin_of_the_peer() {
     let (mut client, mut server) = pair();
     client.write_all(b"hello").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
 
     let waiting = wait_for(cookie(&server), |socket| socket.state == TcpState::CloseWait);
     assert_eq!((waiting.rqueue, waiting.unread_bytes()), (6, Some(5)));
+    let info = waiting.info.unwrap();
+    assert_eq!((info.bytes_received, info.unread_bytes), (5, 5));
     assert!(waiting.state_age_at_least().is_some());
     let half = wait_for(cookie(&client), |socket| socket.state == TcpState::FinWait2);
     assert!(half.is_full());
